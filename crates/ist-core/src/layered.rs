@@ -1,0 +1,68 @@
+//! What the training step needs to know of a model: it is a stack of layers between an embedding and a loss.
+//!
+//! Parameters are the [`Param`](burn::module::Param)s of the modules, and nothing else is: frozen weights are plain tensors,
+//! which module visitors do not see, so no code path can train them by accident. Outside a step every parameter is a plain
+//! tensor as well; the step lifts copies of those it trains (handles are shared, nothing is copied).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+/// What one forward pass asks of the PEFT modules of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerPass {
+    /// The factor on the PEFT modules' response: 1 in training, β in a suppressed layer of a probe, 0 for the base model.
+    pub response: f64,
+    /// The seed of this layer's dropout in training; `None` in evaluation mode.
+    pub dropout: Option<u64>,
+}
+
+impl LayerPass {
+    /// Evaluation mode with the full response.
+    pub const EVALUATION: Self = Self { response: 1.0, dropout: None };
+
+    /// Evaluation mode with that response factor.
+    pub fn evaluation(response: f64) -> Self {
+        Self { response, dropout: None }
+    }
+
+    /// The dropout seed of one module of the layer, by its name; `None` in evaluation mode.
+    pub fn dropout_of(&self, module: &str) -> Option<u64> {
+        self.dropout.map(|seed| crate::streams::mix(seed, crate::streams::digest(module)))
+    }
+}
+
+/// A stack of layers between an embedding and a summed loss.
+///
+/// The modules are arguments of the forward functions instead of being read from `self`, so that the step can pass lifted
+/// copies of those that train.
+pub trait LayeredModel {
+    /// Everything outside the layers: embedding, final norm, head. Its parameters train in every step.
+    type Outer: Module;
+    /// One layer. Its parameters train in the steps that choose it.
+    type Layer: Module;
+    /// One micro-batch.
+    type Batch;
+    /// What all layers share of a batch, such as positions and mask; plain tensors.
+    type Context;
+
+    /// The modules outside the layers.
+    fn outer(&self) -> &Self::Outer;
+    /// The modules outside the layers, for the optimizer to replace.
+    fn outer_mut(&mut self) -> &mut Self::Outer;
+    /// The layers, first to last.
+    fn layers(&self) -> &[Self::Layer];
+    /// The layers, for the optimizer to replace.
+    fn layers_mut(&mut self) -> &mut [Self::Layer];
+
+    /// Computes what all layers share of `batch`.
+    fn context(&self, batch: &Self::Batch) -> Self::Context;
+    /// Tokens of `batch` that the loss predicts.
+    fn predicted_tokens(&self, batch: &Self::Batch) -> usize;
+
+    /// The first layer's input, `[batch, sequence, hidden]`.
+    fn embed(&self, outer: &Self::Outer, batch: &Self::Batch, pass: &LayerPass) -> Tensor<3>;
+    /// One layer, `[batch, sequence, hidden]` to the same shape.
+    fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3>;
+    /// The *sum* of the token losses over the predicted positions, shape `[1]`, from the last layer's output.
+    fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &Self::Batch, pass: &LayerPass) -> Tensor<1>;
+}

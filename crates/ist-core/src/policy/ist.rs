@@ -1,0 +1,370 @@
+//! `ist`: importance-aware sparse tuning (arXiv 2410.11772).
+//!
+//! Every layer has an importance score I, starting at 0. High I means that suppressing the layer's PEFT modules is
+//! tolerated, so the layer is *less* important: it is suppressed with weight p = σ(I) and updated with weight q = σ(-I).
+
+use std::collections::{BTreeSet, BinaryHeap};
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{LayerPolicy, PolicyError, Share, parse, parse_state};
+use crate::{LayerSet, sampling};
+
+/// The knobs of IST, named as in a configuration's `[policy]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IstConfig {
+    /// N_u, layers that receive gradients in one optimizer step. Default 0.25 of them.
+    pub layers_updated: Share,
+    /// N_s, layers suppressed in one candidate. Default 0.5 of them.
+    pub layers_suppressed: Share,
+    /// N_c, candidate suppressed sets per importance update. Default 3; with 1 the scores never move.
+    pub candidates: usize,
+    /// β, the factor on a suppressed layer's PEFT response, in [0, 1). Default 0.25.
+    pub suppression: f64,
+    /// T, optimizer steps between two importance updates. Default 10.
+    pub interval: usize,
+    /// μ, the step size of the importance update, above 0. Default 10.
+    pub importance_lr: f64,
+    /// B_s, records of the batch that scores the candidates. Default 16; the policy itself does not read it.
+    pub score_batch: usize,
+}
+
+impl Default for IstConfig {
+    fn default() -> Self {
+        Self {
+            layers_updated: Share::Fraction(0.25),
+            layers_suppressed: Share::Fraction(0.5),
+            candidates: 3,
+            suppression: 0.25,
+            interval: 10,
+            importance_lr: 10.0,
+            score_batch: 16,
+        }
+    }
+}
+
+impl IstConfig {
+    /// Checks what serde cannot: every range above.
+    fn check(&self) -> Result<(), PolicyError> {
+        let fault = |key, expected: &str, found: String| {
+            Err(PolicyError::OutOfRange { key, expected: expected.to_owned(), found })
+        };
+        match self {
+            _ if self.candidates == 0 => fault("candidates", "an integer of at least 1", self.candidates.to_string()),
+            _ if self.interval == 0 => fault("interval", "an integer of at least 1", "0".to_owned()),
+            _ if self.score_batch == 0 => fault("score_batch", "an integer of at least 1", "0".to_owned()),
+            _ if !(0.0..1.0).contains(&self.suppression) => {
+                fault("suppression", "in [0, 1)", self.suppression.to_string())
+            }
+            _ if !(self.importance_lr > 0.0 && self.importance_lr.is_finite()) => {
+                fault("importance_lr", "above 0", self.importance_lr.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The policy: scores, and the law that draws from them.
+#[derive(Debug)]
+pub struct Ist {
+    config: IstConfig,
+    layers_updated: usize,
+    layers_suppressed: usize,
+    scores: Vec<f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    scores: Vec<f64>,
+}
+
+impl Ist {
+    /// The policy for a model of `num_layers` layers, all scores 0.
+    pub fn new(num_layers: usize, config: IstConfig) -> Result<Self, PolicyError> {
+        config.check()?;
+        Ok(Self {
+            layers_updated: config.layers_updated.checked("layers_updated", num_layers)?,
+            layers_suppressed: config.layers_suppressed.checked("layers_suppressed", num_layers)?,
+            scores: vec![0.0; num_layers],
+            config,
+        })
+    }
+
+    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Self::new(num_layers, parse("ist", fields)?)?))
+    }
+
+    /// N_c *distinct* suppressed sets, drawn with weights p; all sets there are when there are fewer.
+    ///
+    /// A draw that repeats an earlier set is thrown away. Scores far from 0 can make that take very long, so after
+    /// [`DRAWS_PER_CANDIDATE`] draws per candidate the likeliest sets not drawn yet fill what is missing.
+    fn draw_candidates(&self, rng: &mut dyn Rng) -> Vec<LayerSet> {
+        let log_p: Vec<f64> = self.scores.iter().map(|&score| sampling::log_sigmoid(score)).collect();
+        let wanted = sampling::subsets_up_to(self.scores.len(), self.layers_suppressed, self.config.candidates);
+        let mut sets: Vec<LayerSet> = Vec::new();
+        for _ in 0..DRAWS_PER_CANDIDATE * wanted {
+            if sets.len() == wanted {
+                return sets;
+            }
+            let drawn = sampling::without_replacement(&log_p, self.layers_suppressed, rng);
+            if !sets.contains(&drawn) {
+                sets.push(drawn);
+            }
+        }
+        fill_with_likeliest(&mut sets, wanted, &log_p, self.layers_suppressed);
+        sets
+    }
+}
+
+/// Draws after which repeated candidates are replaced by the likeliest sets not drawn yet, per wanted candidate.
+const DRAWS_PER_CANDIDATE: usize = 64;
+
+/// Adds the sets of `size` layers with the largest sums of `log_weights` that `sets` lacks, until it holds `wanted`.
+///
+/// A best-first search over layers ranked by weight: the best set is the first `size` ranks, and every other set is
+/// reached from a better one by moving one rank up by one.
+fn fill_with_likeliest(sets: &mut Vec<LayerSet>, wanted: usize, log_weights: &[f64], size: usize) {
+    let mut ranked: Vec<usize> = (0..log_weights.len()).collect();
+    ranked.sort_by(|&a, &b| log_weights[b].total_cmp(&log_weights[a]).then(a.cmp(&b)));
+    let weigh = |ranks: &[usize]| Weight(ranks.iter().map(|&rank| log_weights[ranked[rank]]).sum());
+    let first: Vec<usize> = (0..size).collect();
+    let (mut queue, mut seen) = (BinaryHeap::from([(weigh(&first), first.clone())]), BTreeSet::from([first]));
+    while sets.len() < wanted {
+        let Some((_, ranks)) = queue.pop() else { return };
+        let set = LayerSet::new(ranks.iter().map(|&rank| ranked[rank]), ranked.len()).expect("ranks are layers");
+        if !sets.contains(&set) {
+            sets.push(set);
+        }
+        for position in 0..size {
+            let mut next = ranks.clone();
+            next[position] += 1;
+            let free = next[position] < next.get(position + 1).copied().unwrap_or(ranked.len());
+            if free && seen.insert(next.clone()) {
+                queue.push((weigh(&next), next));
+            }
+        }
+    }
+}
+
+/// A log weight with the total order a heap needs.
+#[derive(PartialEq)]
+struct Weight(f64);
+impl Eq for Weight {}
+impl PartialOrd for Weight {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Weight {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl LayerPolicy for Ist {
+    fn name(&self) -> &'static str {
+        "ist"
+    }
+
+    fn select(&mut self, _step: usize, rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
+        let log_q: Vec<f64> = self.scores.iter().map(|&score| sampling::log_sigmoid(-score)).collect();
+        Ok(sampling::without_replacement(&log_q, self.layers_updated, rng))
+    }
+
+    fn candidates(&mut self, step: usize, rng: &mut dyn Rng) -> Vec<LayerSet> {
+        if step > 0 && step % self.config.interval == 0 { self.draw_candidates(rng) } else { Vec::new() }
+    }
+
+    fn suppression(&self) -> f64 {
+        self.config.suppression
+    }
+
+    /// With r_k = exp(-l_k), a_k = r_k - mean r and p from before the update: I_i += μ · a_k · p_i · (1 - p_i) for every
+    /// candidate k and every layer i in it.
+    fn observe(&mut self, candidates: &[LayerSet], losses: &[f64]) -> Result<Vec<f64>, PolicyError> {
+        if losses.len() != candidates.len() || losses.iter().any(|loss| !loss.is_finite()) {
+            return Err(PolicyError::Losses { candidates: candidates.len(), losses: losses.to_vec() });
+        }
+        let rewards: Vec<f64> = losses.iter().map(|loss| (-loss).exp()).collect();
+        let mean = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
+        let slopes: Vec<f64> = self.scores.iter().map(|&s| sampling::sigmoid(s) * sampling::sigmoid(-s)).collect();
+        for (set, reward) in candidates.iter().zip(&rewards) {
+            for layer in set.iter() {
+                self.scores[layer] += self.config.importance_lr * (reward - mean) * slopes[layer];
+            }
+        }
+        Ok(rewards)
+    }
+
+    fn scores(&self) -> Option<&[f64]> {
+        Some(&self.scores)
+    }
+
+    fn largest_set(&self) -> usize {
+        self.layers_updated
+    }
+
+    fn state(&self) -> Value {
+        serde_json::to_value(State { scores: self.scores.clone() }).expect("scores are finite numbers")
+    }
+
+    fn restore(&mut self, state: Value) -> Result<(), PolicyError> {
+        let scores = parse_state::<State>("ist", state)?.scores;
+        if scores.len() != self.scores.len() {
+            let message = format!("expected {} scores, found {}", self.scores.len(), scores.len());
+            return Err(PolicyError::State { kind: "ist", message });
+        }
+        self.scores = scores;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    fn policy(scores: &[f64]) -> Ist {
+        let mut policy = Ist::new(scores.len(), IstConfig::default()).unwrap();
+        policy.scores = scores.to_vec();
+        policy
+    }
+
+    fn sets(num_layers: usize, sets: &[&[usize]]) -> Vec<LayerSet> {
+        sets.iter().map(|set| LayerSet::new(set.iter().copied(), num_layers).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_update_equals_the_one_worked_by_hand() {
+        let mut ist = policy(&[0.0; 4]);
+        ist.observe(&sets(4, &[&[0, 1], &[1, 2], &[2, 3]]), &[2.0, 1.5, 1.8]).unwrap();
+        let rewards = [(-2.0f64).exp(), (-1.5f64).exp(), (-1.8f64).exp()];
+        let mean = rewards.iter().sum::<f64>() / 3.0;
+        let a: Vec<f64> = rewards.iter().map(|r| 10.0 * (r - mean) * 0.25).collect();
+        let expected = [a[0], a[0] + a[1], a[1] + a[2], a[2]];
+        for (score, expected) in ist.scores.iter().zip(expected) {
+            assert!((score - expected).abs() < 1e-15, "{score} {expected}");
+        }
+    }
+
+    #[test]
+    fn scoring_is_due_every_interval_but_not_before_the_first_step() {
+        let (mut ist, mut rng) = (policy(&[0.0; 8]), ChaCha8Rng::seed_from_u64(0));
+        let due: Vec<usize> = (0..31).filter(|&step| !ist.candidates(step, &mut rng).is_empty()).collect();
+        assert_eq!(due, [10, 20, 30]);
+    }
+
+    #[test]
+    fn candidates_stay_distinct_and_fast_under_extreme_scores() {
+        let scores: Vec<f64> = (0..24).map(|layer| if layer < 12 { 300.0 } else { -300.0 }).collect();
+        let drawn = policy(&scores).draw_candidates(&mut ChaCha8Rng::seed_from_u64(4));
+        assert_eq!(drawn.len(), 3);
+        assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), 3);
+        assert_eq!(drawn[0].as_slice(), (0..12).collect::<Vec<_>>());
+        for set in &drawn[1..] {
+            assert_eq!(set.iter().filter(|&layer| layer < 12).count(), 11, "one layer away from the likeliest set");
+        }
+    }
+
+    #[test]
+    fn when_fewer_sets_exist_all_of_them_are_used() {
+        let drawn = policy(&[0.0, 0.0]).draw_candidates(&mut ChaCha8Rng::seed_from_u64(4));
+        assert_eq!(drawn.len(), 2);
+        assert_eq!(policy(&[0.0]).draw_candidates(&mut ChaCha8Rng::seed_from_u64(4)).len(), 1);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_a_number_is_refused_and_changes_nothing() {
+        let mut ist = policy(&[0.1, 0.2]);
+        assert!(ist.observe(&sets(2, &[&[0], &[1]]), &[1.0, f64::NAN]).is_err());
+        assert_eq!(ist.scores, [0.1, 0.2]);
+    }
+
+    #[test]
+    fn knobs_out_of_range_are_refused_by_name() {
+        let cases = [
+            (IstConfig { candidates: 0, ..IstConfig::default() }, "candidates"),
+            (IstConfig { interval: 0, ..IstConfig::default() }, "interval"),
+            (IstConfig { suppression: 1.0, ..IstConfig::default() }, "suppression"),
+            (IstConfig { importance_lr: 0.0, ..IstConfig::default() }, "importance_lr"),
+            (IstConfig { layers_updated: Share::Count(5), ..IstConfig::default() }, "layers_updated"),
+        ];
+        for (config, key) in cases {
+            let error = Ist::new(4, config).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`policy.{key}`")), "{error}");
+        }
+    }
+
+    fn candidate_sets() -> impl Strategy<Value = (Vec<f64>, Vec<LayerSet>, Vec<f64>)> {
+        let layers = 6;
+        let set = prop::sample::subsequence((0..layers).collect::<Vec<_>>(), 3)
+            .prop_map(move |set| LayerSet::new(set, layers).unwrap());
+        (prop::collection::vec(-3.0f64..3.0, layers), prop::collection::vec(set, 2..5)).prop_flat_map(|(scores, sets)| {
+            let losses = prop::collection::vec(0.0f64..6.0, sets.len());
+            (Just(scores), Just(sets), losses)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn advantages_sum_to_zero((scores, sets, losses) in candidate_sets()) {
+            let rewards = policy(&scores).observe(&sets, &losses).unwrap();
+            let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+            prop_assert!(rewards.iter().map(|r| r - mean).sum::<f64>().abs() < 1e-12);
+        }
+
+        #[test]
+        fn a_layer_in_every_candidate_or_in_none_keeps_its_score((scores, sets, losses) in candidate_sets()) {
+            let mut ist = policy(&scores);
+            ist.observe(&sets, &losses).unwrap();
+            for layer in 0..scores.len() {
+                let times = sets.iter().filter(|set| set.contains(layer)).count();
+                if times == 0 || times == sets.len() {
+                    prop_assert!((ist.scores[layer] - scores[layer]).abs() < 1e-12);
+                }
+            }
+        }
+
+        #[test]
+        fn equal_losses_change_nothing((scores, sets, _) in candidate_sets(), loss in 0.0f64..6.0) {
+            let mut ist = policy(&scores);
+            ist.observe(&sets, &vec![loss; sets.len()]).unwrap();
+            prop_assert!(ist.scores.iter().zip(&scores).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+
+        #[test]
+        fn the_order_of_candidates_does_not_matter((scores, sets, losses) in candidate_sets()) {
+            let (mut forward, mut backward) = (policy(&scores), policy(&scores));
+            forward.observe(&sets, &losses).unwrap();
+            let reversed: Vec<LayerSet> = sets.iter().rev().cloned().collect();
+            backward.observe(&reversed, &losses.iter().rev().copied().collect::<Vec<_>>()).unwrap();
+            prop_assert!(forward.scores.iter().zip(&backward.scores).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+
+        #[test]
+        fn costly_suppression_raises_the_chance_of_an_update(score in -3.0f64..3.0, cheap in 0.0f64..3.0, gap in 0.01f64..3.0) {
+            let mut ist = policy(&[score, score]);
+            ist.observe(&sets(2, &[&[0], &[1]]), &[cheap + gap, cheap]).unwrap();
+            prop_assert!(ist.scores[0] < score && ist.scores[1] > score);
+            prop_assert!(sampling::sigmoid(-ist.scores[0]) > sampling::sigmoid(-ist.scores[1]));
+        }
+
+        #[test]
+        fn likeliest_sets_come_in_order(weights in prop::collection::vec(-5.0f64..0.0, 5), wanted in 1usize..10) {
+            let mut found = Vec::new();
+            fill_with_likeliest(&mut found, wanted, &weights, 2);
+            let sum = |set: &LayerSet| set.iter().map(|layer| weights[layer]).sum::<f64>();
+            let mut every: Vec<f64> = (0..5).flat_map(|a| (a + 1..5).map(move |b| (a, b)))
+                .map(|(a, b)| weights[a] + weights[b]).collect();
+            every.sort_by(|a, b| b.total_cmp(a));
+            for (set, best) in found.iter().zip(&every) {
+                prop_assert!((sum(set) - best).abs() < 1e-12);
+            }
+        }
+    }
+}

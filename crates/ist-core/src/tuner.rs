@@ -1,0 +1,299 @@
+//! The tuner: policy, step, optimizer, schedule and scoring as one thing that can be saved and restored.
+//!
+//! It owns everything that a step changes besides the model, so that its state and the model's parameters are all an exact
+//! resume needs. Where batches come from, and what is printed or written, is not its business.
+
+use burn::tensor::{Device, TensorData};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::gradients::{self, Gradients, OUTER, layer_of, layer_prefix};
+use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, OptimizerState, RestingState};
+use crate::schedule::Schedule;
+use crate::step::{self, StepOutput};
+use crate::streams::{self, Streams};
+use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError, Responses};
+
+/// What a tuner needs besides its policy.
+#[derive(Clone, Debug)]
+pub struct TunerConfig {
+    /// The base learning rate.
+    pub learning_rate: f64,
+    /// How it moves.
+    pub schedule: Schedule,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: usize,
+    /// Steps the schedule spans.
+    pub total_steps: usize,
+    /// The global gradient norm to clip to; `None` does not clip.
+    pub clip_norm: Option<f64>,
+    /// AdamW's constants.
+    pub adamw: AdamWSettings,
+    /// Where a resting layer's moments live.
+    pub resting_state: RestingState,
+    /// Where offloaded moments go.
+    pub offload: OffloadTo,
+}
+
+impl Default for TunerConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 2e-4,
+            schedule: Schedule::Constant,
+            warmup_steps: 0,
+            total_steps: 1,
+            clip_norm: Some(1.0),
+            adamw: AdamWSettings::default(),
+            resting_state: RestingState::Keep,
+            offload: OffloadTo::Host,
+        }
+    }
+}
+
+/// What one optimizer step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The step, counted from 0.
+    pub step: usize,
+    /// The layers that trained.
+    pub layers: LayerSet,
+    /// The mean loss over the predicted tokens, before the update.
+    pub loss: f64,
+    /// Predicted tokens.
+    pub tokens: usize,
+    /// The global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// The learning rate used.
+    pub learning_rate: f64,
+}
+
+/// What one importance update saw and did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImportanceUpdate {
+    /// The step before which it happened.
+    pub step: usize,
+    /// The suppressed set of each candidate.
+    pub suppressed: Vec<LayerSet>,
+    /// The mean token loss of each candidate.
+    pub losses: Vec<f64>,
+    /// exp(-loss) of each candidate.
+    pub rewards: Vec<f64>,
+    /// All scores after the update.
+    pub scores: Vec<f64>,
+}
+
+/// Why a tuner stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TunerError {
+    /// The policy cannot go on.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The optimizer cannot go on.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// A loss or a gradient is not a finite number. Nothing was updated.
+    #[error(
+        "{what} is {value} in step {step} (layers {layers:?}); no parameter was changed by this step. \
+         Try a lower learning rate or clip_norm"
+    )]
+    NotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The step.
+        step: usize,
+        /// The layers that were to train.
+        layers: Vec<usize>,
+    },
+    /// A saved state is not one of this tuner.
+    #[error("the saved state of the run does not fit: {0}")]
+    State(String),
+}
+
+/// A tuner's whole state: a JSON document and the optimizer's tensors.
+#[derive(Clone, Debug)]
+pub struct TunerState {
+    /// Step, streams, policy and update counts.
+    pub document: Value,
+    /// The optimizer's moments by name.
+    pub tensors: Vec<(String, TensorData)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    step: usize,
+    seed: u64,
+    streams: Streams,
+    policy_kind: String,
+    policy: Value,
+    updates: std::collections::BTreeMap<String, usize>,
+}
+
+/// Policy, step, optimizer, schedule and scoring.
+#[derive(Debug)]
+pub struct Tuner {
+    config: TunerConfig,
+    policy: Box<dyn LayerPolicy>,
+    optimizer: Optimizer,
+    streams: Streams,
+    seed: u64,
+    step: usize,
+}
+
+impl Tuner {
+    /// A tuner before its first step. `seed` fixes every draw and every dropout mask.
+    pub fn new(config: TunerConfig, policy: Box<dyn LayerPolicy>, seed: u64) -> Self {
+        let optimizer = Optimizer::new(config.adamw, config.resting_state, config.offload.clone());
+        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0 }
+    }
+
+    /// The next step's number: the steps done so far.
+    pub fn next_step(&self) -> usize {
+        self.step
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &dyn LayerPolicy {
+        &*self.policy
+    }
+
+    /// The optimizer, to look at.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The learning rate of optimizer step `step`.
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        let TunerConfig { learning_rate, schedule, warmup_steps, total_steps, .. } = self.config;
+        learning_rate * schedule.factor(step, warmup_steps, total_steps)
+    }
+
+    /// The suppressed sets to score before the next step; empty when no scoring is due. Call once per step.
+    pub fn candidates(&mut self) -> Vec<LayerSet> {
+        self.policy.candidates(self.step, &mut self.streams.candidates)
+    }
+
+    /// Scores `candidates` on one scoring batch (given in micro-batches) and lets the policy learn from the losses.
+    ///
+    /// Each candidate is one forward pass in evaluation mode, without any graph, with the layers of its set at the response
+    /// factor β; the model is not changed by it.
+    pub fn score<M: LayeredModel>(
+        &mut self,
+        model: &M,
+        micro_batches: &[M::Batch],
+        candidates: Vec<LayerSet>,
+    ) -> Result<ImportanceUpdate, TunerError> {
+        let factor = self.policy.suppression();
+        let loss = |set| step::mean_loss(model, micro_batches, &Responses::suppressed(set, factor)).0;
+        let losses: Vec<f64> = candidates.iter().map(loss).collect();
+        let rewards = self.policy.observe(&candidates, &losses)?;
+        let scores = self.policy.scores().unwrap_or_default().to_vec();
+        Ok(ImportanceUpdate { step: self.step, suppressed: candidates, losses, rewards, scores })
+    }
+
+    /// One optimizer step on one batch (given in micro-batches): draw, walk, clip, update.
+    pub fn step<M: LayeredModel>(&mut self, model: &mut M, micro_batches: &[M::Batch]) -> Result<StepReport, TunerError> {
+        let (report, gradients) = self.compute(model, micro_batches)?;
+        self.apply(model, &report, gradients)?;
+        Ok(report)
+    }
+
+    /// The first half of [`Tuner::step`]: draws the layers and computes their clipped gradients. Moves no parameter.
+    pub fn compute<M: LayeredModel>(
+        &mut self,
+        model: &M,
+        micro_batches: &[M::Batch],
+    ) -> Result<(StepReport, Gradients), TunerError> {
+        let layers = self.policy.select(self.step, &mut self.streams.selection)?;
+        if let Some(device) = device_of(model) {
+            self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
+        }
+        let dropout = streams::mix(self.seed, self.step as u64);
+        let StepOutput { loss, tokens, mut gradients } =
+            step::gradients(model, micro_batches, &layers, Some(dropout));
+        let grad_norm = match self.config.clip_norm {
+            Some(limit) => gradients.clip(limit),
+            None => gradients.norm(),
+        };
+        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                let layers = layers.as_slice().to_vec();
+                return Err(TunerError::NotFinite { what, value, step: self.step, layers });
+            }
+        }
+        let learning_rate = self.learning_rate(self.step);
+        Ok((StepReport { step: self.step, layers, loss, tokens, grad_norm, learning_rate }, gradients))
+    }
+
+    /// The second half of [`Tuner::step`]: AdamW on every parameter that has a gradient.
+    pub fn apply<M: LayeredModel>(
+        &mut self,
+        model: &mut M,
+        report: &StepReport,
+        mut gradients: Gradients,
+    ) -> Result<(), TunerError> {
+        let mut fault = None;
+        let mut update = |name: &str, value| {
+            let gradient = gradients.remove(name)?;
+            match self.optimizer.update(name, report.learning_rate, value, gradient) {
+                Ok(value) => Some(value),
+                Err(error) => {
+                    fault.get_or_insert(error);
+                    None
+                }
+            }
+        };
+        let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut update);
+        *model.outer_mut() = outer;
+        for index in report.layers.iter() {
+            let layer = model.layers()[index].clone();
+            model.layers_mut()[index] = gradients::map_parameters(&layer_prefix(index), layer, &mut update);
+        }
+        self.step += 1;
+        fault.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Everything [`Tuner::restore`] needs. The model's parameters are the caller's to save.
+    pub fn state(&self) -> Result<TunerState, TunerError> {
+        let OptimizerState { updates, moments } = self.optimizer.state()?;
+        let document = Document {
+            step: self.step,
+            seed: self.seed,
+            streams: self.streams.clone(),
+            policy_kind: self.policy.name().to_owned(),
+            policy: self.policy.state(),
+            updates,
+        };
+        let document = serde_json::to_value(document).map_err(|error| TunerError::State(error.to_string()))?;
+        Ok(TunerState { document, tensors: moments })
+    }
+
+    /// Takes over a state that [`Tuner::state`] wrote, so that the next steps are those of the saved tuner.
+    pub fn restore(&mut self, state: TunerState, device: &Device) -> Result<(), TunerError> {
+        let document: Document =
+            serde_json::from_value(state.document).map_err(|error| TunerError::State(error.to_string()))?;
+        if document.policy_kind != self.policy.name() {
+            let message = format!("expected policy \"{}\", found \"{}\"", self.policy.name(), document.policy_kind);
+            return Err(TunerError::State(message));
+        }
+        self.policy.restore(document.policy)?;
+        self.optimizer
+            .restore(OptimizerState { updates: document.updates, moments: state.tensors }, device)?;
+        (self.step, self.seed, self.streams) = (document.step, document.seed, document.streams);
+        Ok(())
+    }
+}
+
+/// The device of the model's first parameter.
+fn device_of<M: LayeredModel>(model: &M) -> Option<Device> {
+    let mut device = None;
+    let mut look = |_: &str, value: burn::tensor::Tensor<1>| {
+        device.get_or_insert(value.device());
+    };
+    gradients::for_each_parameter("", model.outer(), &mut look);
+    for layer in model.layers() {
+        gradients::for_each_parameter("", layer, &mut look);
+    }
+    device
+}

@@ -1,0 +1,176 @@
+//! A configuration file as a TOML table that knows its lines and collects its faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeArray, DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::faults::{ConfigError, Fault, Place};
+
+/// A table on its way through the gate.
+pub(super) struct Document {
+    /// The values as they stand, overrides applied.
+    pub(super) table: Table,
+    /// The folder that relative paths are relative to, absolute.
+    pub(super) folder: PathBuf,
+    path: PathBuf,
+    lines: BTreeMap<String, usize>,
+    overridden: BTreeSet<String>,
+    faults: Vec<Fault>,
+}
+
+impl Document {
+    /// The file's content.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is not TOML; then every syntax error is listed.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let folder = absolute.parent().map(Path::to_path_buf).unwrap_or_default();
+        Self::parse(path, folder, &text)
+    }
+
+    /// The content `text` of the file `path`.
+    pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Self, ConfigError> {
+        let (spanned, errors) = DeTable::parse_recoverable(text);
+        let invalid = |errors: Vec<toml::de::Error>| {
+            let faults = errors.iter().map(|error| syntax(error, text)).collect();
+            ConfigError::Invalid { path: path.to_owned(), faults }
+        };
+        if !errors.is_empty() {
+            return Err(invalid(errors));
+        }
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| invalid(vec![error]))?;
+        let table = Table::deserialize(deserializer).map_err(|error| invalid(vec![error]))?;
+        let mut lines = BTreeMap::new();
+        table_lines(spanned.get_ref(), text, "", &mut lines);
+        let overridden = BTreeSet::new();
+        let mut document = Self { table, folder, path: path.to_owned(), lines, overridden, faults: Vec::new() };
+        if document.folder.to_str().is_none() {
+            let folder = document.folder.display();
+            let message = format!("the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it");
+            document.faults.push(Fault { key: String::new(), message, place: Place::File });
+        }
+        Ok(document)
+    }
+
+    /// Notes a fault of the value at a dotted key.
+    pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
+        self.faults.push(Fault { key: key.to_owned(), message: message.into(), place: self.place(key) });
+    }
+
+    /// Notes a fault of the command line.
+    pub(super) fn override_fault(&mut self, key: &str, message: impl Into<String>) {
+        self.faults.push(Fault { key: key.to_owned(), message: message.into(), place: Place::Override });
+    }
+
+    /// Notes that the value at a dotted key comes from the command line.
+    pub(super) fn mark_overridden(&mut self, key: String) {
+        self.overridden.insert(key);
+    }
+
+    /// Whether the value at a dotted key, or one inside it, is faulty.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| fault.key.strip_prefix(key).is_some_and(|rest| !rest.starts_with('_')))
+    }
+
+    /// The value at a dotted key.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        let mut names = key.split('.');
+        let first = self.table.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.as_table()?.get(name))
+    }
+
+    /// The integer at a dotted key, when there is one and it is not negative.
+    pub(super) fn count(&self, key: &str) -> Option<u64> {
+        self.get(key).and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok())
+    }
+
+    /// Gives the absent value at `section.key` the value at `section.source`, if there is one.
+    pub(super) fn default_to(&mut self, section: &str, key: &str, source: &str) {
+        let Some(section) = self.table.get_mut(section).and_then(Value::as_table_mut) else { return };
+        if let (false, Some(value)) = (section.contains_key(key), section.get(source).cloned()) {
+            section.insert(key.to_owned(), value);
+        }
+    }
+
+    /// The checked value, or all the faults.
+    pub(super) fn finish<T: DeserializeOwned>(mut self) -> Result<T, ConfigError> {
+        if self.faults.is_empty() {
+            match T::deserialize(Value::Table(self.table)) {
+                Ok(value) => return Ok(value),
+                // The schema has passed all of it, so this is a gap of the schema; it is told rather than hidden.
+                Err(error) => {
+                    let message = error.message().to_owned();
+                    self.faults.push(Fault { key: String::new(), message, place: Place::File });
+                }
+            }
+        }
+        self.faults.sort_by_key(|fault| fault.place);
+        Err(ConfigError::Invalid { path: self.path, faults: self.faults })
+    }
+
+    /// The line of the key, or of the nearest table around it that the file has.
+    fn place(&self, key: &str) -> Place {
+        let mut key = key;
+        loop {
+            if self.overridden.contains(key) {
+                return Place::Override;
+            }
+            if let Some(line) = self.lines.get(key) {
+                return Place::Line(*line);
+            }
+            match key.rfind(['.', '[']) {
+                Some(end) => key = &key[..end],
+                None => return Place::File,
+            }
+        }
+    }
+}
+
+/// The dotted key of `name` inside `parent`, quoted where TOML needs it.
+pub(super) fn join(parent: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if parent.is_empty() { name } else { format!("{parent}.{name}") }
+}
+
+fn syntax(error: &toml::de::Error, text: &str) -> Fault {
+    let place = error.span().map_or(Place::File, |span| Place::Line(line_of(text, span.start)));
+    let message = error.message().trim().replace('\n', "; ");
+    Fault { key: String::new(), message: format!("not valid TOML: {message}"), place }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn table_lines(table: &DeTable, text: &str, parent: &str, lines: &mut BTreeMap<String, usize>) {
+    for (name, value) in table {
+        let key = join(parent, name.get_ref());
+        lines.insert(key.clone(), line_of(text, name.span().start));
+        value_lines(value.get_ref(), text, &key, lines);
+    }
+}
+
+fn list_lines(list: &DeArray, text: &str, parent: &str, lines: &mut BTreeMap<String, usize>) {
+    for (index, value) in list.iter().enumerate() {
+        let key = format!("{parent}[{index}]");
+        lines.insert(key.clone(), line_of(text, value.span().start));
+        value_lines(value.get_ref(), text, &key, lines);
+    }
+}
+
+fn value_lines(value: &DeValue, text: &str, key: &str, lines: &mut BTreeMap<String, usize>) {
+    match value {
+        DeValue::Table(table) => table_lines(table, text, key, lines),
+        DeValue::Array(list) => list_lines(list, text, key, lines),
+        _ => {}
+    }
+}

@@ -1,0 +1,73 @@
+//! Faults of a configuration: collected, placed, and told all at once.
+//!
+//! Whoever edits a file wants the whole list, so nothing here stops at the first fault.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Where a faulty value comes from. The order is the one in which faults are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A line of the file, counted from 1.
+    Line(usize),
+    /// The file as a whole: something is missing from it.
+    File,
+    /// A `--set KEY=VALUE` of the command line.
+    Override,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The dotted key, such as `policy.interval`; empty when the fault has none, as a syntax error.
+    pub key: String,
+    /// What was found, what was expected, what to do; it reads on from the key.
+    pub message: String,
+    /// Where the value stands.
+    pub place: Place,
+}
+
+impl Fault {
+    fn line(&self, path: &Path) -> String {
+        let mut text = match self.place {
+            Place::Line(line) => format!("{}:{line}: ", path.display()),
+            Place::File => format!("{}: ", path.display()),
+            Place::Override => "--set: ".to_owned(),
+        };
+        if !self.key.is_empty() {
+            let _ = write!(text, "`{}` ", self.key);
+        }
+        text + &self.message
+    }
+}
+
+/// Why a configuration is not usable. Always a fault of the input.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: the configuration cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Its content is not usable; every fault is listed, one a line.
+    #[error("{}", faults.iter().map(|fault| fault.line(path)).collect::<Vec<_>>().join("\n"))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The faults, in the order of the file's lines.
+        faults: Vec<Fault>,
+    },
+}
+
+impl ConfigError {
+    /// The faults of the content; none when the file could not be read.
+    pub fn faults(&self) -> &[Fault] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid { faults, .. } => faults,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Keys and values of later work: refused by name, never "unknown" and never ignored.
+//!
+//! What becomes available is taken out of here and put into the schema, nothing else.
+
+use toml::Value;
+
+use super::document::{Document, join};
+
+/// Tables and keys of the top level.
+const KEYS: [&str; 4] = ["extends", "sweep", "seeds", "logging"];
+
+/// PEFT methods that have a name already.
+const METHODS: [&str; 17] = [
+    "adalora",
+    "adapterp",
+    "bitfit",
+    "bottleneck",
+    "dora",
+    "full",
+    "ia3",
+    "layernorm",
+    "loha",
+    "lokr",
+    "oft",
+    "parallel",
+    "prefix-tuning",
+    "prompt-tuning",
+    "p-tuning",
+    "series",
+    "vera",
+];
+
+/// Refuses what belongs to later work and takes it out, so that nothing else judges it.
+pub(super) fn refuse(document: &mut Document) {
+    for key in KEYS {
+        if document.table.contains_key(key) {
+            document.fault(key, "is not yet available; remove it");
+            document.table.remove(key);
+        }
+    }
+    one_adapter(document);
+    method(document);
+    refuse_value(document, "model", "dtype", |dtype| dtype == "int8", "float32, bfloat16 and float16");
+    refuse_value(document, "memory", "budget", |budget| budget == "recompute" || is_size(budget), "auto and keep");
+}
+
+/// `[[adapter]]` once is the same as `[adapter]`; more are later work.
+fn one_adapter(document: &mut Document) {
+    let Some(Value::Array(list)) = document.table.get_mut("adapter") else { return };
+    if list.len() > 1 && list.iter().all(Value::is_table) {
+        let count = list.len();
+        document.table.remove("adapter");
+        document.fault("adapter", format!("is given {count} times; several adapters are not yet available, keep one"));
+    } else if list.len() == 1
+        && let Some(Value::Table(only)) = list.pop()
+    {
+        document.table.insert("adapter".to_owned(), Value::Table(only));
+    }
+}
+
+/// The fields of another method are not judged: they are right or wrong only when it is there.
+fn method(document: &mut Document) {
+    let Some(method) = document.get("adapter.method").and_then(Value::as_str) else { return };
+    if METHODS.contains(&method) {
+        let message = format!("= \"{method}\" is not yet available; available is \"lora\"");
+        document.fault("adapter.method", message);
+        document.table.remove("adapter");
+    }
+}
+
+fn refuse_value(document: &mut Document, section: &str, name: &str, is_later: fn(&str) -> bool, available: &str) {
+    let key = join(section, name);
+    let Some(value) = document.get(&key).and_then(Value::as_str) else { return };
+    if is_later(value) {
+        let message = format!("= \"{value}\" is not yet available; available are {available}");
+        document.fault(&key, message);
+        document.table.get_mut(section).and_then(Value::as_table_mut).and_then(|table| table.remove(name));
+    }
+}
+
+/// A size in bytes: a number and a unit, such as `1.5GiB`.
+fn is_size(text: &str) -> bool {
+    let start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(start);
+    let units = ["", "b", "kb", "kib", "mb", "mib", "gb", "gib", "tb", "tib", "k", "m", "g"];
+    number.parse::<f64>().is_ok() && units.contains(&unit.trim().to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_with_a_unit_is_a_size() {
+        for size in ["1.5GiB", "800MB", "12 kB", "1024"] {
+            assert!(is_size(size), "{size}");
+        }
+        for other in ["GiB", "auto", "1.5Gib2", "1..5GB", ""] {
+            assert!(!is_size(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! From text to tokens: prompt, output, end token, and which of them are learned.
+//!
+//! A record's text is tokenised in one piece, prompt and output together, as the model will see it: tokenising the
+//! prompt alone can split the border differently. Which tokens are output is then told by their offsets.
+
+use ist_models::batch::{Example, IGNORED_LABEL};
+use tokenizers::{Encoding, Tokenizer};
+
+use super::error::DataError;
+use super::template::{Segment, Template};
+use super::text::Record;
+use super::tokens::ignore_first_real_token;
+
+/// What an [`Encoder`] does with a record.
+#[derive(Clone, Debug)]
+pub struct EncoderOptions {
+    /// The prompt.
+    pub template: Template,
+    /// Whether prompt tokens are learned too.
+    pub train_on_inputs: bool,
+    /// The most tokens of a record, end token included; what is beyond is cut.
+    pub cutoff: usize,
+    /// The model's end tokens. The first is appended; a text that already ends with one of them gets no other.
+    pub end_tokens: Vec<u32>,
+    /// The rows of the model's embedding; no token may be beyond it.
+    pub vocab_size: usize,
+}
+
+/// Turns records of text into token records.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    tokenizer: Tokenizer,
+    options: EncoderOptions,
+}
+
+/// A record's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The token record, or `None` where nothing is left to predict.
+    pub example: Option<Example>,
+    /// Whether something was cut, be it only the end token.
+    pub truncated: bool,
+}
+
+/// What a token is part of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Prompt,
+    Output,
+    End,
+}
+
+type Token = (u32, Part);
+
+/// How many texts are tokenised at once, on all threads.
+const CHUNK: usize = 256;
+
+impl Encoder {
+    /// An encoder with a tokenizer of its own. The truncation and padding that a `tokenizer.json` may ask for are
+    /// switched off: they would cut and fill records unseen.
+    pub fn new(mut tokenizer: Tokenizer, options: EncoderOptions) -> Self {
+        tokenizer.with_padding(None);
+        // Switching off cannot fail: only parameters are checked.
+        let _ = tokenizer.with_truncation(None);
+        Self { tokenizer, options }
+    }
+
+    /// The options given.
+    pub fn options(&self) -> &EncoderOptions {
+        &self.options
+    }
+
+    /// A record's tokens: the template's text with the special tokens that the tokenizer adds, then an end token.
+    ///
+    /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and the end token. A
+    /// token belongs to the output if it starts at or after the prompt's end: one that merges the prompt's last
+    /// characters with the output's first belongs to the prompt. (Tokenizers that trim offsets count a token from
+    /// behind its leading spaces.) A record of which only the end token would be learned has nothing to predict.
+    ///
+    /// # Errors
+    ///
+    /// A template that does not fit the record; a token beyond the vocabulary.
+    pub fn encode(&self, record: &Record) -> Result<Encoded, DataError> {
+        let segments = self.options.template.segments(record)?;
+        let first = self.pieces(segments.first().into_iter(), true)?.pop();
+        self.assemble(&segments, first)
+    }
+
+    /// [`Encoder::encode`] of many records, on all threads. Errors name the file's place, not the file.
+    pub(super) fn encode_all<'a>(
+        &'a self,
+        records: &'a [Record],
+    ) -> impl Iterator<Item = Result<Encoded, (&'a Record, DataError)>> + 'a {
+        records.chunks(CHUNK).flat_map(move |chunk| self.encode_chunk(chunk))
+    }
+
+    fn encode_chunk<'a>(&self, records: &'a [Record]) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
+        let segments: Vec<_> = records.iter().map(|record| self.options.template.segments(record)).collect();
+        let firsts = segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
+        let mut encodings = match self.pieces(firsts.clone().flatten(), true) {
+            Ok(encodings) => encodings.into_iter(),
+            // One text failed: find it by taking them one by one.
+            Err(_) => {
+                return records.iter().map(|record| self.encode(record).map_err(|error| (record, error))).collect();
+            }
+        };
+        let firsts: Vec<_> = firsts.map(|first| first.and_then(|_| encodings.next())).collect();
+        let all = records.iter().zip(segments).zip(firsts);
+        all.map(|((record, segments), first)| {
+            segments.and_then(|segments| self.assemble(&segments, first)).map_err(|error| (record, error))
+        })
+        .collect()
+    }
+
+    /// The ids that a record's answer follows in evaluation: the evaluation prompt, tokenised as in training.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::encode`].
+    pub fn prompt_ids(&self, record: &Record) -> Result<Vec<u32>, DataError> {
+        let segments = self.options.template.prompt_segments(record, false)?;
+        let first = self.pieces(segments.first().into_iter(), true)?.pop();
+        let mut tokens = self.tokens(&segments, first)?;
+        // An end token that the tokenizer itself put behind the prompt would close it.
+        while tokens.last().is_some_and(|(id, _)| self.options.end_tokens.contains(id)) {
+            tokens.pop();
+        }
+        self.within_vocabulary(&tokens)?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn pieces<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Segment>,
+        special: bool,
+    ) -> Result<Vec<Encoding>, DataError> {
+        let texts: Vec<&str> = segments.map(|segment| segment.text.as_str()).collect();
+        let encodings = self.tokenizer.encode_batch(texts, special);
+        encodings.map_err(|error| DataError::Template(format!("the tokenizer cannot encode the text: {error}")))
+    }
+
+    fn assemble(&self, segments: &[Segment], first: Option<Encoding>) -> Result<Encoded, DataError> {
+        let mut tokens = self.tokens(segments, first)?;
+        self.within_vocabulary(&tokens)?;
+        let truncated = tokens.len() > self.options.cutoff;
+        tokens.truncate(self.options.cutoff);
+        let learned = |part: Part| self.options.train_on_inputs || part == Part::Output;
+        let example = tokens.iter().skip(1).any(|(_, part)| learned(*part)).then(|| self.example(&tokens));
+        Ok(Encoded { example, truncated })
+    }
+
+    /// The tokens of all segments; only the first gets what the tokenizer adds to a text's ends.
+    fn tokens(&self, segments: &[Segment], first: Option<Encoding>) -> Result<Vec<Token>, DataError> {
+        let rest = self.pieces(segments.iter().skip(1), false)?;
+        let mut tokens = Vec::new();
+        for (segment, encoding) in segments.iter().zip(first.into_iter().chain(rest)) {
+            tokens.extend(parts(segment, &encoding));
+            if segment.ends {
+                self.end(&mut tokens);
+            }
+        }
+        Ok(tokens)
+    }
+
+    fn end(&self, tokens: &mut Vec<Token>) {
+        let Some(end) = self.options.end_tokens.first() else { return };
+        match tokens.last_mut().filter(|(id, _)| self.options.end_tokens.contains(id)) {
+            Some((_, part)) => *part = Part::End,
+            None => tokens.push((*end, Part::End)),
+        }
+    }
+
+    fn within_vocabulary(&self, tokens: &[Token]) -> Result<(), DataError> {
+        let size = self.options.vocab_size;
+        match tokens.iter().find(|(id, _)| *id as usize >= size) {
+            None => Ok(()),
+            Some((id, _)) => Err(DataError::Template(format!(
+                "the tokenizer gives token id {id}, but the model's vocabulary has {size} entries; use the model's own \
+                 tokenizer.json"
+            ))),
+        }
+    }
+
+    fn example(&self, tokens: &[Token]) -> Example {
+        let label = |(id, part): &Token| match part {
+            Part::Prompt if !self.options.train_on_inputs => IGNORED_LABEL,
+            _ => i64::from(*id),
+        };
+        let mut example = Example {
+            input_ids: tokens.iter().map(|(id, _)| *id).collect(),
+            labels: tokens.iter().map(label).collect(),
+            attention_mask: vec![true; tokens.len()],
+        };
+        ignore_first_real_token(&mut example);
+        example
+    }
+}
+
+/// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the text: those before it
+/// count as prompt, and so do those behind it unless [`Encoder::end`] finds an end token in the last place.
+fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> {
+    let added = encoding.get_special_tokens_mask();
+    let spans = encoding.get_offsets();
+    encoding.get_ids().iter().enumerate().map(move |(at, id)| {
+        let output = added[at] == 0 && is_output(segment, spans[at]);
+        (*id, if output { Part::Output } else { Part::Prompt })
+    })
+}
+
+/// Whether a token's bytes start inside a learned range. A token trimmed to nothing at the very start of the range
+/// consists of the prompt's last spaces.
+fn is_output(segment: &Segment, (start, end): (usize, usize)) -> bool {
+    segment.learned.iter().any(|range| range.contains(&start) && end > range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chat::tests::conversation;
+    use super::super::error::Place;
+    use super::super::testing::{BEGIN, END, tokenizer};
+    use super::super::text::Body;
+    use super::*;
+    use proptest::prelude::*;
+
+    const VOCAB_SIZE: usize = 300;
+
+    fn options(template: Template, train_on_inputs: bool, cutoff: usize) -> EncoderOptions {
+        EncoderOptions { template, train_on_inputs, cutoff, end_tokens: vec![END], vocab_size: VOCAB_SIZE }
+    }
+
+    fn encoder(merges: &[(&str, &str)], options: EncoderOptions) -> Encoder {
+        Encoder::new(tokenizer(merges), options)
+    }
+
+    fn record(body: Body) -> Record {
+        Record { body, extra: serde_json::Map::new(), place: Place::Line(1) }
+    }
+
+    fn completion(prompt: &str, completion: &str) -> Record {
+        record(Body::PromptCompletion { prompt: prompt.to_owned(), completion: completion.to_owned() })
+    }
+
+    fn encode(merges: &[(&str, &str)], train_on_inputs: bool, record: &Record) -> Example {
+        let encoder = encoder(merges, options(Template::Alpaca, train_on_inputs, 10_000));
+        encoder.encode(record).unwrap().example.unwrap()
+    }
+
+    /// The text of the ids that are labels.
+    fn learned(example: &Example) -> String {
+        let ids: Vec<u32> = example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
+        tokenizer(&[]).decode(&ids, false).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_prompt_output_and_end_token() {
+        let example = encode(&[], true, &completion("ab", "cd"));
+        assert_eq!((example.input_ids.len(), example.input_ids[0], example.input_ids[5]), (6, BEGIN, END));
+        assert_eq!(example.labels[1..], example.input_ids[1..].iter().map(|id| i64::from(*id)).collect::<Vec<_>>());
+        assert_eq!(learned(&example), "abcd</s>");
+        assert_eq!(learned(&encode(&[], false, &completion("ab", "cd"))), "cd</s>");
+    }
+
+    #[test]
+    fn a_text_is_learned_whole() {
+        for train_on_inputs in [true, false] {
+            assert_eq!(learned(&encode(&[], train_on_inputs, &record(Body::Text("abc".into())))), "abc</s>");
+        }
+    }
+
+    #[test]
+    fn a_text_that_ends_with_an_end_token_gets_no_other() {
+        let example = encode(&[], false, &completion("ab", "cd</s>"));
+        assert_eq!(example.input_ids.len(), 6);
+        assert_eq!(learned(&example), "cd</s>");
+        let mut options = options(Template::Alpaca, true, 99);
+        options.end_tokens = Vec::new();
+        let without = encoder(&[], options).encode(&completion("ab", "cd")).unwrap().example.unwrap();
+        assert_eq!(learned(&without), "abcd");
+    }
+
+    #[test]
+    fn a_token_across_the_border_belongs_to_the_prompt() {
+        let example = encode(&[("b", "c")], false, &completion("ab", "cd"));
+        assert_eq!(example.input_ids.len(), 5);
+        assert_eq!(learned(&example), "d</s>");
+    }
+
+    #[test]
+    fn trimmed_offsets_do_not_count_the_prompts_last_spaces_as_output() {
+        let spaces = [("Ġ", "Ġ"), ("ĠĠ", "ĠĠ")];
+        let mut definition: serde_json::Value =
+            serde_json::from_str(&tokenizer(&spaces).to_string(false).unwrap()).unwrap();
+        let mut trimming = definition["decoder"].clone();
+        trimming["trim_offsets"] = true.into();
+        definition["post_processor"] = trimming;
+        let tokenizer = Tokenizer::from_bytes(definition.to_string()).unwrap();
+        let encoder = Encoder::new(tokenizer, options(Template::Alpaca, false, 99));
+        let example = encoder.encode(&completion("ab    ", "cd")).unwrap().example.unwrap();
+        assert_eq!(example.input_ids.len(), 6);
+        assert_eq!(learned(&example), "cd</s>");
+    }
+
+    #[test]
+    fn a_cut_record_keeps_its_prefix_and_has_no_end_token() {
+        let whole = encode(&[], false, &completion("ab", "cde"));
+        let cut =
+            |cutoff| encoder(&[], options(Template::Alpaca, false, cutoff)).encode(&completion("ab", "cde")).unwrap();
+        let exact = cut(7);
+        assert_eq!((exact.truncated, exact.example), (false, Some(whole.clone())));
+        let without_end = cut(6);
+        assert!(without_end.truncated);
+        assert_eq!(learned(&without_end.example.unwrap()), "cde");
+        let cut_output = cut(5);
+        assert_eq!(cut_output.example.unwrap().input_ids, whole.input_ids[..5]);
+        assert_eq!(cut(3), Encoded { example: None, truncated: true });
+    }
+
+    #[test]
+    fn an_end_token_alone_is_nothing_to_predict_unless_inputs_are_learned() {
+        let empty = completion("ab", "");
+        assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&empty).unwrap().example, None);
+        assert_eq!(learned(&encode(&[], true, &empty)), "ab</s>");
+    }
+
+    #[test]
+    fn in_a_conversation_the_assistants_turns_are_learned() {
+        let chat = record(Body::Chat(conversation()));
+        let example = encode(&[], false, &chat);
+        assert_eq!(learned(&example), "Hello</s>4</s>");
+        assert_eq!(example.input_ids.iter().filter(|id| **id == BEGIN).count(), 1);
+        let ids = encoder(&[], options(Template::Alpaca, false, 9999)).prompt_ids(&chat).unwrap();
+        assert_eq!(ids, example.input_ids[..ids.len()]);
+        assert_eq!(example.input_ids.len() - ids.len(), 2);
+        let plain = encoder(&[], options(Template::None, false, 9999)).encode(&chat).unwrap().example.unwrap();
+        assert_eq!(learned(&plain), "Hello4</s>");
+    }
+
+    #[test]
+    fn a_conversation_without_an_answer_is_nothing_to_predict() {
+        let question = record(Body::Chat(conversation()[..2].to_vec()));
+        assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example, None);
+        assert_ne!(encode(&[], true, &question).input_ids.last(), Some(&END));
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_tokenizer_file_are_switched_off() {
+        let mut tokenizer = tokenizer(&[]);
+        let cut = tokenizers::TruncationParams { max_length: 3, ..Default::default() };
+        tokenizer.with_truncation(Some(cut)).unwrap();
+        let strategy = tokenizers::PaddingStrategy::Fixed(50);
+        tokenizer.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
+        let encoder = Encoder::new(tokenizer, options(Template::Alpaca, true, 99));
+        let example = encoder.encode(&completion("abcd", "efgh")).unwrap().example.unwrap();
+        assert_eq!(example.input_ids.len(), 10);
+    }
+
+    #[test]
+    fn a_token_beyond_the_vocabulary_is_refused() {
+        let mut options = options(Template::Alpaca, true, 99);
+        options.vocab_size = 3;
+        let error = encoder(&[], options).encode(&completion("a", "b")).unwrap_err().to_string();
+        assert!(error.contains("vocabulary has 3 entries"), "{error}");
+    }
+
+    #[test]
+    fn many_records_are_encoded_as_one_by_one() {
+        let records: Vec<_> = (0..600)
+            .map(|n| match n % 3 {
+                0 => completion(&"a".repeat(n % 7), &format!("{n}")),
+                1 => record(Body::Chat(conversation())),
+                _ => record(Body::Text(format!("text {n}"))),
+            })
+            .collect();
+        let encoder = encoder(&[("a", "a")], options(Template::Alpaca, false, 40));
+        let all: Vec<_> = encoder.encode_all(&records).map(|encoded| encoded.map_err(|(_, error)| error)).collect();
+        assert_eq!(all.len(), 600);
+        for (record, encoded) in records.iter().zip(all) {
+            assert_eq!(encoded.unwrap(), encoder.encode(record).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
+            let record = completion(&prompt, &output);
+            let example = encode(&[], false, &record);
+            prop_assert_eq!(learned(&example), format!("{output}</s>"));
+            let ignored = example.labels.iter().filter(|label| **label == IGNORED_LABEL).count();
+            prop_assert_eq!(ignored, 1 + prompt.len());
+            prop_assert_eq!(encode(&[], true, &record).input_ids, example.input_ids);
+        }
+
+        #[test]
+        fn merges_mask_at_most_one_token_of_the_output(prompt in "[ab \\n]{0,12}", output in "[ab \\n]{2,12}") {
+            let merges = [("a", "b"), ("Ġ", "a"), ("Ċ", "Ċ"), ("b", "Ġ"), ("Ġ", "Ġ"), ("ab", "ab")];
+            let record = completion(&prompt, &output);
+            let encoder = encoder(&merges, options(Template::Alpaca, false, 999));
+            let Some(example) = encoder.encode(&record).unwrap().example else { return Ok(()) };
+            let ids: Vec<u32> = example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
+            let text = tokenizer(&merges).decode(&ids, false).unwrap();
+            let text = text.strip_suffix("</s>").unwrap();
+            prop_assert!(output.ends_with(text));
+            prop_assert!(output.len() - text.len() < "abab".len());
+        }
+
+        #[test]
+        fn a_cut_changes_nothing_before_it(prompt in "[a-e]{0,20}", output in "[a-e]{1,20}", cutoff in 2_usize..50) {
+            let record = completion(&prompt, &output);
+            let whole = encode(&[], true, &record);
+            let cut = encoder(&[], options(Template::Alpaca, true, cutoff)).encode(&record).unwrap();
+            let kept = cutoff.min(whole.input_ids.len());
+            prop_assert_eq!(cut.truncated, whole.input_ids.len() > cutoff);
+            let example = cut.example.unwrap();
+            prop_assert_eq!(&example.input_ids[..], &whole.input_ids[..kept]);
+            prop_assert_eq!(&example.labels[..], &whole.labels[..kept]);
+        }
+    }
+}

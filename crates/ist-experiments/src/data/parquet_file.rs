@@ -1,0 +1,129 @@
+//! Parquet files, row by row, as the same records that JSON gives.
+//!
+//! Rows are read through the format's record interface, which needs no columnar library; compression is none or snappy.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Once;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::SerializedFileReader;
+use parquet::record::{Field, Row, reader::RowIter};
+use serde_json::{Number, Value};
+
+use super::error::Place;
+use super::json_file::{Fault, Fields};
+
+/// The first bytes of every Parquet file.
+pub(super) const MAGIC: &[u8] = b"PAR1";
+
+/// The rows of a Parquet file; the outer error is the file's, the inner ones the rows'. After an error no row follows.
+pub(super) fn rows(path: &Path) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut rows = guarded(|| SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader))))?;
+    let mut records = 0;
+    let next = move || {
+        records += 1;
+        let row = guarded(|| rows.next().transpose()).transpose()?;
+        let place = Place::Row(records);
+        let fields = row.and_then(|row| object(&row));
+        Some(fields.map(|fields| (place, fields)).map_err(|problem| (place, problem)))
+    };
+    Ok(until_error(next))
+}
+
+thread_local! {
+    /// Whether this thread is inside [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a step of the reader. It panics on some damaged files; here such a panic is an error like any other, and says
+/// nothing of its own.
+fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    silence_guarded_panics();
+    GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(step));
+    GUARDED.set(false);
+    match outcome {
+        Ok(result) => result.map_err(|error| explain(&error.to_string())),
+        Err(_) => Err(explain("the file is damaged")),
+    }
+}
+
+fn silence_guarded_panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                report(panic);
+            }
+        }));
+    });
+}
+
+/// The items of `next` up to and including the first error.
+fn until_error<T, E>(mut next: impl FnMut() -> Option<Result<T, E>>) -> impl Iterator<Item = Result<T, E>> {
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        let item = if failed { None } else { next() };
+        failed = matches!(item, Some(Err(_)));
+        item
+    })
+}
+
+fn explain(problem: &str) -> String {
+    format!("not readable as Parquet: {problem}; the compressions understood are none and snappy")
+}
+
+fn object(row: &Row) -> Result<Fields, String> {
+    row.get_column_iter().map(|(name, field)| Ok((name.clone(), value(field)?))).collect()
+}
+
+/// A Parquet field as JSON. Times, dates and decimals become text.
+fn value(field: &Field) -> Result<Value, String> {
+    Ok(match field {
+        Field::Null => Value::Null,
+        Field::Bool(flag) => Value::Bool(*flag),
+        Field::Byte(n) => Value::from(*n),
+        Field::Short(n) => Value::from(*n),
+        Field::Int(n) => Value::from(*n),
+        Field::Long(n) => Value::from(*n),
+        Field::UByte(n) => Value::from(*n),
+        Field::UShort(n) => Value::from(*n),
+        Field::UInt(n) => Value::from(*n),
+        Field::ULong(n) => Value::from(*n),
+        Field::Float16(n) => float(f64::from(*n)),
+        Field::Float(n) => float(f64::from(*n)),
+        Field::Double(n) => float(*n),
+        Field::Str(text) => Value::String(text.clone()),
+        Field::Bytes(bytes) => Value::String(bytes.as_utf8().map_err(|_| "a text column is not UTF-8")?.to_owned()),
+        Field::Group(row) => Value::Object(object(row)?),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect::<Result<_, _>>()?,
+        Field::MapInternal(map) => {
+            let entries = map.entries().iter();
+            Value::Object(entries.map(|(key, entry)| Ok((name(key)?, value(entry)?))).collect::<Result<_, String>>()?)
+        }
+        Field::Decimal(_)
+        | Field::Date(_)
+        | Field::TimeMillis(_)
+        | Field::TimeMicros(_)
+        | Field::TimestampMillis(_)
+        | Field::TimestampMicros(_) => Value::String(field.to_string()),
+    })
+}
+
+/// A map's key as a field name.
+fn name(key: &Field) -> Result<String, String> {
+    Ok(match value(key)? {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
+}
+
+/// JSON has no infinities; they become null, as in Python's readers.
+fn float(n: f64) -> Value {
+    Number::from_f64(n).map_or(Value::Null, Value::Number)
+}

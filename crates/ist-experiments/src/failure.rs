@@ -1,0 +1,62 @@
+//! How a command ends when it does not end well.
+
+use std::fmt::Display;
+
+/// A failed command: its message and its exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// Bad usage, configuration or input file: exit code 2.
+    Input(anyhow::Error),
+    /// Failed while running: exit code 1.
+    Run(anyhow::Error),
+    /// Stopped by Ctrl-C after saving: exit code 130.
+    Interrupted(String),
+}
+
+impl Failure {
+    /// Bad input, described by `message`.
+    pub fn input(message: impl Display) -> Self {
+        Self::Input(anyhow::anyhow!("{message}"))
+    }
+
+    /// A failure at run time, described by `message`.
+    pub fn run(message: impl Display) -> Self {
+        Self::Run(anyhow::anyhow!("{message}"))
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Input(_) => 2,
+            Self::Run(_) => 1,
+            Self::Interrupted(_) => 130,
+        }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input(error) | Self::Run(error) => write!(f, "{error:#}"),
+            Self::Interrupted(message) => f.write_str(message),
+        }
+    }
+}
+
+/// Marks the error of a result as bad input or as a failure at run time.
+pub trait OrFail<T> {
+    /// As bad input (exit code 2).
+    fn or_input(self) -> Result<T, Failure>;
+    /// As a failure at run time (exit code 1).
+    fn or_run(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
+    fn or_input(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Input(error.into()))
+    }
+
+    fn or_run(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Run(error.into()))
+    }
+}

@@ -1,0 +1,55 @@
+//! Live bytes of the process, counted by the allocator.
+//!
+//! On CPU devices a tensor's memory is the host's, so the most live bytes during a step are the device's peak, weights
+//! included.
+
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Forgets the peak so far: the next [`peak`] counts from here.
+pub fn reset_peak() {
+    ALLOCATOR.reset_peak_usage();
+}
+
+/// The most live bytes since [`reset_peak`].
+pub fn peak() -> usize {
+    ALLOCATOR.peak_usage()
+}
+
+/// Live bytes now.
+pub fn live() -> usize {
+    ALLOCATOR.current_usage()
+}
+
+/// Bytes for a person: `12.3 MiB`.
+pub fn human(bytes: usize) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_counts_what_was_freed_again() {
+        reset_peak();
+        let before = live();
+        drop(vec![1u8; 8 << 20]);
+        assert!(peak() >= before.saturating_sub(1 << 20) + (8 << 20));
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(3 << 30), "3.0 GiB");
+    }
+}

@@ -1,0 +1,93 @@
+//! Checkpoints: everything an exact resume needs, whole or not there.
+//!
+//! A checkpoint is a folder named after the number of steps done. It is written under another name and renamed when it is
+//! complete, so a folder with a number for a name is always whole.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use ist_core::burn::tensor::{Device, TensorData};
+use ist_core::tuner::TunerState;
+use ist_peft::{Adapter, PeftModel, TensorFile};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::Position;
+
+/// What a run knows besides the model and the tuner.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Optimizer steps done.
+    pub steps: usize,
+    /// Where the training data stands.
+    pub training: Position,
+    /// Where the scoring data stands.
+    pub scoring: Position,
+    /// The least validation loss so far, and the step it belongs to.
+    pub best: Option<(f64, usize)>,
+    /// Evaluations since then.
+    pub evaluations_without_improvement: usize,
+    /// The exact-match score before training.
+    pub score_before: Option<Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    progress: Progress,
+    tuner: Value,
+}
+
+/// Writes the checkpoint of `progress.steps` and removes the oldest ones beyond `keep`.
+pub fn save<A: Adapter>(
+    folder: &Path,
+    keep: usize,
+    model: &mut impl PeftModel<A>,
+    config: &A::Config,
+    tuner: TunerState,
+    progress: &Progress,
+) -> Result<()> {
+    let target = folder.join(progress.steps.to_string());
+    if target.exists() {
+        return Ok(());
+    }
+    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).context("cannot create a checkpoint")?;
+    ist_peft::save(model, config, partial.path(), "")?;
+    ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
+    let document = serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document })?;
+    super::lines::replace(&partial.path().join("state.json"), &document)?;
+    let partial = partial.keep();
+    std::fs::rename(&partial, &target).with_context(|| format!("{}: cannot rename", partial.display()))?;
+    for old in list(folder)?.iter().rev().skip(keep) {
+        std::fs::remove_dir_all(folder.join(old.to_string())).with_context(|| format!("checkpoint {old}"))?;
+    }
+    Ok(())
+}
+
+/// The newest checkpoint's folder; `None` when there is none.
+pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(folder)?.last().map(|steps| folder.join(steps.to_string())))
+}
+
+/// Loads a checkpoint onto the model; returns the tuner's state and the run's progress.
+pub fn load<A: Adapter>(
+    folder: &Path,
+    model: &mut impl PeftModel<A>,
+    device: &Device,
+) -> Result<(TunerState, Progress)> {
+    ist_peft::load(model, folder, device)?;
+    let path = folder.join("state.json");
+    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let Document { progress, tuner } = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
+    let tensors = file.names().map(|name| Ok((name.to_owned(), file.data(name)?))).collect::<Result<Vec<(String, TensorData)>>>()?;
+    Ok((TunerState { document: tuner, tensors }, progress))
+}
+
+/// The whole checkpoints by number of steps, ascending.
+fn list(folder: &Path) -> Result<Vec<usize>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut steps: Vec<usize> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}

@@ -1,0 +1,104 @@
+//! The folder of one run: where it is, and that only one process works in it.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::failure::{Failure, OrFail};
+
+/// A run's folder, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Opens the folder of a run that begins (`resume` false) or goes on (`resume` true), and locks it.
+    ///
+    /// A folder that holds a run needs `resume`; one that holds none cannot be resumed.
+    pub fn open(path: PathBuf, resume: bool) -> Result<Self, Failure> {
+        let holds_run = path.join("config.toml").exists();
+        let shown = path.display();
+        if holds_run && !resume {
+            let advice = "add --resume to go on with it, or name another folder with --output";
+            return Err(Failure::input(format!("{shown} already holds a run; {advice}")));
+        }
+        if resume && !holds_run {
+            return Err(Failure::input(format!("{shown} holds no run to resume (it has no config.toml)")));
+        }
+        std::fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("{shown}: cannot create")).or_run()?;
+        let lock = lock(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file or folder in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(".lock");
+    let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display())).or_run()?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::input(format!("{} is in use by another process", folder.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Failure::run(format!("{}: cannot lock: {error}", path.display()))),
+    }
+}
+
+/// `runs/NAME-N` with the next free N, counted from 1.
+pub fn next_free(name: &str) -> PathBuf {
+    let free = (1..).map(|n| PathBuf::from(format!("runs/{name}-{n}"))).find(|path| !path.exists());
+    free.expect("numbers do not end")
+}
+
+/// The newest run of that configuration: `runs/NAME-N` with the largest N.
+pub fn newest(name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir("runs").ok()?;
+    let number = |path: &PathBuf| {
+        let file = path.file_name()?.to_str()?;
+        file.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok()
+    };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| number(path).is_some()).max_by_key(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_holds_a_run_needs_resume() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        drop(RunFolder::open(path.clone(), false).unwrap());
+        std::fs::write(path.join("config.toml"), "").unwrap();
+        let error = RunFolder::open(path.clone(), false).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--resume"));
+        assert!(RunFolder::open(path, true).is_ok());
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let _first = RunFolder::open(path.clone(), false).unwrap();
+        assert!(RunFolder::open(path, false).unwrap_err().to_string().contains("in use by another process"));
+    }
+
+    #[test]
+    fn an_empty_folder_cannot_be_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(RunFolder::open(folder.path().join("none"), true).unwrap_err().exit_code(), 2);
+    }
+}

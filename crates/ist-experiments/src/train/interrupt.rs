@@ -1,0 +1,25 @@
+//! Ctrl-C: the step in progress is finished, the run saved, and the command says how to resume.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+static INSTALLED: OnceLock<bool> = OnceLock::new();
+
+/// Installs the handler, once. A second Ctrl-C ends the process at once.
+pub fn install() {
+    INSTALLED.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            if ASKED.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping after this step (press Ctrl-C again to stop at once) ...");
+        })
+        .is_ok()
+    });
+}
+
+/// Whether Ctrl-C was pressed.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}

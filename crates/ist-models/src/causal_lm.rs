@@ -1,0 +1,73 @@
+//! What commands need of a decoder, whatever its architecture.
+
+use std::path::PathBuf;
+
+use ist_core::LayeredModel;
+use ist_core::burn::tensor::{Device, Tensor, TensorData};
+use ist_peft::{Adapter, PeftModel};
+
+use crate::TokenBatch;
+use crate::hub::checkpoint::CheckpointError;
+
+/// A decoder language model with adapters of the set `A`.
+pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> {
+    /// What a generation keeps of the tokens it has seen.
+    type Cache;
+
+    /// The device the weights are on.
+    fn device(&self) -> &Device;
+    /// Rows of the embedding.
+    fn vocab_size(&self) -> usize;
+    /// Positions the model was made for.
+    fn max_position_embeddings(&self) -> usize;
+
+    /// The logits of the given rows of the flattened batch, `[rows, vocabulary]`, in evaluation mode.
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2>;
+
+    /// An empty cache for that many rows.
+    fn new_cache(&self, rows: usize) -> Self::Cache;
+    /// Feeds tokens (one list a row, equal lengths, padding on the left as `mask` says) after those in the cache; returns
+    /// the logits of the last position of each row, `[batch, vocabulary]`.
+    ///
+    /// A row's positions count its real tokens only.
+    fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut Self::Cache) -> Tensor<2>;
+
+    /// The weights under Hugging Face's names and in its layout, in their storage type, adapters left out.
+    fn weights(&self) -> Vec<(String, TensorData)>;
+    /// `config.json` of this model.
+    fn config_json(&self) -> serde_json::Value;
+}
+
+/// Why a model folder cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// `config.json` is wrong.
+    #[error("{path}: {message}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Every fault.
+        message: String,
+    },
+    /// No file of this crate implements the architecture.
+    #[error("{path}: `model_type` is \"{found}\"; supported are {}", supported.join(", "))]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// The value found.
+        found: String,
+        /// The architectures there are.
+        supported: Vec<&'static str>,
+    },
+    /// The weights do not fit or cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}

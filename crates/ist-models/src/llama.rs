@@ -1,0 +1,483 @@
+//! LLaMA (Touvron et al., [arXiv 2302.13971](https://arxiv.org/abs/2302.13971)): pre-norm decoder with rotary positions,
+//! grouped-query attention and a SwiGLU MLP. Also LLaMA 2 and 3.
+//!
+//! Per layer, with h the input: h' = h + o(attention(rope(q), rope(k), v)) of rms(h), then
+//! h'' = h' + down(silu(gate) ⊙ up) of rms(h').
+
+use ist_core::burn;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData, module};
+use ist_core::{LayerPass, LayeredModel, streams};
+use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, Weight};
+use rand::RngExt;
+
+use crate::causal_lm::CausalLm;
+use crate::llama_config::LlamaConfig;
+use crate::ops::attention::{attention, causal_bias};
+use crate::ops::cross_entropy::token_log_probabilities;
+use crate::ops::rms_norm::rms_norm;
+use crate::ops::rope::Rotation;
+use crate::ops::swiglu::swiglu;
+use crate::TokenBatch;
+
+/// Where weights come from: name and shape in Hugging Face's layout to the values. A source that has no such tensor notes
+/// the fault and answers with zeros.
+pub type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> TensorData + 'a;
+
+/// The attention of one layer.
+#[derive(Module, Debug)]
+pub struct LlamaAttention<A: Module> {
+    q_proj: PeftLinear<A>,
+    k_proj: PeftLinear<A>,
+    v_proj: PeftLinear<A>,
+    o_proj: PeftLinear<A>,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+}
+
+/// The gated MLP of one layer.
+#[derive(Module, Debug)]
+pub struct LlamaMlp<A: Module> {
+    gate_proj: PeftLinear<A>,
+    up_proj: PeftLinear<A>,
+    down_proj: PeftLinear<A>,
+}
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct LlamaLayer<A: Module> {
+    input_layernorm: Weight<1>,
+    self_attn: LlamaAttention<A>,
+    post_attention_layernorm: Weight<1>,
+    mlp: LlamaMlp<A>,
+    rms_norm_eps: f64,
+}
+
+/// What stands outside the layers.
+#[derive(Module, Debug)]
+pub struct LlamaOuter<A: Module> {
+    embed_tokens: PeftEmbedding<A>,
+    norm: Weight<1>,
+    /// Absent when the head is the embedding.
+    lm_head: Option<PeftLinear<A>>,
+}
+
+/// A LLaMA decoder with adapters of the set `A`.
+#[derive(Clone, Debug)]
+pub struct Llama<A: Adapter = ist_peft::BuiltinAdapter> {
+    config: LlamaConfig,
+    outer: LlamaOuter<A>,
+    layers: Vec<LlamaLayer<A>>,
+    inverse_frequencies: Vec<f64>,
+    device: Device,
+    arithmetic: DType,
+}
+
+/// What all layers share of a batch.
+#[derive(Clone, Debug)]
+pub struct LlamaContext {
+    rotation: Rotation,
+    attention_bias: Tensor<4>,
+}
+
+/// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]`, keys already rotated.
+type LayerCache = Option<(Tensor<4>, Tensor<4>)>;
+
+/// What a generation keeps.
+#[derive(Clone, Debug)]
+pub struct LlamaCache {
+    layers: Vec<LayerCache>,
+    /// Real and padded positions seen so far, one list a row.
+    mask: Vec<Vec<bool>>,
+}
+
+impl<A: Adapter> LlamaAttention<A> {
+    fn forward(&self, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let [batch, sequence, _] = x.dims();
+        let heads = |x: Tensor<3>, count| x.reshape([batch, sequence, count, self.head_dim]).swap_dims(1, 2);
+        let q = context.rotation.apply(heads(self.q_proj.forward(x.clone(), pass), self.num_attention_heads));
+        let k = context.rotation.apply(heads(self.k_proj.forward(x.clone(), pass), self.num_key_value_heads));
+        let v = heads(self.v_proj.forward(x, pass), self.num_key_value_heads);
+        let (k, v) = match cache {
+            Some(cache) => append(cache, k, v),
+            None => (k, v),
+        };
+        let mixed = attention(q, k, v, context.attention_bias.clone());
+        let width = self.num_attention_heads * self.head_dim;
+        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch, sequence, width]), pass)
+    }
+}
+
+/// The cache's keys and values with the new ones behind them.
+fn append(cache: &mut LayerCache, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let (k, v) = match cache.take() {
+        Some((keys, values)) => (Tensor::cat(vec![keys, k], 2), Tensor::cat(vec![values, v], 2)),
+        None => (k, v),
+    };
+    *cache = Some((k.clone(), v.clone()));
+    (k, v)
+}
+
+impl<A: Adapter> LlamaMlp<A> {
+    fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let hidden = swiglu(self.gate_proj.forward(x.clone(), pass), self.up_proj.forward(x, pass));
+        self.down_proj.forward(hidden, pass)
+    }
+}
+
+impl<A: Adapter> LlamaLayer<A> {
+    fn forward(&self, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let norm = |x: &Tensor<3>, weight: &Weight<1>| {
+            rms_norm(x.clone(), weight.value(pass.response, x.dtype()), self.rms_norm_eps)
+        };
+        let attended = self.self_attn.forward(norm(&x, &self.input_layernorm), context, pass, cache);
+        let x = x + attended;
+        let mlp = self.mlp.forward(norm(&x, &self.post_attention_layernorm), pass);
+        x + mlp
+    }
+
+    /// The linear modules by their path within the layer.
+    fn linears_mut(&mut self) -> [&mut PeftLinear<A>; 7] {
+        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
+        [
+            &mut attention.q_proj,
+            &mut attention.k_proj,
+            &mut attention.v_proj,
+            &mut attention.o_proj,
+            &mut mlp.gate_proj,
+            &mut mlp.up_proj,
+            &mut mlp.down_proj,
+        ]
+    }
+
+    fn linears(&self) -> [&PeftLinear<A>; 7] {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        [
+            &attention.q_proj,
+            &attention.k_proj,
+            &attention.v_proj,
+            &attention.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ]
+    }
+
+    /// The same layer with every weight training.
+    fn train(mut self) -> Self {
+        for linear in self.linears_mut() {
+            train_linear(&mut linear.base);
+        }
+        let norms = [self.input_layernorm.clone().train(), self.post_attention_layernorm.clone().train()];
+        [self.input_layernorm, self.post_attention_layernorm] = norms;
+        self
+    }
+}
+
+fn train_linear(linear: &mut FrozenLinear) {
+    linear.weight = linear.weight.clone().train();
+    linear.bias = linear.bias.take().map(Weight::train);
+}
+
+/// Builds the modules of one model from a source of weights.
+struct Builder<'a, 'b> {
+    source: &'a mut WeightSource<'b>,
+    storage: DType,
+    device: &'a Device,
+}
+
+impl Builder<'_, '_> {
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
+        let data = (self.source)(name, &shape).convert_dtype(self.storage);
+        Tensor::from_data(data, (self.device, self.storage))
+    }
+
+    fn vector(&mut self, name: &str, size: usize) -> Weight<1> {
+        Weight::frozen(self.tensor(name, [size]))
+    }
+
+    /// The linear module at `prefix` + `name`; files hold `[out, in]`.
+    fn linear<A: Adapter>(&mut self, prefix: &str, name: &str, shape: [usize; 2], bias: bool) -> PeftLinear<A> {
+        let [d_in, d_out] = shape;
+        let weight = self.tensor(&format!("{prefix}{name}.weight"), [d_out, d_in]).transpose();
+        let bias = bias.then(|| self.vector(&format!("{prefix}{name}.bias"), d_out));
+        PeftLinear::new(name, Weight::frozen(weight), bias)
+    }
+
+    fn layer<A: Adapter>(&mut self, config: &LlamaConfig, index: usize) -> LlamaLayer<A> {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let prefix = format!("model.layers.{index}.");
+        let attention_bias = config.attention_bias;
+        let mut attention = |name: &str, shape| self.linear(&prefix, &format!("self_attn.{name}"), shape, attention_bias);
+        let self_attn = LlamaAttention {
+            q_proj: attention("q_proj", [hidden, query]),
+            k_proj: attention("k_proj", [hidden, key]),
+            v_proj: attention("v_proj", [hidden, key]),
+            o_proj: attention("o_proj", [query, hidden]),
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        };
+        let mut mlp = |name: &str, shape| self.linear(&prefix, &format!("mlp.{name}"), shape, config.mlp_bias);
+        let mlp = LlamaMlp {
+            gate_proj: mlp("gate_proj", [hidden, intermediate]),
+            up_proj: mlp("up_proj", [hidden, intermediate]),
+            down_proj: mlp("down_proj", [intermediate, hidden]),
+        };
+        LlamaLayer {
+            input_layernorm: self.vector(&format!("{prefix}input_layernorm.weight"), hidden),
+            self_attn,
+            post_attention_layernorm: self.vector(&format!("{prefix}post_attention_layernorm.weight"), hidden),
+            mlp,
+            rms_norm_eps: config.rms_norm_eps,
+        }
+    }
+
+    fn outer<A: Adapter>(&mut self, config: &LlamaConfig) -> LlamaOuter<A> {
+        let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+        let table = self.tensor("model.embed_tokens.weight", [vocabulary, hidden]);
+        LlamaOuter {
+            embed_tokens: PeftEmbedding::new(Weight::frozen(table)),
+            norm: self.vector("model.norm.weight", hidden),
+            lm_head: (!config.tie_word_embeddings).then(|| self.linear("", "lm_head", [hidden, vocabulary], false)),
+        }
+    }
+}
+
+impl<A: Adapter> Llama<A> {
+    /// The model whose weights `source` gives, kept as `storage` (f32, bf16 or f16); arithmetic is f32, or f64 for f64.
+    pub fn build(config: LlamaConfig, source: &mut WeightSource<'_>, storage: DType, device: &Device) -> Self {
+        let mut builder = Builder { source, storage, device };
+        let outer = builder.outer(&config);
+        let layers = (0..config.num_hidden_layers).map(|index| builder.layer(&config, index)).collect();
+        let arithmetic = if storage == DType::F64 { DType::F64 } else { DType::F32 };
+        let inverse_frequencies = config.inv_freq();
+        Self { config, outer, layers, inverse_frequencies, device: device.clone(), arithmetic }
+    }
+
+    /// A model with random weights: matrices normal with deviation 0.02, output projections of the residual branches smaller
+    /// by √(2 layers), norms 1, biases 0.
+    pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Self {
+        let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let mut source = |name: &str, shape: &[usize]| {
+            let mut rng = streams::stream(seed, name);
+            let deviation = if name.contains("o_proj") || name.contains("down_proj") { residual } else { 0.02 };
+            let values: Vec<f32> = match shape.len() {
+                1 => vec![if name.ends_with("bias") { 0.0 } else { 1.0 }; shape[0]],
+                _ => (0..shape.iter().product()).map(|_| (deviation * normal(&mut rng)) as f32).collect(),
+            };
+            TensorData::new(values, shape.to_vec())
+        };
+        Self::build(config, &mut source, DType::F32, device)
+    }
+
+    /// The same model with every weight training, for pre-training.
+    #[must_use]
+    pub fn train_everything(mut self) -> Self {
+        self.outer.embed_tokens.weight = self.outer.embed_tokens.weight.train();
+        self.outer.norm = self.outer.norm.train();
+        if let Some(head) = &mut self.outer.lm_head {
+            train_linear(&mut head.base);
+        }
+        self.layers = self.layers.into_iter().map(LlamaLayer::train).collect();
+        self
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Final norm and head, `[.., hidden]` to `[.., vocabulary]`.
+    fn head(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let dtype = x.dtype();
+        let x = rms_norm(x, outer.norm.value(pass.response, dtype), self.config.rms_norm_eps);
+        match &outer.lm_head {
+            Some(head) => head.forward(x, pass),
+            None => module::linear(x, outer.embed_tokens.weight.value(pass.response, dtype).transpose(), None),
+        }
+    }
+
+    /// Final norm and head of the chosen rows of the flattened batch, `[rows, vocabulary]`.
+    fn logits_of(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<2> {
+        let [rows, sequence, hidden] = x.dims();
+        let x = x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone());
+        self.head(outer, x.unsqueeze(), pass).squeeze_dim(0)
+    }
+}
+
+fn normal(rng: &mut impl RngExt) -> f64 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
+
+impl<A: Adapter> LayeredModel for Llama<A> {
+    type Outer = LlamaOuter<A>;
+    type Layer = LlamaLayer<A>;
+    type Batch = TokenBatch;
+    type Context = LlamaContext;
+
+    fn outer(&self) -> &LlamaOuter<A> {
+        &self.outer
+    }
+
+    fn outer_mut(&mut self) -> &mut LlamaOuter<A> {
+        &mut self.outer
+    }
+
+    fn layers(&self) -> &[LlamaLayer<A>] {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut [LlamaLayer<A>] {
+        &mut self.layers
+    }
+
+    fn context(&self, batch: &TokenBatch) -> LlamaContext {
+        let positions = vec![(0..batch.input_ids.dims()[1]).collect()];
+        LlamaContext {
+            rotation: Rotation::new(&self.inverse_frequencies, &positions, self.arithmetic, &self.device),
+            attention_bias: batch.attention_bias.clone(),
+        }
+    }
+
+    fn predicted_tokens(&self, batch: &TokenBatch) -> usize {
+        batch.predicted_tokens()
+    }
+
+    fn embed(&self, outer: &LlamaOuter<A>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<3> {
+        outer.embed_tokens.forward(batch.input_ids.clone(), self.arithmetic, pass)
+    }
+
+    fn layer(&self, layer: &LlamaLayer<A>, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass) -> Tensor<3> {
+        layer.forward(x, context, pass, None)
+    }
+
+    fn loss(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
+        if batch.predicted_tokens() == 0 {
+            return Tensor::zeros([1], (&self.device, self.arithmetic));
+        }
+        let logits = self.logits_of(outer, x, batch, pass);
+        token_log_probabilities(logits, batch.targets.clone()).sum().neg()
+    }
+}
+
+impl<A: Adapter> PeftModel<A> for Llama<A> {
+    fn slots(&mut self) -> Vec<Slot<'_, A>> {
+        let LlamaOuter { embed_tokens, lm_head, .. } = &mut self.outer;
+        let [vocabulary, hidden] = embed_tokens.weight.dims();
+        let site = Site::embedding("model.embed_tokens", vocabulary, hidden);
+        let mut slots = vec![Slot { site, weight: &mut embed_tokens.weight, adapter: &mut embed_tokens.adapter }];
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            for linear in layer.linears_mut() {
+                slots.push(linear_slot(&format!("model.layers.{index}."), Some(index), linear));
+            }
+        }
+        slots.extend(lm_head.as_mut().map(|head| linear_slot("", None, head)));
+        slots
+    }
+
+    fn default_targets(&self) -> &'static [&'static str] {
+        &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+    }
+
+    fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+}
+
+fn linear_slot<'a, A: Adapter>(prefix: &str, layer: Option<usize>, linear: &'a mut PeftLinear<A>) -> Slot<'a, A> {
+    let [d_in, d_out] = linear.base.weight.dims();
+    let site = Site::linear(format!("{prefix}{}", linear.name), layer, d_in, d_out);
+    Slot { site, weight: &mut linear.base.weight, adapter: &mut linear.adapter }
+}
+
+impl<A: Adapter> CausalLm<A> for Llama<A> {
+    type Cache = LlamaCache;
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_position_embeddings(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+        let context = self.context(batch);
+        let pass = &LayerPass::EVALUATION;
+        let embedded = self.embed(&self.outer, batch, pass);
+        let x = self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
+        self.logits_of(&self.outer, x, batch, pass)
+    }
+
+    fn new_cache(&self, rows: usize) -> LlamaCache {
+        LlamaCache { layers: vec![None; self.layers.len()], mask: vec![Vec::new(); rows] }
+    }
+
+    fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut LlamaCache) -> Tensor<2> {
+        let (queries, seen) = (tokens[0].len(), cache.mask[0].len());
+        for (row, new) in cache.mask.iter_mut().zip(mask) {
+            row.extend(new);
+        }
+        let positions: Vec<Vec<usize>> = cache.mask.iter().map(|row| positions_of(row).split_off(seen)).collect();
+        let context = LlamaContext {
+            rotation: Rotation::new(&self.inverse_frequencies, &positions, self.arithmetic, &self.device),
+            attention_bias: causal_bias(&cache.mask.concat(), queries, seen + queries, &self.device),
+        };
+        let ids: Vec<i64> = tokens.iter().flatten().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, [tokens.len(), queries]), &self.device);
+        let pass = &LayerPass::EVALUATION;
+        let embedded = self.outer.embed_tokens.forward(ids, self.arithmetic, pass);
+        let layers = self.layers.iter().zip(&mut cache.layers);
+        let x = layers.fold(embedded, |x, (layer, cache)| layer.forward(x, &context, pass, Some(cache)));
+        self.head(&self.outer, x.narrow(1, queries - 1, 1), pass).squeeze_dim(1)
+    }
+
+    fn weights(&self) -> Vec<(String, TensorData)> {
+        let mut weights = vec![("model.embed_tokens.weight".to_owned(), self.outer.embed_tokens.weight.current().into_data())];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let prefix = format!("model.layers.{index}.");
+            for linear in layer.linears() {
+                weights.extend(linear_weights(&prefix, linear));
+            }
+            let norms = [
+                ("input_layernorm", &layer.input_layernorm),
+                ("post_attention_layernorm", &layer.post_attention_layernorm),
+            ];
+            weights.extend(norms.map(|(name, norm)| (format!("{prefix}{name}.weight"), norm.current().into_data())));
+        }
+        weights.push(("model.norm.weight".to_owned(), self.outer.norm.current().into_data()));
+        weights.extend(self.outer.lm_head.iter().flat_map(|head| linear_weights("", head)));
+        weights
+    }
+
+    fn config_json(&self) -> serde_json::Value {
+        self.config.to_json()
+    }
+}
+
+fn linear_weights<A: Adapter>(prefix: &str, linear: &PeftLinear<A>) -> Vec<(String, TensorData)> {
+    let name = format!("{prefix}{}", linear.name);
+    let mut weights = vec![(format!("{name}.weight"), linear.base.weight.current().transpose().into_data())];
+    weights.extend(linear.base.bias.as_ref().map(|bias| (format!("{name}.bias"), bias.current().into_data())));
+    weights
+}
+
+/// A row's positions: cumulative count of its real tokens minus one, at least 0.
+fn positions_of(mask: &[bool]) -> Vec<usize> {
+    let mut real = 0usize;
+    mask.iter()
+        .map(|&token| {
+            real += usize::from(token);
+            real.saturating_sub(1)
+        })
+        .collect()
+}

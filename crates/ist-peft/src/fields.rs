@@ -1,0 +1,202 @@
+//! Reading a method's fields from JSON, collecting every fault before giving up.
+//!
+//! Our TOML and PEFT's `adapter_config.json` go through the same reader. They differ in what happens to a field nobody
+//! asked for: in TOML it is a fault, in PEFT's file it passes when its value is neutral, because PEFT writes some forty
+//! fields of which most say "off".
+
+use serde_json::{Map, Value, json};
+
+use crate::adapter::Dialect;
+use crate::targets::{Patterns, TargetModules, Targets};
+
+/// One fault in one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldFault {
+    /// The field.
+    pub field: String,
+    /// What is wrong, with what was expected and found.
+    pub message: String,
+}
+
+/// Every fault of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", faults.iter().map(|fault| format!("`{}` {}", fault.field, fault.message)).collect::<Vec<_>>().join("; "))]
+pub struct ConfigError {
+    /// The faults in the order of the fields.
+    pub faults: Vec<FieldFault>,
+}
+
+/// A reader over a configuration's fields.
+pub struct Fields<'a> {
+    fields: &'a Map<String, Value>,
+    dialect: Dialect,
+    read: Vec<String>,
+    faults: Vec<FieldFault>,
+}
+
+impl<'a> Fields<'a> {
+    /// A reader that has read nothing yet.
+    pub fn new(fields: &'a Map<String, Value>, dialect: Dialect) -> Self {
+        Self { fields, dialect, read: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Marks a field as read whatever its value.
+    pub fn skip(&mut self, key: &str) {
+        self.read.push(key.to_owned());
+    }
+
+    /// Notes a fault of a field.
+    pub fn fault(&mut self, key: &str, message: impl Into<String>) {
+        self.faults.push(FieldFault { field: key.to_owned(), message: message.into() });
+    }
+
+    /// The value of a field; `None` when it is absent or null.
+    pub fn value(&mut self, key: &str) -> Option<&'a Value> {
+        self.skip(key);
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A value that `read` accepts, else a fault that says what was expected.
+    fn checked<T>(&mut self, key: &str, default: T, expected: &str, read: impl Fn(&Value) -> Option<T>) -> T {
+        let Some(value) = self.value(key) else { return default };
+        read(value).unwrap_or_else(|| {
+            self.fault(key, format!("must be {expected}, found {value}"));
+            default
+        })
+    }
+
+    /// An integer of at least 1.
+    pub fn count(&mut self, key: &str, default: usize) -> usize {
+        self.checked(key, default, "an integer of at least 1", positive)
+    }
+
+    /// A finite number above 0.
+    pub fn number_above_zero(&mut self, key: &str, default: f64) -> f64 {
+        self.checked(key, default, "a number above 0", above_zero)
+    }
+
+    /// A probability in [0, 1).
+    pub fn probability(&mut self, key: &str, default: f64) -> f64 {
+        let read = |value: &Value| value.as_f64().filter(|p| (0.0..1.0).contains(p));
+        self.checked(key, default, "a number in [0, 1)", read)
+    }
+
+    /// A boolean.
+    pub fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.checked(key, default, "true or false", Value::as_bool)
+    }
+
+    /// A field whose value must be one of `allowed`, or absent.
+    pub fn one_of(&mut self, key: &str, allowed: &[Value]) {
+        if let Some(value) = self.value(key)
+            && !allowed.contains(value)
+        {
+            let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            self.fault(key, format!("must be one of {}, found {value}", allowed.join(", ")));
+        }
+    }
+
+    /// Name patterns with ranks.
+    pub fn rank_patterns(&mut self, key: &str) -> Patterns<usize> {
+        self.patterns(key, "a table of integers of at least 1", positive)
+    }
+
+    /// Name patterns with numbers.
+    pub fn number_patterns(&mut self, key: &str) -> Patterns<f64> {
+        self.patterns(key, "a table of numbers above 0", above_zero)
+    }
+
+    fn patterns<T: Clone>(&mut self, key: &str, expected: &str, read: fn(&Value) -> Option<T>) -> Patterns<T> {
+        let Some(value) = self.value(key) else { return Patterns::default() };
+        let entries = value.as_object().and_then(|table| {
+            table.iter().map(|(pattern, value)| Some((pattern.clone(), read(value)?))).collect::<Option<Vec<_>>>()
+        });
+        let Some(entries) = entries else {
+            self.fault(key, format!("must be {expected}, found {value}"));
+            return Patterns::default();
+        };
+        Patterns::new(entries).unwrap_or_else(|message| {
+            self.fault(key, message);
+            Patterns::default()
+        })
+    }
+
+    /// Target modules under `key`, with `exclude_modules`, `layers_to_transform` and `layers_pattern`.
+    pub fn targets(&mut self, key: &str) -> Targets {
+        let modules = self.modules(key);
+        let exclude = self.modules("exclude_modules");
+        let layers = self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
+            layer_list(value).map(Some)
+        });
+        let patterns = self.checked("layers_pattern", Vec::new(), "a string or a list of strings", strings);
+        if layers.is_some() && matches!(modules, Some(TargetModules::Pattern(_))) {
+            self.fault("layers_to_transform", format!("cannot be used when `{key}` is one regular expression"));
+        }
+        Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
+            self.fault("layers_pattern", message);
+            Targets::default()
+        })
+    }
+
+    fn modules(&mut self, key: &str) -> Option<TargetModules> {
+        let value = self.value(key)?;
+        let modules = match value {
+            Value::String(pattern) => TargetModules::pattern(pattern),
+            Value::Array(_) => match strings(value) {
+                Some(names) if names.is_empty() => return None,
+                Some(names) => Ok(TargetModules::Names(names)),
+                None => Err(format!("must be a list of strings, found {value}")),
+            },
+            _ => Err(format!("must be a list of module names or one regular expression, found {value}")),
+        };
+        modules.map_err(|message| self.fault(key, message)).ok()
+    }
+
+    /// Refuses what was not read: every such key in TOML, those with a value that is not neutral in PEFT's file.
+    pub fn finish(mut self, documented_defaults: &[(&str, Value)]) -> Result<(), ConfigError> {
+        for (key, value) in self.fields {
+            if self.read.contains(key) {
+                continue;
+            }
+            let default = documented_defaults.iter().any(|(name, default)| name == key && default == value);
+            match self.dialect {
+                Dialect::Toml => {
+                    let known = self.read.join(", ");
+                    self.fault(key, format!("is unknown; known are {known}"));
+                }
+                Dialect::Peft if default || is_neutral(value) => {}
+                Dialect::Peft => self.fault(key, format!("= {value} is not supported; only a neutral value is accepted")),
+            }
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(ConfigError { faults: self.faults }) }
+    }
+}
+
+/// Whether a value says "off": null, false, `{}`, `[]` or `""`.
+fn is_neutral(value: &Value) -> bool {
+    [Value::Null, json!(false), json!({}), json!([]), json!("")].contains(value)
+}
+
+fn positive(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|&count| count >= 1).and_then(|count| usize::try_from(count).ok())
+}
+
+fn above_zero(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| *number > 0.0 && number.is_finite())
+}
+
+fn strings(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(one) => Some(vec![one.clone()]),
+        Value::Array(many) => many.iter().map(|one| one.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+fn layer_list(value: &Value) -> Option<Vec<usize>> {
+    let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
+    match value {
+        Value::Array(many) => many.iter().map(index).collect(),
+        one => index(one).map(|index| vec![index]),
+    }
+}

@@ -1,0 +1,228 @@
+//! LoRA: a low-rank addition to a frozen weight (Hu et al., [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)); with
+//! `use_rslora` scaled by alpha / √r (Kalajdzievski, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)).
+//!
+//! y = x W + b + f · s · (dropout(x) A) B, with A `[in, r]`, B `[r, out]`, s = alpha / r (or alpha / √r) and f the response
+//! factor. It is computed on the activation side: the sum W + s A B never exists. r · (in + out) parameters a module.
+//! A is Kaiming-uniform with a = √5, so uniform within ±1/√in; B is zero. On an embedding A is zero and B standard normal,
+//! as in PEFT.
+
+use ist_core::burn;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData, module};
+use ist_core::{LayerPass, streams};
+use rand::RngExt;
+use serde_json::{Map, Value, json};
+
+use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec};
+use crate::dropout::dropout;
+use crate::fields::{ConfigError, Fields};
+use crate::targets::{Patterns, Targets};
+use crate::FrozenLinear;
+
+/// LoRA's checked configuration, with PEFT's field names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Rank, at least 1.
+    pub r: usize,
+    /// The scaling's numerator, above 0.
+    pub lora_alpha: f64,
+    /// Dropout on the low-rank branch's input, in [0, 1).
+    pub lora_dropout: f64,
+    /// s = alpha / √r instead of alpha / r.
+    pub use_rslora: bool,
+    /// Ranks of modules whose name matches.
+    pub rank_pattern: Patterns<usize>,
+    /// Alphas of modules whose name matches.
+    pub alpha_pattern: Patterns<f64>,
+    /// The modules to adapt.
+    pub targets: Targets,
+}
+
+impl LoraConfig {
+    /// The rank on that module.
+    pub fn rank_of(&self, path: &str) -> usize {
+        self.rank_pattern.get(path).unwrap_or(self.r)
+    }
+
+    /// s on that module.
+    pub fn scaling_of(&self, path: &str) -> f64 {
+        let (rank, alpha) = (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
+        if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
+    }
+}
+
+/// One LoRA module.
+#[derive(Module, Debug)]
+pub struct Lora {
+    a: Param<Tensor<2>>,
+    b: Param<Tensor<2>>,
+    scaling: f64,
+    dropout: f64,
+}
+
+impl Lora {
+    fn new(config: &LoraConfig, site: &Site, a: Tensor<2>, b: Tensor<2>) -> Self {
+        let resting = |tensor| Param::from_tensor(tensor).set_require_grad(false);
+        let scaling = config.scaling_of(&site.path);
+        Self { a: resting(a), b: resting(b), scaling, dropout: config.lora_dropout }
+    }
+}
+
+impl Adapter for Lora {
+    type Config = LoraConfig;
+
+    fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Option<Result<LoraConfig, ConfigError>> {
+        let mine = match dialect {
+            Dialect::Toml => fields.get("method").is_none_or(|method| method == "lora"),
+            Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == "LORA"),
+        };
+        mine.then(|| parse(fields, dialect))
+    }
+
+    fn method(_: &LoraConfig) -> &'static str {
+        "lora"
+    }
+
+    fn peft_fields(config: &LoraConfig) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+        put("peft_type", json!("LORA"));
+        put("r", json!(config.r));
+        put("lora_alpha", number(config.lora_alpha));
+        put("lora_dropout", json!(config.lora_dropout));
+        put("use_rslora", json!(config.use_rslora));
+        put("use_dora", json!(false));
+        put("bias", json!("none"));
+        put("fan_in_fan_out", json!(false));
+        put("init_lora_weights", json!(true));
+        put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank)));
+        put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha)));
+        put("modules_to_save", Value::Null);
+        fields.append(&mut config.targets.peft_fields());
+        fields
+    }
+
+    fn targets(config: &LoraConfig) -> &Targets {
+        &config.targets
+    }
+
+    fn set_targets(config: &mut LoraConfig, targets: Targets) {
+        config.targets = targets;
+    }
+
+    fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
+        let rank = config.rank_of(&site.path);
+        let [a, b] = match site.kind {
+            SiteKind::Linear => ["lora_A.weight", "lora_B.weight"],
+            SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
+        };
+        vec![
+            TensorSpec { suffix: a, shape: vec![rank, site.d_in] },
+            TensorSpec { suffix: b, shape: vec![site.d_out, rank] },
+        ]
+    }
+
+    fn init(config: &LoraConfig, site: &Site, seed: u64, device: &Device) -> Self {
+        let rank = config.rank_of(&site.path);
+        let mut rng = streams::stream(seed, &site.path);
+        let (a, b) = match site.kind {
+            SiteKind::Linear => {
+                let bound = 1.0 / (site.d_in as f64).sqrt();
+                let a = (0..site.d_in * rank).map(|_| rng.random_range(-bound..bound) as f32).collect();
+                (a, vec![0.0; rank * site.d_out])
+            }
+            SiteKind::Embedding => {
+                let b = (0..rank * site.d_out).map(|_| standard_normal(&mut rng) as f32).collect();
+                (vec![0.0; site.d_in * rank], b)
+            }
+        };
+        let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
+        Self::new(config, site, tensor(a, [site.d_in, rank]), tensor(b, [rank, site.d_out]))
+    }
+
+    fn from_tensors(config: &LoraConfig, site: &Site, tensors: Vec<TensorData>, device: &Device) -> Self {
+        let mut tensors = tensors.into_iter().map(|data| {
+            let dtype = data.dtype();
+            Tensor::<2>::from_data(data, (device, dtype)).transpose()
+        });
+        let mut next = || tensors.next().expect("one tensor for each entry of the layout");
+        let (a, b) = (next(), next());
+        Self::new(config, site, a, b)
+    }
+
+    fn tensors(&self) -> Vec<TensorData> {
+        [&self.a, &self.b].map(|param| param.val().inner().transpose().into_data()).into()
+    }
+
+    fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let input = dropout(x.clone(), self.dropout, pass.dropout);
+        let low = module::linear(input, self.a.val(), None).mul_scalar(self.scaling * pass.response);
+        base.forward(x, pass.response) + module::linear(low, self.b.val(), None)
+    }
+
+    fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
+        let low = module::embedding(self.a.val(), ids).mul_scalar(self.scaling * pass.response);
+        base + module::linear(low, self.b.val(), None)
+    }
+
+    fn merge(&self, weight: Tensor<2>) -> Result<Tensor<2>, MergeError> {
+        let delta = self.a.val().inner().matmul(self.b.val().inner()).mul_scalar(self.scaling);
+        let dtype = weight.dtype();
+        Ok((weight.cast(delta.dtype()) + delta).cast(dtype))
+    }
+}
+
+/// One standard normal variate (Box and Muller).
+fn standard_normal(rng: &mut impl RngExt) -> f64 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
+
+/// A float that PEFT would have written as an integer becomes one again.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+/// Fields that only describe the file, or only say how tensors were initialised, which the file's tensors replace.
+const DESCRIPTIVE: [&str; 8] = [
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "auto_mapping",
+    "runtime_config",
+];
+
+/// PEFT's documented defaults that are not neutral by themselves.
+fn documented_defaults() -> [(&'static str, Value); 3] {
+    [("bias", json!("none")), ("megatron_core", json!("megatron.core")), ("qalora_group_size", json!(16))]
+}
+
+fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Result<LoraConfig, ConfigError> {
+    let mut fields = Fields::new(fields, dialect);
+    let (alpha, dropout, targets) = match dialect {
+        Dialect::Toml => ("alpha", "dropout", "targets"),
+        Dialect::Peft => ("lora_alpha", "lora_dropout", "target_modules"),
+    };
+    // PEFT's own defaults differ from our TOML's.
+    let (r_default, alpha_default) = if dialect == Dialect::Toml { (32, 64.0) } else { (8, 8.0) };
+    let config = LoraConfig {
+        r: fields.count("r", r_default),
+        lora_alpha: fields.number_above_zero(alpha, alpha_default),
+        lora_dropout: fields.probability(dropout, 0.0),
+        use_rslora: fields.flag("use_rslora", false),
+        rank_pattern: fields.rank_patterns("rank_pattern"),
+        alpha_pattern: fields.number_patterns("alpha_pattern"),
+        targets: fields.targets(targets),
+    };
+    fields.skip("method");
+    if dialect == Dialect::Peft {
+        DESCRIPTIVE.iter().for_each(|key| fields.skip(key));
+        fields.one_of("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal")]);
+    }
+    fields.finish(&documented_defaults())?;
+    Ok(config)
+}

@@ -1,0 +1,89 @@
+//! Frozen modules with an optional adapter.
+
+use ist_core::burn;
+
+use burn::module::Module;
+use burn::tensor::{DType, Int, Tensor, module};
+use ist_core::LayerPass;
+
+use crate::{Adapter, Weight};
+
+/// A frozen linear map y = x W + b with W `[in, out]`, and nothing beside it.
+#[derive(Module, Debug)]
+pub struct FrozenLinear {
+    /// W, `[in, out]`.
+    pub weight: Weight<2>,
+    /// b, `[out]`.
+    pub bias: Option<Weight<1>>,
+}
+
+impl FrozenLinear {
+    /// x W + b for x `[.., in]`. A weight stored in a narrower type is widened to x's type first.
+    pub fn forward(&self, x: Tensor<3>, response: f64) -> Tensor<3> {
+        let dtype = x.dtype();
+        let bias = self.bias.as_ref().map(|bias| bias.value(response, dtype));
+        module::linear(x, self.weight.value(response, dtype), bias)
+    }
+}
+
+/// A frozen linear layer with an optional adapter.
+#[derive(Module, Debug)]
+pub struct PeftLinear<A: Module> {
+    /// The module's path within its layer, such as `self_attn.q_proj`; it seeds the module's dropout.
+    pub name: String,
+    /// The frozen part.
+    pub base: FrozenLinear,
+    /// The trainable part.
+    pub adapter: Option<A>,
+}
+
+impl<A: Adapter> PeftLinear<A> {
+    /// A linear layer without an adapter; `weight` is `[in, out]`.
+    pub fn new(name: &str, weight: Weight<2>, bias: Option<Weight<1>>) -> Self {
+        Self { name: name.to_owned(), base: FrozenLinear { weight, bias }, adapter: None }
+    }
+
+    /// `[batch, sequence, in]` to `[batch, sequence, out]`, with the adapter at the pass's response factor.
+    pub fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        match &self.adapter {
+            Some(adapter) => {
+                let pass = LayerPass { response: pass.response, dropout: pass.dropout_of(&self.name) };
+                adapter.forward(&self.base, x, &pass)
+            }
+            None => self.base.forward(x, pass.response),
+        }
+    }
+}
+
+/// A frozen embedding table with an optional adapter.
+#[derive(Module, Debug)]
+pub struct PeftEmbedding<A: Module> {
+    /// The table, `[vocabulary, hidden]`.
+    pub weight: Weight<2>,
+    /// The trainable part.
+    pub adapter: Option<A>,
+}
+
+impl<A: Adapter> PeftEmbedding<A> {
+    /// A table without an adapter.
+    pub fn new(weight: Weight<2>) -> Self {
+        Self { weight, adapter: None }
+    }
+
+    /// Token ids `[batch, sequence]` to rows of the table in the type `dtype`, `[batch, sequence, hidden]`.
+    ///
+    /// The rows are looked up in the storage type and widened afterwards, so that a table in bf16 is never widened whole.
+    pub fn forward(&self, ids: Tensor<2, Int>, dtype: DType, pass: &LayerPass) -> Tensor<3> {
+        let rows = module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
+        let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
+        match &self.adapter {
+            Some(adapter) => adapter.embed(rows, ids, pass),
+            None => rows,
+        }
+    }
+
+    /// The type rows are looked up in: the master's f32 where the table trains, else the storage type.
+    fn table_dtype(&self) -> DType {
+        if self.weight.trains() { DType::F32 } else { self.weight.dtype() }
+    }
+}
