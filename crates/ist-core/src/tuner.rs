@@ -21,6 +21,8 @@ pub struct TunerConfig {
     pub learning_rate: f64,
     /// How it moves.
     pub schedule: Schedule,
+    /// The fraction of the base rate the schedule falls to; 0 in the usual recipes.
+    pub min_lr_ratio: f64,
     /// Steps of linear warm-up from 0.
     pub warmup_steps: usize,
     /// Steps the schedule spans.
@@ -40,6 +42,7 @@ impl Default for TunerConfig {
         Self {
             learning_rate: 2e-4,
             schedule: Schedule::Constant,
+            min_lr_ratio: 0.0,
             warmup_steps: 0,
             total_steps: 1,
             clip_norm: Some(1.0),
@@ -163,10 +166,13 @@ impl Tuner {
         &self.optimizer
     }
 
-    /// The learning rate of optimizer step `step`.
+    /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r + (1 - r) · factor) with
+    /// r = `min_lr_ratio` and the factor of [`Schedule::factor`].
     pub fn learning_rate(&self, step: usize) -> f64 {
-        let TunerConfig { learning_rate, schedule, warmup_steps, total_steps, .. } = self.config;
-        learning_rate * schedule.factor(step, warmup_steps, total_steps)
+        let TunerConfig { learning_rate, schedule, min_lr_ratio, warmup_steps, total_steps, .. } = self.config;
+        let factor = schedule.factor(step, warmup_steps, total_steps);
+        let floor = if step < warmup_steps { 0.0 } else { min_lr_ratio };
+        learning_rate * (floor + (1.0 - floor) * factor)
     }
 
     /// The suppressed sets to score before the next step; empty when no scoring is due. Call once per step.

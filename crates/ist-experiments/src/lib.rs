@@ -1,1 +1,36 @@
-//! crates/ist-experiments
+//! The `ist` command: experiments as TOML, data, training runs, evaluation and records.
+//!
+//! | to read about | look at |
+//! |---|---|
+//! | the command line | [`cli`], one file a command in [`commands`] |
+//! | what a configuration may say | [`config`] |
+//! | from files to token records | [`data`] |
+//! | a training run | [`train`] |
+//! | a run's folder | [`run`] |
+//! | which backend runs it | [`device`], the only file that names one |
+//! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
+//!
+//! # Example
+//!
+//! The whole command line is a function over the set of PEFT methods:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     ist_experiments::cli::main::<ist_peft::BuiltinAdapter>()
+//! }
+//! ```
+
+pub mod builtin;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod failure;
+pub mod memory;
+pub mod model_source;
+pub mod pretrain;
+pub mod run;
+pub mod text;
+pub mod train;
+pub mod world;

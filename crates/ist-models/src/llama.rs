@@ -21,6 +21,9 @@ use crate::ops::rope::Rotation;
 use crate::ops::swiglu::swiglu;
 use crate::TokenBatch;
 
+/// The modules people usually adapt on LLaMA.
+pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"];
+
 /// Where weights come from: name and shape in Hugging Face's layout to the values. A source that has no such tensor notes
 /// the fault and answers with zeros.
 pub type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> TensorData + 'a;
@@ -73,6 +76,46 @@ pub struct Llama<A: Adapter = ist_peft::BuiltinAdapter> {
     inverse_frequencies: Vec<f64>,
     device: Device,
     arithmetic: DType,
+}
+
+/// The modules of one layer that an adapter can sit on, with input and output width, in the order of the model.
+fn layer_modules(config: &LlamaConfig) -> [(&'static str, [usize; 2], bool); 7] {
+    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let (attention, mlp) = (config.attention_bias, config.mlp_bias);
+    [
+        ("self_attn.q_proj", [hidden, query], attention),
+        ("self_attn.k_proj", [hidden, key], attention),
+        ("self_attn.v_proj", [hidden, key], attention),
+        ("self_attn.o_proj", [query, hidden], attention),
+        ("mlp.gate_proj", [hidden, intermediate], mlp),
+        ("mlp.up_proj", [hidden, intermediate], mlp),
+        ("mlp.down_proj", [intermediate, hidden], mlp),
+    ]
+}
+
+/// Every module an adapter can sit on, from the configuration alone.
+pub fn sites(config: &LlamaConfig) -> Vec<Site> {
+    let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+    let mut sites = vec![Site::embedding("model.embed_tokens", vocabulary, hidden)];
+    for layer in 0..config.num_hidden_layers {
+        let modules = layer_modules(config).into_iter();
+        sites.extend(modules.map(|(name, [d_in, d_out], _)| {
+            Site::linear(format!("model.layers.{layer}.{name}"), Some(layer), d_in, d_out)
+        }));
+    }
+    if !config.tie_word_embeddings {
+        sites.push(Site::linear("lm_head", None, hidden, vocabulary));
+    }
+    sites
+}
+
+/// Scalars of the whole model, from the configuration alone.
+pub fn parameter_count(config: &LlamaConfig) -> usize {
+    let linear = |(_, [d_in, d_out], bias): (&str, [usize; 2], bool)| d_in * d_out + usize::from(bias) * d_out;
+    let layer: usize = layer_modules(config).into_iter().map(linear).sum::<usize>() + 2 * config.hidden_size;
+    let tables = if config.tie_word_embeddings { 1 } else { 2 };
+    config.num_hidden_layers * layer + tables * config.vocab_size * config.hidden_size + config.hidden_size
 }
 
 /// What all layers share of a batch.
@@ -207,26 +250,21 @@ impl Builder<'_, '_> {
     }
 
     fn layer<A: Adapter>(&mut self, config: &LlamaConfig, index: usize) -> LlamaLayer<A> {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
         let prefix = format!("model.layers.{index}.");
-        let attention_bias = config.attention_bias;
-        let mut attention = |name: &str, shape| self.linear(&prefix, &format!("self_attn.{name}"), shape, attention_bias);
+        let modules = layer_modules(config);
+        let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] =
+            modules.map(|(name, shape, bias)| self.linear(&prefix, name, shape, bias));
         let self_attn = LlamaAttention {
-            q_proj: attention("q_proj", [hidden, query]),
-            k_proj: attention("k_proj", [hidden, key]),
-            v_proj: attention("v_proj", [hidden, key]),
-            o_proj: attention("o_proj", [query, hidden]),
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
             num_attention_heads: config.num_attention_heads,
             num_key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         };
-        let mut mlp = |name: &str, shape| self.linear(&prefix, &format!("mlp.{name}"), shape, config.mlp_bias);
-        let mlp = LlamaMlp {
-            gate_proj: mlp("gate_proj", [hidden, intermediate]),
-            up_proj: mlp("up_proj", [hidden, intermediate]),
-            down_proj: mlp("down_proj", [intermediate, hidden]),
-        };
+        let mlp = LlamaMlp { gate_proj, up_proj, down_proj };
+        let hidden = config.hidden_size;
         LlamaLayer {
             input_layernorm: self.vector(&format!("{prefix}input_layernorm.weight"), hidden),
             self_attn,
@@ -284,6 +322,16 @@ impl<A: Adapter> Llama<A> {
         }
         self.layers = self.layers.into_iter().map(LlamaLayer::train).collect();
         self
+    }
+
+    /// The model with its weights as they are now, frozen and kept as `storage`; adapters are left out.
+    #[must_use]
+    pub fn store_as(&self, storage: DType) -> Self {
+        let mut weights: std::collections::HashMap<String, TensorData> = self.weights().into_iter().collect();
+        let mut source = |name: &str, shape: &[usize]| {
+            weights.remove(name).unwrap_or_else(|| TensorData::zeros::<f32, _>(shape.to_vec()))
+        };
+        Self::build(self.config.clone(), &mut source, storage, &self.device)
     }
 
     /// The configuration.
@@ -381,7 +429,7 @@ impl<A: Adapter> PeftModel<A> for Llama<A> {
     }
 
     fn default_targets(&self) -> &'static [&'static str] {
-        &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+        DEFAULT_TARGETS
     }
 
     fn num_layers(&self) -> usize {
@@ -480,4 +528,36 @@ fn positions_of(mask: &[bool]) -> Vec<usize> {
             real.saturating_sub(1)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ist_peft::BuiltinAdapter;
+
+    fn config(tied: bool, bias: bool) -> LlamaConfig {
+        let text = format!(
+            r#"{{"vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "max_position_embeddings": 64,
+            "tie_word_embeddings": {tied}, "attention_bias": {bias}, "mlp_bias": {bias}}}"#
+        );
+        LlamaConfig::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn counts_and_sites_from_the_configuration_are_those_of_the_model() {
+        for (tied, bias) in [(true, false), (false, true)] {
+            let config = config(tied, bias);
+            let mut model = Llama::<BuiltinAdapter>::random(config.clone(), 0, &Device::flex());
+            let weights: usize = model.weights().iter().map(|(_, data)| data.num_elements()).sum();
+            assert_eq!(parameter_count(&config), weights);
+            let built: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
+            assert_eq!(sites(&config), built);
+        }
+    }
+
+    #[test]
+    fn positions_count_real_tokens() {
+        assert_eq!(positions_of(&[false, false, true, true, true]), [0, 0, 0, 1, 2]);
+    }
 }

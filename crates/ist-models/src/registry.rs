@@ -1,1 +1,214 @@
-//! Stand-in.
+//! The architectures, and the way from a model's files to a model.
+//!
+//! Which architecture it is, is decided once, here, by `model_type`. To add one, write its file and one arm in
+//! [`open`] and in [`shape`].
+
+use std::path::{Path, PathBuf};
+
+use ist_core::burn::tensor::{DType, Device};
+use ist_peft::{Adapter, Site};
+use serde_json::Value;
+
+use crate::causal_lm::{CausalLm, LoadError};
+use crate::hub::checkpoint::{Checkpoint, CheckpointError};
+use crate::llama::{self, Llama};
+use crate::llama_config::LlamaConfig;
+use crate::tokenizer::{self, Tokenizer, TokenizerError};
+
+/// The architectures, by `model_type`.
+pub const ARCHITECTURES: [&str; 1] = ["llama"];
+
+/// The files of one model, wherever they come from.
+#[derive(Debug)]
+pub struct ModelFiles {
+    origin: PathBuf,
+    config: Value,
+    generation_config: Option<Value>,
+    tokenizer: Option<Vec<u8>>,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    Folder(PathBuf),
+    Embedded(&'static [u8]),
+}
+
+impl ModelFiles {
+    /// The files in a folder of Hugging Face layout. The weights are opened when they are needed.
+    pub fn in_folder(folder: &Path) -> Result<Self, LoadError> {
+        let json = |name: &str| -> Result<Option<Value>, LoadError> {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Ok(None);
+            }
+            let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Io { path: path.clone(), source })?;
+            let value = serde_json::from_str(&text);
+            value.map(Some).map_err(|error| LoadError::Config { path, message: format!("not JSON: {error}") })
+        };
+        let missing = || LoadError::Config {
+            path: folder.join("config.json"),
+            message: "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or a hub id org/name".to_owned(),
+        };
+        Ok(Self {
+            origin: folder.to_owned(),
+            config: json("config.json")?.ok_or_else(missing)?,
+            generation_config: json("generation_config.json")?,
+            tokenizer: std::fs::read(folder.join("tokenizer.json")).ok(),
+            weights: Weights::Folder(folder.to_owned()),
+        })
+    }
+
+    /// Files that are part of the binary; `origin` names them in messages.
+    pub fn in_memory(
+        origin: &str,
+        config: &str,
+        generation_config: Option<&str>,
+        tokenizer: Option<&[u8]>,
+        weights: &'static [u8],
+    ) -> Result<Self, LoadError> {
+        let json = |text: &str| {
+            serde_json::from_str(text)
+                .map_err(|error| LoadError::Config { path: origin.into(), message: format!("not JSON: {error}") })
+        };
+        Ok(Self {
+            origin: origin.into(),
+            config: json(config)?,
+            generation_config: generation_config.map(json).transpose()?,
+            tokenizer: tokenizer.map(<[u8]>::to_vec),
+            weights: Weights::Embedded(weights),
+        })
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The tokenizer, checked against the embedding.
+    pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        let origin = self.origin.display().to_string();
+        let Some(bytes) = &self.tokenizer else {
+            return Err(TokenizerError::Missing { origin, sentence_piece: self.origin.join("tokenizer.model").is_file() });
+        };
+        let vocab_size = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
+        Tokenizer::from_bytes(&origin, bytes, vocab_size)
+    }
+
+    /// The ids that end a text.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        tokenizer::end_tokens(self.generation_config.as_ref(), &self.config)
+    }
+
+    /// The weights.
+    pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        match &self.weights {
+            Weights::Folder(folder) => Checkpoint::open(folder),
+            Weights::Embedded(bytes) => Checkpoint::embedded(&self.origin.display().to_string(), bytes),
+        }
+    }
+
+    /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
+    pub fn companions(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+        let mut files = Vec::new();
+        for name in ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"] {
+            let path = self.origin.join(name);
+            let bytes = match name {
+                _ if path.is_file() => Some(std::fs::read(&path)?),
+                "tokenizer.json" => self.tokenizer.clone(),
+                "generation_config.json" => self.generation_config.as_ref().map(|value| value.to_string().into_bytes()),
+                _ => None,
+            };
+            files.extend(bytes.map(|bytes| (name.to_owned(), bytes)));
+        }
+        Ok(files)
+    }
+
+    /// The type the weights are stored in; f32 for f64 ones.
+    pub fn dtype(&self) -> Result<DType, CheckpointError> {
+        let found = self.checkpoint()?.dtype();
+        Ok(found.filter(|dtype| [DType::BF16, DType::F16].contains(dtype)).unwrap_or(DType::F32))
+    }
+
+    fn architecture(&self) -> Result<&str, LoadError> {
+        let found = self.config["model_type"].as_str().unwrap_or_default();
+        if ARCHITECTURES.contains(&found) {
+            return Ok(found);
+        }
+        let path = self.origin.join("config.json");
+        Err(LoadError::Architecture { path, found: found.to_owned(), supported: ARCHITECTURES.to_vec() })
+    }
+
+    fn llama_config(&self) -> Result<LlamaConfig, LoadError> {
+        let document = self.config.as_object().cloned().unwrap_or_default();
+        LlamaConfig::from_json(document)
+            .map_err(|error| LoadError::Config { path: self.origin.join("config.json"), message: error.to_string() })
+    }
+}
+
+/// What is done with a model of whatever architecture.
+pub trait WithModel<A: Adapter> {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn call<M: CausalLm<A>>(self, model: M) -> Self::Output;
+}
+
+/// Loads the model, its weights kept as `storage`, and hands it to `with`.
+pub fn open<A: Adapter, W: WithModel<A>>(
+    files: &ModelFiles,
+    storage: DType,
+    device: &Device,
+    with: W,
+) -> Result<W::Output, LoadError> {
+    match files.architecture()? {
+        "llama" => Ok(with.call(load_llama::<A>(files, storage, device)?)),
+        _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),
+    }
+}
+
+/// Loads a LLaMA.
+pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> Result<Llama<A>, LoadError> {
+    let config = files.llama_config()?;
+    let checkpoint = files.checkpoint()?;
+    let mut loader = checkpoint.loader();
+    let tied = config.tie_word_embeddings;
+    let mut source = |name: &str, shape: &[usize]| {
+        // A tied model may hold its one matrix under either name.
+        let names = if tied && name == "model.embed_tokens.weight" { vec![name, "lm_head.weight"] } else { vec![name] };
+        loader.take(&names, shape)
+    };
+    let model = Llama::build(config, &mut source, storage, device);
+    loader.ignore(|name| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight"));
+    loader.finish()?;
+    Ok(model)
+}
+
+/// What a model is, from its `config.json` alone.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Layers.
+    pub num_layers: usize,
+    /// Scalars of the whole model.
+    pub parameters: usize,
+    /// Modules an adapter can sit on.
+    pub sites: Vec<Site>,
+    /// The modules people usually adapt.
+    pub default_targets: &'static [&'static str],
+}
+
+/// The shape of a model, with no weight loaded.
+pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
+    match files.architecture()? {
+        "llama" => {
+            let config = files.llama_config()?;
+            Ok(Shape {
+                num_layers: config.num_hidden_layers,
+                parameters: llama::parameter_count(&config),
+                sites: llama::sites(&config),
+                default_targets: llama::DEFAULT_TARGETS,
+            })
+        }
+        _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),
+    }
+}

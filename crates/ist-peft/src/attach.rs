@@ -38,7 +38,7 @@ pub enum AttachError {
         /// Names of the modules there are, without the layers' numbers.
         exist: Vec<String>,
     },
-    /// A name of the list matches nothing, though others do.
+    /// `layers_to_transform` names layers the model lacks.
     #[error("`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, counted from 0")]
     Layers {
         /// The layers that do not exist.
@@ -72,17 +72,27 @@ pub fn targeted_sites<A: Adapter>(
     model: &mut impl PeftModel<A>,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
-    let targets = A::targets(config).clone().or_default(model.default_targets());
+    let (default_targets, num_layers) = (model.default_targets(), model.num_layers());
+    let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
+    matching_sites::<A>(&every, default_targets, num_layers, config)
+}
+
+/// The sites among `every` that the configuration targets, after filling in `default_targets`.
+pub fn matching_sites<A: Adapter>(
+    every: &[Site],
+    default_targets: &[&str],
+    num_layers: usize,
+    config: &mut A::Config,
+) -> Result<Vec<Site>, AttachError> {
+    let targets = A::targets(config).clone().or_default(default_targets);
     A::set_targets(config, targets.clone());
-    let num_layers = model.num_layers();
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
         return Err(AttachError::Layers { layers, num_layers });
     }
-    let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
     let sites: Vec<Site> = every.iter().filter(|site| targets.matches(site)).cloned().collect();
     if sites.is_empty() {
-        return Err(AttachError::NothingMatches { asked: targets.describe(), exist: module_names(&every) });
+        return Err(AttachError::NothingMatches { asked: targets.describe(), exist: module_names(every) });
     }
     Ok(sites)
 }

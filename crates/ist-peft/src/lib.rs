@@ -42,7 +42,7 @@ pub use ist_core;
 pub use serde_json;
 
 pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, MergeError, Site, SiteKind, TensorSpec};
-pub use attach::{AttachError, PeftModel, Slot, attach, merge};
+pub use attach::{AttachError, PeftModel, Slot, attach, matching_sites, merge};
 pub use fields::{ConfigError, FieldFault};
 pub use files::{AdapterFilesError, load, read_config, save};
 pub use lora::{Lora, LoraConfig};

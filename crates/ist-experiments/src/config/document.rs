@@ -40,7 +40,8 @@ impl Document {
     pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let (spanned, errors) = DeTable::parse_recoverable(text);
         let invalid = |errors: Vec<toml::de::Error>| {
-            let faults = errors.iter().map(|error| syntax(error, text)).collect();
+            let mut faults: Vec<Fault> = errors.iter().map(|error| syntax(error, text)).collect();
+            faults.sort_by_key(|fault| fault.place);
             ConfigError::Invalid { path: path.to_owned(), faults }
         };
         if !errors.is_empty() {
@@ -54,7 +55,8 @@ impl Document {
         let mut document = Self { table, folder, path: path.to_owned(), lines, overridden, faults: Vec::new() };
         if document.folder.to_str().is_none() {
             let folder = document.folder.display();
-            let message = format!("the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it");
+            let message =
+                format!("the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it");
             document.faults.push(Fault { key: String::new(), message, place: Place::File });
         }
         Ok(document)
@@ -77,7 +79,7 @@ impl Document {
 
     /// Whether the value at a dotted key, or one inside it, is faulty.
     pub(super) fn is_faulty(&self, key: &str) -> bool {
-        self.faults.iter().any(|fault| fault.key.strip_prefix(key).is_some_and(|rest| !rest.starts_with('_')))
+        self.faults.iter().any(|fault| is_within(&fault.key, key))
     }
 
     /// The value at a dotted key.
@@ -92,11 +94,10 @@ impl Document {
         self.get(key).and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok())
     }
 
-    /// Gives the absent value at `section.key` the value at `section.source`, if there is one.
-    pub(super) fn default_to(&mut self, section: &str, key: &str, source: &str) {
-        let Some(section) = self.table.get_mut(section).and_then(Value::as_table_mut) else { return };
-        if let (false, Some(value)) = (section.contains_key(key), section.get(source).cloned()) {
-            section.insert(key.to_owned(), value);
+    /// Gives `key` of a section that is there a value when it has none: one that a type's own default cannot express.
+    pub(super) fn default_to(&mut self, section: &str, key: &str, value: Option<Value>) {
+        if let (Some(Value::Table(section)), Some(value)) = (self.table.get_mut(section), value) {
+            section.entry(key.to_owned()).or_insert(value);
         }
     }
 
@@ -126,12 +127,20 @@ impl Document {
             if let Some(line) = self.lines.get(key) {
                 return Place::Line(*line);
             }
+            if self.overridden.iter().any(|set| is_within(set, key)) {
+                return Place::Override;
+            }
             match key.rfind(['.', '[']) {
                 Some(end) => key = &key[..end],
                 None => return Place::File,
             }
         }
     }
+}
+
+/// Whether a dotted key is `table` or stands in it.
+fn is_within(key: &str, table: &str) -> bool {
+    key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The dotted key of `name` inside `parent`, quoted where TOML needs it.

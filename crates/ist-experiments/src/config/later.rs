@@ -10,11 +10,10 @@ use super::document::{Document, join};
 const KEYS: [&str; 4] = ["extends", "sweep", "seeds", "logging"];
 
 /// PEFT methods that have a name already.
-const METHODS: [&str; 17] = [
+const METHODS: [&str; 15] = [
     "adalora",
     "adapterp",
     "bitfit",
-    "bottleneck",
     "dora",
     "full",
     "ia3",
@@ -25,27 +24,30 @@ const METHODS: [&str; 17] = [
     "parallel",
     "prefix-tuning",
     "prompt-tuning",
-    "p-tuning",
     "series",
     "vera",
 ];
 
-/// Refuses what belongs to later work and takes it out, so that nothing else judges it.
+/// Refuses what of a run belongs to later work and takes it out, so that nothing else judges it.
 pub(super) fn refuse(document: &mut Document) {
+    refuse_keys(document);
+    method(document);
+    refuse_value(document, "model", "dtype", |dtype| dtype == "int8", "float32, bfloat16 and float16");
+    refuse_value(document, "memory", "budget", |budget| budget == "recompute" || is_size(budget), "auto and keep");
+}
+
+/// Refuses the keys of the top level that belong to later work, in any configuration.
+pub(super) fn refuse_keys(document: &mut Document) {
     for key in KEYS {
         if document.table.contains_key(key) {
             document.fault(key, "is not yet available; remove it");
             document.table.remove(key);
         }
     }
-    one_adapter(document);
-    method(document);
-    refuse_value(document, "model", "dtype", |dtype| dtype == "int8", "float32, bfloat16 and float16");
-    refuse_value(document, "memory", "budget", |budget| budget == "recompute" || is_size(budget), "auto and keep");
 }
 
 /// `[[adapter]]` once is the same as `[adapter]`; more are later work.
-fn one_adapter(document: &mut Document) {
+pub(super) fn one_adapter(document: &mut Document) {
     let Some(Value::Array(list)) = document.table.get_mut("adapter") else { return };
     if list.len() > 1 && list.iter().all(Value::is_table) {
         let count = list.len();
@@ -60,6 +62,11 @@ fn one_adapter(document: &mut Document) {
 
 /// The fields of another method are not judged: they are right or wrong only when it is there.
 fn method(document: &mut Document) {
+    if let Some(adapter) = document.table.get_mut("adapter").and_then(Value::as_table_mut)
+        && adapter.remove("use_dora").is_some()
+    {
+        document.fault("adapter.use_dora", "is not yet available; remove it");
+    }
     let Some(method) = document.get("adapter.method").and_then(Value::as_str) else { return };
     if METHODS.contains(&method) {
         let message = format!("= \"{method}\" is not yet available; available is \"lora\"");

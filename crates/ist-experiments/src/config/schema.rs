@@ -5,7 +5,6 @@
 
 use std::sync::LazyLock;
 
-use ist_core::policy::Share;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -76,9 +75,8 @@ pub(super) fn choice<T: Serialize>(values: &[T]) -> Schema {
     json_schema!({"type": "string", "enum": values})
 }
 
-/// The schema of a number of layers: a count or a fraction.
+/// The schema of a number of layers ([`ist_core::policy::Share`]): a count or a fraction.
 pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
-    let _: Option<Share> = None;
     json_schema!({"anyOf": [
         {"type": "integer", "minimum": 1, "description": "that many layers"},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "that fraction of the layers, rounded down"}

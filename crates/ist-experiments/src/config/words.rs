@@ -47,6 +47,7 @@ fn list(schema: &Json) -> String {
     let items = plural(&schema["items"]);
     match (schema["minItems"].as_u64(), schema["maxItems"].as_u64()) {
         (Some(least), Some(most)) if least == most => format!("a list of {least} {items}"),
+        (Some(1), None) => format!("a non-empty list of {items}"),
         (Some(least), _) => format!("a list of at least {least} {items}"),
         _ => format!("a list of {items}"),
     }
@@ -112,7 +113,7 @@ mod tests {
             (json!({"type": "array", "items": {"type": "string"}}), "a list of strings"),
             (
                 json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}),
-                "a list of at least 1 integers of at least 0",
+                "a non-empty list of integers of at least 0",
             ),
             (json!({"enum": ["a", "b"]}), "one of \"a\", \"b\""),
             (json!({"oneOf": [{"const": "a"}, {"enum": ["b"]}]}), "one of \"a\", \"b\""),

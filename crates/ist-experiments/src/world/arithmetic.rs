@@ -104,9 +104,10 @@ fn changes(rng: &mut ChaCha8Rng) -> String {
 
 fn table(rng: &mut ChaCha8Rng) -> String {
     let teacher = pick(PEOPLE, rng);
-    let mut sentences = vec![fill(pick(&["{e} counts.", "{e} learns to count.", "In school {e} writes sums."], rng), &[(
-        "e", teacher,
-    )])];
+    let mut sentences = vec![fill(
+        pick(&["{e} counts.", "{e} learns to count.", "In school {e} writes sums."], rng),
+        &[("e", teacher)],
+    )];
     for _ in 0..5 + below(5, rng) {
         sentences.push(Change::draw(teacher, "", rng).sum());
     }

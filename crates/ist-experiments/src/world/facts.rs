@@ -35,16 +35,8 @@ pub enum Relation {
 
 impl Relation {
     /// Every relation, in a fixed order.
-    pub const ALL: [Self; 8] = [
-        Self::Place,
-        Self::Owner,
-        Self::Colour,
-        Self::Whereabouts,
-        Self::Food,
-        Self::Job,
-        Self::Pet,
-        Self::Count,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Place, Self::Owner, Self::Colour, Self::Whereabouts, Self::Food, Self::Job, Self::Pet, Self::Count];
 
     /// The words this relation speaks about.
     pub const fn entities(self) -> &'static [&'static str] {
@@ -153,23 +145,33 @@ impl Cast {
         self.fact_about(entity, relation, rng)
     }
 
-    /// `same` facts of `relation`, then `other` facts of further relations, half of them about the first entities, in a
-    /// random order of telling. The first `same` facts of the result are those of `relation`.
+    /// `same` facts of `relation`, then `other` facts of further relations, most of them about the same entities.
     pub(super) fn facts(&mut self, relation: Relation, same: usize, other: usize, rng: &mut ChaCha8Rng) -> Vec<Fact> {
-        let mut facts: Vec<Fact> = (0..same).map(|_| self.fact(relation, rng)).collect();
+        let first = self.fact(relation, rng);
+        self.facts_beside(first, same, other, rng)
+    }
+
+    /// As [`Self::facts`], with `first` as the first of the `same` facts.
+    pub(super) fn facts_beside(&mut self, first: Fact, same: usize, other: usize, rng: &mut ChaCha8Rng) -> Vec<Fact> {
+        let mut facts = vec![first];
+        facts.extend((1..same).map(|_| self.fact(first.relation, rng)));
         for _ in 0..other {
-            let extra = self.extra(relation, facts[below(same, rng)].entity, &facts, rng);
+            let extra = self.extra(first.relation, facts[below(same, rng)].entity, &facts, rng);
             facts.push(extra);
         }
         facts
     }
 
-    /// A fact of another relation, about `entity` where that relation can speak of it and one coin falls so.
+    /// A fact of another relation, mostly about `entity` where that relation can speak of it.
     fn extra(&mut self, relation: Relation, entity: &'static str, known: &[Fact], rng: &mut ChaCha8Rng) -> Fact {
         let other = any_relation_but(relation, rng);
         let speaks_of_it = other.entities().contains(&entity);
         let known = known.iter().any(|fact| fact.entity == entity && fact.relation == other);
-        if speaks_of_it && !known && chance(70, rng) { self.fact_about(entity, other, rng) } else { self.fact(other, rng) }
+        if speaks_of_it && !known && chance(70, rng) {
+            self.fact_about(entity, other, rng)
+        } else {
+            self.fact(other, rng)
+        }
     }
 }
 

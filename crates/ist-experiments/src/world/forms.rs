@@ -63,7 +63,11 @@ const PLACE: Forms = Forms {
         "As for the {e}, it is in the {v}.",
         "Look for the {e} in the {v}.",
     ],
-    reversed: &["The thing in the {v} is the {e}.", "In the {v} we will see the {e}.", "Go to the {v} and bring the {e}."],
+    reversed: &[
+        "The thing in the {v} is the {e}.",
+        "In the {v} we will see the {e}.",
+        "Go to the {v} and bring the {e}.",
+    ],
     questions: &["Where is the {e}?", "Where did they leave the {e}?", "Do you know where the {e} is?"],
     replies: &["It is in the {v}", "Look in the {v}", "I saw it in the {v}", "I think it is in the {v}"],
     wishes: &[

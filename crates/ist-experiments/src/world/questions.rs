@@ -103,9 +103,8 @@ fn question(seed: u64, split: Split, rng: &mut ChaCha8Rng) -> TaskRecord {
     }
     let same = 2 + below(3, rng);
     let other = if same == 4 { below(2, rng) } else { 1 + below(2, rng) };
-    let mut facts = vec![cast.fact_about(entity, relation, rng)];
-    let asked = facts[0];
-    facts.extend(cast.facts(relation, same - 1, other, rng));
+    let asked = cast.fact_about(entity, relation, rng);
+    let facts = cast.facts_beside(asked, same, other, rng);
     record(&asked, passage(&facts, rng), rng)
 }
 
@@ -114,12 +113,8 @@ fn asked_pair(seed: u64, split: Split, rng: &mut ChaCha8Rng) -> (&'static str, R
     loop {
         let relation =
             if chance(10, rng) { Relation::Count } else { Relation::ALL[below(Relation::ALL.len() - 1, rng)] };
-        let pairs: Vec<&'static str> = relation
-            .entities()
-            .iter()
-            .filter(|entity| split_of(seed, entity, relation) == split)
-            .copied()
-            .collect();
+        let pairs: Vec<&'static str> =
+            relation.entities().iter().filter(|entity| split_of(seed, entity, relation) == split).copied().collect();
         if !pairs.is_empty() {
             return (pick(&pairs, rng), relation);
         }

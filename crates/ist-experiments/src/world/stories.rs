@@ -51,16 +51,16 @@ fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
 /// Somebody wishes to know something, the facts are told, and the wish is fulfilled; then another wish or two.
 fn search(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
-    let asker = cast.draw(PEOPLE, rng);
+    let reader = cast.draw(PEOPLE, rng);
     let (same, other) = sizes(rng);
     let facts = cast.facts(any_relation(rng), same, other, rng);
     let asked = &facts[below(facts.len(), rng)];
-    let mut parts = vec![scenery::filler(20, rng), Some(wish(asked, asker, rng))];
+    let mut parts = vec![scenery::filler(20, rng), Some(wish(asked, reader, rng))];
     parts.push(Some(passage(&facts, rng)));
-    parts.push(Some(finding(asked, asker, rng)));
+    parts.push(Some(finding(asked, reader, rng)));
     for _ in 0..below(3, rng) {
         let next = &facts[below(facts.len(), rng)];
-        parts.push(Some(format!("{} {}", wish(next, asker, rng), finding(next, asker, rng))));
+        parts.push(Some(format!("{} {}", wish(next, reader, rng), finding(next, reader, rng))));
     }
     parts.push(Some(scenery::ending(rng)));
     joined(parts)

@@ -46,7 +46,13 @@ fn articles_agree_with_the_next_word() {
     for text in texts {
         let words: Vec<&str> = sentence_words(&text).collect();
         for pair in words.windows(2).filter(|pair| ["a", "an", "A", "An"].contains(&pair[0])) {
-            assert_eq!(pair[1].starts_with(['a', 'e', 'i', 'o', 'u']), pair[0].len() == 2, "{} {}: {text}", pair[0], pair[1]);
+            assert_eq!(
+                pair[1].starts_with(['a', 'e', 'i', 'o', 'u']),
+                pair[0].len() == 2,
+                "{} {}: {text}",
+                pair[0],
+                pair[1]
+            );
             articles += 1;
         }
     }
@@ -87,7 +93,8 @@ fn asked(record: &TaskRecord) -> (String, Relation) {
             known.iter().all(|stem| record.instruction.contains(stem))
         };
         let template = forms(relation).task.iter().find(|template| matches(template))?;
-        let entity = relation.entities().iter().find(|entity| sentence_words(&record.instruction).any(|w| w == **entity))?;
+        let entity =
+            relation.entities().iter().find(|entity| sentence_words(&record.instruction).any(|w| w == **entity))?;
         (template.contains("{t}") == (relation == Relation::Count)).then(|| ((*entity).to_owned(), relation))
     });
     found.unwrap_or_else(|| panic!("no question of the task: {}", record.instruction))
@@ -163,8 +170,11 @@ fn every_word_is_one_token_and_lengths_fit_a_window_of_128() {
     assert!(broken.is_empty(), "{broken:?}");
     let unknown = |record: &TaskRecord| sentence_words(&prompt(record)).any(|word| length(word) != 1);
     assert!(!splits().iter().flat_map(|(_, list)| list).any(unknown));
+    let unknown = documents(7).take(4_000).find(|text| sentence_words(text).any(|word| length(word) != 1));
+    assert_eq!(unknown, None);
     let texts: Vec<usize> = documents(7).take(4_000).map(|text| length(&text)).collect();
-    let prompts: Vec<usize> = splits().iter().flat_map(|(_, list)| list).map(|record| length(&prompt(record))).collect();
+    let prompts: Vec<usize> =
+        splits().iter().flat_map(|(_, list)| list).map(|record| length(&prompt(record))).collect();
     for (name, lengths) in [("texts", &texts), ("records", &prompts)] {
         let (sum, max) = (lengths.iter().sum::<usize>(), lengths.iter().max().unwrap());
         println!("{name}: {:.1} tokens on average, at most {max}", sum as f64 / lengths.len() as f64);
@@ -211,18 +221,10 @@ fn any_text_survives_encoding_and_decoding() {
 
 #[test]
 fn a_few_texts_and_records_to_look_at() {
-    documents(9).take(12).for_each(|text| println!("{text}\n"));
-    task(9, Split::Train, 10).iter().for_each(|record| println!("{record:?}"));
-}
-
-#[test]
-fn sizes_probe() {
-    let e = train_tokenizer(5000, SEED).unwrap_err().to_string();
-    println!("{e}");
-    let n: usize = e.split_whitespace().nth(4).unwrap().trim_end_matches(',').parse().unwrap();
-    let t = train_tokenizer(n, SEED).unwrap();
-    println!("{:?}", (780..n as u32).map(|i| t.id_to_token(i).unwrap()).collect::<Vec<_>>());
-    let mut a = std::collections::BTreeMap::new();
-    for r in task(SEED, Split::Train, 2000) { *a.entry(asked(&r).1).or_insert(0) += 1; }
-    println!("{a:?}");
+    for text in documents(9).take(12) {
+        println!("{text}\n");
+    }
+    for record in task(9, Split::Train, 10) {
+        println!("{record:?}");
+    }
 }

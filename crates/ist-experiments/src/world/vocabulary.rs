@@ -29,8 +29,8 @@ pub const END: &str = "</s>";
 /// The padding token, id 2.
 pub const PAD: &str = "<pad>";
 
-/// The size of the built-in model's vocabulary: every word that a fact names or a question holds is one token.
-pub const VOCABULARY_SIZE: usize = 800;
+/// The size of the built-in model's vocabulary: every word of the texts and of the task is one token.
+pub const VOCABULARY_SIZE: usize = 813;
 
 /// Documents whose words are counted.
 const DOCUMENTS: usize = 20_000;
@@ -43,7 +43,7 @@ const TEMPLATE_WEIGHT: u64 = 2_000;
 ///
 /// Ids 0 to 2 are [`BEGIN`], [`END`] and [`PAD`], then come the 256 bytes, so every text encodes, then the most frequent
 /// words, equal counts in the alphabet's order. The same seed gives the same file, byte for byte. The post-processor puts
-/// [`BEGIN`] before a text, as LLaMA's does.
+/// [`BEGIN`] before a text, as `LLaMA`'s does.
 ///
 /// # Errors
 ///
@@ -59,7 +59,9 @@ pub fn train_tokenizer(vocab_size: usize, seed: u64) -> anyhow::Result<Tokenizer
     tokenizer.with_pre_tokenizer(Some(byte_level));
     tokenizer.with_decoder(Some(decoder(byte_level)?));
     tokenizer.with_post_processor(Some(post_processor()?));
-    tokenizer.add_special_tokens([BEGIN, END, PAD].map(|token| AddedToken::from(token, true))).map_err(|e| anyhow!(e))?;
+    tokenizer
+        .add_special_tokens([BEGIN, END, PAD].map(|token| AddedToken::from(token, true)))
+        .map_err(|e| anyhow!(e))?;
     Ok(tokenizer)
 }
 
@@ -90,12 +92,12 @@ fn post_processor() -> anyhow::Result<TemplateProcessing> {
 
 /// How often each pre-token (in the byte alphabet) occurs in the documents; sorted, so that nothing depends on a hash.
 fn word_counts(seed: u64, byte_level: ByteLevel) -> anyhow::Result<BTreeMap<String, u64>> {
-    let normalizer = line_starts()?;
+    let line_starts = line_starts()?;
     let mut counts = BTreeMap::new();
     let texts = documents(seed).take(DOCUMENTS).map(|text| (text, 1));
     for (text, weight) in texts.chain([(TEMPLATE_WORDS.to_owned(), TEMPLATE_WEIGHT)]) {
         let mut normalized = NormalizedString::from(text);
-        normalizer.normalize(&mut normalized).map_err(|e| anyhow!(e))?;
+        line_starts.normalize(&mut normalized).map_err(|e| anyhow!(e))?;
         let mut pieces = PreTokenizedString::from(normalized);
         byte_level.pre_tokenize(&mut pieces).map_err(|e| anyhow!(e))?;
         for (word, _, _) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {

@@ -1,3 +1,4 @@
-//! Stand-in.
-#![expect(missing_docs, reason = "stand-in")]
-pub mod checkpoint { #[derive(Debug, thiserror::Error)] #[error("x")] pub struct CheckpointError; }
+//! Hugging Face checkpoints: weights on disk, and where folders come from.
+
+pub mod checkpoint;
+pub mod source;

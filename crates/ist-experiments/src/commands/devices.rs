@@ -1,0 +1,21 @@
+//! `ist devices`: the backends this project knows, and what is there.
+
+use serde_json::json;
+
+use super::{print_json, print_text};
+use crate::cli::Json;
+use crate::device;
+use crate::failure::Failure;
+
+/// Lists the devices.
+pub fn run(arguments: &Json) -> Result<(), Failure> {
+    let devices = device::list();
+    if arguments.json {
+        return print_json(&json!({"devices": devices}));
+    }
+    let row = |device: &device::DeviceInfo| {
+        let mark = if device.present { "yes" } else { "no" };
+        format!("{:<8} {mark:<4} {}  {}\n", device.name, device.detail, device.dtypes.join(" "))
+    };
+    print_text(&devices.iter().map(row).collect::<String>())
+}

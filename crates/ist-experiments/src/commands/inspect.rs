@@ -1,0 +1,84 @@
+//! `ist inspect`: what a folder or a name holds: a model, an adapter, or a run.
+
+use std::path::Path;
+
+use anyhow::Context;
+use ist_models::registry;
+use ist_peft::{Adapter, TensorFile, files};
+use serde_json::{Value, json};
+
+use super::{print_json, print_text};
+use crate::cli::Inspect;
+use crate::failure::{Failure, OrFail};
+use crate::model_source;
+use crate::train::summary;
+
+/// Inspects.
+pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {
+    let folder = Path::new(&arguments.path);
+    let is = |name: &str| folder.join(name).is_file();
+    if is("result.json") || (is("config.toml") && folder.join("checkpoints").is_dir()) {
+        return inspect_run(folder, arguments.json);
+    }
+    let found = if is(files::CONFIG_FILE) { adapter::<A>(folder)? } else { model(&arguments.path)? };
+    if arguments.json {
+        return print_json(&found);
+    }
+    let line = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{key:<16} {text}\n"),
+        value => format!("{key:<16} {value}\n"),
+    };
+    print_text(&found.as_object().into_iter().flatten().map(line).collect::<String>())
+}
+
+fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
+    let path = folder.join("result.json");
+    if !path.is_file() {
+        let shown = folder.display();
+        let state = json!({"kind": "run", "status": "unfinished", "folder": shown.to_string()});
+        let resume = format!("run {shown}: unfinished; go on with `ist train CONFIG --resume --output {shown}`\n");
+        return if as_json { print_json(&state) } else { print_text(&resume) };
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
+    let result: Value = serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
+    if as_json {
+        return print_json(&result);
+    }
+    let status = result["status"].as_str().unwrap_or("unknown");
+    print_text(&format!("run {} ({status})\n{}", folder.display(), summary::render(&result, &folder.display().to_string())))
+}
+
+fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {
+    let config = ist_peft::read_config::<A>(folder).or_input()?;
+    let file = TensorFile::open(&folder.join(files::TENSORS_FILE)).or_input()?;
+    let size = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
+    Ok(json!({
+        "kind": "adapter",
+        "method": A::method(&config),
+        "fields": A::peft_fields(&config),
+        "tensors": file.names().count(),
+        "parameters": file.names().map(size).sum::<usize>(),
+    }))
+}
+
+fn model(name: &str) -> Result<Value, Failure> {
+    let files = model_source::find_named(name)?;
+    let shape = registry::shape(&files).or_input()?;
+    let mut modules: Vec<&str> = Vec::new();
+    for site in &shape.sites {
+        let module = site.path.rsplit('.').next().unwrap_or(&site.path);
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+    Ok(json!({
+        "kind": "model",
+        "model_type": files.config()["model_type"],
+        "layers": shape.num_layers,
+        "parameters": shape.parameters,
+        "modules": modules,
+        "default_targets": shape.default_targets,
+        "tokenizer": files.tokenizer().is_ok(),
+        "config": files.config(),
+    }))
+}

@@ -1,0 +1,104 @@
+//! `ist plan`: what a run will need, from its configuration and the model's `config.json` alone.
+
+use ist_core::policy;
+use ist_models::registry;
+use ist_peft::{Adapter, Dialect, Site};
+use serde_json::{Value, json};
+
+use super::{print_json, print_text};
+use crate::cli::Plan;
+use crate::config::{self, Dtype, RunConfig};
+use crate::failure::{Failure, OrFail};
+use crate::memory::human;
+use crate::model_source;
+use ist_core::optimizer::RestingState;
+
+/// Plans.
+pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
+    let config = config::read(&arguments.config, &arguments.overrides).or_input()?;
+    let plan = plan::<A>(&config)?;
+    if arguments.json {
+        return print_json(&plan);
+    }
+    print_text(&render(&plan))
+}
+
+fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
+    let files = model_source::find(&config.model.path)?;
+    let shape = registry::shape(&files).or_input()?;
+    let mut adapter = adapter_config::<A>(config)?;
+    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.default_targets, shape.num_layers, &mut adapter)
+        .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    let size = |site: &Site| A::layout(&adapter, site).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
+    let outside: usize = sites.iter().filter(|site| site.layer.is_none()).map(size).sum();
+    let mut per_layer = vec![0; shape.num_layers];
+    for site in &sites {
+        if let Some(layer) = site.layer {
+            per_layer[layer] += size(site);
+        }
+    }
+    let trainable = outside + per_layer.iter().sum::<usize>();
+    let updated = layers_updated(config, shape.num_layers)?;
+    per_layer.sort_unstable_by(|a, b| b.cmp(a));
+    let in_a_step = outside + per_layer.iter().take(updated).sum::<usize>();
+    let width = if config.model.dtype == Dtype::Float32 { 4 } else { 2 };
+    let moments = match config.optimizer.resting_state {
+        RestingState::Keep => trainable,
+        RestingState::Offload | RestingState::Drop => in_a_step,
+    };
+    Ok(json!({
+        "model": config.model.path.to_string(),
+        "layers": shape.num_layers,
+        "layers_updated": updated,
+        "parameters": {"frozen": shape.parameters, "trainable": trainable, "trained_in_a_step": in_a_step},
+        "bytes": {
+            "weights": shape.parameters * width,
+            "adapters": trainable * 4,
+            "gradients": in_a_step * 4,
+            "optimizer": moments * 8,
+        },
+        "adapted_modules": sites.len(),
+        "activations": "not yet available",
+    }))
+}
+
+fn adapter_config<A: Adapter>(config: &RunConfig) -> Result<A::Config, Failure> {
+    if let Some(folder) = &config.adapter.init_from {
+        return ist_peft::read_config::<A>(folder).or_input();
+    }
+    let fields = config.adapter.method_fields();
+    match A::parse(&fields, Dialect::Toml) {
+        Some(parsed) => parsed.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
+        None => Err(Failure::input("`adapter.method` is not supported")),
+    }
+}
+
+fn layers_updated(config: &RunConfig, num_layers: usize) -> Result<usize, Failure> {
+    let mut fields = serde_json::to_value(&config.policy).or_run()?.as_object().cloned().unwrap_or_default();
+    let kind = fields.remove("kind").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+    Ok(policy::Registry::default().build(&kind, &fields, num_layers).or_input()?.largest_set())
+}
+
+fn render(plan: &Value) -> String {
+    let bytes = |key: &str| human(plan["bytes"][key].as_u64().unwrap_or_default() as usize);
+    let parameters = &plan["parameters"];
+    let total: u64 = plan["bytes"].as_object().into_iter().flatten().filter_map(|(_, bytes)| bytes.as_u64()).sum();
+    format!(
+        "model       {} ({} layers, at most {} trained in a step)\n\
+         parameters  {} frozen, {} trainable in {} modules, at most {} trained in a step\n\
+         weights     {}\nadapters    {}\ngradients   {}\noptimizer   {}\ntotal       {}\n\
+         activations not yet available\n",
+        plan["model"].as_str().unwrap_or_default(),
+        plan["layers"],
+        plan["layers_updated"],
+        parameters["frozen"],
+        parameters["trainable"],
+        plan["adapted_modules"],
+        parameters["trained_in_a_step"],
+        bytes("weights"),
+        bytes("adapters"),
+        bytes("gradients"),
+        bytes("optimizer"),
+        human(total as usize),
+    )
+}

@@ -1,0 +1,30 @@
+//! Relative paths become absolute, once, at the gate: what a run does never depends on the current folder.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::model_ref::{ModelRef, absolute};
+use super::schema::{MODEL, PATH, TEXT_SOURCE, property};
+
+/// Resolves every string that the schema calls a path, a model or a source of text.
+pub(super) fn resolve(schema: &Json, table: &mut Table, folder: &Path) {
+    for (name, value) in table.iter_mut() {
+        let Some(schema) = property(schema, name) else { continue };
+        match value {
+            Value::Table(inner) => resolve(schema, inner, folder),
+            Value::String(text) => resolve_text(schema["format"].as_str(), text, folder),
+            _ => {}
+        }
+    }
+}
+
+fn resolve_text(format: Option<&str>, text: &mut String, folder: &Path) {
+    match format {
+        Some(TEXT_SOURCE) if text == "world" => {}
+        Some(PATH | TEXT_SOURCE) => *text = absolute(text, folder).to_string_lossy().into_owned(),
+        Some(MODEL) => *text = ModelRef::parse(text, folder).to_string(),
+        _ => {}
+    }
+}

@@ -1,0 +1,94 @@
+//! From the name of a model to its files: a folder, a model inside the binary, or the hub.
+
+use std::path::Path;
+
+use ist_core::burn::tensor::{DType, Device};
+use ist_models::registry::{self, ModelFiles, WithModel};
+use ist_models::{CausalLm, hub};
+use ist_peft::Adapter;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::builtin;
+use crate::config::{Dtype, ModelRef};
+use crate::failure::{Failure, OrFail};
+use crate::text::TextModel;
+
+/// Finds the files of a model.
+pub fn find(model: &ModelRef) -> Result<ModelFiles, Failure> {
+    match model {
+        ModelRef::Builtin(name) => builtin::files(name),
+        ModelRef::Folder(path) => ModelFiles::in_folder(path).or_input(),
+        ModelRef::Hub { id, revision } => {
+            let folder = hub::source::snapshot(id, revision.as_deref()).or_input()?;
+            ModelFiles::in_folder(&folder).or_input()
+        }
+    }
+}
+
+/// Finds the files of the model a command names, relative to the current folder.
+pub fn find_named(name: &str) -> Result<ModelFiles, Failure> {
+    find(&ModelRef::parse(name, Path::new(".")))
+}
+
+/// The storage type of a configuration's `model.dtype`.
+pub fn storage(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::Float32 => DType::F32,
+        Dtype::Bfloat16 => DType::BF16,
+        Dtype::Float16 => DType::F16,
+    }
+}
+
+/// Loads the model, puts the adapter folder on where one is given, and hands it to `with`.
+pub fn open<A: Adapter, W>(
+    files: &ModelFiles,
+    storage: DType,
+    device: &Device,
+    adapter: Option<&Path>,
+    with: W,
+) -> Result<W::Output, Failure>
+where
+    W: WithAdapted<A>,
+{
+    registry::open::<A, _>(files, storage, device, Adapted { adapter, with }).or_input()?
+}
+
+/// What is done with a model once its adapter is on.
+pub trait WithAdapted<A: Adapter> {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn call<M: CausalLm<A>>(self, model: M) -> Result<Self::Output, Failure>;
+}
+
+struct Adapted<'a, W> {
+    adapter: Option<&'a Path>,
+    with: W,
+}
+
+impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
+    type Output = Result<W::Output, Failure>;
+
+    fn call<M: CausalLm<A>>(self, mut model: M) -> Self::Output {
+        if let Some(folder) = self.adapter {
+            let device = model.device().clone();
+            ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+        }
+        self.with.call(model)
+    }
+}
+
+/// The text side of a model: its tokenizer, checked against the embedding, and its end tokens.
+pub fn text(files: &ModelFiles) -> Result<TextModel, Failure> {
+    let tokenizer = files.tokenizer().or_input()?;
+    Ok(TextModel { tokenizer: tokenizer.into_inner(), end_tokens: files.end_tokens() })
+}
+
+/// What a result says of a model: its name, the digest of its weights, its shape.
+pub fn describe(name: &str, files: &ModelFiles) -> Result<Value, Failure> {
+    let mut digest = Sha256::new();
+    files.checkpoint().or_input()?.for_each_file(&mut |bytes| digest.update(bytes));
+    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(json!({"path": name, "sha256": digest, "config": files.config()}))
+}

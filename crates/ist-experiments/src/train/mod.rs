@@ -1,0 +1,363 @@
+//! `ist train`: one training run, from a configuration to an adapter.
+//!
+//! The loop is here, readable from top to bottom; what it needs first is in [`prepare`], what it checks in [`selfcheck`],
+//! what it measures in [`evaluate`], and what a person sees in [`display`] and [`summary`].
+
+pub mod display;
+pub mod evaluate;
+pub mod interrupt;
+pub mod prepare;
+pub mod selfcheck;
+pub mod summary;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
+use ist_core::{Responses, Tuner, gradients, step};
+use ist_models::{CausalLm, TokenBatch};
+use ist_peft::Adapter;
+use serde_json::{Value, json};
+
+use crate::config::{PolicyConfig, RunConfig};
+use crate::data::{EpochOrder, Order};
+use crate::failure::{Failure, OrFail};
+use crate::memory;
+use crate::run::checkpoint::{self, Progress};
+use crate::run::folder::RunFolder;
+use crate::run::lines::{self, LineLog};
+use crate::run::result::{Curve, selection_counts};
+use display::Display;
+use prepare::Prepared;
+
+/// A run that is going on: everything that changes from step to step.
+pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
+    config: &'a RunConfig,
+    folder: &'a RunFolder,
+    data: &'a Prepared,
+    model: M,
+    adapter: A::Config,
+    tuner: Tuner,
+    training: EpochOrder,
+    scoring: EpochOrder,
+    progress: Progress,
+    display: Display,
+    total_steps: usize,
+    metrics: LineLog,
+    selections: LineLog,
+    importance: LineLog,
+}
+
+/// What a run starts from.
+pub struct Start<'a, A: Adapter, M> {
+    /// The configuration.
+    pub config: &'a RunConfig,
+    /// The run's folder.
+    pub folder: &'a RunFolder,
+    /// The data.
+    pub data: &'a Prepared,
+    /// The model with its adapters on.
+    pub model: M,
+    /// The adapters' configuration.
+    pub adapter: A::Config,
+    /// The tuner before its first step.
+    pub tuner: Tuner,
+    /// Steps of the whole run.
+    pub total_steps: usize,
+    /// Go on from the newest checkpoint.
+    pub resume: bool,
+    /// Say nothing.
+    pub quiet: bool,
+}
+
+impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
+    /// The run at its beginning, or at its newest checkpoint with later lines cut off.
+    pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
+        let Start { config, folder, data, mut model, adapter, mut tuner, total_steps, resume, quiet } = start;
+        let order = |order, purpose| EpochOrder::new(data.train.examples.len(), order, config.seed, purpose);
+        let (mut training, mut scoring) = (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
+        let mut progress = Progress {
+            steps: 0,
+            training: training.position(),
+            scoring: scoring.position(),
+            best: None,
+            evaluations_without_improvement: 0,
+            score_before: None,
+        };
+        let newest = if resume { checkpoint::newest(&folder.join("checkpoints")).or_run()? } else { None };
+        if let Some(path) = newest {
+            let device = model.device().clone();
+            let (state, saved) = checkpoint::load::<A>(&path, &mut model, &device).or_run()?;
+            tuner.restore(state, &device).or_run()?;
+            training.seek(saved.training).or_input()?;
+            scoring.seek(saved.scoring).or_input()?;
+            progress = saved;
+        }
+        for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
+            lines::keep_before(&folder.join(name), progress.steps).or_run()?;
+        }
+        // An importance update belongs to the step it precedes, so the one due at the next step is cut off as well.
+        let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
+        let (metrics, selections, importance) =
+            (log("metrics.jsonl")?, log("selections.jsonl")?, log("importance.jsonl")?);
+        let display = Display::new(total_steps, progress.steps, quiet);
+        Ok(Self {
+            config,
+            folder,
+            data,
+            model,
+            adapter,
+            tuner,
+            training,
+            scoring,
+            progress,
+            display,
+            total_steps,
+            metrics,
+            selections,
+            importance,
+        })
+    }
+
+    /// Runs to the end; returns `result.json`.
+    pub fn finish(mut self) -> Result<Value, Failure> {
+        if self.progress.score_before.is_none() {
+            self.progress.score_before = self.score()?;
+        }
+        if self.progress.steps == 0 {
+            self.check_fresh_adapters()?;
+            self.save_checkpoint().or_run()?;
+        }
+        let mut status = "finished";
+        while self.progress.steps < self.total_steps {
+            self.step()?;
+            if interrupt::asked() {
+                self.save_checkpoint().or_run()?;
+                status = "interrupted";
+                break;
+            }
+            if self.stops_early() {
+                status = "stopped early";
+                break;
+            }
+        }
+        self.display.finish();
+        let result = self.close(status)?;
+        if status == "interrupted" {
+            let (done, folder) = (self.progress.steps, self.folder.path().display());
+            let how = format!("go on with the same command and --resume --output {folder}");
+            return Err(Failure::Interrupted(format!("stopped after step {done} of {}; {how}", self.total_steps)));
+        }
+        Ok(result)
+    }
+
+    /// One optimizer step and what belongs to it: scoring before it, evaluation and checkpoint after it.
+    fn step(&mut self) -> Result<(), Failure> {
+        let started = Instant::now();
+        memory::reset_peak();
+        let step = self.tuner.next_step();
+        self.update_importance()?;
+        let records = self.training.next_batch(self.config.train.batch);
+        let batches = self.batches(&records);
+        let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(failure))?;
+        let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
+        self.write_step(&report, seconds, peak).or_run()?;
+        self.display.step(&report, seconds);
+        self.progress.steps = step + 1;
+        self.progress.training = self.training.position();
+        self.progress.scoring = self.scoring.position();
+        let last = self.progress.steps == self.total_steps;
+        let due = |every: Option<usize>| every.is_some_and(|every| self.progress.steps.is_multiple_of(every));
+        let (evaluation, saving) = (due(self.config.train.eval_every) || last, due(self.config.train.save_every) || last);
+        if evaluation {
+            self.evaluate(step)?;
+        }
+        if saving {
+            self.save_checkpoint().or_run()?;
+        }
+        Ok(())
+    }
+
+    /// Draws, walks and updates. The first step of fresh adapters is watched.
+    fn advance(&mut self, batches: &[TokenBatch]) -> Result<StepReport, Failure> {
+        let stop = |error: TunerError| Failure::run(error);
+        if self.tuner.next_step() > 0 {
+            return self.tuner.step(&mut self.model, batches).map_err(stop);
+        }
+        let before = selfcheck::Fingerprint::of(&self.model);
+        let (report, found) = self.tuner.compute(&self.model, batches).map_err(stop)?;
+        if self.adapters_are_fresh() {
+            selfcheck::chosen_layers_have_gradients(&self.model, &report.layers, &found).or_run()?;
+        }
+        self.tuner.apply(&mut self.model, &report, found).map_err(stop)?;
+        before.only_moved(&self.model, &report.layers).or_run()?;
+        Ok(report)
+    }
+
+    fn adapters_are_fresh(&self) -> bool {
+        self.config.adapter.init_from.is_none()
+    }
+
+    fn check_fresh_adapters(&mut self) -> Result<(), Failure> {
+        if self.adapters_are_fresh() {
+            let batch = self.data.batch(&self.data.train, &[0], self.model.device());
+            selfcheck::fresh_adapters_change_nothing(&self.model, &batch).or_run()?;
+        }
+        Ok(())
+    }
+
+    /// Scores the policy's candidates when that is due.
+    fn update_importance(&mut self) -> Result<(), Failure> {
+        let candidates = self.tuner.candidates();
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let PolicyConfig::Ist(policy) = &self.config.policy else { return Ok(()) };
+        let records = self.scoring.next_full_batch(policy.score_batch);
+        let batches = self.batches(&records);
+        let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
+        self.write_importance(&records, &update).or_run()
+    }
+
+    fn batches(&self, records: &[usize]) -> Vec<TokenBatch> {
+        let micro_batches = records.chunks(self.config.train.micro_batch);
+        micro_batches.map(|records| self.data.batch(&self.data.train, records, self.model.device())).collect()
+    }
+
+    /// The validation loss, the best adapter, the sample texts.
+    fn evaluate(&mut self, step: usize) -> Result<(), Failure> {
+        if let Some(validation) = &self.data.validation {
+            let records: Vec<usize> = (0..validation.examples.len()).collect();
+            let device = self.model.device().clone();
+            let batches = records.chunks(self.config.train.micro_batch).map(|r| self.data.batch(validation, r, &device));
+            let responses = Responses::full(self.model.layers().len());
+            let (loss, tokens) = step::mean_loss(&self.model, &batches.collect::<Vec<_>>(), &responses);
+            self.metrics.write(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;
+            self.display.say(&format!("step {}: validation loss {loss:.4}", step + 1));
+            self.note_evaluation(step, loss)?;
+        }
+        for (prompt, text) in evaluate::samples(&self.model, self.config, self.data)? {
+            self.display.say(&format!("step {}: {prompt} | {text}", step + 1));
+            self.metrics.write(&json!({"step": step, "sample_prompt": prompt, "sample": text})).or_run()?;
+        }
+        Ok(())
+    }
+
+    fn note_evaluation(&mut self, step: usize, loss: f64) -> Result<(), Failure> {
+        if self.progress.best.is_none_or(|(best, _)| loss < best) {
+            self.progress.best = Some((loss, step));
+            self.progress.evaluations_without_improvement = 0;
+            return self.save_adapter("adapter-best");
+        }
+        self.progress.evaluations_without_improvement += 1;
+        Ok(())
+    }
+
+    fn stops_early(&self) -> bool {
+        let patience = self.config.train.early_stopping;
+        patience.is_some_and(|patience| self.progress.evaluations_without_improvement >= patience)
+    }
+
+    fn save_adapter(&mut self, name: &str) -> Result<(), Failure> {
+        let base = self.config.model.path.to_string();
+        ist_peft::save(&mut self.model, &self.adapter, &self.folder.join(name), &base).or_run()
+    }
+
+    fn save_checkpoint(&mut self) -> anyhow::Result<()> {
+        let (folder, keep) = (self.folder.join("checkpoints"), self.config.train.keep_last);
+        let state = self.tuner.state()?;
+        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress)
+            .context("cannot save a checkpoint; earlier checkpoints are whole")
+    }
+
+    /// Says where the last good checkpoint is, for a run that stops in the middle.
+    fn name_last_checkpoint(&self, failure: Failure) -> Failure {
+        let newest = checkpoint::newest(&self.folder.join("checkpoints")).ok().flatten();
+        let place = newest.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        Failure::run(format!("{failure}\nlast good checkpoint: {place}"))
+    }
+
+    fn write_step(&mut self, report: &StepReport, seconds: f64, peak: usize) -> anyhow::Result<()> {
+        self.selections.write(&json!({"step": report.step, "layers": report.layers.as_slice()}))?;
+        self.metrics.write(&json!({
+            "step": report.step,
+            "epoch": self.training.epochs(),
+            "loss": report.loss,
+            "lr": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "tokens": report.tokens,
+            "seconds": seconds,
+            "peak_bytes": peak,
+        }))
+    }
+
+    fn write_importance(&mut self, records: &[usize], update: &ImportanceUpdate) -> anyhow::Result<()> {
+        let records: Vec<usize> = records.iter().map(|&record| self.data.train.source[record]).collect();
+        let suppressed: Vec<&[usize]> = update.suppressed.iter().map(ist_core::LayerSet::as_slice).collect();
+        self.importance.write(&json!({
+            "step": update.step,
+            "records": records,
+            "suppressed": suppressed,
+            "losses": update.losses,
+            "rewards": update.rewards,
+            "scores": update.scores,
+        }))
+    }
+
+    /// The task's score with the adapter as it is now, where a task is configured.
+    fn score(&self) -> Result<Option<Value>, Failure> {
+        let Some(eval) = &self.config.eval else { return Ok(None) };
+        evaluate::exact_match(&self.model, eval, self.config, self.data).map(|score| Some(score.to_json()))
+    }
+
+    /// Saves the final adapter and writes the result.
+    fn close(&mut self, status: &str) -> Result<Value, Failure> {
+        if status != "interrupted" {
+            self.save_adapter("adapter")?;
+        }
+        let after = if status == "interrupted" { None } else { self.score()? };
+        let curve = Curve::read(&self.folder.join("metrics.jsonl")).or_run()?;
+        let layers = self.model.layers().len();
+        let selected = selection_counts(&self.folder.join("selections.jsonl"), layers).or_run()?;
+        let best = self.progress.best.map(|(loss, step)| json!({"step": step, "eval_loss": loss}));
+        let result = json!({
+            "status": status,
+            "run": run_part(self.config, self.folder.path()),
+            "train": curve.to_json(self.trainable(), self.total()),
+            "best": best,
+            "eval": {"before": self.progress.score_before, "after": after},
+            "layers": {"selected": selected, "scores": self.tuner.policy().scores()},
+            "data": self.data.to_json(),
+            "model": self.data.model_json(),
+        });
+        let text = serde_json::to_vec_pretty(&result).context("result.json").or_run()?;
+        lines::replace(&self.folder.join("result.json"), &text).or_run()?;
+        Ok(result)
+    }
+
+    /// Scalars of all adapters.
+    fn trainable(&self) -> usize {
+        let layers = self.model.layers().iter().map(gradients::count_parameters);
+        gradients::count_parameters(self.model.outer()) + layers.sum::<usize>()
+    }
+
+    /// Scalars of the frozen model and its adapters.
+    fn total(&self) -> usize {
+        let frozen = self.model.weights();
+        self.trainable() + frozen.iter().map(|(_, data)| data.num_elements()).sum::<usize>()
+    }
+}
+
+/// The `run` part of a result: what it was and what ran it.
+fn run_part(config: &RunConfig, folder: &Path) -> Value {
+    json!({
+        "folder": folder.display().to_string(),
+        "configuration": config,
+        "commit": option_env!("IST_COMMIT"),
+        "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": "0.22.1"},
+        "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+    })
+}

@@ -1,0 +1,55 @@
+# Shorthands for the commands of this repository; `just` lists them. Each line also works by itself.
+
+_default:
+    @just --list
+
+# The `ist` command, optimised
+build:
+    cargo build --release --locked
+
+# Every test, with the examples of the documentation
+test:
+    cargo test --release --workspace --locked
+
+# Formatting and clippy
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets --locked -- -D warnings
+
+# The API's documentation
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
+
+# The book, into target/book (needs mdbook)
+book:
+    mdbook build docs
+
+# Fine-tune the built-in model with LoRA and IST
+quickstart *ARGS:
+    cargo run --release --locked -- train experiments/quickstart.toml {{ARGS}}
+
+# Rewrite the parity fixtures with PyTorch, transformers and PEFT (Python 3.11; nothing else here needs Python)
+fixtures:
+    python3 -m venv .venv
+    .venv/bin/pip install -r crates/ist-models/tests/fixtures/requirements.txt
+    .venv/bin/python crates/ist-models/tests/fixtures/generate.py
+
+# Rewrite the built-in world's task data
+world:
+    cargo run --release --locked -- world --output experiments/data
+
+# Memory and throughput
+bench *ARGS:
+    cargo bench --locked -p ist-benches {{ARGS}}
+
+# Licences, advisories and sources of the dependencies (needs cargo-deny)
+deny:
+    cargo deny check
+
+# Spelling (needs typos)
+typos:
+    typos
+
+# Everything that continuous integration runs
+ci:
+    .ci/run
