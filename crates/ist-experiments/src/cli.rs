@@ -237,6 +237,9 @@ pub struct World {
     /// The seed of the questions
     #[arg(long, default_value_t = crate::world::SEED)]
     pub seed: u64,
+    /// Write that many of the world's texts as well
+    #[arg(long)]
+    pub documents: Option<usize>,
 }
 
 /// Commands that later work brings.

@@ -15,7 +15,7 @@ use ist_core::optimizer::RestingState;
 
 /// Plans.
 pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
-    let config = config::read(&arguments.config, &arguments.overrides).or_input()?;
+    let config = config::read_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let plan = plan::<A>(&config)?;
     if arguments.json {
         return print_json(&plan);

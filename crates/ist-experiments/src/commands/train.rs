@@ -19,7 +19,7 @@ use crate::{device, text::TextModel};
 
 /// Trains.
 pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<(), Failure> {
-    let config = config::load(&arguments.config, &arguments.overrides).or_input()?;
+    let config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let device = device::open(&arguments.device)?;
     let name = arguments.config.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
     let path = output(arguments, name)?;
@@ -69,7 +69,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let layers = model.layers().len();
         // Everything that can be wrong with the input is known by now: the folder is made last.
         let probe = prepare::tuner(config, &std::env::temp_dir(), layers, total_steps)?;
-        let folder = open_folder(self.path, self.resume, config)?;
+        let folder = open_folder::<A>(self.path, self.resume, config)?;
         let tuner = prepare::tuner(config, &folder.join("offload"), layers, total_steps)?;
         drop(probe);
         let say = |line: &str| if !self.quiet { eprintln!("{line}") };
@@ -143,11 +143,11 @@ fn agree<A: Adapter>(
 }
 
 /// Opens the run's folder: writes the configuration of a new run, compares that of one that goes on.
-fn open_folder(path: PathBuf, resume: bool, config: &RunConfig) -> Result<RunFolder, Failure> {
+fn open_folder<A: Adapter>(path: PathBuf, resume: bool, config: &RunConfig) -> Result<RunFolder, Failure> {
     let folder = RunFolder::open(path, resume)?;
     let file = folder.join("config.toml");
     if resume {
-        let old = config::read(&file, &[]).or_input()?;
+        let old = config::read_with::<A>(&file, &[]).or_input()?;
         let faults = config::resume_faults(&old, config);
         if !faults.is_empty() {
             let list = faults.join("\n  ");

@@ -1,22 +1,36 @@
-//! `ist world`: the built-in world's task data, as the repository holds it.
+//! `ist world`: the built-in world's task data and texts, as the repository and pre-training use them.
+
+use std::path::Path;
 
 use anyhow::Context;
+use serde_json::json;
 
 use crate::cli::World;
 use crate::failure::{Failure, OrFail};
 use crate::run::lines;
 use crate::world::{self, Split};
 
-/// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`.
+/// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
-    std::fs::create_dir_all(&arguments.output).with_context(|| arguments.output.display().to_string()).or_run()?;
+    let folder = &arguments.output;
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()).or_run()?;
     for (split, name) in [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Test, "test")] {
-        let records = world::task(arguments.seed, split, world::records(split));
-        let path = arguments.output.join(format!("world-{name}.jsonl"));
-        lines::replace(&path, world::json_lines(&records).or_run()?.as_bytes()).or_run()?;
-        if !quiet {
-            eprintln!("{}: {} records", path.display(), records.len());
-        }
+        let records = world::task(arguments.seed, split);
+        write(folder, &format!("world-{name}.jsonl"), &world::json_lines(&records).or_run()?, quiet)?;
+    }
+    if let Some(count) = arguments.documents {
+        let texts = world::documents(arguments.seed).take(count);
+        let text: String = texts.map(|text| format!("{}\n", json!({"text": text}))).collect();
+        write(folder, "world-documents.jsonl", &text, quiet)?;
+    }
+    Ok(())
+}
+
+fn write(folder: &Path, name: &str, text: &str, quiet: bool) -> Result<(), Failure> {
+    let path = folder.join(name);
+    lines::replace(&path, text.as_bytes()).or_run()?;
+    if !quiet {
+        eprintln!("{}: {} records", path.display(), text.lines().count());
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
-//! Random facts, and passages that state a few of them.
+//! The facts of the world, and passages that state a few of them.
 //!
-//! Facts are drawn anew for every text, so nothing about them can be learnt by heart: reading is the only way to know one.
-//! A passage holds several facts of one relation, so the relation alone does not give the value away, and every word
-//! stands in at most one role, so each question has one answer.
+//! What lasts is fixed once for the whole world: where a thing lies, whose it is, its colour, what a person eats and does
+//! and keeps. Every text tells the truth about it, in many wordings, so a model learns it by heart. What passes, where
+//! somebody is just now and how many of something there are, is drawn anew for every text. A passage holds several facts of
+//! one relation, so that the relation alone does not give the value away.
 
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use super::{
+    SEED,
     forms::forms,
     lexicon::{ANIMALS, COLOURS, COUNTED, FOODS, JOBS, NUMBERS, OBJECTS, PEOPLE, PLACES},
     template::{below, chance, fill, pick, shuffle},
@@ -57,6 +60,17 @@ impl Relation {
             Self::Pet => ANIMALS,
             Self::Count => NUMBERS.split_at(2).1,
         }
+    }
+
+    /// The relations whose facts last, which are the ones the task asks for.
+    pub const LASTING: [Self; 6] = [Self::Place, Self::Owner, Self::Colour, Self::Food, Self::Job, Self::Pet];
+
+    /// What is true of `entity` in this world; `None` where it passes.
+    pub fn truth(self, entity: &str) -> Option<&'static str> {
+        let digest = Sha256::digest(format!("{SEED}/truth/{entity}/{}", self.name()));
+        let values = self.values();
+        let at = usize::from(u16::from_le_bytes([digest[0], digest[1]])) % values.len();
+        Self::LASTING.contains(&self).then(|| values[at])
     }
 
     /// The relation's name in the split of entity-relation pairs.
@@ -134,14 +148,25 @@ impl Cast {
         self.thing
     }
 
-    /// A fact about `entity` with a fresh value.
+    /// A fact about `entity`: the truth where the relation lasts, else a fresh value.
     pub(super) fn fact_about(&mut self, entity: &'static str, relation: Relation, rng: &mut ChaCha8Rng) -> Fact {
-        Fact { relation, entity, value: self.draw(relation.values(), rng), thing: self.thing }
+        let value = match relation.truth(entity) {
+            Some(value) => {
+                self.used.push(value);
+                value
+            }
+            None => self.draw(relation.values(), rng),
+        };
+        Fact { relation, entity, value, thing: self.thing }
     }
 
-    /// A fact about a fresh entity with a fresh value.
+    /// A fact about a fresh entity, with a value that this text has not used yet.
     pub(super) fn fact(&mut self, relation: Relation, rng: &mut ChaCha8Rng) -> Fact {
-        let entity = self.draw(relation.entities(), rng);
+        let fresh = |word: &&&'static str| !self.used.contains(word);
+        let new_value = |word: &&&'static str| relation.truth(word).is_none_or(|value| !self.used.contains(&value));
+        let entities: Vec<&'static str> = relation.entities().iter().filter(fresh).filter(new_value).copied().collect();
+        let entity = pick(&entities, rng);
+        self.used.push(entity);
         self.fact_about(entity, relation, rng)
     }
 
@@ -167,7 +192,8 @@ impl Cast {
         let other = any_relation_but(relation, rng);
         let speaks_of_it = other.entities().contains(&entity);
         let known = known.iter().any(|fact| fact.entity == entity && fact.relation == other);
-        if speaks_of_it && !known && chance(70, rng) {
+        let value_is_free = other.truth(entity).is_none_or(|value| !self.used.contains(&value));
+        if speaks_of_it && !known && value_is_free && chance(70, rng) {
             self.fact_about(entity, other, rng)
         } else {
             self.fact(other, rng)
@@ -175,9 +201,13 @@ impl Cast {
     }
 }
 
-/// A relation; counts are rare, since small models count badly.
+/// A relation, mostly one that lasts.
 pub(super) fn any_relation(rng: &mut ChaCha8Rng) -> Relation {
-    if chance(6, rng) { Relation::Count } else { Relation::ALL[below(Relation::ALL.len() - 1, rng)] }
+    match below(100, rng) {
+        0..5 => Relation::Count,
+        5..12 => Relation::Whereabouts,
+        _ => Relation::LASTING[below(Relation::LASTING.len(), rng)],
+    }
 }
 
 fn any_relation_but(relation: Relation, rng: &mut ChaCha8Rng) -> Relation {

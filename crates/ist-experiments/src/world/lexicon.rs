@@ -5,17 +5,20 @@
 
 /// Everybody; the women first, since pronouns follow the place in this list.
 pub(super) const PEOPLE: &[&str] = &[
-    "Ana", "Mira", "Eva", "Nina", "Ida", "Lily", "Rosa", "Emma", "Vera", "Lucy", "Olga", "Clara", "Tom", "Leo", "Ben",
-    "Max", "Sam", "Hugo", "Karl", "Paul", "Jack", "Finn", "Adam", "Peter",
+    "Ana", "Mira", "Eva", "Nina", "Ida", "Lily", "Rosa", "Emma", "Vera", "Lucy", "Olga", "Clara", "Anna", "Maria",
+    "Julia", "Sofia", "Laura", "Hanna", "Marta", "Greta", "Tom", "Leo", "Ben", "Max", "Sam", "Hugo", "Karl", "Paul",
+    "Jack", "Finn", "Adam", "Peter", "Oscar", "Felix", "Simon", "Jonas", "Victor", "Martin", "Lukas", "Anton",
 ];
 
 /// How many of the people are women.
-const WOMEN: usize = 12;
+const WOMEN: usize = 20;
 
 /// Things that lie somewhere, belong to somebody and have a colour.
 pub(super) const OBJECTS: &[&str] = &[
     "kite", "lamp", "cup", "boat", "drum", "book", "ball", "hat", "key", "ring", "rope", "bell", "basket", "clock",
-    "coat", "map", "spoon", "flute", "chair", "box", "ladder", "bag", "broom", "apron",
+    "coat", "map", "spoon", "flute", "chair", "box", "ladder", "bag", "broom", "apron", "bottle", "candle", "mirror",
+    "pillow", "bucket", "hammer", "wagon", "bench", "blanket", "kettle", "violin", "trumpet", "pencil", "scarf", "wheel",
+    "whistle",
 ];
 
 /// Places; each reads well after "in the".

@@ -1,8 +1,8 @@
 //! A small text world, generated from a seed: texts to pre-train a small language model on, and a task to fine-tune it for.
 //!
-//! A model of a few million parameters knows no facts worth asking for, but it can read. So the world's facts are drawn
-//! anew for every text, its texts state some and repeat some, and the task asks about a passage in a form that the texts
-//! never use: before fine-tuning a model cannot answer, after it the answer is a matter of looking it up.
+//! The world is small enough that a model of a few million parameters can know it by heart: who keeps a goat, where the
+//! kite lies. Its texts state every fact many times in many wordings, and the task asks for facts in a form that the texts
+//! never use: before fine-tuning a model that knows the answer cannot give it, after it the answer is a matter of recall.
 
 mod arithmetic;
 mod facts;
@@ -24,14 +24,6 @@ pub use vocabulary::{BEGIN, END, PAD, VOCABULARY_SIZE, train_tokenizer};
 
 /// The seed of the repository's own task files and vocabulary.
 pub const SEED: u64 = 2024;
-
-/// The number of records of each split in the repository's task files.
-pub const fn records(split: Split) -> usize {
-    match split {
-        Split::Train => 2000,
-        Split::Validation | Split::Test => 200,
-    }
-}
 
 /// The world's texts without end, the same for the same seed on every machine.
 ///

@@ -1,7 +1,7 @@
 //! The kinds of pre-training text.
 //!
-//! Most of them state random facts and say some of them again, with the wish or the question before the facts, after them,
-//! or nowhere: that is what teaches a model to look things up in its context. A few kinds only make the language richer.
+//! Most of them state facts of the world and say some of them again, with the wish or the question before the facts, after
+//! them, or nowhere, so that a model can learn the facts from every side. A few kinds only make the language richer.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -9,7 +9,7 @@ use super::{
     arithmetic,
     facts::{Cast, Fact, Relation, any_relation, statements},
     forms::{ANSWERS, forms},
-    lexicon::{COLOURS, FOODS, JOBS, OBJECTS, PEOPLE, PLACES},
+    lexicon::{OBJECTS, PEOPLE, PLACES},
     scenery,
     template::{below, chance, fill, pick, shuffle},
 };
@@ -166,43 +166,17 @@ fn portrait(rng: &mut ChaCha8Rng) -> String {
     joined(parts)
 }
 
-const CARRY: &[&str] = &[
-    "{a} takes the {o} to the {p}.",
-    "Then {a} brings the {o} to the {p}.",
-    "{a} carries the {o} from there to the {p}.",
-    "{a} puts the {o} in the {p}.",
-];
-const GIVE: &[&str] = &["{a} gives the {o} to {b}.", "Then {b} gets the {o} from {a}.", "{a} brings the {o} to {b}."];
 const WALK: &[&str] = &["{a} goes to the {p}.", "Then {a} walks to the {p}.", "After that {a} runs to the {p}."];
 
-/// Something or somebody moves, and the text keeps track of it.
+/// Somebody moves, and the text keeps track of it.
 fn movement(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let mut parts: Vec<Option<String>> = vec![scenery::opening(rng)];
     for _ in 0..2 {
-        parts.extend(match below(3, rng) {
-            0 => carried(&mut cast, rng),
-            1 => given(&mut cast, rng),
-            _ => walked(&mut cast, rng),
-        });
+        parts.extend(walked(&mut cast, rng));
     }
     parts.push(Some(scenery::ending(rng)));
     joined(parts)
-}
-
-fn carried(cast: &mut Cast, rng: &mut ChaCha8Rng) -> Vec<Option<String>> {
-    let start = cast.fact(Relation::Place, rng);
-    let (person, place) = (cast.draw(PEOPLE, rng), cast.draw(PLACES, rng));
-    let words = [("a", person), ("o", start.entity), ("p", place), ("s", start.value)];
-    let end = pick(&["Now the {o} is in the {p}.", "The {o} was in the {s}, but now it is in the {p}."], rng);
-    vec![Some(start.statement(rng)), Some(fill(pick(CARRY, rng), &words)), Some(fill(end, &words))]
-}
-
-fn given(cast: &mut Cast, rng: &mut ChaCha8Rng) -> Vec<Option<String>> {
-    let start = cast.fact(Relation::Owner, rng);
-    let words = [("a", start.value), ("b", cast.draw(PEOPLE, rng)), ("o", start.entity)];
-    let end = pick(&["Now {b} has the {o}.", "Before, the {o} belonged to {a}. Now it belongs to {b}."], rng);
-    vec![Some(start.statement(rng)), Some(fill(pick(GIVE, rng), &words)), Some(fill(end, &words))]
 }
 
 fn walked(cast: &mut Cast, rng: &mut ChaCha8Rng) -> Vec<Option<String>> {
@@ -242,14 +216,16 @@ const EVENING: &[&str] = &[
 fn day(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let hero = cast.draw(PEOPLE, rng);
+    let [job, food] = [Relation::Job, Relation::Food].map(|relation| cast.fact_about(hero, relation, rng).value);
+    let object = cast.draw(OBJECTS, rng);
     let words = [
         ("e", hero),
-        ("j", cast.draw(JOBS, rng)),
-        ("f", cast.draw(FOODS, rng)),
+        ("j", job),
+        ("f", food),
         ("p", cast.draw(PLACES, rng)),
         ("m", cast.draw(PEOPLE, rng)),
-        ("c", cast.draw(COLOURS, rng)),
-        ("o", cast.draw(OBJECTS, rng)),
+        ("c", cast.fact_about(object, Relation::Colour, rng).value),
+        ("o", object),
     ];
     let mut parts = vec![Some(fill("{e} is {an j}.", &words)), scenery::filler(50, rng)];
     parts.extend([MORNING, NOON, AFTERNOON].map(|list| Some(fill(pick(list, rng), &words))));
