@@ -199,7 +199,11 @@ impl Tuner {
     }
 
     /// One optimizer step on one batch (given in micro-batches): draw, walk, clip, update.
-    pub fn step<M: LayeredModel>(&mut self, model: &mut M, micro_batches: &[M::Batch]) -> Result<StepReport, TunerError> {
+    pub fn step<M: LayeredModel>(
+        &mut self,
+        model: &mut M,
+        micro_batches: &[M::Batch],
+    ) -> Result<StepReport, TunerError> {
         let (report, gradients) = self.compute(model, micro_batches)?;
         self.apply(model, &report, gradients)?;
         Ok(report)
@@ -216,8 +220,7 @@ impl Tuner {
             self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
         }
         let dropout = streams::mix(self.seed, self.step as u64);
-        let StepOutput { loss, tokens, mut gradients } =
-            step::gradients(model, micro_batches, &layers, Some(dropout));
+        let StepOutput { loss, tokens, mut gradients } = step::gradients(model, micro_batches, &layers, Some(dropout));
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
@@ -284,8 +287,7 @@ impl Tuner {
             return Err(TunerError::State(message));
         }
         self.policy.restore(document.policy)?;
-        self.optimizer
-            .restore(OptimizerState { updates: document.updates, moments: state.tensors }, device)?;
+        self.optimizer.restore(OptimizerState { updates: document.updates, moments: state.tensors }, device)?;
         (self.step, self.seed, self.streams) = (document.step, document.seed, document.streams);
         Ok(())
     }

@@ -26,7 +26,10 @@ const MODELS: [Embedded; 1] = [Embedded {
 pub fn files(name: &str) -> Result<ModelFiles, Failure> {
     let Some(model) = MODELS.iter().find(|model| model.name == name) else {
         let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
-        return Err(Failure::input(format!("no model `builtin:{name}`; this binary holds builtin:{}", names.join(", builtin:"))));
+        return Err(Failure::input(format!(
+            "no model `builtin:{name}`; this binary holds builtin:{}",
+            names.join(", builtin:")
+        )));
     };
     let origin = format!("builtin:{name}");
     ModelFiles::in_memory(&origin, model.config, Some(model.generation_config), Some(model.tokenizer), model.weights)

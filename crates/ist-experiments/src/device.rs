@@ -45,7 +45,9 @@ fn refusal(name: &str) -> String {
     let available = available.join(", ");
     let base = name.split(':').next().unwrap_or(name);
     if LATER.contains(&base) {
-        format!("device \"{name}\" is not yet available: this version has no {base} backend; available here: {available}")
+        format!(
+            "device \"{name}\" is not yet available: this version has no {base} backend; available here: {available}"
+        )
     } else if ["cpu", "flex", "ndarray"].contains(&name) {
         let feature = if name == "cpu" { "flex" } else { name };
         format!("device \"{name}\" is not compiled in: build with the feature `{feature}`; available here: {available}")
@@ -89,7 +91,10 @@ fn ndarray_info() -> DeviceInfo {
 }
 
 #[cfg(feature = "ndarray")]
-#[expect(deprecated, reason = "a separate implementation to check the others against; upstream keeps it for that alone")]
+#[expect(
+    deprecated,
+    reason = "a separate implementation to check the others against; upstream keeps it for that alone"
+)]
 fn ndarray() -> Device {
     Device::ndarray()
 }

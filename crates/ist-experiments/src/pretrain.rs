@@ -164,7 +164,8 @@ fn evaluate<A: Adapter>(
     let settings =
         Settings { max_new_tokens: config.train.sample_tokens, end_tokens: vec![end], ..Settings::default() };
     for prompt in &config.train.sample_prompts {
-        let encoding = tokenizer.encode(prompt.as_str(), true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
+        let encoding =
+            tokenizer.encode(prompt.as_str(), true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
         let output = generate(model, &[encoding.get_ids().to_vec()], &settings).or_input()?;
         let text = tokenizer.decode(&output[0], true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
         display.say(&format!("step {done}: {prompt} | {text}"));

@@ -64,11 +64,8 @@ impl TokenBatch {
     /// Pads the records on the right to the longest one.
     pub fn new(examples: &[Example], device: &Device) -> Self {
         let length = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
-        let (ids, mask): (Vec<i64>, Vec<bool>) = examples
-            .iter()
-            .flat_map(|example| example.padded(length))
-            .map(|(id, real)| (i64::from(id), real))
-            .unzip();
+        let (ids, mask): (Vec<i64>, Vec<bool>) =
+            examples.iter().flat_map(|example| example.padded(length)).map(|(id, real)| (i64::from(id), real)).unzip();
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
             for t in example.predicted() {

@@ -73,8 +73,7 @@ pub fn generate<A: Adapter, M: CausalLm<A>>(
         return Ok(vec![Vec::new(); prompts.len()]);
     }
     let padding = |prompt: &Vec<u32>| longest - prompt.len();
-    let mut tokens: Vec<Vec<u32>> =
-        prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect();
+    let mut tokens: Vec<Vec<u32>> = prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect();
     let mut mask: Vec<Vec<bool>> =
         prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect();
     let mut streams: Vec<_> =
@@ -96,7 +95,11 @@ pub fn generate<A: Adapter, M: CausalLm<A>>(
     }
 }
 
-fn check<A: Adapter, M: CausalLm<A>>(model: &M, prompts: &[Vec<u32>], settings: &Settings) -> Result<(), GenerateError> {
+fn check<A: Adapter, M: CausalLm<A>>(
+    model: &M,
+    prompts: &[Vec<u32>],
+    settings: &Settings,
+) -> Result<(), GenerateError> {
     let (vocabulary, context) = (model.vocab_size(), model.max_position_embeddings());
     for (row, prompt) in prompts.iter().enumerate() {
         if prompt.is_empty() {

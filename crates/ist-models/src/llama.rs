@@ -12,6 +12,7 @@ use ist_core::{LayerPass, LayeredModel, streams};
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, Weight};
 use rand::RngExt;
 
+use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
 use crate::llama_config::LlamaConfig;
 use crate::ops::attention::{attention, causal_bias};
@@ -19,7 +20,6 @@ use crate::ops::cross_entropy::token_log_probabilities;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::rope::Rotation;
 use crate::ops::swiglu::swiglu;
-use crate::TokenBatch;
 
 /// The modules people usually adapt on LLaMA.
 pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"];
@@ -137,7 +137,13 @@ pub struct LlamaCache {
 }
 
 impl<A: Adapter> LlamaAttention<A> {
-    fn forward(&self, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
         let [batch, sequence, _] = x.dims();
         let heads = |x: Tensor<3>, count| x.reshape([batch, sequence, count, self.head_dim]).swap_dims(1, 2);
         let q = context.rotation.apply(heads(self.q_proj.forward(x.clone(), pass), self.num_attention_heads));
@@ -171,7 +177,13 @@ impl<A: Adapter> LlamaMlp<A> {
 }
 
 impl<A: Adapter> LlamaLayer<A> {
-    fn forward(&self, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
         let norm = |x: &Tensor<3>, weight: &Weight<1>| {
             rms_norm(x.clone(), weight.value(pass.response, x.dtype()), self.rms_norm_eps)
         };
@@ -490,7 +502,8 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
     }
 
     fn weights(&self) -> Vec<(String, TensorData)> {
-        let mut weights = vec![("model.embed_tokens.weight".to_owned(), self.outer.embed_tokens.weight.current().into_data())];
+        let mut weights =
+            vec![("model.embed_tokens.weight".to_owned(), self.outer.embed_tokens.weight.current().into_data())];
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}.");
             for linear in layer.linears() {

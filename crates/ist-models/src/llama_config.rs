@@ -84,7 +84,8 @@ impl LlamaConfig {
     /// Reads the document of a `config.json`.
     pub fn from_json(document: Map<String, Value>) -> Result<Self, LlamaConfigError> {
         let mut reader = Reader { document: &document, faults: Vec::new() };
-        let (hidden_size, num_attention_heads) = (reader.count("hidden_size", None), reader.count("num_attention_heads", None));
+        let (hidden_size, num_attention_heads) =
+            (reader.count("hidden_size", None), reader.count("num_attention_heads", None));
         let (rope_theta, rope_scaling) = reader.rope();
         reader.unsupported();
         let config = Self {
@@ -108,7 +109,11 @@ impl LlamaConfig {
         if faults.is_empty() {
             faults = config.inconsistencies();
         }
-        if faults.is_empty() { Ok(Self { document: Value::Object(document), ..config }) } else { Err(LlamaConfigError { faults }) }
+        if faults.is_empty() {
+            Ok(Self { document: Value::Object(document), ..config })
+        } else {
+            Err(LlamaConfigError { faults })
+        }
     }
 
     fn inconsistencies(&self) -> Vec<String> {
@@ -159,7 +164,8 @@ impl Reader<'_> {
 
     fn count(&mut self, key: &str, default: Option<usize>) -> usize {
         let value = self.value(key).cloned();
-        let read = |value: &Value| value.as_u64().filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok());
+        let read =
+            |value: &Value| value.as_u64().filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok());
         match (value, default) {
             (Some(value), _) => read(&value).unwrap_or_else(|| {
                 self.faults.push(format!("`{key}` must be a positive integer, found {value}"));
@@ -208,7 +214,8 @@ impl Reader<'_> {
                 original_max_position_embeddings: number("original_max_position_embeddings", None),
             },
             other => {
-                self.faults.push(format!("rope_type \"{other}\" is not yet available; supported are default, linear, llama3"));
+                self.faults
+                    .push(format!("rope_type \"{other}\" is not yet available; supported are default, linear, llama3"));
                 RopeScaling::Default
             }
         };
@@ -255,10 +262,15 @@ mod tests {
 
     #[test]
     fn both_spellings_mean_the_same() {
-        let scaling = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16"#;
-        let old = format!(r#", "rope_theta": 500000.0, "rope_scaling": {{"rope_type": "llama3", {scaling}}}, "torch_dtype": "float32""#);
+        let scaling =
+            r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16"#;
+        let old = format!(
+            r#", "rope_theta": 500000.0, "rope_scaling": {{"rope_type": "llama3", {scaling}}}, "torch_dtype": "float32""#
+        );
         let older = format!(r#", "rope_theta": 500000.0, "rope_scaling": {{"type": "llama3", {scaling}}}"#);
-        let new = format!(r#", "rope_parameters": {{"rope_type": "llama3", "rope_theta": 500000.0, {scaling}}}, "dtype": "float32""#);
+        let new = format!(
+            r#", "rope_parameters": {{"rope_type": "llama3", "rope_theta": 500000.0, {scaling}}}, "dtype": "float32""#
+        );
         let read = |rest: &str| LlamaConfig { document: Value::Null, ..parse(rest).unwrap() };
         assert_eq!(read(&old), read(&new));
         assert_eq!(read(&older), read(&new));

@@ -48,7 +48,8 @@ impl ModelFiles {
         };
         let missing = || LoadError::Config {
             path: folder.join("config.json"),
-            message: "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or a hub id org/name".to_owned(),
+            message: "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or a hub id org/name"
+                .to_owned(),
         };
         Ok(Self {
             origin: folder.to_owned(),
@@ -89,7 +90,10 @@ impl ModelFiles {
     pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
         let origin = self.origin.display().to_string();
         let Some(bytes) = &self.tokenizer else {
-            return Err(TokenizerError::Missing { origin, sentence_piece: self.origin.join("tokenizer.model").is_file() });
+            return Err(TokenizerError::Missing {
+                origin,
+                sentence_piece: self.origin.join("tokenizer.model").is_file(),
+            });
         };
         let vocab_size = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
         Tokenizer::from_bytes(&origin, bytes, vocab_size)
@@ -111,7 +115,13 @@ impl ModelFiles {
     /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
     pub fn companions(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
         let mut files = Vec::new();
-        for name in ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"] {
+        for name in [
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "tokenizer.model",
+        ] {
             let path = self.origin.join(name);
             let bytes = match name {
                 _ if path.is_file() => Some(std::fs::read(&path)?),

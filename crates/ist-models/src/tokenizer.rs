@@ -23,7 +23,9 @@ pub enum TokenizerError {
         message: String,
     },
     /// It can produce an id the model has no embedding for.
-    #[error("{origin}: the tokenizer has token \"{token}\" with id {id}, but the model's vocabulary has {vocab_size} entries")]
+    #[error(
+        "{origin}: the tokenizer has token \"{token}\" with id {id}, but the model's vocabulary has {vocab_size} entries"
+    )]
     DoesNotFit {
         /// The model.
         origin: String,
@@ -43,10 +45,8 @@ pub struct Tokenizer(Inner);
 impl Tokenizer {
     /// Reads `tokenizer.json` and checks every id it can produce against the embedding.
     pub fn from_bytes(origin: &str, bytes: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
-        let inner = Inner::from_bytes(bytes).map_err(|error| TokenizerError::Invalid {
-            origin: origin.to_owned(),
-            message: error.to_string(),
-        })?;
+        let inner = Inner::from_bytes(bytes)
+            .map_err(|error| TokenizerError::Invalid { origin: origin.to_owned(), message: error.to_string() })?;
         let highest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         match highest {
             Some((token, id)) if id as usize >= vocab_size => {

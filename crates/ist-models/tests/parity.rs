@@ -68,7 +68,8 @@ impl Expected {
 
     /// The named records; labels as the file has them.
     fn examples(&self, prefix: &str) -> Vec<Example> {
-        let [ids, mask, labels] = ["input_ids", "attention_mask", "labels"].map(|name| self.rows(&format!("{prefix}{name}")));
+        let [ids, mask, labels] =
+            ["input_ids", "attention_mask", "labels"].map(|name| self.rows(&format!("{prefix}{name}")));
         let rows = ids.into_iter().zip(mask).zip(labels);
         rows.map(|((ids, mask), labels)| Example {
             input_ids: ids.into_iter().map(|id| id as u32).collect(),
@@ -186,7 +187,8 @@ fn token_log_probabilities_equal_transformers() {
         let expected = Expected::of(case);
         let (model, _) = adapted(case, &format!("{case}/adapter"));
         let batch = TokenBatch::new(&expected.examples(""), &Device::flex());
-        let values = ist_models::ops::cross_entropy::token_log_probabilities(model.logits(&batch), batch.targets.clone());
+        let values =
+            ist_models::ops::cross_entropy::token_log_probabilities(model.logits(&batch), batch.targets.clone());
         let found: Vec<f64> = values.into_data().iter::<f64>().collect();
         let rows = expected.json["adapted_token_logprobs"].as_array().unwrap();
         let wanted: Vec<f64> = rows.iter().flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_f64).collect();
@@ -255,7 +257,11 @@ fn greedy_ids_equal_transformers() {
         let (prompts, wanted) = (lists(&greedy["prompts"]), lists(&greedy["continuations"]));
         let settings = generate::Settings { max_new_tokens: 20, ..generate::Settings::default() };
         for (prompt, wanted) in prompts.iter().zip(&wanted) {
-            assert_eq!(&generate::generate(&model, std::slice::from_ref(prompt), &settings).unwrap()[0], wanted, "{case}");
+            assert_eq!(
+                &generate::generate(&model, std::slice::from_ref(prompt), &settings).unwrap()[0],
+                wanted,
+                "{case}"
+            );
         }
         let together = generate::generate(&model, &prompts, &settings).unwrap();
         assert_eq!(together, lists(&greedy["left_padded"]["continuations"]), "{case}");
@@ -337,8 +343,12 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
     let expected = Expected::of("ist_trajectory");
     let (mut model, _) = adapted("llama_gqa", "ist_trajectory/adapter");
     let steps = expected.json["steps"].as_array().unwrap();
-    let updates: BTreeMap<usize, &Value> =
-        expected.json["updates"].as_array().unwrap().iter().map(|u| (u["step"].as_u64().unwrap() as usize, u)).collect();
+    let updates: BTreeMap<usize, &Value> = expected.json["updates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| (u["step"].as_u64().unwrap() as usize, u))
+        .collect();
     let sets = |update: &Value| update["suppressed"].as_array().unwrap().iter().map(layer_set).collect();
     let policy = Injected {
         ist: Ist::new(4, IstConfig::default()).unwrap(),
@@ -364,11 +374,15 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
             let update = tuner.score(&model, &[batch], candidates).unwrap();
             for (key, found) in [("losses", &update.losses), ("rewards", &update.rewards), ("scores", &update.scores)] {
                 let wanted: Vec<f64> = serde_json::from_value(updates[&t][key].clone()).unwrap();
-                assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= 1e-5), "{key} at {t}: {found:?} {wanted:?}");
+                assert!(
+                    found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= 1e-5),
+                    "{key} at {t}: {found:?} {wanted:?}"
+                );
             }
         }
         let rows = expected.examples(&format!("batch.{t}."));
-        let batches: Vec<TokenBatch> = rows.iter().map(|row| TokenBatch::new(std::slice::from_ref(row), &device)).collect();
+        let batches: Vec<TokenBatch> =
+            rows.iter().map(|row| TokenBatch::new(std::slice::from_ref(row), &device)).collect();
         let report = tuner.step(&mut model, &batches).unwrap();
         assert_close(report.learning_rate, wanted["lr"].as_f64().unwrap(), 1e-12, "lr");
         assert_close(report.loss, wanted["loss"].as_f64().unwrap(), LOSS, "loss");

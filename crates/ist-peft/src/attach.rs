@@ -3,8 +3,8 @@
 use ist_core::burn::tensor::Device;
 use ist_core::streams;
 
-use crate::adapter::{Adapter, MergeError, Site};
 use crate::Weight;
+use crate::adapter::{Adapter, MergeError, Site};
 
 /// One place of a model where an adapter can sit.
 #[derive(Debug)]

@@ -165,7 +165,9 @@ impl<'a> Fields<'a> {
                     self.fault(key, format!("is unknown; known are {known}"));
                 }
                 Dialect::Peft if default || is_neutral(value) => {}
-                Dialect::Peft => self.fault(key, format!("= {value} is not supported; only a neutral value is accepted")),
+                Dialect::Peft => {
+                    self.fault(key, format!("= {value} is not supported; only a neutral value is accepted"))
+                }
             }
         }
         if self.faults.is_empty() { Ok(()) } else { Err(ConfigError { faults: self.faults }) }

@@ -76,8 +76,7 @@ pub enum AdapterFilesError {
 /// Reads `adapter_config.json` of a PEFT folder.
 pub fn read_config<A: Adapter>(folder: &Path) -> Result<A::Config, AdapterFilesError> {
     let path = folder.join(CONFIG_FILE);
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
     let fields: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|error| AdapterFilesError::Json { path: path.clone(), message: error.to_string() })?;
     match A::parse(&fields, Dialect::Peft) {

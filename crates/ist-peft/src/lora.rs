@@ -14,11 +14,11 @@ use ist_core::{LayerPass, streams};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
+use crate::FrozenLinear;
 use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec};
 use crate::dropout::dropout;
 use crate::fields::{ConfigError, Fields};
 use crate::targets::{Patterns, Targets};
-use crate::FrozenLinear;
 
 /// LoRA's checked configuration, with PEFT's field names.
 #[derive(Clone, Debug, PartialEq)]

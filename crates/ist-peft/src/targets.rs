@@ -138,7 +138,12 @@ impl Targets {
 
     /// What the targets ask for, in words.
     pub fn describe(&self) -> String {
-        self.peft_fields().iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join(", ")
+        self.peft_fields()
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| format!("{k} {v}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The fields of PEFT's `adapter_config.json`.
@@ -222,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_pattern_must_match_the_whole_path() {
-        let targets = |source| Targets::new(Some(TargetModules::pattern(source).unwrap()), None, None, Vec::new()).unwrap();
+        let targets =
+            |source| Targets::new(Some(TargetModules::pattern(source).unwrap()), None, None, Vec::new()).unwrap();
         assert!(targets(r".*\.(q|v)_proj").matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(!targets(r"(q|v)_proj").matches(&site("model.layers.0.self_attn.q_proj")));
     }
@@ -247,7 +253,8 @@ mod tests {
 
     #[test]
     fn excluded_modules_are_left_out() {
-        let targets = Targets::new(names(&["q_proj"]), names(&["layers.1.self_attn.q_proj"]), None, Vec::new()).unwrap();
+        let targets =
+            Targets::new(names(&["q_proj"]), names(&["layers.1.self_attn.q_proj"]), None, Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.1.self_attn.q_proj")));
     }

@@ -131,7 +131,10 @@ impl TensorFile {
 
     /// A tensor in the type the file holds it in: f32, f16, bf16 or f64.
     pub fn data(&self, name: &str) -> Result<TensorData, TensorFileError> {
-        let info = self.metadata.info(name).ok_or_else(|| TensorFileError::Missing { path: self.path.clone(), name: name.to_owned() })?;
+        let info = self
+            .metadata
+            .info(name)
+            .ok_or_else(|| TensorFileError::Missing { path: self.path.clone(), name: name.to_owned() })?;
         let (from, to) = info.data_offsets;
         let bytes = &self.bytes()[self.start + from..self.start + to];
         let dtype = self.float_type(name, info.dtype)?;
@@ -288,7 +291,10 @@ mod tests {
         ];
         for (bytes, reason) in cases {
             let message = open(&bytes).unwrap_err().to_string();
-            assert!(message.contains(reason) && message.contains("model.safetensors"), "{message} should say: {reason}");
+            assert!(
+                message.contains(reason) && message.contains("model.safetensors"),
+                "{message} should say: {reason}"
+            );
         }
     }
 
@@ -325,7 +331,8 @@ mod tests {
             write(&path, &[("layer.weight".to_owned(), data.clone())]).unwrap();
             let file = TensorFile::open(&path).unwrap();
             prop_assert_eq!(file.dtype("layer.weight"), Some(dtype));
-            prop_assert_eq!(file.data("layer.weight").unwrap().as_bytes(), data.as_bytes());
+            let read = file.data("layer.weight").unwrap();
+            prop_assert_eq!(read.as_bytes(), data.as_bytes());
         }
 
         #[test]

@@ -304,10 +304,12 @@ mod tests {
         let layers = 6;
         let set = prop::sample::subsequence((0..layers).collect::<Vec<_>>(), 3)
             .prop_map(move |set| LayerSet::new(set, layers).unwrap());
-        (prop::collection::vec(-3.0f64..3.0, layers), prop::collection::vec(set, 2..5)).prop_flat_map(|(scores, sets)| {
-            let losses = prop::collection::vec(0.0f64..6.0, sets.len());
-            (Just(scores), Just(sets), losses)
-        })
+        (prop::collection::vec(-3.0f64..3.0, layers), prop::collection::vec(set, 2..5)).prop_flat_map(
+            |(scores, sets)| {
+                let losses = prop::collection::vec(0.0f64..6.0, sets.len());
+                (Just(scores), Just(sets), losses)
+            },
+        )
     }
 
     proptest! {

@@ -37,7 +37,9 @@ pub fn run<A: Adapter>(arguments: &Eval) -> Result<(), Failure> {
     let (correct, records) = (score.correct(), score.predictions.len());
     let share = 100.0 * correct as f64 / records as f64;
     let majority = 100.0 * score.majority_baseline();
-    print_text(&format!("exact match {share:.1} % ({correct} of {records}); the commonest answer alone: {majority:.1} %\n"))
+    print_text(&format!(
+        "exact match {share:.1} % ({correct} of {records}); the commonest answer alone: {majority:.1} %\n"
+    ))
 }
 
 struct Job<'a> {

@@ -45,7 +45,11 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
         return print_json(&result);
     }
     let status = result["status"].as_str().unwrap_or("unknown");
-    print_text(&format!("run {} ({status})\n{}", folder.display(), summary::render(&result, &folder.display().to_string())))
+    print_text(&format!(
+        "run {} ({status})\n{}",
+        folder.display(),
+        summary::render(&result, &folder.display().to_string())
+    ))
 }
 
 fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {

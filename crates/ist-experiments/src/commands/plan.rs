@@ -29,7 +29,8 @@ fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
     let mut adapter = adapter_config::<A>(config)?;
     let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.default_targets, shape.num_layers, &mut adapter)
         .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
-    let size = |site: &Site| A::layout(&adapter, site).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
+    let size =
+        |site: &Site| A::layout(&adapter, site).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
     let outside: usize = sites.iter().filter(|site| site.layer.is_none()).map(size).sum();
     let mut per_layer = vec![0; shape.num_layers];
     for site in &sites {

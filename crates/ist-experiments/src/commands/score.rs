@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn the_mean_weighs_tokens_not_records() {
-        let record = |logprobs: &[f64]| RecordScore { loss: None, tokens: logprobs.len(), token_logprobs: logprobs.to_vec() };
+        let record =
+            |logprobs: &[f64]| RecordScore { loss: None, tokens: logprobs.len(), token_logprobs: logprobs.to_vec() };
         let report = report(vec![record(&[-1.0]), record(&[]), record(&[-2.0, -3.0])]);
         assert_eq!((report.loss, report.tokens), (Some(2.0), 3));
     }

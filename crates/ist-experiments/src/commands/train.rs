@@ -25,7 +25,16 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let path = output(arguments, name)?;
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
-    let job = Job { config: &config, path, resume: arguments.resume, quiet, verbose, device: &device, described, text: model_source::text(&files) };
+    let job = Job {
+        config: &config,
+        path,
+        resume: arguments.resume,
+        quiet,
+        verbose,
+        device: &device,
+        described,
+        text: model_source::text(&files),
+    };
     let storage = model_source::storage(config.model.dtype);
     let result = model_source::open::<A, _>(&files, storage, &device, None, job)?;
     if arguments.json {
@@ -72,7 +81,11 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let folder = open_folder::<A>(self.path, self.resume, config)?;
         let tuner = prepare::tuner(config, &folder.join("offload"), layers, total_steps)?;
         drop(probe);
-        let say = |line: &str| if !self.quiet { eprintln!("{line}") };
+        let say = |line: &str| {
+            if !self.quiet {
+                eprintln!("{line}")
+            }
+        };
         data.warnings().iter().for_each(|warning| say(warning));
         say(&format!("run {}: {total_steps} steps, {} records", folder.path().display(), data.train.examples.len()));
         if self.verbose {
@@ -122,14 +135,16 @@ fn agree<A: Adapter>(
     }
     let there = A::peft_fields(loaded);
     let given_fields = A::peft_fields(&parse::<A>(given)?);
-    let name_in_file = |key: &str| match key {
-        "alpha" => "lora_alpha",
-        "dropout" => "lora_dropout",
-        "targets" => "target_modules",
-        "method" => "peft_type",
-        other => other,
-    }
-    .to_owned();
+    let name_in_file = |key: &str| {
+        match key {
+            "alpha" => "lora_alpha",
+            "dropout" => "lora_dropout",
+            "targets" => "target_modules",
+            "method" => "peft_type",
+            other => other,
+        }
+        .to_owned()
+    };
     let differs = given.keys().find(|key| there.get(&name_in_file(key)) != given_fields.get(&name_in_file(key)));
     match differs {
         Some(key) => {
@@ -151,7 +166,10 @@ fn open_folder<A: Adapter>(path: PathBuf, resume: bool, config: &RunConfig) -> R
         let faults = config::resume_faults(&old, config);
         if !faults.is_empty() {
             let list = faults.join("\n  ");
-            return Err(Failure::input(format!("{}: the configuration differs from the run's:\n  {list}", file.display())));
+            return Err(Failure::input(format!(
+                "{}: the configuration differs from the run's:\n  {list}",
+                file.display()
+            )));
         }
     }
     lines::replace(&file, config.to_toml().as_bytes()).or_run()?;

@@ -50,7 +50,8 @@ pub fn save<A: Adapter>(
     if target.exists() {
         return Ok(());
     }
-    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).context("cannot create a checkpoint")?;
+    let partial =
+        tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).context("cannot create a checkpoint")?;
     ist_peft::save(model, config, partial.path(), "")?;
     ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
     let document = serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document })?;
@@ -79,15 +80,17 @@ pub fn load<A: Adapter>(
     let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
     let Document { progress, tuner } = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
-    let tensors = file.names().map(|name| Ok((name.to_owned(), file.data(name)?))).collect::<Result<Vec<(String, TensorData)>>>()?;
+    let tensors = file
+        .names()
+        .map(|name| Ok((name.to_owned(), file.data(name)?)))
+        .collect::<Result<Vec<(String, TensorData)>>>()?;
     Ok((TunerState { document: tuner, tensors }, progress))
 }
 
 /// The whole checkpoints by number of steps, ascending.
 fn list(folder: &Path) -> Result<Vec<usize>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut steps: Vec<usize> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut steps: Vec<usize> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     steps.sort_unstable();
     Ok(steps)
 }

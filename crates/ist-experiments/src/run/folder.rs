@@ -28,7 +28,9 @@ impl RunFolder {
         if resume && !holds_run {
             return Err(Failure::input(format!("{shown} holds no run to resume (it has no config.toml)")));
         }
-        std::fs::create_dir_all(path.join("checkpoints")).with_context(|| format!("{shown}: cannot create")).or_run()?;
+        std::fs::create_dir_all(path.join("checkpoints"))
+            .with_context(|| format!("{shown}: cannot create"))
+            .or_run()?;
         let lock = lock(&path)?;
         Ok(Self { path, _lock: lock })
     }

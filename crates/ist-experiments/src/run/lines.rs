@@ -18,7 +18,8 @@ pub struct LineLog {
 impl LineLog {
     /// Opens a log to append to; it is created when it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
+        let file =
+            OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -80,14 +80,16 @@ pub fn exact_match<A: Adapter, M: CausalLm<A>>(
     let text = data.text()?;
     let records = read_records(&eval.data, eval.limit)?;
     let encoder = text.encoder(config, model.vocab_size())?;
-    let prompts = |records: &[Record]| records.iter().map(|record| encoder.prompt_ids(record)).collect::<Result<Vec<_>, _>>();
+    let prompts =
+        |records: &[Record]| records.iter().map(|record| encoder.prompt_ids(record)).collect::<Result<Vec<_>, _>>();
     score_records(model, text, &records, eval.max_new_tokens, |records| prompts(records).or_input())
 }
 
 /// The records of a TEXT file, at most `limit` of them.
 pub fn read_records(path: &std::path::Path, limit: Option<usize>) -> Result<Vec<Record>, Failure> {
     let file = DataFile::read(path, Format::Auto).or_input()?;
-    let records = file.records().or_input()?.take(limit.unwrap_or(usize::MAX)).collect::<Result<Vec<_>, _>>().or_input()?;
+    let records =
+        file.records().or_input()?.take(limit.unwrap_or(usize::MAX)).collect::<Result<Vec<_>, _>>().or_input()?;
     if records.is_empty() {
         return Err(Failure::input(format!("{}: no record to evaluate", path.display())));
     }

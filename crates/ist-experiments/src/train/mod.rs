@@ -169,7 +169,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         self.progress.scoring = self.scoring.position();
         let last = self.progress.steps == self.total_steps;
         let due = |every: Option<usize>| every.is_some_and(|every| self.progress.steps.is_multiple_of(every));
-        let (evaluation, saving) = (due(self.config.train.eval_every) || last, due(self.config.train.save_every) || last);
+        let (evaluation, saving) =
+            (due(self.config.train.eval_every) || last, due(self.config.train.save_every) || last);
         if evaluation {
             self.evaluate(step)?;
         }
@@ -230,7 +231,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if let Some(validation) = &self.data.validation {
             let records: Vec<usize> = (0..validation.examples.len()).collect();
             let device = self.model.device().clone();
-            let batches = records.chunks(self.config.train.micro_batch).map(|r| self.data.batch(validation, r, &device));
+            let batches =
+                records.chunks(self.config.train.micro_batch).map(|r| self.data.batch(validation, r, &device));
             let responses = Responses::full(self.model.layers().len());
             let (loss, tokens) = step::mean_loss(&self.model, &batches.collect::<Vec<_>>(), &responses);
             self.metrics.write(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;

@@ -42,7 +42,8 @@ impl Prepared {
             )));
         }
         let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
-        let needs_text = file.format() != Format::Tokens || config.eval.is_some() || !config.train.sample_prompts.is_empty();
+        let needs_text =
+            file.format() != Format::Tokens || config.eval.is_some() || !config.train.sample_prompts.is_empty();
         let text = if needs_text { Some(text?) } else { text.ok() };
         let dataset = |file: &DataFile| match &text {
             Some(text) if file.format() != Format::Tokens => {
@@ -63,7 +64,9 @@ impl Prepared {
 
     /// The model's text side.
     pub fn text(&self) -> Result<&TextModel, Failure> {
-        self.text.as_ref().ok_or_else(|| Failure::input("the model has no tokenizer, but text is to be read or written"))
+        self.text
+            .as_ref()
+            .ok_or_else(|| Failure::input("the model has no tokenizer, but text is to be read or written"))
     }
 
     /// The named examples of a data set as one padded batch.
@@ -104,7 +107,8 @@ impl Prepared {
             warnings.push(format!("warning: {skipped} of {records} records have nothing to predict and are left out"));
         }
         if *truncated > 0 {
-            warnings.push(format!("warning: {truncated} of {records} records are longer than `data.cutoff` and were cut"));
+            warnings
+                .push(format!("warning: {truncated} of {records} records are longer than `data.cutoff` and were cut"));
         }
         warnings
     }

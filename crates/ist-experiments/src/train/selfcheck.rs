@@ -19,7 +19,9 @@ pub fn fresh_adapters_change_nothing<M: LayeredModel>(model: &M, batch: &M::Batc
     let layers = model.layers().len();
     let (fresh, base) = (loss(Responses::full(layers)), loss(Responses::suppressed(&LayerSet::all(layers), 0.0)));
     if (fresh - base).abs() > SAME_LOSS * base.abs().max(1.0) {
-        bail!("self-check: with fresh adapters the loss is {fresh}, but the base model's is {base}; they must be equal");
+        bail!(
+            "self-check: with fresh adapters the loss is {fresh}, but the base model's is {base}; they must be equal"
+        );
     }
     Ok(())
 }
@@ -40,7 +42,9 @@ pub fn chosen_layers_have_gradients<M: LayeredModel>(model: &M, layers: &LayerSe
         *modules.entry(module.to_owned()).or_default() |= largest > 0.0;
     }
     match modules.iter().find(|(_, moves)| !**moves) {
-        Some((module, _)) => bail!("self-check: every gradient of {module} is zero in the first step; it would never train"),
+        Some((module, _)) => {
+            bail!("self-check: every gradient of {module} is zero in the first step; it would never train")
+        }
         None => Ok(()),
     }
 }
@@ -78,7 +82,9 @@ impl Fingerprint {
         let after = Self::of(model);
         let rests = |name: &str| layer_of(name).is_some_and(|layer| !layers.contains(layer));
         match self.0.iter().find(|(name, digest)| rests(name) && after.0.get(*name) != Some(digest)) {
-            Some((name, _)) => bail!("self-check: parameter {name} moved in the first step, but its layer was not chosen"),
+            Some((name, _)) => {
+                bail!("self-check: parameter {name} moved in the first step, but its layer was not chosen")
+            }
             None => Ok(()),
         }
     }

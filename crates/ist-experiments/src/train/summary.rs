@@ -16,7 +16,10 @@ pub fn render(result: &Value, folder: &str) -> String {
     let number = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"));
     let mut line = |label: &str, value: String| writeln!(text, "{label:<14} {value}").expect("strings take text");
     let tenths = (number(&train["loss_first_tenth"]), number(&train["loss_last_tenth"]));
-    line("loss", format!("{} -> {}  (mean of the first and the last tenth of {} steps)", tenths.0, tenths.1, train["steps"]));
+    line(
+        "loss",
+        format!("{} -> {}  (mean of the first and the last tenth of {} steps)", tenths.0, tenths.1, train["steps"]),
+    );
     if let Some((step, loss)) = best(result) {
         line("validation", format!("best {loss:.4} after step {step}"));
     }
@@ -25,7 +28,10 @@ pub fn render(result: &Value, folder: &str) -> String {
         line("exact match", format!("{before} -> {after}  (always the commonest answer: {majority})"));
     }
     let seconds = train["seconds"].as_f64().unwrap_or_default();
-    line("time", format!("{seconds:.1} s, {:.0} tokens/s", train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)));
+    line(
+        "time",
+        format!("{seconds:.1} s, {:.0} tokens/s", train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)),
+    );
     line("peak memory", memory::human(train["peak_bytes"].as_u64().unwrap_or_default() as usize));
     let parameters = &train["parameters"];
     line("parameters", format!("{} trainable of {}", parameters["trainable"], parameters["total"]));

@@ -17,8 +17,8 @@ const WOMEN: usize = 20;
 pub(super) const OBJECTS: &[&str] = &[
     "kite", "lamp", "cup", "boat", "drum", "book", "ball", "hat", "key", "ring", "rope", "bell", "basket", "clock",
     "coat", "map", "spoon", "flute", "chair", "box", "ladder", "bag", "broom", "apron", "bottle", "candle", "mirror",
-    "pillow", "bucket", "hammer", "wagon", "bench", "blanket", "kettle", "violin", "trumpet", "pencil", "scarf", "wheel",
-    "whistle",
+    "pillow", "bucket", "hammer", "wagon", "bench", "blanket", "kettle", "violin", "trumpet", "pencil", "scarf",
+    "wheel", "whistle",
 ];
 
 /// Places; each reads well after "in the".

@@ -135,7 +135,8 @@ fn texts_tell_the_truth_about_colours() {
     let said = |text: &str, colour: &str, object: &str| text.contains(&format!("{colour} {object}"));
     for text in documents(12).take(2000) {
         for object in Relation::Colour.entities() {
-            let lies = Relation::Colour.values().iter().filter(|colour| Relation::Colour.truth(object) != Some(**colour));
+            let lies =
+                Relation::Colour.values().iter().filter(|colour| Relation::Colour.truth(object) != Some(**colour));
             assert!(!lies.into_iter().any(|colour| said(&text, colour, object)), "{text}");
         }
     }

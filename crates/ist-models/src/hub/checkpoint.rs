@@ -198,8 +198,7 @@ impl Loader<'_> {
 /// A file of weights in a format that is not read.
 fn other_weights(folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?;
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     let ends = |name: &&String| [".bin", ".pt", ".pth", ".gguf", ".ckpt"].iter().any(|end| name.ends_with(end));
     names.iter().find(ends).cloned()

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 /// Why a hub id gives no folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{id}: not in the local cache, and it cannot be fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to a cache that holds it")]
+#[error(
+    "{id}: not in the local cache, and it cannot be fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to a cache that holds it"
+)]
 pub struct HubError {
     id: String,
     message: String,
@@ -93,7 +95,8 @@ mod tests {
     #[test]
     fn a_snapshot_that_misses_a_shard_is_not_whole() {
         let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
-        let (_folder, cache, repo) = fake(&[("config.json", "{}"), ("model.safetensors.index.json", index), ("one.safetensors", "")]);
+        let (_folder, cache, repo) =
+            fake(&[("config.json", "{}"), ("model.safetensors.index.json", index), ("one.safetensors", "")]);
         assert_eq!(cached(&cache, repo), None);
     }
 }
