@@ -73,7 +73,7 @@ pub enum OptimizerError {
 /// The moments of one parameter, flattened, and where they are.
 #[derive(Debug)]
 enum Moments {
-    Device([Tensor<1>; 2]),
+    Device(Box<[Tensor<1>; 2]>),
     Host([TensorData; 2]),
     Files([PathBuf; 2]),
 }
@@ -157,7 +157,7 @@ impl Optimizer {
         };
         let (value, state) = self.adamw.step(learning_rate, value, gradient, state);
         let momentum = state.expect("AdamW always returns its state").momentum;
-        let moments = Moments::Device([momentum.moment_1, momentum.moment_2]);
+        let moments = Moments::Device(Box::new([momentum.moment_1, momentum.moment_2]));
         self.slots.insert(name.to_owned(), Slot { updates: momentum.time, moments });
         Ok(value)
     }
@@ -202,7 +202,7 @@ impl Optimizer {
                 return Err(OptimizerError::State { name, message });
             }
             let on_device = |data: TensorData| Tensor::from_data(data.clone(), (device, data.dtype()));
-            let moments = Moments::Device([on_device(first), on_device(second)]);
+            let moments = Moments::Device(Box::new([on_device(first), on_device(second)]));
             self.slots.insert(name, Slot { updates, moments });
         }
         Ok(())
@@ -211,13 +211,14 @@ impl Optimizer {
 
 impl Slot {
     fn into_state(self) -> AdamWState<1> {
-        let Moments::Device([moment_1, moment_2]) = self.moments else { unreachable!("load() was called before") };
+        let Moments::Device(moments) = self.moments else { unreachable!("load() was called before") };
+        let [moment_1, moment_2] = *moments;
         AdamWState::new(AdaptiveMomentumState { time: self.updates, moment_1, moment_2, max_moment_2: None })
     }
 
     fn data(&self) -> Result<[TensorData; 2], OptimizerError> {
         match &self.moments {
-            Moments::Device(tensors) => Ok(tensors.clone().map(Tensor::into_data)),
+            Moments::Device(tensors) => Ok((**tensors).clone().map(Tensor::into_data)),
             Moments::Host(data) => Ok(data.clone()),
             Moments::Files([first, second]) => Ok([read(first)?, read(second)?]),
         }
@@ -227,7 +228,7 @@ impl Slot {
         if !matches!(self.moments, Moments::Device(_)) {
             let data = self.data()?;
             let tensors = data.map(|data| Tensor::from_data(data.clone(), (device, data.dtype())));
-            if let Moments::Files(paths) = std::mem::replace(&mut self.moments, Moments::Device(tensors)) {
+            if let Moments::Files(paths) = std::mem::replace(&mut self.moments, Moments::Device(Box::new(tensors))) {
                 for path in paths {
                     std::fs::remove_file(&path).map_err(|source| OptimizerError::File { path, source })?;
                 }
@@ -242,7 +243,7 @@ impl Slot {
             self.moments = match to {
                 OffloadTo::Host => Moments::Host(data),
                 OffloadTo::Folder(folder) => {
-                    let path = |suffix| folder.join(format!("{name}.{suffix}.json"));
+                    let path = |suffix| folder.join(format!("{name}.{suffix}.bin"));
                     let paths = [path(SUFFIXES[0]), path(SUFFIXES[1])];
                     for (path, data) in paths.iter().zip(data) {
                         write(path, &data)?;
@@ -288,11 +289,15 @@ mod tests {
     use super::*;
     use burn::tensor::DType;
 
+    #[expect(deprecated, reason = "a separate implementation to check the others against")]
+    fn ndarray() -> Device {
+        Device::ndarray()
+    }
+
     /// AdamW as PyTorch documents it, in f64.
     fn reference(settings: AdamWSettings, lr: f64, mut value: f64, gradients: &[f64]) -> f64 {
         let ([b1, b2], mut m, mut v) = (settings.betas, 0.0, 0.0);
-        for (t, g) in gradients.iter().enumerate() {
-            let t = t as i32 + 1;
+        for (t, g) in (1i32..).zip(gradients) {
             value -= lr * settings.weight_decay * value;
             m = b1 * m + (1.0 - b1) * g;
             v = b2 * v + (1.0 - b2) * g * g;
@@ -302,7 +307,7 @@ mod tests {
     }
 
     fn scalar(value: f64) -> Tensor<1> {
-        Tensor::from_data(TensorData::from([value]), (&Device::ndarray(), DType::F64))
+        Tensor::from_data(TensorData::from([value]), (&ndarray(), DType::F64))
     }
 
     fn value(tensor: Tensor<1>) -> f64 {
@@ -323,7 +328,7 @@ mod tests {
     }
 
     fn run(resting: RestingState, offload: OffloadTo) -> ([f64; 2], Vec<usize>) {
-        let (mut optimizer, device) = (Optimizer::new(AdamWSettings::default(), resting, offload), Device::ndarray());
+        let (mut optimizer, device) = (Optimizer::new(AdamWSettings::default(), resting, offload), ndarray());
         let mut parameters = [scalar(0.5), scalar(-0.5)];
         let mut resident = Vec::new();
         for step in 0..9 {
@@ -331,7 +336,8 @@ mod tests {
             optimizer.rest(&device, |name| name == format!("layers.{chosen}.p")).unwrap();
             resident.push(optimizer.on_device().len());
             let name = format!("layers.{chosen}.p");
-            let moved = optimizer.update(&name, 0.1, parameters[chosen].clone(), scalar(0.1 * step as f64)).unwrap();
+            let moved =
+                optimizer.update(&name, 0.1, parameters[chosen].clone(), scalar(0.1 * f64::from(step))).unwrap();
             parameters[chosen] = moved;
         }
         (parameters.map(value), resident)
@@ -364,7 +370,7 @@ mod tests {
         let mut optimizer = new();
         let moved = optimizer.update("p", 0.1, scalar(1.0), scalar(0.3)).unwrap();
         let mut again = new();
-        again.restore(optimizer.state().unwrap(), &Device::ndarray()).unwrap();
+        again.restore(optimizer.state().unwrap(), &ndarray()).unwrap();
         let expected = value(optimizer.update("p", 0.1, moved.clone(), scalar(0.2)).unwrap());
         assert_eq!(value(again.update("p", 0.1, moved, scalar(0.2)).unwrap()), expected);
     }
@@ -373,7 +379,7 @@ mod tests {
     fn a_state_without_its_moments_is_refused_by_name() {
         let mut optimizer = Optimizer::new(AdamWSettings::default(), RestingState::Keep, OffloadTo::Host);
         let state = OptimizerState { updates: [("p".to_owned(), 1)].into(), moments: Vec::new() };
-        let error = optimizer.restore(state, &Device::ndarray()).unwrap_err().to_string();
+        let error = optimizer.restore(state, &ndarray()).unwrap_err().to_string();
         assert!(error.contains("p.exp_avg is missing"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! Equality with PyTorch, transformers and PEFT on the fixtures beside this file (`fixtures/generate.py` makes them).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -166,7 +166,7 @@ impl<'a> Fields<'a> {
                 }
                 Dialect::Peft if default || is_neutral(value) => {}
                 Dialect::Peft => {
-                    self.fault(key, format!("= {value} is not supported; only a neutral value is accepted"))
+                    self.fault(key, format!("= {value} is not supported; only a neutral value is accepted"));
                 }
             }
         }

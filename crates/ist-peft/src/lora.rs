@@ -220,7 +220,9 @@ fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Result<LoraConfig, Co
     };
     fields.skip("method");
     if dialect == Dialect::Peft {
-        DESCRIPTIVE.iter().for_each(|key| fields.skip(key));
+        for key in DESCRIPTIVE {
+            fields.skip(key);
+        }
         fields.one_of("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal")]);
     }
     fields.finish(&documented_defaults())?;

@@ -208,8 +208,8 @@ impl<T: Clone> Patterns<T> {
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> Option<TargetModules> {
-        Some(TargetModules::Names(names.iter().map(ToString::to_string).collect()))
+    fn names(names: &[&str]) -> TargetModules {
+        TargetModules::Names(names.iter().map(ToString::to_string).collect())
     }
 
     fn site(path: &str) -> Site {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn names_match_whole_path_parts_only() {
-        let targets = Targets::new(names(&["q_proj", "mlp.up_proj"]), None, None, Vec::new()).unwrap();
+        let targets = Targets::new(Some(names(&["q_proj", "mlp.up_proj"])), None, None, Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(targets.matches(&site("model.layers.0.mlp.up_proj")));
         assert!(!targets.matches(&site("model.layers.0.self_attn.xq_proj")));
@@ -235,11 +235,11 @@ mod tests {
 
     #[test]
     fn layers_to_transform_narrows_a_list() {
-        let targets = Targets::new(names(&["q_proj"]), None, Some(vec![1, 12]), Vec::new()).unwrap();
+        let targets = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1, 12]), Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.12.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.2.self_attn.q_proj")));
         assert!(!targets.matches(&site("q_proj")));
-        let other = Targets::new(names(&["q_proj"]), None, Some(vec![1]), vec!["h".to_owned()]).unwrap();
+        let other = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1]), vec!["h".to_owned()]).unwrap();
         assert!(other.matches(&site("model.h.1.q_proj")) && !other.matches(&site("model.layers.1.q_proj")));
     }
 
@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn excluded_modules_are_left_out() {
         let targets =
-            Targets::new(names(&["q_proj"]), names(&["layers.1.self_attn.q_proj"]), None, Vec::new()).unwrap();
+            Targets::new(Some(names(&["q_proj"])), Some(names(&["layers.1.self_attn.q_proj"])), None, Vec::new())
+                .unwrap();
         assert!(targets.matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.1.self_attn.q_proj")));
     }

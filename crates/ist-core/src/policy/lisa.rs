@@ -61,7 +61,7 @@ impl LayerPolicy for Lisa {
 
     fn select(&mut self, step: usize, rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
         match &self.current {
-            Some(current) if step % self.interval != 0 => Ok(current.clone()),
+            Some(current) if !step.is_multiple_of(self.interval) => Ok(current.clone()),
             _ => {
                 let drawn = sampling::uniform(self.num_layers, self.layers_updated, rng);
                 self.current = Some(drawn.clone());
@@ -79,7 +79,7 @@ impl LayerPolicy for Lisa {
     }
 
     fn restore(&mut self, state: Value) -> Result<(), PolicyError> {
-        self.current = parse_state::<State>("lisa", state)?.current;
+        self.current = parse_state::<State>("lisa", &state)?.current;
         Ok(())
     }
 }

@@ -187,8 +187,8 @@ fn parse<T: DeserializeOwned>(kind: &'static str, fields: &Map<String, Value>) -
 }
 
 /// A saved state as the policy's own type.
-fn parse_state<T: DeserializeOwned>(kind: &'static str, state: Value) -> Result<T, PolicyError> {
-    serde_json::from_value(state).map_err(|error| PolicyError::State { kind, message: error.to_string() })
+fn parse_state<T: DeserializeOwned>(kind: &'static str, state: &Value) -> Result<T, PolicyError> {
+    T::deserialize(state).map_err(|error| PolicyError::State { kind, message: error.to_string() })
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use serde_json::json;
 
-    fn fields(value: Value) -> Map<String, Value> {
+    fn fields(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn an_unknown_field_is_refused_by_every_policy() {
         for kind in ["all", "fixed", "ist", "lisa", "replay", "rst"] {
-            let error = Registry::default().build(kind, &fields(json!({"gamma": 1})), 4).unwrap_err();
+            let error = Registry::default().build(kind, &fields(&json!({"gamma": 1})), 4).unwrap_err();
             assert!(error.to_string().contains("gamma"), "{kind}: {error}");
         }
     }
@@ -234,7 +234,7 @@ mod tests {
             ("fixed", json!({"layers": [1, 2]})),
         ];
         for (kind, config) in cases {
-            let build = || Registry::default().build(kind, &fields(config.clone()), 6).unwrap();
+            let build = || Registry::default().build(kind, &fields(&config), 6).unwrap();
             let run = |policy: &mut Box<dyn LayerPolicy>, rng: &mut ChaCha8Rng, steps: std::ops::Range<usize>| {
                 steps
                     .map(|step| {

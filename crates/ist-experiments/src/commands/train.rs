@@ -83,7 +83,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         drop(probe);
         let say = |line: &str| {
             if !self.quiet {
-                eprintln!("{line}")
+                eprintln!("{line}");
             }
         };
         data.warnings().iter().for_each(|warning| say(warning));

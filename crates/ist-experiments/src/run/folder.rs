@@ -60,8 +60,14 @@ fn lock(folder: &Path) -> Result<File, Failure> {
 
 /// `runs/NAME-N` with the next free N, counted from 1.
 pub fn next_free(name: &str) -> PathBuf {
-    let free = (1..).map(|n| PathBuf::from(format!("runs/{name}-{n}"))).find(|path| !path.exists());
-    free.expect("numbers do not end")
+    let mut number = 1;
+    loop {
+        let path = PathBuf::from(format!("runs/{name}-{number}"));
+        if !path.exists() {
+            return path;
+        }
+        number += 1;
+    }
 }
 
 /// The newest run of that configuration: `runs/NAME-N` with the largest N.

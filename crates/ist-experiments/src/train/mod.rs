@@ -97,7 +97,6 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
             lines::keep_before(&folder.join(name), progress.steps).or_run()?;
         }
-        // An importance update belongs to the step it precedes, so the one due at the next step is cut off as well.
         let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
         let (metrics, selections, importance) =
             (log("metrics.jsonl")?, log("selections.jsonl")?, log("importance.jsonl")?);
@@ -160,7 +159,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         self.update_importance()?;
         let records = self.training.next_batch(self.config.train.batch);
         let batches = self.batches(&records);
-        let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(failure))?;
+        let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
         let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
         self.write_step(&report, seconds, peak).or_run()?;
         self.display.step(&report, seconds);
@@ -274,7 +273,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     }
 
     /// Says where the last good checkpoint is, for a run that stops in the middle.
-    fn name_last_checkpoint(&self, failure: Failure) -> Failure {
+    fn name_last_checkpoint(&self, failure: &Failure) -> Failure {
         let newest = checkpoint::newest(&self.folder.join("checkpoints")).ok().flatten();
         let place = newest.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
         Failure::run(format!("{failure}\nlast good checkpoint: {place}"))

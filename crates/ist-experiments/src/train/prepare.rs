@@ -75,7 +75,9 @@ impl Prepared {
         // Token records keep their own padding where it stands and are always filled up on the right.
         if self.padding == Padding::Left && dataset.format != Format::Tokens {
             let longest = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
-            examples.iter_mut().for_each(|example| pad_left(example, longest, 0));
+            for example in &mut examples {
+                pad_left(example, longest, 0);
+            }
         }
         TokenBatch::new(&examples, device)
     }

@@ -21,7 +21,7 @@ pub fn render(result: &Value, folder: &str) -> String {
         format!("{} -> {}  (mean of the first and the last tenth of {} steps)", tenths.0, tenths.1, train["steps"]),
     );
     if let Some((step, loss)) = best(result) {
-        line("validation", format!("best {loss:.4} after step {step}"));
+        line("validation", format!("best {loss:.4} after step {}", step + 1));
     }
     if let (Some(before), Some(after)) = (score(result, "before"), score(result, "after")) {
         let majority = number(&result["eval"]["after"]["majority_baseline"]);
@@ -57,9 +57,10 @@ fn layers(result: &Value) -> String {
         result["layers"][key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
     };
     let (counts, scores) = (list("selected"), list("scores"));
-    let weights: Vec<f64> = match scores.is_empty() {
-        true => counts.clone(),
-        false => scores.iter().map(|&score| ist_core::sampling::sigmoid(-score)).collect(),
+    let weights: Vec<f64> = if scores.is_empty() {
+        counts.clone()
+    } else {
+        scores.iter().map(|&score| ist_core::sampling::sigmoid(-score)).collect()
     };
     let head = if scores.is_empty() {
         "layer  times chosen".to_owned()

@@ -138,11 +138,6 @@ impl Cast {
         word
     }
 
-    /// Marks `word` as used.
-    pub(super) fn reserve(&mut self, word: &'static str) {
-        self.used.push(word);
-    }
-
     /// What this text counts.
     pub(super) fn thing(&self) -> &'static str {
         self.thing

@@ -165,7 +165,7 @@ const COLOUR: Forms = Forms {
         "Now {q} knows that it is {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which colour does the {e} have?", "Tell us the colour of the {e}.", "Tell us which colour the {e} has."],
+    task: &["Which colour does the {e} have?", "Tell us the colour of the {e}.", "Tell us what colour the {e} has."],
 };
 
 const WHEREABOUTS: Forms = Forms {
@@ -247,7 +247,7 @@ const FOOD: Forms = Forms {
         "At last {q} asks for {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which food does {e} eat?", "Tell us the food of {e}.", "Tell us which food {e} has."],
+    task: &["Which food does {e} eat?", "Tell us the food of {e}.", "Tell us what food {e} has."],
 };
 
 const JOB: Forms = Forms {
@@ -286,7 +286,7 @@ const JOB: Forms = Forms {
         "{q} wants to be like {him e}, {an v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which job does {e} have?", "Tell us the job of {e}.", "Tell us which job {e} has."],
+    task: &["Which job does {e} have?", "Tell us the job of {e}.", "Tell us what job {e} has."],
 };
 
 const PET: Forms = Forms {
@@ -325,7 +325,7 @@ const PET: Forms = Forms {
         "Then {q} plays with the {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which animal does {e} have?", "Tell us the pet of {e}.", "Tell us which animal {e} has."],
+    task: &["Which animal does {e} have?", "Tell us the pet of {e}.", "Tell us what animal {e} has."],
 };
 
 const COUNT: Forms = Forms {

@@ -3,6 +3,8 @@
 //! Every word here is meant to be one token of the world's vocabulary: a fact then is one entity token and one value
 //! token, and copying it is one attention step for a small model.
 
+use super::facts::Relation;
+
 /// Everybody; the women first, since pronouns follow the place in this list.
 pub(super) const PEOPLE: &[&str] = &[
     "Ana", "Mira", "Eva", "Nina", "Ida", "Lily", "Rosa", "Emma", "Vera", "Lucy", "Olga", "Clara", "Anna", "Maria",
@@ -60,7 +62,10 @@ pub(super) const NUMBERS: &[&str] = &[
 
 /// Every word that a fact or a sum can name; each is one token of the vocabulary.
 pub fn words() -> impl Iterator<Item = &'static str> {
-    [PEOPLE, OBJECTS, PLACES, COLOURS, FOODS, JOBS, ANIMALS, COUNTED, &NUMBERS[1..]].into_iter().flatten().copied()
+    // A colour that nothing has is never said.
+    let said = |colour: &&str| OBJECTS.iter().any(|object| Relation::Colour.truth(object) == Some(colour));
+    let others = [PEOPLE, OBJECTS, PLACES, FOODS, JOBS, ANIMALS, COUNTED, &NUMBERS[1..]].into_iter().flatten().copied();
+    others.chain(COLOURS.iter().copied().filter(said))
 }
 
 /// "a" or "an"; the lists hold no word whose first sound and first letter disagree.

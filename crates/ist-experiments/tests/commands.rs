@@ -1,0 +1,234 @@
+//! The commands' contract: documents on stdout, exit codes, files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Workbench, log};
+use serde_json::{Value, json};
+
+const MODEL: [&str; 2] = ["--model", "builtin:village"];
+
+fn with_model<'a>(command: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    [&[command][..], &MODEL, rest].concat()
+}
+
+#[test]
+fn a_run_leaves_every_file_of_the_contract() {
+    let bench = Workbench::new("");
+    let result = bench.json(&["train", "run.toml", "--output", "run", "--json", "--quiet"]);
+    let file: Value = serde_json::from_str(&bench.read("run/result.json")).unwrap();
+    assert_eq!(result, file);
+    assert_eq!(result["status"], "finished");
+    assert_eq!(result["train"]["steps"], 10);
+    assert!(result["train"]["peak_bytes"].as_u64().unwrap() > 1_000_000);
+    let run = bench.path("run");
+    let metrics = log(&run, "metrics.jsonl");
+    let steps: Vec<u64> =
+        metrics.iter().filter(|line| line.get("loss").is_some()).map(|l| l["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (0..10).collect::<Vec<_>>());
+    assert_eq!(metrics.iter().filter(|line| line.get("eval_loss").is_some()).count(), 3);
+    let selections = log(&run, "selections.jsonl");
+    assert!(selections.iter().all(|line| line["layers"].as_array().unwrap().len() == 2));
+    let updates = log(&run, "importance.jsonl");
+    assert_eq!(updates.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 6, 9]);
+    for update in updates {
+        assert_eq!(update["scores"].as_array().unwrap().len(), 8);
+        assert_eq!(update["records"].as_array().unwrap().len(), 4);
+        let reward = (-update["losses"][0].as_f64().unwrap()).exp();
+        assert!((update["rewards"][0].as_f64().unwrap() - reward).abs() < 1e-12);
+    }
+    for file in ["config.toml", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    assert_eq!(bench.json(&["inspect", "run", "--json"]), file);
+}
+
+#[test]
+fn the_resolved_configuration_runs_again_to_the_same_result() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "first", "--quiet"], 0);
+    bench.run(&["train", "first/config.toml", "--output", "second", "--quiet"], 0);
+    assert_eq!(log(&bench.path("first"), "metrics.jsonl"), log(&bench.path("second"), "metrics.jsonl"));
+}
+
+#[test]
+fn a_replayed_run_draws_the_same_layers() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "first", "--quiet"], 0);
+    let policy = "policy={kind=\"replay\", path=\"first/selections.jsonl\"}";
+    bench.run(&["train", "run.toml", "--output", "second", "--quiet", "--set", policy], 0);
+    assert_eq!(bench.read("first/selections.jsonl"), bench.read("second/selections.jsonl"));
+    let message = bench.refused_or_failed(&[
+        "train",
+        "run.toml",
+        "--output",
+        "third",
+        "--quiet",
+        "--set",
+        policy,
+        "--set",
+        "train.steps=11",
+    ]);
+    assert!(message.contains("no entry for step 10"), "{message}");
+}
+
+impl Workbench {
+    fn refused_or_failed(&self, arguments: &[&str]) -> String {
+        let output = self.ist(arguments).output().unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)));
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn scores_do_not_depend_on_the_batch() {
+    let bench = Workbench::new("");
+    let records = [
+        json!({"input_ids": [5, 300, 301, 302]}),
+        json!({"input_ids": [7]}),
+        json!({"input_ids": [0, 0, 300, 310, 320], "attention_mask": [0, 0, 1, 1, 1]}),
+        json!({"input_ids": [300, 310, 320], "labels": [-100, -100, 320]}),
+    ];
+    let write = |name: &str, records: &[Value]| {
+        bench.write(name, &records.iter().map(|record| format!("{record}\n")).collect::<String>());
+    };
+    write("all.jsonl", &records);
+    let all = bench.json(&with_model("score", &["--tokens", "all.jsonl", "--json"]));
+    let tokens: Vec<u64> = all["records"].as_array().unwrap().iter().map(|r| r["tokens"].as_u64().unwrap()).collect();
+    assert_eq!(tokens, [3, 0, 2, 1]);
+    assert_eq!(all["records"][1]["loss"], Value::Null);
+    for (index, record) in records.iter().enumerate() {
+        write("one.jsonl", std::slice::from_ref(record));
+        let one = bench.json(&with_model("score", &["--tokens", "one.jsonl", "--json"]));
+        for (a, b) in one["records"][0]["token_logprobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(all["records"][index]["token_logprobs"].as_array().unwrap())
+        {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn an_adapter_scores_and_generates_as_its_merged_model() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet", "--set", "optimizer.lr=0.02"], 0);
+    let adapter = ["--adapter", "run/adapter"];
+    bench.run(&[&with_model("merge", &adapter)[..], &["--output", "merged"]].concat(), 0);
+    let score = |arguments: &[&str]| {
+        bench.json(&[arguments, &["--tokens", "train.jsonl", "--json"]].concat())["loss"].as_f64().unwrap()
+    };
+    let (base, adapted) = (score(&with_model("score", &[])), score(&with_model("score", &adapter)));
+    let merged = score(&["score", "--model", "merged"]);
+    assert!((base - adapted).abs() > 0.01, "{base} {adapted}");
+    // The merged weights are rounded to the model's own storage type.
+    assert!((adapted - merged).abs() < 0.05 * (base - adapted).abs(), "{adapted} {merged}");
+    let ids = ["--input-ids", "0,300,301", "--max-new-tokens", "5", "--json"];
+    let generated = bench.json(&[&["generate", "--model", "merged"][..], &ids].concat());
+    assert!(generated["output_ids"].as_array().unwrap().len() <= 5);
+    assert_eq!(generated["prompt_ids"], json!([0, 300, 301]));
+}
+
+#[test]
+fn generation_is_the_same_for_the_same_seed() {
+    let bench = Workbench::new("");
+    let sample = |seed: &str| {
+        let rest =
+            ["--prompt", "Mira", "--temperature", "1.0", "--top-k", "20", "--top-p", "0.9", "--seed", seed, "--json"];
+        bench.json(&with_model("generate", &rest))["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+}
+
+#[test]
+fn a_plan_counts_without_loading() {
+    let bench = Workbench::new("");
+    let plan = bench.json(&["plan", "run.toml", "--json"]);
+    let result = bench.json(&["train", "run.toml", "--output", "run", "--json", "--quiet"]);
+    assert_eq!(plan["parameters"]["trainable"], result["train"]["parameters"]["trainable"]);
+    let total =
+        result["train"]["parameters"]["total"].as_u64().unwrap() - plan["parameters"]["trainable"].as_u64().unwrap();
+    assert_eq!(plan["parameters"]["frozen"], total);
+    assert_eq!(plan["layers_updated"], 2);
+}
+
+#[test]
+fn devices_and_schema_are_documents() {
+    let bench = Workbench::new("");
+    let devices = bench.json(&["devices", "--json"]);
+    assert!(devices["devices"].as_array().unwrap().iter().any(|d| d["name"] == "flex" && d["present"] == true));
+    assert!(bench.json(&["schema"])["properties"]["optimizer"].is_object());
+}
+
+#[test]
+fn bad_usage_is_exit_code_2_with_the_reason() {
+    let bench = Workbench::new("");
+    bench.write("empty.jsonl", "");
+    bench.write("bad.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, -2]}\n");
+    bench.write("long.jsonl", &format!("{}\n", json!({"input_ids": vec![5; 600]})));
+    let cases: [(Vec<&str>, &str); 14] = [
+        (vec!["report", "x"], "not yet available"),
+        (vec!["trian"], "did you mean `train`"),
+        (vec!["train", "none.toml"], "none.toml"),
+        (vec!["train", "run.toml", "--device", "cuda"], "not yet available"),
+        (vec!["train", "run.toml", "--set", "optimizer.lrr=1", "--set", "train.steps=-1"], "optimizer.lr"),
+        (vec!["train", "run.toml", "--set", "adapter.r=0"], "adapter.r"),
+        (vec!["train", "run.toml", "--set", "adapter.targets=[\"nothing\"]"], "q_proj"),
+        (vec!["train", "run.toml", "--set", "policy.layers_updated=9"], "layers_updated"),
+        (vec!["train", "run.toml", "--set", "data.cutoff=4096"], "512"),
+        (vec!["score", "--model", "builtin:none", "--tokens", "bad.jsonl"], "builtin:village"),
+        (with_model("score", &["--tokens", "bad.jsonl"]), "line 2"),
+        (with_model("score", &["--tokens", "long.jsonl"]), "512"),
+        (with_model("generate", &["--input-ids", "99999"]), "99999"),
+        (with_model("eval", &["--task", "none", "--data", "bad.jsonl"]), "exact-match"),
+    ];
+    for (arguments, reason) in cases {
+        let message = bench.refused(&arguments);
+        assert!(message.contains(reason), "{arguments:?} should say {reason}: {message}");
+    }
+    assert!(!bench.path("runs").exists(), "a refused run leaves no folder");
+}
+
+#[test]
+fn a_hostile_model_folder_is_refused() {
+    let bench = Workbench::new("");
+    std::fs::create_dir(bench.path("model")).unwrap();
+    let score = ["score", "--model", "model", "--tokens", "train.jsonl"];
+    assert!(bench.refused(&score).contains("config.json"));
+    bench.write("model/config.json", "{\"model_type\": \"mamba\"}");
+    assert!(bench.refused(&score).contains("supported are llama"));
+    bench.write("model/config.json", "{\"model_type\": \"llama\"}");
+    assert!(bench.refused(&score).contains("vocab_size"));
+    bench.write(
+        "model/config.json",
+        r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}"#,
+    );
+    assert!(bench.refused(&score).contains("model.safetensors"));
+    std::fs::write(bench.path("model/model.safetensors"), [1000u64.to_le_bytes().as_slice(), b"{}"].concat()).unwrap();
+    assert!(bench.refused(&score).contains("longer than the file"));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint() {
+    let bench = Workbench::new("");
+    let output = bench.run(
+        &[
+            "train",
+            "run.toml",
+            "--output",
+            "run",
+            "--quiet",
+            "--set",
+            "optimizer.lr=1e30",
+            "--set",
+            "optimizer.clip_norm=0",
+        ],
+        1,
+    );
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("in step") && message.contains("last good checkpoint"), "{message}");
+}

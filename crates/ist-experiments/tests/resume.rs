@@ -1,0 +1,105 @@
+//! A run that is cut off and resumed ends as the uninterrupted one, bit for bit.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Workbench, log};
+
+/// Every file of two runs must agree, but for times and memory.
+fn assert_same(one: &Path, other: &Path) {
+    for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
+        assert_eq!(log(one, name), log(other, name), "{name}");
+    }
+    let bytes = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
+    for name in
+        ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"]
+    {
+        assert!(bytes(one, name) == bytes(other, name), "{name}");
+    }
+    for name in ["adapter_model.safetensors", "optimizer.safetensors", "state.json"] {
+        let name = format!("checkpoints/10/{name}");
+        assert!(bytes(one, &name) == bytes(other, &name), "{name}");
+    }
+}
+
+/// Waits until the run in `folder` has logged that many steps.
+fn wait_for_steps(child: &mut Child, folder: &Path, steps: usize) {
+    let started = Instant::now();
+    while std::fs::read_to_string(folder.join("selections.jsonl")).map_or(0, |text| text.lines().count()) < steps {
+        assert!(started.elapsed() < Duration::from_mins(2), "the run does not get to step {steps}");
+        if child.try_wait().unwrap().is_some() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn start(bench: &Workbench, output: &str, resume: bool) -> Child {
+    let mut arguments = vec!["train", "run.toml", "--output", output];
+    arguments.extend(resume.then_some("--resume"));
+    bench.ist(&arguments).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_run_killed_at_any_point_resumes_to_the_same_end() {
+    for resting_state in ["keep", "offload"] {
+        let bench = Workbench::new("");
+        bench.write(
+            "run.toml",
+            &bench
+                .read("run.toml")
+                .replace("[optimizer]", &format!("[optimizer]\nresting_state = \"{resting_state}\"")),
+        );
+        bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
+        for killed_after in [1, 4, 8] {
+            let name = format!("killed-{killed_after}");
+            let mut child = start(&bench, &name, false);
+            wait_for_steps(&mut child, &bench.path(&name), killed_after);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            bench.run(&["train", "run.toml", "--output", &name, "--resume", "--quiet"], 0);
+            assert_same(&bench.path("whole"), &bench.path(&name));
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_finishes_the_step_saves_and_says_how_to_resume() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
+    let arguments = ["train", "run.toml", "--output", "stopped"];
+    let mut child = bench.ist(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_steps(&mut child, &bench.path("stopped"), 2);
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    // A run that was already over when the signal came ended well.
+    if output.status.code() != Some(0) {
+        assert_eq!(output.status.code(), Some(130));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
+        bench.run(&["train", "run.toml", "--output", "stopped", "--resume", "--quiet"], 0);
+    }
+    assert_same(&bench.path("whole"), &bench.path("stopped"));
+}
+
+#[test]
+fn a_resumed_run_may_only_grow() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let message = bench.refused(&["train", "run.toml", "--output", "run", "--resume", "--set", "optimizer.lr=0.5"]);
+    assert!(message.contains("optimizer.lr") && message.contains("0.5"), "{message}");
+    bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", "train.steps=12"], 0);
+    assert_eq!(log(&bench.path("run"), "selections.jsonl").len(), 12);
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_overwritten() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    assert!(bench.refused(&["train", "run.toml", "--output", "run"]).contains("already holds a run"));
+    assert!(bench.refused(&["train", "run.toml", "--output", "none", "--resume"]).contains("no run to resume"));
+}
