@@ -144,7 +144,10 @@ impl Adapter for Lora {
     fn from_tensors(config: &LoraConfig, site: &Site, tensors: Vec<TensorData>, device: &Device) -> Self {
         let mut tensors = tensors.into_iter().map(|data| {
             let dtype = data.dtype();
-            Tensor::<2>::from_data(data, (device, dtype)).transpose()
+            let tensor = Tensor::<2>::from_data(data, (device, dtype)).transpose();
+            // Laid out as a fresh adapter's, so that sums over it run in the same order: a resumed run is bit-exact.
+            let [rows, columns] = tensor.dims();
+            tensor.reshape([rows * columns]).reshape([rows, columns])
         });
         let mut next = || tensors.next().expect("one tensor for each entry of the layout");
         let (a, b) = (next(), next());

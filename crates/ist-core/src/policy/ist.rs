@@ -76,9 +76,10 @@ pub struct Ist {
     scores: Vec<f64>,
 }
 
+/// The scores as the bits of their f64: decimal text may lose the last one, and a resumed run must not.
 #[derive(Serialize, Deserialize)]
 struct State {
-    scores: Vec<f64>,
+    score_bits: Vec<u64>,
 }
 
 impl Ist {
@@ -208,11 +209,13 @@ impl LayerPolicy for Ist {
     }
 
     fn state(&self) -> Value {
-        serde_json::to_value(State { scores: self.scores.clone() }).expect("scores are finite numbers")
+        let score_bits = self.scores.iter().map(|score| score.to_bits()).collect();
+        serde_json::to_value(State { score_bits }).expect("integers are plain JSON")
     }
 
     fn restore(&mut self, state: Value) -> Result<(), PolicyError> {
-        let scores = parse_state::<State>("ist", &state)?.scores;
+        let bits = parse_state::<State>("ist", &state)?.score_bits;
+        let scores: Vec<f64> = bits.into_iter().map(f64::from_bits).collect();
         if scores.len() != self.scores.len() {
             let message = format!("expected {} scores, found {}", self.scores.len(), scores.len());
             return Err(PolicyError::State { kind: "ist", message });

@@ -24,11 +24,27 @@ pub struct Progress {
     /// Where the scoring data stands.
     pub scoring: Position,
     /// The least validation loss so far, and the step it belongs to.
+    #[serde(with = "exact")]
     pub best: Option<(f64, usize)>,
     /// Evaluations since then.
     pub evaluations_without_improvement: usize,
     /// The exact-match score before training.
     pub score_before: Option<Value>,
+}
+
+/// A loss as the bits of its f64: decimal text may lose the last one, and a resumed run must not.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the form serde calls")]
+    pub(super) fn serialize<S: Serializer>(best: &Option<(f64, usize)>, serializer: S) -> Result<S::Ok, S::Error> {
+        best.map(|(loss, step)| (loss.to_bits(), step)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(f64, usize)>, D::Error> {
+        let best: Option<(u64, usize)> = Option::deserialize(deserializer)?;
+        Ok(best.map(|(bits, step)| (f64::from_bits(bits), step)))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
