@@ -9,7 +9,7 @@ build:
 
 # Every test, with the examples of the documentation
 test:
-    cargo test --release --workspace --locked
+    cargo test --release --workspace
 
 # Formatting and clippy
 lint:
@@ -26,7 +26,7 @@ book:
 
 # Fine-tune the built-in model with LoRA and IST
 quickstart *ARGS:
-    cargo run --release --locked -- train experiments/quickstart.toml {{ARGS}}
+    cargo run --release -- train experiments/quickstart.toml {{ARGS}}
 
 # Rewrite the parity fixtures with PyTorch, transformers and PEFT (Python 3.11; nothing else here needs Python)
 fixtures:
@@ -36,7 +36,7 @@ fixtures:
 
 # Rewrite the built-in world's task data
 world:
-    cargo run --release --locked -- world --output experiments/data
+    cargo run --release -- world --output experiments/data
 
 # Memory and throughput
 bench *ARGS:

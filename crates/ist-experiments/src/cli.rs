@@ -90,7 +90,7 @@ pub struct Train {
     /// Override one key: --set optimizer.lr=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// The run's folder [default: runs/<configuration's name>-<n>]
+    /// The run's folder [default: runs/NAME-N, the next free N]
     #[arg(long)]
     pub output: Option<PathBuf>,
     /// Go on with the run in that folder from its newest checkpoint

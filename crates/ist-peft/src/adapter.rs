@@ -1,6 +1,6 @@
 //! The trait of a PEFT method, and the set of the built-in ones.
 //!
-//! burn's modules are closed types, so a set of methods is an enum. [`adapter_set!`] writes it, with one line a method; an
+//! burn's modules are closed types, so a set of methods is an enum. [`adapter_set!`](crate::adapter_set) writes it, with one line a method; an
 //! outside crate calls the same macro with its own types.
 
 use std::fmt::Debug;
