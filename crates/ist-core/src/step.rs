@@ -145,12 +145,13 @@ impl<M: LayeredModel> Walk<'_, M> {
     /// Chains the vector-Jacobian products downwards, dropping each graph as soon as it is used.
     fn backward(
         &self,
-        mut kept: Vec<Kept>,
+        kept: Vec<Kept>,
         embedded: Tensor<3>,
         mut upstream: Option<Tensor<3>>,
         gradients: &mut Gradients,
     ) {
-        while let (Some(layer), Some(gradient)) = (kept.pop(), upstream.take()) {
+        for layer in kept.into_iter().rev() {
+            let Some(gradient) = upstream.take() else { return };
             let mut graph = (layer.output * gradient).backward();
             if let Some(module) = &self.layers[layer.index] {
                 gradients.collect(&layer_prefix(layer.index), module, &mut graph);

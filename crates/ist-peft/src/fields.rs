@@ -126,7 +126,7 @@ impl<'a> Fields<'a> {
         let modules = self.modules(key);
         let exclude = self.modules("exclude_modules");
         let layers = self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
-            layer_list(value).map(Some)
+            layer_list(value).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
         });
         let patterns = self.checked("layers_pattern", Vec::new(), "a string or a list of strings", strings);
         if layers.is_some() && matches!(modules, Some(TargetModules::Pattern(_))) {
