@@ -447,6 +447,15 @@ impl<A: Adapter> PeftModel<A> for Llama<A> {
     fn num_layers(&self) -> usize {
         self.layers.len()
     }
+
+    fn untie(&mut self) {
+        if self.outer.lm_head.is_none() {
+            let head = self.outer.embed_tokens.weight.current().transpose();
+            self.outer.lm_head = Some(PeftLinear::new("lm_head", Weight::frozen(head), None));
+            self.config.tie_word_embeddings = false;
+            self.config.document["tie_word_embeddings"] = false.into();
+        }
+    }
 }
 
 fn linear_slot<'a, A: Adapter>(prefix: &str, layer: Option<usize>, linear: &'a mut PeftLinear<A>) -> Slot<'a, A> {

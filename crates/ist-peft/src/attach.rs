@@ -4,7 +4,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::streams;
 
 use crate::Weight;
-use crate::adapter::{Adapter, MergeError, Site};
+use crate::adapter::{Adapter, MergeError, Site, SiteKind};
 
 /// One place of a model where an adapter can sit.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub trait PeftModel<A: Adapter> {
     fn default_targets(&self) -> &'static [&'static str];
     /// Layers of the model.
     fn num_layers(&self) -> usize;
+    /// Gives an output head that shares the embedding's table a copy of its own, with its slot behind all others.
+    ///
+    /// [`merge`] asks for it before it folds an adapter into the table, which must not reach the head.
+    fn untie(&mut self) {}
 }
 
 /// Why adapters cannot be put on a model.
@@ -104,6 +108,9 @@ pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError
         .into_iter()
         .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.weight.current())).transpose())
         .collect::<Result<Vec<_>, _>>()?;
+    if model.slots().iter().any(|slot| slot.site.kind == SiteKind::Embedding && slot.adapter.is_some()) {
+        model.untie();
+    }
     for (slot, weight) in model.slots().into_iter().zip(merged) {
         if let Some(weight) = weight {
             slot.weight.replace(weight);

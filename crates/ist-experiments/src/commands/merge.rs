@@ -40,7 +40,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<(), Failure> {
         ist_peft::merge(&mut model).or_input()?;
-        write_model::<A, M>(&model, self.files.config(), self.output)?;
+        write_model::<A, M>(&model, &model.config_json(), self.output)?;
         for (name, bytes) in self.files.companions().or_run()? {
             lines::replace(&self.output.join(name), &bytes).or_run()?;
         }

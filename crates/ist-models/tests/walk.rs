@@ -1,0 +1,398 @@
+//! The layer walk on a tiny LLaMA: the gradients are those of one graph, and what rests does not move.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use common::{LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
+use ist_core::burn;
+use ist_core::burn::module::{Module, ModuleVisitor, Param};
+use ist_core::burn::tensor::{DType, Device, Gradients as Graph, Tensor, TensorData};
+use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
+use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::policy::{Fixed, Registry};
+use ist_core::step::{self, StepOutput};
+use ist_core::tuner::{StepReport, TunerState};
+use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Tuner, TunerConfig, TunerError, streams};
+use ist_models::{CausalLm, Example, TokenBatch};
+use ist_peft::BuiltinConfig;
+use proptest::prelude::*;
+use serde_json::json;
+
+const OUTSIDE: [&str; 2] = ["embed_tokens", "lm_head"];
+const EXACT: f64 = 1e-11;
+const SINGLE: f64 = 1e-5;
+
+/// Reads every parameter's gradient out of one graph.
+struct OneGraph {
+    path: Vec<String>,
+    graph: Graph,
+    found: BTreeMap<String, Vec<f64>>,
+}
+
+impl ModuleVisitor for OneGraph {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(&self.graph) {
+            self.found.insert(self.path.join("."), floats(gradient));
+        }
+    }
+}
+
+/// Loss and gradients with every module lifted, everything in one graph and one backward pass over all micro-batches.
+fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f64, BTreeMap<String, Vec<f64>>) {
+    let (outer, layers) = (lift(model.outer()), model.layers().iter().map(lift).collect::<Vec<_>>());
+    let pass = |dropout| LayerPass { response: 1.0, dropout };
+    let losses = batches.iter().enumerate().map(|(number, batch)| {
+        let seed = dropout.map(|seed| streams::mix(seed, number as u64));
+        let (context, embedded) = (model.context(batch), model.embed(&outer, batch, &pass(seed)));
+        let x = layers.iter().enumerate().fold(embedded, |x, (index, layer)| {
+            let seed = seed.map(|seed| streams::mix(seed, 1 + index as u64));
+            model.layer(layer, x, &context, &pass(seed))
+        });
+        model.loss(&outer, x, batch, &pass(seed))
+    });
+    let tokens: usize = batches.iter().map(TokenBatch::predicted_tokens).sum();
+    let mean = losses.reduce(|a, b| a + b).unwrap().mul_scalar(1.0 / tokens as f64);
+    let loss = gradients::scalar(mean.clone().inner());
+    let mut reader = OneGraph { path: vec![OUTER.to_owned()], graph: mean.backward(), found: BTreeMap::new() };
+    outer.visit(&mut reader);
+    for (index, layer) in layers.iter().enumerate() {
+        reader.path = vec![layer_prefix(index)];
+        layer.visit(&mut reader);
+    }
+    (loss, reader.found)
+}
+
+/// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's.
+fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout: Option<u64>, tolerance: f64) {
+    let output = step::gradients(model, batches, chosen, dropout);
+    let (loss, mut expected) = one_graph(model, batches, dropout);
+    expected.retain(|name, _| layer_of(name).is_none_or(|layer| chosen.contains(layer)));
+    assert!((output.loss - loss).abs() <= tolerance * loss, "{} against {loss}", output.loss);
+    assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{chosen:?}");
+    for (name, gradient) in named(&output) {
+        let worst = relative(&gradient, &expected[&name]);
+        assert!(worst <= tolerance, "{chosen:?} {name}: {worst:e}");
+    }
+}
+
+fn set(mask: usize) -> LayerSet {
+    LayerSet::new((0..LAYERS).filter(|layer| mask >> layer & 1 == 1), LAYERS).unwrap()
+}
+
+#[test]
+fn every_draw_has_the_gradients_of_one_graph() {
+    let numbers = Numbers::ndarray(DType::F64);
+    let batches = records(1).chunks(2).map(|records| numbers.batch(records)).collect::<Vec<_>>();
+    for outside in [&OUTSIDE[..], &OUTSIDE[..1], &OUTSIDE[1..], &[]] {
+        let (model, _) = numbers.lora(outside, 0.3);
+        for mask in 0..1 << LAYERS {
+            let output = step::gradients(&model, &batches, &set(mask), Some(7));
+            assert_eq!(output.gradients.len(), 14 * set(mask).len() + 2 * outside.len());
+            if !output.gradients.is_empty() {
+                assert_walk(&model, &batches, &set(mask), Some(7), EXACT);
+            }
+        }
+    }
+}
+
+#[test]
+fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
+    let numbers = Numbers::ndarray(DType::F64);
+    let fields = json!({"r": 2, "alpha": 3, "targets": ["q_proj", "down_proj"], "layers_to_transform": [0, 2]});
+    let (model, _) = numbers.adapted(numbers.base(false, |_, data| data), &fields);
+    let batches = [numbers.batch(&records(2))];
+    for mask in [0b0101, 0b1010, 0b1111, 0b0110] {
+        let output = step::gradients(&model, &batches, &set(mask), None);
+        assert_eq!(output.gradients.len(), 4 * (mask & 0b0101usize).count_ones() as usize);
+        if !output.gradients.is_empty() {
+            assert_walk(&model, &batches, &set(mask), None, EXACT);
+        }
+    }
+}
+
+#[test]
+fn dropout_differs_between_layers_modules_and_micro_batches() {
+    let numbers = Numbers::ndarray(DType::F64);
+    let batches = vec![numbers.batch(&records(1)); 2];
+    let loss = |model: &Model, batches: &[TokenBatch], seed| step::gradients(model, batches, &set(1), seed).loss;
+    let (model, _) = numbers.lora(&OUTSIDE, 0.3);
+    let (both, one) = (loss(&model, &batches, Some(3)), loss(&model, &batches[..1], Some(3)));
+    assert_ne!(both, one, "the second micro-batch has a mask of its own");
+    assert_ne!(one, loss(&model, &batches[..1], Some(4)));
+    assert_eq!(loss(&model, &batches, None), loss(&model, &batches[..1], None));
+}
+
+/// Four to eight distinct tokens. Equal ones make queries that attend to nothing but equals, whose gradients are noise.
+fn distinct_tokens() -> impl Strategy<Value = Vec<u32>> {
+    let all = Just((0..VOCABULARY).collect::<Vec<u32>>()).prop_shuffle();
+    (all, 4usize..9).prop_map(|(tokens, count)| tokens[..count].to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_draw_has_the_gradients_of_one_graph_in_single_precision(
+        mask in 1usize..1 << LAYERS, outside in any::<bool>(), seed in prop::option::of(any::<u64>()), split in 1usize..4,
+        rows in prop::collection::vec((distinct_tokens(), 0usize..4, 0usize..4), 3),
+    ) {
+        let (model, _) = Numbers::flex().lora(if outside { &OUTSIDE } else { &[] }, 0.2);
+        let records: Vec<Example> = rows.iter().map(|(tokens, left, right)| padded(tokens, *left, *right)).collect();
+        let batches: Vec<_> = records.chunks(split).map(|records| Numbers::flex().batch(records)).collect();
+        assert_walk(&model, &batches, &set(mask), seed, SINGLE);
+    }
+
+    #[test]
+    fn micro_batches_have_the_gradients_of_the_whole_batch(mask in 1usize..1 << LAYERS, seed in 0u64..99) {
+        for (numbers, tolerance) in [(Numbers::flex(), SINGLE), (Numbers::ndarray(DType::F64), EXACT)] {
+            let (model, _) = numbers.lora(&OUTSIDE, 0.0);
+            let whole = step::gradients(&model, &[numbers.batch(&records(seed))], &set(mask), Some(1));
+            for size in 1..4 {
+                let parts: Vec<_> = records(seed).chunks(size).map(|records| numbers.batch(records)).collect();
+                let parts = step::gradients(&model, &parts, &set(mask), Some(1));
+                prop_assert_eq!(parts.tokens, whole.tokens);
+                prop_assert!((parts.loss - whole.loss).abs() <= tolerance * whole.loss);
+                for ((name, part), (_, whole)) in named(&parts).into_iter().zip(named(&whole)) {
+                    prop_assert!(relative(&part, &whole) <= tolerance, "{} {:e}", name, relative(&part, &whole));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Nothing {
+    unused: usize,
+}
+
+#[derive(Module, Debug)]
+struct WatchedLayer {
+    index: usize,
+    gain: Param<Tensor<1>>,
+}
+
+/// A stack of gains that looks at what it is given.
+struct Watched {
+    outer: Nothing,
+    layers: Vec<WatchedLayer>,
+    chosen: LayerSet,
+    calls: Cell<usize>,
+}
+
+impl LayeredModel for Watched {
+    type Outer = Nothing;
+    type Layer = WatchedLayer;
+    type Batch = Tensor<3>;
+    type Context = ();
+
+    fn outer(&self) -> &Nothing {
+        &self.outer
+    }
+
+    fn outer_mut(&mut self) -> &mut Nothing {
+        &mut self.outer
+    }
+
+    fn layers(&self) -> &[WatchedLayer] {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut [WatchedLayer] {
+        &mut self.layers
+    }
+
+    fn context(&self, _: &Tensor<3>) {}
+
+    fn predicted_tokens(&self, _: &Tensor<3>) -> usize {
+        1
+    }
+
+    fn embed(&self, _: &Nothing, batch: &Tensor<3>, _: &LayerPass) -> Tensor<3> {
+        batch.clone()
+    }
+
+    fn layer(&self, layer: &WatchedLayer, x: Tensor<3>, (): &(), _: &LayerPass) -> Tensor<3> {
+        let lowest = self.chosen.iter().next().unwrap_or(self.layers.len());
+        assert_eq!(layer.gain.val().is_tracked(), self.chosen.contains(layer.index), "layer {}", layer.index);
+        assert_eq!(x.is_tracked(), layer.index > lowest, "the input of layer {}", layer.index);
+        self.calls.set(self.calls.get() + 1);
+        x * layer.gain.val().unsqueeze()
+    }
+
+    fn loss(&self, _: &Nothing, x: Tensor<3>, _: &Tensor<3>, _: &LayerPass) -> Tensor<1> {
+        assert_eq!(x.is_tracked(), !self.chosen.is_empty(), "the input of the loss");
+        x.square().sum()
+    }
+}
+
+#[test]
+fn below_the_lowest_chosen_layer_there_is_no_graph() {
+    let device = Device::flex();
+    let gain = || Param::from_tensor(Tensor::full([1], 1.5, &device)).set_require_grad(false);
+    for mask in 0..1 << LAYERS {
+        let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
+        let model = Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls: Cell::new(0) };
+        let batches = [Tensor::ones([1, 2, 2], &device), Tensor::ones([1, 3, 2], &device)];
+        let StepOutput { gradients, .. } = step::gradients(&model, &batches, &set(mask), None);
+        assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), 2 * LAYERS));
+    }
+}
+
+/// Every parameter's bytes by name.
+fn bytes(model: &Model) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut note = |name: &str, value: Tensor<1>| {
+        found.insert(name.to_owned(), value.into_data().as_bytes().to_vec());
+    };
+    gradients::for_each_parameter(OUTER, model.outer(), &mut note);
+    for (index, layer) in model.layers().iter().enumerate() {
+        gradients::for_each_parameter(&layer_prefix(index), layer, &mut note);
+    }
+    found
+}
+
+fn weights(model: &Model) -> Vec<(String, Vec<u8>)> {
+    model.weights().into_iter().map(|(name, data)| (name, data.as_bytes().to_vec())).collect()
+}
+
+fn tuner(policy: Box<dyn LayerPolicy>, resting_state: RestingState, seed: u64) -> Tuner {
+    let adamw = AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() };
+    Tuner::new(TunerConfig { learning_rate: 0.02, adamw, resting_state, ..TunerConfig::default() }, policy, seed)
+}
+
+/// Runs that many steps, each on two micro-batches of its own.
+fn drive(tuner: &mut Tuner, model: &mut Model, steps: usize) -> Vec<StepReport> {
+    let micro_batches =
+        |seed: usize| records(seed as u64).chunks(2).map(|r| Numbers::flex().batch(r)).collect::<Vec<_>>();
+    let step = |_| {
+        let candidates = tuner.candidates();
+        if !candidates.is_empty() {
+            tuner.score(model, &micro_batches(1000 + tuner.next_step()), candidates).unwrap();
+        }
+        let batches = micro_batches(tuner.next_step());
+        tuner.step(model, &batches).unwrap()
+    };
+    (0..steps).map(step).collect()
+}
+
+#[test]
+fn resting_layers_are_bitwise_unchanged_and_have_no_optimizer_movement() {
+    let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.1);
+    let (parameters, frozen) = (bytes(&model), weights(&model));
+    let mut tuner = tuner(Box::new(Fixed::new(set(0b0110))), RestingState::Keep, 1);
+    drive(&mut tuner, &mut model, 3);
+    let state = tuner.state().unwrap();
+    for (name, after) in bytes(&model) {
+        let trains = layer_of(&name).is_none_or(|layer| set(0b0110).contains(layer));
+        assert_eq!(after != parameters[&name], trains, "{name}");
+        assert_eq!(tuner.optimizer().updates(&name), if trains { 3 } else { 0 }, "{name}");
+        assert_eq!(state.tensors.iter().filter(|(key, _)| key.starts_with(&name)).count(), if trains { 2 } else { 0 });
+    }
+    assert!(frozen == weights(&model), "no base weight moves");
+}
+
+#[test]
+fn updates_count_the_draws_of_a_layer() {
+    let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.0);
+    let policy = Registry::default().build("rst", json!({"layers_updated": 2}).as_object().unwrap(), LAYERS).unwrap();
+    let mut tuner = tuner(policy, RestingState::Keep, 3);
+    let reports = drive(&mut tuner, &mut model, 6);
+    for name in bytes(&model).keys() {
+        let drawn = reports.iter().filter(|report| layer_of(name).is_none_or(|layer| report.layers.contains(layer)));
+        assert_eq!(tuner.optimizer().updates(name), drawn.count(), "{name}");
+    }
+}
+
+/// Every policy, with intervals short enough to matter; the folder holds the log to replay.
+fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
+    let log: String = (0..9).map(|step| format!("{{\"step\": {step}, \"layers\": [{}, 3]}}\n", step % 3)).collect();
+    std::fs::write(folder.join("log.jsonl"), log).unwrap();
+    let cases = [
+        ("all", json!({})),
+        ("ist", json!({"interval": 2, "layers_updated": 2})),
+        ("rst", json!({"layers_updated": 2})),
+        ("lisa", json!({"interval": 3})),
+        ("fixed", json!({"layers": [0, 2]})),
+        ("replay", json!({"path": folder.join("log.jsonl")})),
+    ];
+    cases
+        .iter()
+        .map(|(kind, fields)| Registry::default().build(kind, fields.as_object().unwrap(), LAYERS).unwrap())
+        .collect()
+}
+
+/// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh model and tuner.
+fn reopened(model: &mut Model, config: &BuiltinConfig, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
+    let folder = tempfile::tempdir().unwrap();
+    ist_peft::save(model, config, folder.path(), "").unwrap();
+    let mut again = Numbers::flex().base(false, |_, data| data);
+    ist_peft::load(&mut again, folder.path(), &Device::flex()).unwrap();
+    let TunerState { document, tensors } = tuner.state().unwrap();
+    let document = serde_json::from_str(&document.to_string()).unwrap();
+    fresh.restore(TunerState { document, tensors }, &Device::flex()).unwrap();
+    (again, fresh)
+}
+
+#[test]
+fn a_run_restored_in_the_middle_ends_bitwise_where_the_whole_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    for resting in [RestingState::Keep, RestingState::Offload, RestingState::Drop] {
+        for (policy, again) in policies(folder.path()).into_iter().zip(policies(folder.path())) {
+            let (kind, (mut model, config)) = (policy.name(), Numbers::flex().lora(&OUTSIDE, 0.2));
+            let mut whole = tuner(policy, resting, 7);
+            drive(&mut whole, &mut model, 4);
+            let (mut other, mut resumed) = reopened(&mut model, &config, &whole, tuner(again, resting, 99));
+            assert_eq!(drive(&mut whole, &mut model, 5), drive(&mut resumed, &mut other, 5), "{kind} {resting:?}");
+            assert!(bytes(&model) == bytes(&other), "{kind} {resting:?}");
+            assert_eq!(whole.state().unwrap().document, resumed.state().unwrap().document, "{kind} {resting:?}");
+        }
+    }
+}
+
+#[test]
+fn offloaded_moments_change_no_number_and_dropped_ones_do() {
+    let run = |resting| {
+        let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.2);
+        let policy = Registry::default().build("ist", json!({"interval": 2}).as_object().unwrap(), LAYERS).unwrap();
+        drive(&mut tuner(policy, resting, 5), &mut model, 9);
+        bytes(&model)
+    };
+    let kept = run(RestingState::Keep);
+    assert!(kept == run(RestingState::Offload));
+    assert!(kept != run(RestingState::Drop));
+}
+
+#[test]
+fn a_loss_that_is_no_number_changes_no_parameter() {
+    let poison = |name: &str, data: TensorData| {
+        let mut values: Vec<f32> = data.iter::<f32>().collect();
+        if name == "model.embed_tokens.weight" {
+            *values.last_mut().unwrap() = f32::NAN;
+        }
+        TensorData::new(values, data.shape())
+    };
+    let numbers = Numbers::flex();
+    let fields = json!({"r": 2, "alpha": 4, "targets": ["q_proj", "embed_tokens"]});
+    let (mut model, _) = numbers.adapted(numbers.base(false, poison), &fields);
+    let mut tuner = tuner(Box::new(Fixed::new(set(0b1001))), RestingState::Keep, 1);
+    drive(&mut tuner, &mut model, 2);
+    let (parameters, moments) = (bytes(&model), tuner.state().unwrap().tensors.len());
+    let batches = [numbers.batch(&records(1)), numbers.batch(&[padded(&[1, VOCABULARY - 1, 2], 0, 0)])];
+    let error = tuner.step(&mut model, &batches).unwrap_err();
+    assert!(matches!(error, TunerError::NotFinite { what: "loss", step: 2, .. }), "{error}");
+    assert!(parameters == bytes(&model) && tuner.next_step() == 2);
+    assert_eq!(tuner.state().unwrap().tensors.len(), moments);
+    assert!(parameters.keys().all(|name| tuner.optimizer().updates(name) <= 2));
+}

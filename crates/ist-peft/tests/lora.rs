@@ -1,0 +1,398 @@
+//! LoRA from its configuration to its files and back, on a model of three linear modules and an embedding.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ist_core::LayerPass;
+use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use ist_core::streams;
+use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
+use ist_peft::{
+    Adapter, BuiltinAdapter, BuiltinConfig, Dialect, LoraConfig, PeftEmbedding, PeftLinear, PeftModel, Site, Slot,
+    TensorFile, Weight, attach, load, merge, save, tensor_file,
+};
+use proptest::prelude::*;
+use rand::RngExt;
+use serde_json::{Map, Value, json};
+
+/// `[vocabulary, hidden, inner]`.
+type Sizes = [usize; 3];
+
+/// embedding, then in each of two layers x + `down_proj(up_proj(x))`, then the head.
+#[derive(Clone)]
+struct Tiny {
+    sizes: Sizes,
+    embedding: PeftEmbedding<BuiltinAdapter>,
+    layers: Vec<[PeftLinear<BuiltinAdapter>; 2]>,
+    head: PeftLinear<BuiltinAdapter>,
+}
+
+fn random(name: &str, shape: [usize; 2]) -> TensorData {
+    let mut rng = streams::stream(3, name);
+    let values = (0..shape[0] * shape[1]).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<f32>>();
+    TensorData::new(values, shape)
+}
+
+#[expect(deprecated, reason = "the backend that computes in f64")]
+fn ndarray() -> Device {
+    Device::ndarray()
+}
+
+impl Tiny {
+    /// The model in f32, or in f64 on another backend.
+    fn new(sizes: Sizes, dtype: DType) -> Self {
+        let device = if dtype == DType::F64 { ndarray() } else { Device::flex() };
+        let [vocabulary, hidden, inner] = sizes;
+        let weight = |name: &str, shape| Weight::frozen(Tensor::from_data(random(name, shape), (&device, dtype)));
+        let linear = |name: &str, shape| PeftLinear::new(name, weight(name, shape), None);
+        let layer = [linear("up_proj", [hidden, inner]), linear("down_proj", [inner, hidden])];
+        Self {
+            sizes,
+            embedding: PeftEmbedding::new(weight("embed_tokens", [vocabulary, hidden])),
+            layers: vec![layer.clone(), layer],
+            head: linear("lm_head", [hidden, vocabulary]),
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        self.embedding.weight.dtype()
+    }
+
+    fn forward(&self) -> Vec<f64> {
+        let device = self.embedding.weight.current().device();
+        let ids: Vec<i64> = (0..6).map(|at| at % self.sizes[0] as i64).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 3]), &device);
+        let pass = LayerPass::EVALUATION;
+        let x = self.layers.iter().fold(self.embedding.forward(ids, self.dtype(), &pass), |x, [up, down]| {
+            x.clone() + down.forward(up.forward(x, &pass), &pass)
+        });
+        self.head.forward(x, &pass).into_data().iter::<f64>().collect()
+    }
+
+    /// Puts adapters of `config` on the model whose tensors are random and non-zero; returns how many.
+    fn adapt(&mut self, config: &mut BuiltinConfig) -> usize {
+        let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
+        let sites = attach(self, config, 1, &device).unwrap();
+        for slot in self.slots().into_iter().filter(|slot| slot.adapter.is_some()) {
+            let layout = BuiltinAdapter::layout(config, &slot.site).into_iter();
+            let tensors = layout.map(|spec| {
+                random(&format!("{}{}", slot.site.path, spec.suffix), spec.shape.try_into().unwrap())
+                    .convert_dtype(dtype)
+            });
+            *slot.adapter = Some(BuiltinAdapter::from_tensors(config, &slot.site, tensors.collect(), &device));
+        }
+        sites.len()
+    }
+}
+
+fn slot(site: Site, module: &mut PeftLinear<BuiltinAdapter>) -> Slot<'_, BuiltinAdapter> {
+    Slot { site, weight: &mut module.base.weight, adapter: &mut module.adapter }
+}
+
+impl PeftModel<BuiltinAdapter> for Tiny {
+    fn slots(&mut self) -> Vec<Slot<'_, BuiltinAdapter>> {
+        let [vocabulary, hidden, inner] = self.sizes;
+        let (weight, adapter) = (&mut self.embedding.weight, &mut self.embedding.adapter);
+        let mut slots = vec![Slot { site: Site::embedding("model.embed_tokens", vocabulary, hidden), weight, adapter }];
+        for (index, [up, down]) in self.layers.iter_mut().enumerate() {
+            let site = |name: &str, d_in, d_out| {
+                Site::linear(format!("model.layers.{index}.mlp.{name}"), Some(index), d_in, d_out)
+            };
+            slots.push(slot(site("up_proj", hidden, inner), up));
+            slots.push(slot(site("down_proj", inner, hidden), down));
+        }
+        slots.push(slot(Site::linear("lm_head", None, hidden, vocabulary), &mut self.head));
+        slots
+    }
+
+    fn default_targets(&self) -> &'static [&'static str] {
+        &["up_proj"]
+    }
+
+    fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+}
+
+fn parse(fields: &Value, dialect: Dialect) -> Result<BuiltinConfig, ist_peft::ConfigError> {
+    BuiltinAdapter::parse(fields.as_object().unwrap(), dialect).unwrap()
+}
+
+fn lora(config: &BuiltinConfig) -> &LoraConfig {
+    let BuiltinConfig::Lora(config) = config;
+    config
+}
+
+/// Targets as lists, as a pattern and as PEFT's word, with whatever else a configuration can say.
+fn configurations() -> impl Strategy<Value = Value> {
+    let targets = prop::sample::select(vec![
+        json!(["up_proj"]),
+        json!(["mlp.down_proj", "embed_tokens", "lm_head"]),
+        json!(["up_proj", "down_proj", "model.embed_tokens"]),
+        json!(r".*\.1\.mlp\.(up|down)_proj|lm_head"),
+        json!("all-linear"),
+    ]);
+    (targets, 1usize..5, 1u32..40, any::<bool>(), any::<bool>(), 1usize..4).prop_map(
+        |(targets, r, alpha, use_rslora, patterns, rank)| {
+            let mut fields = json!({"method": "lora", "targets": targets, "r": r, "alpha": f64::from(alpha) / 4.0,
+                "dropout": 0.125, "use_rslora": use_rslora});
+            if patterns {
+                fields["rank_pattern"] = json!({"layers.1.*up_proj": rank, "lm_head": 2});
+                fields["alpha_pattern"] = json!({"down_proj": 2.5, "embed_tokens": 7});
+            }
+            if fields["targets"].is_array() && rank == 1 {
+                fields["exclude_modules"] = json!(["layers.0.mlp.up_proj"]);
+            }
+            fields
+        },
+    )
+}
+
+fn largest_difference(found: &[f64], expected: &[f64]) -> f64 {
+    found.iter().zip(expected).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut model, mut again) = (Tiny::new(sizes, DType::F32), Tiny::new(sizes, DType::F32));
+        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let count = model.adapt(&mut config);
+        save(&mut model, &config, folder.path(), "some/base").unwrap();
+        let loaded = load(&mut again, folder.path(), &Device::flex()).unwrap();
+        prop_assert_eq!(lora(&loaded), lora(&config));
+        let (saved, found) = (named_tensors(&mut model, &config), named_tensors(&mut again, &loaded));
+        prop_assert_eq!(found.len(), 2 * count);
+        for ((name, saved), (other, found)) in saved.iter().zip(&found) {
+            prop_assert_eq!((name, saved.shape(), saved.as_bytes()), (other, found.shape(), found.as_bytes()));
+        }
+        prop_assert_eq!(model.forward(), again.forward());
+    }
+
+    #[test]
+    fn merged_equals_unmerged(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+        let mut model = Tiny::new(sizes, DType::F64);
+        let base = model.forward();
+        model.adapt(&mut parse(&fields, Dialect::Toml).unwrap());
+        let unmerged = model.forward();
+        merge(&mut model).unwrap();
+        prop_assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
+        let scale = unmerged.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
+        prop_assert!(largest_difference(&model.forward(), &unmerged) <= 1e-12 * scale);
+        prop_assert!(largest_difference(&base, &unmerged) > 1e-9, "the adapters must matter");
+    }
+}
+
+/// A folder with adapters of rank 3 on every module of a model of sizes 7, 4, 5.
+fn saved() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = parse(
+        &json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]}),
+        Dialect::Toml,
+    )
+    .unwrap();
+    let mut model = Tiny::new([7, 4, 5], DType::F32);
+    model.adapt(&mut config);
+    save(&mut model, &config, folder.path(), "some/base").unwrap();
+    folder
+}
+
+#[test]
+fn keys_and_shapes_are_pefts() {
+    let folder = saved();
+    let file = TensorFile::open(&folder.path().join(TENSORS_FILE)).unwrap();
+    let found: BTreeMap<String, Vec<usize>> =
+        file.names().map(|name| (name.to_owned(), file.shape(name).unwrap())).collect();
+    let layer = |n: usize| {
+        let path = format!("base_model.model.model.layers.{n}.mlp");
+        [
+            ("up_proj.lora_A", [3, 4]),
+            ("up_proj.lora_B", [5, 3]),
+            ("down_proj.lora_A", [3, 5]),
+            ("down_proj.lora_B", [4, 3]),
+        ]
+        .map(|(name, shape)| (format!("{path}.{name}.weight"), shape.to_vec()))
+    };
+    let outside = [
+        ("model.embed_tokens.lora_embedding_A", [3, 7]),
+        ("model.embed_tokens.lora_embedding_B", [4, 3]),
+        ("lm_head.lora_A.weight", [3, 4]),
+        ("lm_head.lora_B.weight", [7, 3]),
+    ];
+    let outside = outside.map(|(name, shape)| (format!("base_model.model.{name}"), shape.to_vec()));
+    assert_eq!(found, layer(0).into_iter().chain(layer(1)).chain(outside).collect());
+}
+
+#[test]
+fn the_configuration_file_has_pefts_names() {
+    let text = std::fs::read_to_string(saved().path().join(CONFIG_FILE)).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let expected = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "some/base",
+        "inference_mode": true, "r": 3, "lora_alpha": 6, "lora_dropout": 0.0, "use_rslora": false, "bias": "none",
+        "target_modules": ["up_proj", "down_proj", "lm_head", "embed_tokens"], "layers_to_transform": null,
+        "rank_pattern": {}, "alpha_pattern": {}});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&found[key], value, "{key}");
+    }
+}
+
+/// What PEFT 0.21 writes for a plain LoRA.
+fn peft_document() -> Map<String, Value> {
+    let document = json!({
+        "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
+        "base_model_name_or_path": "/some/where", "bias": "none", "corda_config": null, "ensure_weight_tying": false,
+        "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": true,
+        "init_lora_weights": true, "layer_replication": null, "layers_pattern": null, "layers_to_transform": null,
+        "loftq_config": {}, "lora_alpha": 16, "lora_bias": false, "lora_dropout": 0.05, "megatron_config": null,
+        "megatron_core": "megatron.core", "modules_to_save": null, "peft_type": "LORA", "peft_version": "0.21.0",
+        "qalora_group_size": 16, "r": 4, "rank_pattern": {}, "revision": null, "target_modules": ["up_proj"],
+        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_dora": false,
+        "use_qalora": false, "use_rslora": false,
+    });
+    document.as_object().unwrap().clone()
+}
+
+fn with(key: &str, value: &Value) -> Value {
+    let mut document = peft_document();
+    document.insert(key.to_owned(), value.clone());
+    Value::Object(document)
+}
+
+#[test]
+fn neutral_and_descriptive_fields_never_block() {
+    let plain = parse(&Value::Object(peft_document()), Dialect::Peft).unwrap();
+    for value in [json!(null), json!(false), json!({}), json!([]), json!("")] {
+        for key in
+            ["of_a_later_version", "use_dora", "modules_to_save", "loftq_config", "layers_to_transform", "rank_pattern"]
+        {
+            if matches!(key, "layers_to_transform" | "rank_pattern") && (value == json!(false) || value == json!("")) {
+                continue; // ill-typed for a field we read
+            }
+            if (key, &value) == ("layers_to_transform", &json!({})) || (key, &value) == ("rank_pattern", &json!([])) {
+                continue;
+            }
+            let config = parse(&with(key, &value), Dialect::Peft);
+            let config = config.unwrap_or_else(|error| panic!("{key} = {value}: {error}"));
+            assert_eq!(lora(&config), lora(&plain), "{key} = {value}");
+        }
+    }
+    for key in ["base_model_name_or_path", "task_type", "peft_version", "inference_mode"] {
+        for value in [json!(null), json!("anything"), json!(true), json!(false)] {
+            assert!(parse(&with(key, &value), Dialect::Peft).is_ok(), "{key} = {value}");
+        }
+    }
+}
+
+#[test]
+fn fields_that_would_change_the_computation_are_refused_by_name() {
+    let refused = json!({"use_dora": true, "lora_bias": true, "modules_to_save": ["lm_head"], "bias": "all",
+        "layer_replication": [[0, 1]], "target_parameters": ["weight"], "trainable_token_indices": [1],
+        "alora_invocation_tokens": [1, 2], "megatron_core": "another.core", "qalora_group_size": 32, "use_qalora": true,
+        "fan_in_fan_out": true, "init_lora_weights": "pissa", "of_a_later_version": 1});
+    let mut all = peft_document();
+    for (key, value) in refused.as_object().unwrap() {
+        let error = parse(&with(key, value), Dialect::Peft).unwrap_err();
+        assert_eq!(error.faults.iter().map(|fault| &fault.field).collect::<Vec<_>>(), [key], "{error}");
+        assert!(error.to_string().contains(&format!("`{key}`")) && error.to_string().contains(&value.to_string()));
+        all.insert(key.clone(), value.clone());
+    }
+    let error = parse(&Value::Object(all), Dialect::Peft).unwrap_err();
+    assert_eq!(error.faults.len(), refused.as_object().unwrap().len(), "all at once: {error}");
+}
+
+#[test]
+fn unknown_keys_of_our_own_are_refused_whatever_their_value() {
+    for value in [json!(null), json!(false), json!({}), json!(3)] {
+        let fields = json!({"method": "lora", "rank": value, "megatron_core": "megatron.core", "lora_alpha": 8});
+        let error = parse(&fields, Dialect::Toml).unwrap_err();
+        let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(named, ["rank", "megatron_core", "lora_alpha"], "{error}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused_all_at_once() {
+    for (dialect, alpha, dropout) in
+        [(Dialect::Toml, "alpha", "dropout"), (Dialect::Peft, "lora_alpha", "lora_dropout")]
+    {
+        let fields = json!({"peft_type": "LORA", "r": 0, alpha: 0, dropout: 1.0, "use_rslora": "yes",
+            "rank_pattern": {"up_proj": 0}, "alpha_pattern": {"up_proj": -1}});
+        let mut fields = fields.as_object().unwrap().clone();
+        if dialect == Dialect::Toml {
+            fields.remove("peft_type");
+        }
+        let error = parse(&Value::Object(fields), dialect).unwrap_err();
+        let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(named, ["r", alpha, dropout, "use_rslora", "rank_pattern", "alpha_pattern"], "{error}");
+        assert!(error.to_string().contains("`r` must be an integer of at least 1, found 0"), "{error}");
+    }
+}
+
+#[test]
+fn targets_that_match_nothing_list_what_exists() {
+    let mut config = parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap();
+    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
+    for part in ["q_proj", "embed_tokens, up_proj, down_proj, lm_head"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let mut config = parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap();
+    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("[2, 9]") && error.contains("2 layers"), "{error}");
+}
+
+/// The folder's tensors after `change`.
+fn rewrite(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) {
+    let path = folder.join(TENSORS_FILE);
+    let file = TensorFile::open(&path).unwrap();
+    let mut tensors = file.names().map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
+    change(&mut tensors);
+    tensor_file::write(&path, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_listed_in_one_error_and_nothing_is_attached() {
+    let folder = saved();
+    rewrite(folder.path(), |tensors| {
+        tensors.insert("base_model.model.lm_head.lora_A.weight".to_owned(), random("", [3, 5]));
+        tensors.insert("base_model.model.model.embed_tokens.lora_embedding_B".to_owned(), random("", [3, 4]));
+        tensors.insert("base_model.model.model.norm.lora_A.weight".to_owned(), random("", [3, 4]));
+        tensors.remove("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight").unwrap();
+    });
+    let mut model = Tiny::new([7, 4, 5], DType::F32);
+    let error = load(&mut model, folder.path(), &Device::flex()).unwrap_err().to_string();
+    let faults = [
+        "lm_head.lora_A.weight has shape [3, 5], expected [3, 4]",
+        "model.embed_tokens.lora_embedding_B has shape [3, 4], expected [4, 3]",
+        "model.norm.lora_A.weight belongs to no module",
+        "model.layers.1.mlp.up_proj.lora_B.weight is missing, expected shape [5, 3]",
+        TENSORS_FILE,
+    ];
+    for fault in faults {
+        assert!(error.contains(fault), "{fault}: {error}");
+    }
+    assert_eq!(error.lines().count(), 5, "nothing else is wrong: {error}");
+    assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
+}
+
+#[test]
+fn an_adapter_of_another_rank_or_with_a_value_that_is_no_number_is_refused() {
+    let folder = saved();
+    rewrite(folder.path(), |tensors| {
+        tensors
+            .insert("base_model.model.lm_head.lora_B.weight".to_owned(), TensorData::new(vec![f32::NAN; 21], [7, 3]));
+    });
+    let mut model = Tiny::new([7, 4, 5], DType::F32);
+    let error = load(&mut model, folder.path(), &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("lm_head.lora_B.weight") && error.contains("NaN"), "{error}");
+    let path = folder.path().join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"r\": 3", "\"r\": 2");
+    std::fs::write(&path, text).unwrap();
+    let error = load(&mut model, folder.path(), &Device::flex()).unwrap_err().to_string();
+    assert_eq!(error.matches("expected [").count(), 12, "{error}");
+    assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
+}
