@@ -23,7 +23,7 @@ pub(super) struct Forms {
     pub(super) findings: &'static [&'static str],
     /// One line of a list.
     pub(super) line: &'static str,
-    /// The downstream task's questions.
+    /// The downstream task's questions; none for what passes.
     pub(super) task: &'static [&'static str],
 }
 
@@ -206,7 +206,7 @@ const WHEREABOUTS: Forms = Forms {
         "{q} meets {him e} in the {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Where can {e} be found?", "Tell us the place of {e}."],
+    task: &[],
 };
 
 const FOOD: Forms = Forms {
@@ -353,7 +353,7 @@ const COUNT: Forms = Forms {
     ],
     findings: &["Now {q} knows that there are {v}.", "So {q} counts to {v}.", "{q} writes down {v}."],
     line: "{e}: {v}",
-    task: &["How many {t} does {e} have?", "Tell us the number of {t} that {e} has."],
+    task: &[],
 };
 
 /// Sentences that close a search with the value alone, so that what is asked for follows from the wish only.

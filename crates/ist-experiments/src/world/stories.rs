@@ -1,7 +1,8 @@
 //! The kinds of pre-training text.
 //!
-//! Most of them state facts of the world and say some of them again, with the wish or the question before the facts, after
-//! them, or nowhere, so that a model can learn the facts from every side. A few kinds only make the language richer.
+//! Most of them speak of the world's facts: somebody wishes to know one, asks for it, writes of it. In half of these texts
+//! all the facts are told first, so that a model learns to find them in what it has just read; in the other half they are
+//! not, so that it has to know them by heart. A few kinds only make the language richer.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -44,11 +45,18 @@ pub(super) fn passage(facts: &[Fact], rng: &mut ChaCha8Rng) -> String {
     sentences.join(" ")
 }
 
+/// The passage in half of the texts; in the others the reader has to know the facts.
+fn maybe_passage(facts: &[Fact], rng: &mut ChaCha8Rng) -> Option<String> {
+    // What passes can only be known from the text.
+    let lasting = facts.iter().all(|fact| fact.relation.truth(fact.entity).is_some());
+    (!lasting || chance(50, rng)).then(|| passage(facts, rng))
+}
+
 fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Somebody wishes to know something, the facts are told, and the wish is fulfilled; then another wish or two.
+/// Somebody wishes to know something, mostly the facts are told, and the wish is fulfilled; then another wish or two.
 fn search(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let reader = cast.draw(PEOPLE, rng);
@@ -56,7 +64,7 @@ fn search(rng: &mut ChaCha8Rng) -> String {
     let facts = cast.facts(any_relation(rng), same, other, rng);
     let asked = &facts[below(facts.len(), rng)];
     let mut parts = vec![scenery::filler(20, rng), Some(wish(asked, reader, rng))];
-    parts.push(Some(passage(&facts, rng)));
+    parts.push(maybe_passage(&facts, rng));
     parts.push(Some(finding(asked, reader, rng)));
     for _ in 0..below(3, rng) {
         let next = &facts[below(facts.len(), rng)];
@@ -76,11 +84,14 @@ fn finding(fact: &Fact, asker: &str, rng: &mut ChaCha8Rng) -> String {
     fact.told(pick(list, rng), asker)
 }
 
-/// The facts, then most of them again in other words.
+/// Most of the facts, often told before in other words.
 fn recapitulation(rng: &mut ChaCha8Rng) -> String {
     let (same, other) = sizes(rng);
     let mut facts = Cast::new(rng).facts(any_relation(rng), same, other, rng);
-    let mut parts = vec![scenery::opening(rng), Some(passage(&facts, rng)), scenery::bridge(rng)];
+    let mut parts = vec![scenery::opening(rng)];
+    if let Some(passage) = maybe_passage(&facts, rng) {
+        parts.extend([Some(passage), scenery::bridge(rng)]);
+    }
     shuffle(&mut facts, rng);
     parts.extend(facts.iter().take(2 + below(3, rng)).map(|fact| Some(fact.recap(rng))));
     parts.push(Some(scenery::ending(rng)));
@@ -96,16 +107,16 @@ const ASKING: &[&str] = &[
 
 const PLAY: &[&str] = &["{a}: {x}\n{b}: {y}."];
 
-/// The facts, then two people who ask and answer, as prose or as a play.
+/// Two people who ask and answer, as prose or as a play, often after the facts are told.
 fn dialogue(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let (first, second) = (cast.draw(PEOPLE, rng), cast.draw(PEOPLE, rng));
     let (same, other) = sizes(rng);
     let mut facts = cast.facts(any_relation(rng), same, other, rng);
-    let text = joined([scenery::opening(rng), Some(passage(&facts, rng))]);
+    let text = joined([scenery::opening(rng), maybe_passage(&facts, rng)]);
     let (list, gap) = if chance(40, rng) { (PLAY, "\n") } else { (ASKING, " ") };
     shuffle(&mut facts, rng);
-    let mut parts = vec![text];
+    let mut parts: Vec<String> = if text.is_empty() { Vec::new() } else { vec![text] };
     for fact in facts.iter().take(2 + below(2, rng)) {
         let question = fact.told(pick(forms(fact.relation).questions, rng), "");
         let reply = fact.told(pick(forms(fact.relation).replies, rng), "");

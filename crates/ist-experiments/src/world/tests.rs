@@ -181,7 +181,7 @@ fn every_word_is_one_token_and_lengths_fit_a_window_of_128() {
     assert_eq!(tokenizer.get_vocab_size(true), VOCABULARY_SIZE);
     assert_eq!([BEGIN, END, PAD].map(|token| tokenizer.token_to_id(token)), [Some(0), Some(1), Some(2)]);
     let length = |text: &str| tokenizer.encode(text, false).unwrap().len();
-    let broken: Vec<&str> = words().filter(|word| length(word) != 1).collect();
+    let broken: Vec<&str> = words().filter(|word| is_told(word) && length(word) != 1).collect();
     assert!(broken.is_empty(), "{broken:?}");
     let unknown = |record: &TaskRecord| sentence_words(&prompt(record)).any(|word| length(word) != 1);
     assert!(!splits().iter().flat_map(|(_, list)| list).any(unknown));
@@ -195,6 +195,14 @@ fn every_word_is_one_token_and_lengths_fit_a_window_of_128() {
         println!("{name}: {:.1} tokens on average, at most {max}", sum as f64 / lengths.len() as f64);
     }
     assert!(texts.iter().all(|&tokens| tokens < 128) && prompts.iter().all(|&tokens| tokens < 100));
+}
+
+/// False for a value that is true of nobody, such as the food that nobody eats.
+fn is_told(word: &str) -> bool {
+    let mut lasting = Relation::LASTING.into_iter();
+    let is_value = lasting.clone().any(|relation| relation.values().contains(&word));
+    let true_of = |relation: Relation| relation.entities().iter().any(|entity| relation.truth(entity) == Some(word));
+    !is_value || lasting.any(true_of)
 }
 
 fn prompt(record: &TaskRecord) -> String {
@@ -231,15 +239,5 @@ fn any_text_survives_encoding_and_decoding() {
     for text in texts {
         let ids = tokenizer.encode(text.as_str(), true).unwrap();
         assert_eq!(tokenizer.decode(ids.get_ids(), true).unwrap(), text);
-    }
-}
-
-#[test]
-fn a_few_texts_and_records_to_look_at() {
-    for text in documents(9).take(12) {
-        println!("{text}\n");
-    }
-    for record in task(9, Split::Train).iter().take(10) {
-        println!("{record:?}");
     }
 }

@@ -30,7 +30,7 @@ pub const END: &str = "</s>";
 pub const PAD: &str = "<pad>";
 
 /// The size of the built-in model's vocabulary: every word of the texts and of the task is one token.
-pub const VOCABULARY_SIZE: usize = 839;
+pub const VOCABULARY_SIZE: usize = 814;
 
 /// Documents whose words are counted.
 const DOCUMENTS: usize = 20_000;
