@@ -71,6 +71,11 @@ impl LayerSet {
         self.indices.is_empty()
     }
 
+    /// Whether every layer of the set is in `other`.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.iter().all(|layer| other.contains(layer))
+    }
+
     /// Layers of the model the set is about.
     pub fn num_layers(&self) -> usize {
         self.num_layers

@@ -19,7 +19,7 @@
 //! ```
 //! use ist_core::burn::module::{Module, Param};
 //! use ist_core::burn::tensor::{Device, Tensor};
-//! use ist_core::{LayerPass, LayeredModel, Tuner, TunerConfig, policy::All};
+//! use ist_core::{LayerPass, LayerSet, LayeredModel, Tuner, TunerConfig, policy::All};
 //!
 //! #[derive(Module, Debug)]
 //! struct Gain { gain: Param<Tensor<1>> }
@@ -50,7 +50,8 @@
 //! let device = Device::flex();
 //! let gain = || Gain { gain: Param::from_tensor(Tensor::zeros([1], &device)).set_require_grad(false) };
 //! let mut model = Toy { outer: Nothing { unused: 0 }, layers: vec![gain(), gain()] };
-//! let mut tuner = Tuner::new(TunerConfig { learning_rate: 0.05, ..TunerConfig::default() }, Box::new(All::new(2)), 7);
+//! let config = TunerConfig { learning_rate: 0.05, ..TunerConfig::default() };
+//! let mut tuner = Tuner::new(config, Box::new(All::new(&LayerSet::all(2))), 7);
 //! let batch = Tensor::<3>::ones([1, 1, 1], &device) * 0.5;
 //! let first = tuner.step(&mut model, std::slice::from_ref(&batch)).unwrap().loss;
 //! for _ in 0..20 { tuner.step(&mut model, std::slice::from_ref(&batch)).unwrap(); }

@@ -209,6 +209,21 @@ impl Optimizer {
     }
 }
 
+/// Offloaded moments are of no use without their optimizer: their files go with it.
+impl Drop for Optimizer {
+    fn drop(&mut self) {
+        let files = self
+            .slots
+            .values()
+            .flat_map(|slot| if let Moments::Files(paths) = &slot.moments { &paths[..] } else { &[] });
+        let removed = files.filter(|path| std::fs::remove_file(path).is_ok()).count();
+        if let (OffloadTo::Folder(folder), 1..) = (&self.offload, removed) {
+            // Not ours alone when something else is in it: then it stays.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 impl Slot {
     fn into_state(self) -> AdamWState<1> {
         let Moments::Device(moments) = self.moments else { unreachable!("load() was called before") };
@@ -353,7 +368,7 @@ mod tests {
         assert_eq!(kept, file);
         assert_eq!(resident_kept[8], 2);
         assert!(resident_host.iter().chain(&resident_file).all(|&count| count <= 1));
-        std::fs::remove_dir_all(folder).unwrap();
+        assert!(!folder.exists(), "the files go with their optimizer");
     }
 
     #[test]

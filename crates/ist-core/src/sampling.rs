@@ -20,7 +20,7 @@ pub fn sigmoid(x: f64) -> f64 {
 
 /// Draws `count` distinct layers without replacement with weights exp(`log_weights`) (Gumbel-top-k).
 ///
-/// `count` is capped to the number of layers. Ties, which have probability 0, go to the lower index.
+/// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers. Ties, which have probability 0, go to the lower index.
 pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng) -> LayerSet {
     let mut keyed: Vec<(f64, usize)> =
         log_weights.iter().enumerate().map(|(layer, weight)| (weight + gumbel(rng), layer)).collect();
@@ -29,9 +29,10 @@ pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng)
     LayerSet::new(chosen, log_weights.len()).expect("every drawn index enumerates the weights")
 }
 
-/// Draws `count` layers of `num_layers`, every subset of that size equally likely.
-pub fn uniform(num_layers: usize, count: usize, rng: &mut dyn Rng) -> LayerSet {
-    without_replacement(&vec![0.0; num_layers], count, rng)
+/// Draws `count` of `layers`, every subset of that size equally likely.
+pub fn uniform(layers: &LayerSet, count: usize, rng: &mut dyn Rng) -> LayerSet {
+    let weight = |layer| if layers.contains(layer) { 0.0 } else { f64::NEG_INFINITY };
+    without_replacement(&(0..layers.num_layers()).map(weight).collect::<Vec<_>>(), count, rng)
 }
 
 /// A standard Gumbel variate, -log(-log u) with u uniform on the open interval (0, 1).
@@ -124,7 +125,7 @@ mod tests {
 
         #[test]
         fn draws_have_the_asked_size(layers in 1usize..20, count in 0usize..25, seed: u64) {
-            let set = uniform(layers, count, &mut ChaCha8Rng::seed_from_u64(seed));
+            let set = uniform(&LayerSet::all(layers), count, &mut ChaCha8Rng::seed_from_u64(seed));
             prop_assert_eq!(set.len(), count.min(layers));
         }
 

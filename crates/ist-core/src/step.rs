@@ -10,6 +10,8 @@
 //! not train keeps its parameters plain and only passes the gradient to its input. No base weight is ever part of a graph's
 //! leaves, and below the lowest chosen layer there is no graph at all.
 
+use std::borrow::Borrow;
+
 use burn::tensor::Tensor;
 
 use crate::gradients::{Gradients, OUTER, layer_prefix, lift, scalar};
@@ -77,10 +79,18 @@ pub fn evaluate<M: LayeredModel>(model: &M, batch: &M::Batch, responses: &Respon
     scalar(model.loss(model.outer(), x, batch, &LayerPass::EVALUATION))
 }
 
-/// The mean token loss over `batches` as [`evaluate`] computes it, and the number of predicted tokens.
-pub fn mean_loss<M: LayeredModel>(model: &M, batches: &[M::Batch], responses: &Responses) -> (f64, usize) {
-    let tokens: usize = batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
-    let total: f64 = batches.iter().map(|batch| evaluate(model, batch, responses)).sum();
+/// The mean token loss over `batches` as [`evaluate`] computes it, and the number of predicted tokens. Batches may be made
+/// one by one: only the current one is held.
+pub fn mean_loss<M: LayeredModel, B: Borrow<M::Batch>>(
+    model: &M,
+    batches: impl IntoIterator<Item = B>,
+    responses: &Responses,
+) -> (f64, usize) {
+    let (mut total, mut tokens) = (0.0, 0);
+    for batch in batches {
+        tokens += model.predicted_tokens(batch.borrow());
+        total += evaluate(model, batch.borrow(), responses);
+    }
     (total / tokens.max(1) as f64, tokens)
 }
 

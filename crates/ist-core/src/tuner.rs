@@ -199,6 +199,8 @@ impl Tuner {
     }
 
     /// One optimizer step on one batch (given in micro-batches): draw, walk, clip, update.
+    ///
+    /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`] before every step.
     pub fn step<M: LayeredModel>(
         &mut self,
         model: &mut M,
@@ -259,8 +261,11 @@ impl Tuner {
             let layer = model.layers()[index].clone();
             model.layers_mut()[index] = gradients::map_parameters(&layer_prefix(index), layer, &mut update);
         }
+        if let Some(error) = fault {
+            return Err(error.into());
+        }
         self.step += 1;
-        fault.map_or(Ok(()), |error| Err(error.into()))
+        Ok(())
     }
 
     /// Everything [`Tuner::restore`] needs. The model's parameters are the caller's to save.
@@ -304,4 +309,26 @@ fn device_of<M: LayeredModel>(model: &M) -> Option<Device> {
         gradients::for_each_parameter("", layer, &mut look);
     }
     device
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::All;
+
+    #[test]
+    fn the_rate_warms_up_from_zero_and_falls_to_its_floor() {
+        let config = TunerConfig {
+            learning_rate: 1.0,
+            warmup_steps: 10,
+            total_steps: 110,
+            schedule: Schedule::Cosine,
+            min_lr_ratio: 0.1,
+            ..TunerConfig::default()
+        };
+        let tuner = Tuner::new(config, Box::new(All::new(&LayerSet::all(1))), 0);
+        for (step, rate) in [(0, 0.0), (5, 0.5), (10, 1.0), (60, 0.55), (110, 0.1)] {
+            assert!((tuner.learning_rate(step) - rate).abs() < 1e-12, "step {step}");
+        }
+    }
 }

@@ -61,7 +61,8 @@ pub enum GenerateError {
     },
 }
 
-/// Continues every prompt. Prompts of unequal length are padded on the left; each row's result is what it would be alone.
+/// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding each row's
+/// result is what it would be alone. With a temperature every row draws from a stream of its own place in the batch.
 pub fn generate<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],
@@ -108,7 +109,7 @@ fn check<A: Adapter, M: CausalLm<A>>(
         if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(GenerateError::Vocabulary { row, id, vocabulary });
         }
-        if prompt.len() + settings.max_new_tokens > context {
+        if prompt.len().saturating_add(settings.max_new_tokens) > context {
             return Err(GenerateError::Context { prompt: prompt.len(), new: settings.max_new_tokens, context });
         }
     }
@@ -127,11 +128,12 @@ fn rows(logits: Tensor<2>) -> Vec<Vec<f64>> {
 
 /// The next token: the likeliest when the temperature is 0 (the lowest id among equals), else a draw.
 fn choose(logits: &[f64], settings: &Settings, rng: &mut impl Rng) -> u32 {
-    let mut ranked: Vec<usize> = (0..logits.len()).collect();
-    ranked.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    let ascending = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a));
     if settings.temperature == 0.0 {
-        return ranked[0] as u32;
+        return (0..logits.len()).max_by(ascending).map_or(0, |id| id as u32);
     }
+    let mut ranked: Vec<usize> = (0..logits.len()).collect();
+    ranked.sort_by(|a, b| ascending(b, a));
     ranked.truncate(settings.top_k.unwrap_or(usize::MAX).max(1));
     let peak = logits[ranked[0]];
     let weights: Vec<f64> = ranked.iter().map(|&id| ((logits[id] - peak) / settings.temperature).exp()).collect();

@@ -110,12 +110,36 @@ pub fn sites(config: &LlamaConfig) -> Vec<Site> {
     sites
 }
 
+/// Name and shape of every tensor of a checkpoint, from the configuration alone.
+pub fn tensors(config: &LlamaConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+    let table = vec![config.vocab_size, config.hidden_size];
+    let head = (!config.tie_word_embeddings).then(|| ("lm_head.weight".to_owned(), table.clone()));
+    let outer =
+        [("model.embed_tokens.weight".to_owned(), table), ("model.norm.weight".to_owned(), vec![config.hidden_size])];
+    let layers = (0..config.num_hidden_layers).flat_map(move |index| layer_tensors(config, index));
+    outer.into_iter().chain(head).chain(layers)
+}
+
+fn layer_tensors(config: &LlamaConfig, index: usize) -> Vec<(String, Vec<usize>)> {
+    let name = |module: &str, kind: &str| format!("model.layers.{index}.{module}.{kind}");
+    let norm = |module| (name(module, "weight"), vec![config.hidden_size]);
+    let mut tensors = vec![norm("input_layernorm"), norm("post_attention_layernorm")];
+    for (module, [d_in, d_out], bias) in layer_modules(config) {
+        tensors.push((name(module, "weight"), vec![d_out, d_in]));
+        tensors.extend(bias.then(|| (name(module, "bias"), vec![d_out])));
+    }
+    tensors
+}
+
 /// Scalars of the whole model, from the configuration alone.
 pub fn parameter_count(config: &LlamaConfig) -> usize {
-    let linear = |(_, [d_in, d_out], bias): (&str, [usize; 2], bool)| d_in * d_out + usize::from(bias) * d_out;
-    let layer: usize = layer_modules(config).into_iter().map(linear).sum::<usize>() + 2 * config.hidden_size;
+    let count = |tensors: Vec<(String, Vec<usize>)>| -> u128 {
+        tensors.iter().map(|(_, shape)| shape.iter().map(|&size| size as u128).product::<u128>()).sum()
+    };
     let tables = if config.tie_word_embeddings { 1 } else { 2 };
-    config.num_hidden_layers * layer + tables * config.vocab_size * config.hidden_size + config.hidden_size
+    let outer = (tables * config.vocab_size as u128 + 1) * config.hidden_size as u128;
+    let total = outer + config.num_hidden_layers as u128 * count(layer_tensors(config, 0));
+    usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// What all layers share of a batch.

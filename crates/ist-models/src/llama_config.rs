@@ -63,6 +63,11 @@ pub struct LlamaConfig {
     pub document: Value,
 }
 
+/// No size of a real model is larger, and sums of products of such sizes do not overflow.
+const LARGEST_SIZE: u64 = u32::MAX as u64;
+/// More layers than any model has: a larger number is a broken file.
+const MOST_LAYERS: usize = 1 << 16;
+
 /// Every fault of a `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", faults.join("; "))]
@@ -125,6 +130,14 @@ impl LlamaConfig {
         if head_dim % 2 != 0 {
             faults.push(format!("head_dim is {head_dim}, but rotary positions need an even one"));
         }
+        if let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. } = self.rope_scaling
+            && low_freq_factor >= high_freq_factor
+        {
+            faults.push(format!("low_freq_factor {low_freq_factor} is not below high_freq_factor {high_freq_factor}"));
+        }
+        if self.num_hidden_layers > MOST_LAYERS {
+            faults.push(format!("num_hidden_layers is {}, expected at most {MOST_LAYERS}", self.num_hidden_layers));
+        }
         faults
     }
 
@@ -164,11 +177,12 @@ impl Reader<'_> {
 
     fn count(&mut self, key: &str, default: Option<usize>) -> usize {
         let value = self.value(key).cloned();
-        let read =
-            |value: &Value| value.as_u64().filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok());
+        let read = |value: &Value| {
+            value.as_u64().filter(|count| (1..=LARGEST_SIZE).contains(count)).map(|count| count as usize)
+        };
         match (value, default) {
             (Some(value), _) => read(&value).unwrap_or_else(|| {
-                self.faults.push(format!("`{key}` must be a positive integer, found {value}"));
+                self.faults.push(format!("`{key}` must be an integer from 1 to {LARGEST_SIZE}, found {value}"));
                 1
             }),
             (None, Some(default)) => default,
@@ -196,6 +210,11 @@ impl Reader<'_> {
 
     /// θ and the scaling, from `rope_parameters` or from `rope_theta` and `rope_scaling`.
     fn rope(&mut self) -> (f64, RopeScaling) {
+        for key in ["rope_parameters", "rope_scaling"] {
+            if let Some(found) = self.value(key).filter(|value| !value.is_object()).cloned() {
+                self.faults.push(format!("`{key}` must be a table or null, found {found}"));
+            }
+        }
         let table = |key: &str| self.value(key).and_then(Value::as_object).cloned();
         let parameters = table("rope_parameters").or_else(|| table("rope_scaling")).unwrap_or_default();
         let mut theta = self.number("rope_theta", 10_000.0);
@@ -229,6 +248,9 @@ impl Reader<'_> {
         }
         if let Some(found) = self.value("pretraining_tp").filter(|value| **value != 1) {
             self.faults.push(format!("`pretraining_tp` must be 1, found {found}"));
+        }
+        if let Some(found) = self.value("partial_rotary_factor").filter(|value| value.as_f64() != Some(1.0)).cloned() {
+            self.faults.push(format!("`partial_rotary_factor` must be 1, found {found}"));
         }
         if let Some(found) = self.value("quantization_config") {
             let method = found.get("quant_method").unwrap_or(&Value::Null);

@@ -181,24 +181,42 @@ pub fn open<A: Adapter, W: WithModel<A>>(
 pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> Result<Llama<A>, LoadError> {
     let config = files.llama_config()?;
     let checkpoint = files.checkpoint()?;
-    let mut loader = checkpoint.loader();
     let tied = config.tie_word_embeddings;
-    let mut source = |name: &str, shape: &[usize]| {
-        // A tied model may hold its one matrix under either name.
-        let names = if tied && name == "model.embed_tokens.weight" { vec![name, "lm_head.weight"] } else { vec![name] };
-        loader.take(&names, shape)
-    };
-    let model = Llama::build(config, &mut source, storage, device);
-    loader.ignore(|name| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight"));
+    let known = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
+    let mut shapes = checkpoint.loader();
+    let misfits = llama::tensors(&config).filter(|(name, shape)| !shapes.expect(&names(name, tied), shape));
+    let misfits = misfits.take(FAULTS_SHOWN).count();
+    if misfits < FAULTS_SHOWN {
+        shapes.ignore(known);
+    } else {
+        shapes.ignore(|_| true);
+    }
+    shapes.finish()?;
+    let mut loader = checkpoint.loader();
+    let model = Llama::build(config, &mut |name, shape| loader.take(&names(name, tied), shape), storage, device);
+    loader.ignore(known);
     loader.finish()?;
     Ok(model)
 }
+
+/// The names a tensor may have. A tied model may hold its one matrix under either.
+fn names(name: &str, tied: bool) -> Vec<&str> {
+    if tied && name == "model.embed_tokens.weight" { vec![name, "lm_head.weight"] } else { vec![name] }
+}
+
+/// Tensors that do not fit after which no more are looked for.
+const FAULTS_SHOWN: usize = 50;
 
 /// What a model is, from its `config.json` alone.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Layers.
     pub num_layers: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Positions the model was made for.
+    pub max_position_embeddings: usize,
     /// Scalars of the whole model.
     pub parameters: usize,
     /// Modules an adapter can sit on.
@@ -214,6 +232,8 @@ pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
             let config = files.llama_config()?;
             Ok(Shape {
                 num_layers: config.num_hidden_layers,
+                vocab_size: config.vocab_size,
+                max_position_embeddings: config.max_position_embeddings,
                 parameters: llama::parameter_count(&config),
                 sites: llama::sites(&config),
                 default_targets: llama::DEFAULT_TARGETS,

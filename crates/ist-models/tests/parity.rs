@@ -231,7 +231,7 @@ fn parameters_after_three_adamw_steps_equal_pytorchs() {
             adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
             ..TunerConfig::default()
         };
-        let mut tuner = Tuner::new(settings, Box::new(All::new(4)), 0);
+        let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
         for number in 0..3 {
             let batch = TokenBatch::new(&expected.examples(""), &Device::flex());
             let report = tuner.step(&mut model, &[batch]).unwrap();
@@ -240,6 +240,7 @@ fn parameters_after_three_adamw_steps_equal_pytorchs() {
             assert_close(report.grad_norm, of("step_grad_norms"), 2e-5, "norm");
         }
         let found = parameters(&model);
+        assert_eq!(expected.names("after3.").len(), found.len(), "{case}");
         for key in expected.names("after3.") {
             let name = format!("after3.{key}");
             let found = as_peft(&found[&parameter_name(&key)], columns(&expected, &name));
@@ -353,7 +354,7 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
         .collect();
     let sets = |update: &Value| update["suppressed"].as_array().unwrap().iter().map(layer_set).collect();
     let policy = Injected {
-        ist: Ist::new(4, IstConfig::default()).unwrap(),
+        ist: Ist::new(&LayerSet::all(4), IstConfig::default()).unwrap(),
         layers: steps.iter().map(|step| layer_set(&step["layers"])).collect(),
         candidates: updates.iter().map(|(&step, update)| (step, sets(update))).collect(),
     };
@@ -376,6 +377,7 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
             let update = tuner.score(&model, &[batch], candidates).unwrap();
             for (key, found) in [("losses", &update.losses), ("rewards", &update.rewards), ("scores", &update.scores)] {
                 let wanted: Vec<f64> = serde_json::from_value(updates[&t][key].clone()).unwrap();
+                assert_eq!(found.len(), wanted.len(), "{key} at {t}");
                 assert!(
                     found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= 1e-5),
                     "{key} at {t}: {found:?} {wanted:?}"
@@ -391,6 +393,7 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
         assert_close(report.grad_norm, wanted["grad_norm"].as_f64().unwrap(), 5e-5, "norm");
     }
     let found = parameters(&model);
+    assert_eq!(expected.names("final.").len(), found.len());
     for key in expected.names("final.") {
         let name = format!("final.{key}");
         let found = as_peft(&found[&parameter_name(&key)], columns(&expected, &name));

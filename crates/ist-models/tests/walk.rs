@@ -306,7 +306,9 @@ fn resting_layers_are_bitwise_unchanged_and_have_no_optimizer_movement() {
 #[test]
 fn updates_count_the_draws_of_a_layer() {
     let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.0);
-    let policy = Registry::default().build("rst", json!({"layers_updated": 2}).as_object().unwrap(), LAYERS).unwrap();
+    let policy = Registry::default()
+        .build("rst", json!({"layers_updated": 2}).as_object().unwrap(), &LayerSet::all(LAYERS))
+        .unwrap();
     let mut tuner = tuner(policy, RestingState::Keep, 3);
     let reports = drive(&mut tuner, &mut model, 6);
     for name in bytes(&model).keys() {
@@ -329,7 +331,9 @@ fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
     ];
     cases
         .iter()
-        .map(|(kind, fields)| Registry::default().build(kind, fields.as_object().unwrap(), LAYERS).unwrap())
+        .map(|(kind, fields)| {
+            Registry::default().build(kind, fields.as_object().unwrap(), &LayerSet::all(LAYERS)).unwrap()
+        })
         .collect()
 }
 
@@ -365,7 +369,9 @@ fn a_run_restored_in_the_middle_ends_bitwise_where_the_whole_one_does() {
 fn offloaded_moments_change_no_number_and_dropped_ones_do() {
     let run = |resting| {
         let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.2);
-        let policy = Registry::default().build("ist", json!({"interval": 2}).as_object().unwrap(), LAYERS).unwrap();
+        let policy = Registry::default()
+            .build("ist", json!({"interval": 2}).as_object().unwrap(), &LayerSet::all(LAYERS))
+            .unwrap();
         drive(&mut tuner(policy, resting, 5), &mut model, 9);
         bytes(&model)
     };

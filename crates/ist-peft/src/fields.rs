@@ -132,6 +132,9 @@ impl<'a> Fields<'a> {
         if layers.is_some() && matches!(modules, Some(TargetModules::Pattern(_))) {
             self.fault("layers_to_transform", format!("cannot be used when `{key}` is one regular expression"));
         }
+        if layers.is_none() && patterns.iter().any(|pattern| !pattern.is_empty()) {
+            self.fault("layers_pattern", "has no effect without `layers_to_transform`".to_owned());
+        }
         Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
             self.fault("layers_pattern", message);
             Targets::default()

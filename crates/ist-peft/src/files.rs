@@ -9,6 +9,7 @@ use crate::adapter::{Adapter, Dialect, Site};
 use crate::attach::{AttachError, PeftModel, targeted_sites};
 use crate::fields::ConfigError;
 use crate::tensor_file::{TensorFile, TensorFileError, write};
+use crate::whole_file;
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -115,7 +116,9 @@ fn read_tensors<A: Adapter>(
 ) -> Result<Vec<A>, AdapterFilesError> {
     let path = folder.join(TENSORS_FILE);
     let file = TensorFile::open(&path)?;
-    let mut unused: Vec<String> = file.names().map(str::to_owned).collect();
+    // PEFT stores the frozen table of an adapted embedding or head as well; the model has it already.
+    let base_weights: Vec<String> = sites.iter().map(|site| key_of(site, "base_layer.weight")).collect();
+    let mut unused: Vec<String> = file.names().map(str::to_owned).filter(|name| !base_weights.contains(name)).collect();
     let (mut faults, mut adapters) = (Vec::new(), Vec::new());
     for site in sites {
         let mut tensors = Vec::new();
@@ -156,9 +159,7 @@ pub fn save<A: Adapter>(
     fields.insert("inference_mode".to_owned(), json!(true));
     let path = folder.join(CONFIG_FILE);
     let text = serde_json::to_string_pretty(&fields).expect("JSON values are always written") + "\n";
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(&path))?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io(&path))?;
-    file.persist(&path).map_err(|error| io(&path)(error.error))?;
+    whole_file::write(&path, text.as_bytes()).map_err(io(&path))?;
     write(&folder.join(TENSORS_FILE), &named_tensors(model, config))?;
     Ok(())
 }

@@ -35,6 +35,7 @@ pub mod peft_linear;
 pub mod targets;
 pub mod tensor_file;
 pub mod weight;
+pub mod whole_file;
 
 #[doc(hidden)]
 pub use ist_core;

@@ -77,7 +77,10 @@ impl<A: Adapter> PeftEmbedding<A> {
         let rows = module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
         let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
         match &self.adapter {
-            Some(adapter) => adapter.embed(rows, ids, pass),
+            Some(adapter) => {
+                let pass = LayerPass { response: pass.response, dropout: pass.dropout_of("embed_tokens") };
+                adapter.embed(rows, ids, &pass)
+            }
             None => rows,
         }
     }

@@ -1,7 +1,8 @@
 //! Which modules an adapter sits on, by PEFT's rules.
 //!
 //! A list names modules by suffix, a string is one regular expression over the whole path, `all-linear` is every linear
-//! layer but the output head. `layers_to_transform` keeps only those layers of a list's matches.
+//! layer but the output head. `layers_to_transform` keeps only those layers of a list's matches; a module that the list names
+//! by its whole path stays.
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
@@ -101,6 +102,8 @@ impl Targets {
         layers: Option<Vec<usize>>,
         layers_pattern: Vec<String>,
     ) -> Result<Self, String> {
+        // An empty name means any list of layers, as no name does.
+        let layers_pattern: Vec<String> = layers_pattern.into_iter().filter(|pattern| !pattern.is_empty()).collect();
         for pattern in &layers_pattern {
             compile(pattern, pattern)?;
         }
@@ -118,12 +121,17 @@ impl Targets {
     pub fn matches(&self, site: &Site) -> bool {
         let chosen = self.modules.as_ref().is_some_and(|modules| modules.matches(site));
         let excluded = self.exclude.as_ref().is_some_and(|modules| modules.matches(site));
-        chosen && !excluded && self.layer_matches(site)
+        chosen && !excluded && (self.names_whole_path(site) || self.layer_matches(site))
     }
 
     /// The layers that `layers_to_transform` names and the model lacks.
     pub fn layers_beyond(&self, num_layers: usize) -> Vec<usize> {
         self.layers.iter().flatten().copied().filter(|&layer| layer >= num_layers).collect()
+    }
+
+    /// A module named by its whole path is adapted whatever its layer.
+    fn names_whole_path(&self, site: &Site) -> bool {
+        matches!(&self.modules, Some(TargetModules::Names(names)) if names.contains(&site.path))
     }
 
     fn layer_matches(&self, site: &Site) -> bool {
@@ -238,9 +246,18 @@ mod tests {
         let targets = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1, 12]), Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.12.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.2.self_attn.q_proj")));
-        assert!(!targets.matches(&site("q_proj")));
+        assert!(!targets.matches(&site("attention.q_proj")));
         let other = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1]), vec!["h".to_owned()]).unwrap();
         assert!(other.matches(&site("model.h.1.q_proj")) && !other.matches(&site("model.layers.1.q_proj")));
+    }
+
+    #[test]
+    fn a_whole_path_is_adapted_whatever_its_layer() {
+        let modules = names(&["q_proj", "lm_head", "model.layers.3.self_attn.v_proj"]);
+        let targets = Targets::new(Some(modules), None, Some(vec![1]), vec![String::new()]).unwrap();
+        let chosen = ["lm_head", "model.layers.3.self_attn.v_proj", "model.layers.1.self_attn.q_proj"];
+        assert!(chosen.iter().all(|path| targets.matches(&site(path))));
+        assert!(!targets.matches(&site("model.layers.3.self_attn.q_proj")));
     }
 
     #[test]

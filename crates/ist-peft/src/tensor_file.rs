@@ -4,6 +4,7 @@
 //! read, and every fault names the file and, where there is one, the tensor. Files are mapped into memory, so that a tensor
 //! costs memory only once it is asked for. Writing is all or nothing.
 
+use crate::whole_file;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -232,15 +233,12 @@ pub fn write(path: &Path, tensors: &[(String, TensorData)]) -> Result<(), Tensor
         })
         .collect::<Result<Vec<_>, TensorFileError>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let file = whole_file::begin(path).map_err(io)?;
     match safetensors::serialize_to_file(views, Some(metadata), file.path()) {
         Err(SafeTensorError::IoError(source)) => return Err(io(source)),
         result => result.map_err(bad)?,
     }
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    whole_file::put(file, path).map_err(io)
 }
 
 fn file_type(dtype: DType) -> Option<Dtype> {

@@ -380,6 +380,22 @@ fn tensors_that_do_not_fit_are_listed_in_one_error_and_nothing_is_attached() {
 }
 
 #[test]
+fn the_base_weights_peft_stores_beside_embedding_and_head_are_no_fault() {
+    let folder = saved();
+    rewrite(folder.path(), |tensors| {
+        for (name, shape) in [("model.embed_tokens", [7, 4]), ("lm_head", [7, 4])] {
+            tensors.insert(format!("base_model.model.{name}.base_layer.weight"), random("", shape));
+        }
+    });
+    let mut model = Tiny::new([7, 4, 5], DType::F32);
+    load(&mut model, folder.path(), &Device::flex()).unwrap();
+    rewrite(folder.path(), |tensors| {
+        tensors.insert("base_model.model.model.norm.base_layer.weight".to_owned(), random("", [1, 4]));
+    });
+    assert!(load(&mut model, folder.path(), &Device::flex()).is_err());
+}
+
+#[test]
 fn an_adapter_of_another_rank_or_with_a_value_that_is_no_number_is_refused() {
     let folder = saved();
     rewrite(folder.path(), |tensors| {

@@ -1,4 +1,4 @@
-//! `all`: every layer in every step. Plain PEFT, the baseline.
+//! `all`: every layer that can train in every step. Plain PEFT, the baseline.
 
 use rand::Rng;
 use serde::Deserialize;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::{LayerPolicy, PolicyError, parse};
 use crate::LayerSet;
 
-/// Trains every layer in every step.
+/// Trains every layer that can train in every step.
 #[derive(Debug)]
 pub struct All {
-    num_layers: usize,
+    layers: LayerSet,
 }
 
 #[derive(Deserialize)]
@@ -18,14 +18,14 @@ pub struct All {
 struct Fields {}
 
 impl All {
-    /// The policy for a model of `num_layers` layers.
-    pub fn new(num_layers: usize) -> Self {
-        Self { num_layers }
+    /// The policy that always answers `layers`.
+    pub fn new(layers: &LayerSet) -> Self {
+        Self { layers: layers.clone() }
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         parse::<Fields>("all", fields)?;
-        Ok(Box::new(Self::new(num_layers)))
+        Ok(Box::new(Self::new(layers)))
     }
 }
 
@@ -35,10 +35,10 @@ impl LayerPolicy for All {
     }
 
     fn select(&mut self, _step: usize, _rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
-        Ok(LayerSet::all(self.num_layers))
+        Ok(self.layers.clone())
     }
 
     fn largest_set(&self) -> usize {
-        self.num_layers
+        self.layers.len()
     }
 }

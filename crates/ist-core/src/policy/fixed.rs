@@ -25,13 +25,13 @@ impl Fixed {
         Self { layers }
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        let layers = LayerSet::new(parse::<Fields>("fixed", fields)?.layers, num_layers)?;
-        if layers.is_empty() {
-            let expected = "at least one layer".to_owned();
-            return Err(PolicyError::OutOfRange { key: "layers", expected, found: "[]".to_owned() });
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        let chosen = LayerSet::new(parse::<Fields>("fixed", fields)?.layers, layers.num_layers())?;
+        if chosen.is_empty() || !chosen.is_subset(layers) {
+            let expected = format!("at least one of the layers with adapters, {:?}", layers.as_slice());
+            return Err(PolicyError::OutOfRange { key: "layers", expected, found: format!("{:?}", chosen.as_slice()) });
         }
-        Ok(Box::new(Self::new(layers)))
+        Ok(Box::new(Self::new(chosen)))
     }
 }
 

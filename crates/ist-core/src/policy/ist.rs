@@ -73,6 +73,7 @@ pub struct Ist {
     config: IstConfig,
     layers_updated: usize,
     layers_suppressed: usize,
+    layers: LayerSet,
     scores: Vec<f64>,
 }
 
@@ -83,19 +84,26 @@ struct State {
 }
 
 impl Ist {
-    /// The policy for a model of `num_layers` layers, all scores 0.
-    pub fn new(num_layers: usize, config: IstConfig) -> Result<Self, PolicyError> {
+    /// The policy over `layers`, all scores 0. Layers of the model that are not among them are never drawn and stay at 0.
+    pub fn new(layers: &LayerSet, config: IstConfig) -> Result<Self, PolicyError> {
         config.check()?;
         Ok(Self {
-            layers_updated: config.layers_updated.checked("layers_updated", num_layers)?,
-            layers_suppressed: config.layers_suppressed.checked("layers_suppressed", num_layers)?,
-            scores: vec![0.0; num_layers],
+            layers_updated: config.layers_updated.checked("layers_updated", layers.len())?,
+            layers_suppressed: config.layers_suppressed.checked("layers_suppressed", layers.len())?,
+            layers: layers.clone(),
+            scores: vec![0.0; layers.num_layers()],
             config,
         })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        Ok(Box::new(Self::new(num_layers, parse("ist", fields)?)?))
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Self::new(layers, parse("ist", fields)?)?))
+    }
+
+    /// The logarithm of each layer's weight; of those that cannot train, log 0.
+    fn log_weights(&self, of_score: impl Fn(f64) -> f64) -> Vec<f64> {
+        let weight = |(layer, &score)| if self.layers.contains(layer) { of_score(score) } else { f64::NEG_INFINITY };
+        self.scores.iter().enumerate().map(weight).collect()
     }
 
     /// N_c *distinct* suppressed sets, drawn with weights p; all sets there are when there are fewer.
@@ -103,8 +111,8 @@ impl Ist {
     /// A draw that repeats an earlier set is thrown away. Scores far from 0 can make that take very long, so after
     /// [`DRAWS_PER_CANDIDATE`] draws per candidate the likeliest sets not drawn yet fill what is missing.
     fn draw_candidates(&self, rng: &mut dyn Rng) -> Vec<LayerSet> {
-        let log_p: Vec<f64> = self.scores.iter().map(|&score| sampling::log_sigmoid(score)).collect();
-        let wanted = sampling::subsets_up_to(self.scores.len(), self.layers_suppressed, self.config.candidates);
+        let log_p = self.log_weights(sampling::log_sigmoid);
+        let wanted = sampling::subsets_up_to(self.layers.len(), self.layers_suppressed, self.config.candidates);
         let mut sets: Vec<LayerSet> = Vec::new();
         for _ in 0..DRAWS_PER_CANDIDATE * wanted {
             if sets.len() == wanted {
@@ -128,14 +136,14 @@ const DRAWS_PER_CANDIDATE: usize = 64;
 /// A best-first search over layers ranked by weight: the best set is the first `size` ranks, and every other set is
 /// reached from a better one by moving one rank up by one.
 fn fill_with_likeliest(sets: &mut Vec<LayerSet>, wanted: usize, log_weights: &[f64], size: usize) {
-    let mut ranked: Vec<usize> = (0..log_weights.len()).collect();
+    let mut ranked: Vec<usize> = (0..log_weights.len()).filter(|&layer| log_weights[layer].is_finite()).collect();
     ranked.sort_by(|&a, &b| log_weights[b].total_cmp(&log_weights[a]).then(a.cmp(&b)));
     let weigh = |ranks: &[usize]| Weight(ranks.iter().map(|&rank| log_weights[ranked[rank]]).sum());
     let first: Vec<usize> = (0..size).collect();
     let (mut queue, mut seen) = (BinaryHeap::from([(weigh(&first), first.clone())]), BTreeSet::from([first]));
     while sets.len() < wanted {
         let Some((_, ranks)) = queue.pop() else { return };
-        let set = LayerSet::new(ranks.iter().map(|&rank| ranked[rank]), ranked.len()).expect("ranks are layers");
+        let set = LayerSet::new(ranks.iter().map(|&rank| ranked[rank]), log_weights.len()).expect("ranks are layers");
         if !sets.contains(&set) {
             sets.push(set);
         }
@@ -171,7 +179,7 @@ impl LayerPolicy for Ist {
     }
 
     fn select(&mut self, _step: usize, rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
-        let log_q: Vec<f64> = self.scores.iter().map(|&score| sampling::log_sigmoid(-score)).collect();
+        let log_q = self.log_weights(|score| sampling::log_sigmoid(-score));
         Ok(sampling::without_replacement(&log_q, self.layers_updated, rng))
     }
 
@@ -233,7 +241,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     fn policy(scores: &[f64]) -> Ist {
-        let mut policy = Ist::new(scores.len(), IstConfig::default()).unwrap();
+        let mut policy = Ist::new(&LayerSet::all(scores.len()), IstConfig::default()).unwrap();
         policy.scores = scores.to_vec();
         policy
     }
@@ -298,7 +306,7 @@ mod tests {
             (IstConfig { layers_updated: Share::Count(5), ..IstConfig::default() }, "layers_updated"),
         ];
         for (config, key) in cases {
-            let error = Ist::new(4, config).unwrap_err().to_string();
+            let error = Ist::new(&LayerSet::all(4), config).unwrap_err().to_string();
             assert!(error.starts_with(&format!("`policy.{key}`")), "{error}");
         }
     }
@@ -367,6 +375,7 @@ mod tests {
             let mut every: Vec<f64> = (0..5).flat_map(|a| (a + 1..5).map(move |b| (a, b)))
                 .map(|(a, b)| weights[a] + weights[b]).collect();
             every.sort_by(|a, b| b.total_cmp(a));
+            prop_assert_eq!(found.len(), wanted);
             for (set, best) in found.iter().zip(&every) {
                 prop_assert!((sum(set) - best).abs() < 1e-12);
             }

@@ -13,7 +13,7 @@ use crate::{LayerSet, sampling};
 /// Trains γ uniformly drawn layers, drawn anew every K steps.
 #[derive(Debug)]
 pub struct Lisa {
-    num_layers: usize,
+    layers: LayerSet,
     layers_updated: usize,
     interval: usize,
     current: Option<LayerSet>,
@@ -38,19 +38,19 @@ struct State {
 }
 
 impl Lisa {
-    /// The policy that draws `layers_updated` (γ) of `num_layers` layers every `interval` (K) steps.
-    pub fn new(num_layers: usize, layers_updated: Share, interval: usize) -> Result<Self, PolicyError> {
+    /// The policy that draws `layers_updated` (γ) of `layers` every `interval` (K) steps.
+    pub fn new(layers: &LayerSet, layers_updated: Share, interval: usize) -> Result<Self, PolicyError> {
         if interval == 0 {
             let expected = "an integer of at least 1".to_owned();
             return Err(PolicyError::OutOfRange { key: "interval", expected, found: "0".to_owned() });
         }
-        let layers_updated = layers_updated.checked("layers_updated", num_layers)?;
-        Ok(Self { num_layers, layers_updated, interval, current: None })
+        let layers_updated = layers_updated.checked("layers_updated", layers.len())?;
+        Ok(Self { layers: layers.clone(), layers_updated, interval, current: None })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         let Fields { layers_updated, interval } = parse("lisa", fields)?;
-        Ok(Box::new(Self::new(num_layers, layers_updated, interval)?))
+        Ok(Box::new(Self::new(layers, layers_updated, interval)?))
     }
 }
 
@@ -63,7 +63,7 @@ impl LayerPolicy for Lisa {
         match &self.current {
             Some(current) if !step.is_multiple_of(self.interval) => Ok(current.clone()),
             _ => {
-                let drawn = sampling::uniform(self.num_layers, self.layers_updated, rng);
+                let drawn = sampling::uniform(&self.layers, self.layers_updated, rng);
                 self.current = Some(drawn.clone());
                 Ok(drawn)
             }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_set_changes_only_at_the_interval() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let mut policy = Lisa::new(16, Share::Count(4), 5).unwrap();
+        let mut policy = Lisa::new(&LayerSet::all(16), Share::Count(4), 5).unwrap();
         let sets: Vec<LayerSet> = (0..20).map(|step| policy.select(step, &mut rng).unwrap()).collect();
         assert!(sets.chunks(5).all(|period| period.iter().all(|set| set == &period[0] && set.len() == 4)));
         assert!(sets.iter().step_by(5).collect::<std::collections::HashSet<_>>().len() > 1);

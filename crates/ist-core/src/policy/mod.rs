@@ -61,6 +61,11 @@ pub trait LayerPolicy: Send + Debug {
     /// The layers each step trains at most; what a plan of memory counts with.
     fn largest_set(&self) -> usize;
 
+    /// Fails when the policy cannot answer for each of the steps 0 to `steps` - 1, so that a run knows before it begins.
+    fn covers(&self, _steps: usize) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
     /// Everything [`LayerPolicy::restore`] needs to go on exactly, as JSON.
     fn state(&self) -> Value {
         Value::Null
@@ -140,8 +145,9 @@ pub enum PolicyError {
     },
 }
 
-/// Builds a policy from the fields of its configuration (all but `kind`) for a model of that many layers.
-pub type Builder = fn(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError>;
+/// Builds a policy from the fields of its configuration (all but `kind`) over the layers that can train: those with PEFT
+/// modules, of a model of [`LayerSet::num_layers`] layers.
+pub type Builder = fn(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError>;
 
 /// The policies a configuration can name.
 #[derive(Clone)]
@@ -166,18 +172,18 @@ impl Registry {
         self.0.insert(kind, builder);
     }
 
-    /// The policy `kind` with these fields, checked against a model of `num_layers` layers.
+    /// The policy `kind` with these fields, checked against the layers that can train.
     pub fn build(
         &self,
         kind: &str,
         fields: &Map<String, Value>,
-        num_layers: usize,
+        layers: &LayerSet,
     ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         let builder = self.0.get(kind).ok_or_else(|| PolicyError::UnknownKind {
             found: kind.to_owned(),
             known: self.0.keys().map(ToString::to_string).collect(),
         })?;
-        builder(fields, num_layers)
+        builder(fields, layers)
     }
 }
 
@@ -204,14 +210,14 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_lists_what_exists() {
-        let error = Registry::default().build("isst", &Map::new(), 4).unwrap_err().to_string();
+        let error = Registry::default().build("isst", &Map::new(), &LayerSet::all(4)).unwrap_err().to_string();
         assert_eq!(error, "`policy.kind` is \"isst\"; known are all, fixed, ist, lisa, replay, rst");
     }
 
     #[test]
     fn an_unknown_field_is_refused_by_every_policy() {
         for kind in ["all", "fixed", "ist", "lisa", "replay", "rst"] {
-            let error = Registry::default().build(kind, &fields(&json!({"gamma": 1})), 4).unwrap_err();
+            let error = Registry::default().build(kind, &fields(&json!({"gamma": 1})), &LayerSet::all(4)).unwrap_err();
             assert!(error.to_string().contains("gamma"), "{kind}: {error}");
         }
     }
@@ -220,8 +226,33 @@ mod tests {
     fn a_policy_registered_from_outside_can_be_named() {
         let mut registry = Registry::default();
         registry.register("mine", |_, layers| Ok(Box::new(All::new(layers))));
-        let mut policy = registry.build("mine", &Map::new(), 3).unwrap();
+        let mut policy = registry.build("mine", &Map::new(), &LayerSet::all(3)).unwrap();
         assert_eq!(policy.select(0, &mut ChaCha8Rng::seed_from_u64(0)).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn only_layers_that_can_train_are_drawn() {
+        let layers = LayerSet::new([2, 3, 5, 7], 9).unwrap();
+        let cases = [("all", json!({})), ("ist", json!({})), ("rst", json!({})), ("lisa", json!({"interval": 1}))];
+        for (kind, config) in cases {
+            let mut policy = Registry::default().build(kind, &fields(&config), &layers).unwrap();
+            let (mut rng, mut drawn) = (ChaCha8Rng::seed_from_u64(1), std::collections::BTreeSet::new());
+            for step in 0..60 {
+                let candidates = policy.candidates(step, &mut rng);
+                assert!(
+                    candidates.iter().all(|set| set.is_subset(&layers) && set.len() == 2),
+                    "{kind}: {candidates:?}"
+                );
+                policy.observe(&candidates, &[0.5, 5.0, 9.0][..candidates.len()]).unwrap();
+                let set = policy.select(step, &mut rng).unwrap();
+                assert!(set.is_subset(&layers) && set.num_layers() == 9, "{kind}: {set:?}");
+                drawn.extend(set.iter());
+            }
+            assert!(drawn.into_iter().eq(layers.iter()), "{kind}");
+        }
+        let fixed = |chosen| Registry::default().build("fixed", &fields(&json!({"layers": chosen})), &layers);
+        assert!(fixed([2, 7]).is_ok());
+        assert!(fixed([2, 4]).unwrap_err().to_string().contains("[2, 3, 5, 7], but is [2, 4]"));
     }
 
     #[test]
@@ -234,7 +265,7 @@ mod tests {
             ("fixed", json!({"layers": [1, 2]})),
         ];
         for (kind, config) in cases {
-            let build = || Registry::default().build(kind, &fields(&config), 6).unwrap();
+            let build = || Registry::default().build(kind, &fields(&config), &LayerSet::all(6)).unwrap();
             let run = |policy: &mut Box<dyn LayerPolicy>, rng: &mut ChaCha8Rng, steps: std::ops::Range<usize>| {
                 steps
                     .map(|step| {

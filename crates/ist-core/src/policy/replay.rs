@@ -33,15 +33,20 @@ struct Line {
 
 impl Replay {
     /// Reads a log of lines `{"step": t, "layers": [..]}`.
-    pub fn read(path: &Path, num_layers: usize) -> Result<Self, PolicyError> {
+    pub fn read(path: &Path, layers: &LayerSet) -> Result<Self, PolicyError> {
         let name = path.display().to_string();
         let fault = |line: Option<usize>, message: String| PolicyError::Log { path: name.clone(), line, message };
         let text = std::fs::read_to_string(path).map_err(|error| fault(None, error.to_string()))?;
         let mut sets = BTreeMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let Line { step, layers } =
+            let Line { step, layers: chosen } =
                 serde_json::from_str(line).map_err(|error| fault(Some(number + 1), error.to_string()))?;
-            let set = LayerSet::new(layers, num_layers).map_err(|error| fault(Some(number + 1), error.to_string()))?;
+            let set = LayerSet::new(chosen, layers.num_layers())
+                .map_err(|error| fault(Some(number + 1), error.to_string()))?;
+            if !set.is_subset(layers) {
+                let (found, expected) = (set.as_slice(), layers.as_slice());
+                return Err(fault(Some(number + 1), format!("layers {found:?}, but only {expected:?} have adapters")));
+            }
             if sets.insert(step, set).is_some() {
                 return Err(fault(Some(number + 1), format!("step {step} stands twice")));
             }
@@ -52,8 +57,8 @@ impl Replay {
         Ok(Self { path: name, sets })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        Ok(Box::new(Self::read(&parse::<Fields>("replay", fields)?.path, num_layers)?))
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Self::read(&parse::<Fields>("replay", fields)?.path, layers)?))
     }
 }
 
@@ -68,6 +73,13 @@ impl LayerPolicy for Replay {
 
     fn largest_set(&self) -> usize {
         self.sets.values().map(LayerSet::len).max().unwrap_or(0)
+    }
+
+    fn covers(&self, steps: usize) -> Result<(), PolicyError> {
+        match (0..steps).find(|step| !self.sets.contains_key(step)) {
+            Some(step) => Err(PolicyError::LogEnds { path: self.path.clone(), step }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,17 +98,18 @@ mod tests {
     #[test]
     fn steps_get_the_layers_the_log_names() {
         let path = log("good", "{\"step\":0,\"layers\":[2]}\n{\"step\":1,\"layers\":[0,3]}\n");
-        let mut policy = Replay::read(&path, 4).unwrap();
+        let mut policy = Replay::read(&path, &LayerSet::all(4)).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         assert_eq!(policy.select(1, &mut rng).unwrap().as_slice(), [0, 3]);
         assert!(matches!(policy.select(2, &mut rng), Err(PolicyError::LogEnds { step: 2, .. })));
+        assert!(policy.covers(2).is_ok() && matches!(policy.covers(5), Err(PolicyError::LogEnds { step: 2, .. })));
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_layer_the_model_lacks_is_named_with_its_line() {
         let path = log("range", "{\"step\":0,\"layers\":[2]}\n{\"step\":1,\"layers\":[9]}\n");
-        let error = Replay::read(&path, 4).unwrap_err().to_string();
+        let error = Replay::read(&path, &LayerSet::all(4)).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("layer 9"), "{error}");
         std::fs::remove_file(path).unwrap();
     }

@@ -10,7 +10,7 @@ use crate::{LayerSet, sampling};
 /// Trains N_u layers drawn uniformly in every step.
 #[derive(Debug)]
 pub struct Rst {
-    num_layers: usize,
+    layers: LayerSet,
     layers_updated: usize,
 }
 
@@ -27,13 +27,14 @@ impl Default for Fields {
 }
 
 impl Rst {
-    /// The policy that draws `layers_updated` of `num_layers` layers.
-    pub fn new(num_layers: usize, layers_updated: Share) -> Result<Self, PolicyError> {
-        Ok(Self { num_layers, layers_updated: layers_updated.checked("layers_updated", num_layers)? })
+    /// The policy that draws `layers_updated` of `layers`.
+    pub fn new(layers: &LayerSet, layers_updated: Share) -> Result<Self, PolicyError> {
+        let layers_updated = layers_updated.checked("layers_updated", layers.len())?;
+        Ok(Self { layers: layers.clone(), layers_updated })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, num_layers: usize) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        Ok(Box::new(Self::new(num_layers, parse::<Fields>("rst", fields)?.layers_updated)?))
+    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Self::new(layers, parse::<Fields>("rst", fields)?.layers_updated)?))
     }
 }
 
@@ -43,7 +44,7 @@ impl LayerPolicy for Rst {
     }
 
     fn select(&mut self, _step: usize, rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
-        Ok(sampling::uniform(self.num_layers, self.layers_updated, rng))
+        Ok(sampling::uniform(&self.layers, self.layers_updated, rng))
     }
 
     fn largest_set(&self) -> usize {

@@ -155,7 +155,24 @@ impl Loader<'_> {
         }
     }
 
+    /// Notes a fault unless the first of `names` that exists has that shape; reads no value. False when it noted one.
+    pub fn expect(&mut self, names: &[&str], shape: &[usize]) -> bool {
+        self.locate(names, shape).is_some()
+    }
+
     fn find(&mut self, names: &[&str], shape: &[usize]) -> Option<TensorData> {
+        let name = self.locate(names, shape)?;
+        let file = &self.checkpoint.files[self.checkpoint.tensors[name]];
+        match file.finite_data(name) {
+            Ok(data) => Some(data),
+            Err(error) => {
+                self.error.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn locate<'n>(&mut self, names: &[&'n str], shape: &[usize]) -> Option<&'n str> {
         let Some(name) = names.iter().find(|name| self.checkpoint.contains(name)) else {
             self.faults.push(format!("{} is missing, expected shape {shape:?}", names.join(" or ")));
             return None;
@@ -167,13 +184,7 @@ impl Loader<'_> {
             self.faults.push(format!("{name} has shape {found:?}, expected {shape:?}"));
             return None;
         }
-        match file.finite_data(name) {
-            Ok(data) => Some(data),
-            Err(error) => {
-                self.error.get_or_insert(error);
-                None
-            }
-        }
+        Some(name)
     }
 
     /// Marks tensors as known that are not read.

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Why a hub id gives no folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{id}: not in the local cache, and it cannot be fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to a cache that holds it"
+    "{id}: no folder of that name, no model of that name in the local cache, and it cannot be fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to a cache that holds it"
 )]
 pub struct HubError {
     id: String,

@@ -26,14 +26,16 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>) -> T
 /// The bias of the last `queries` of `keys` positions: 0 where a query may look, else a large negative number.
 ///
 /// A query sees the real positions up to its own. `mask` holds `keys` flags a row, false at padding. Without padding one row
-/// serves the whole batch. Padding before the first real token sees itself, so that its softmax stays defined.
+/// serves the whole batch. Padding before the first real token sees itself, so that its softmax stays defined; other padding
+/// sees what a real token in its place would see before it.
 pub fn causal_bias(mask: &[bool], queries: usize, keys: usize, device: &Device) -> Tensor<4> {
     let one_row = mask.iter().all(|&real| real);
     let rows: Vec<&[bool]> = mask.chunks(keys.max(1)).take(if one_row { 1 } else { usize::MAX }).collect();
     let mut bias = Vec::with_capacity(rows.len() * queries * keys);
     for row in &rows {
+        let first_real = row.iter().position(|&real| real).unwrap_or(keys);
         for query in keys - queries..keys {
-            let sees = |key: usize| key <= query && (row[key] || key == query);
+            let sees = |key: usize| key <= query && (row[key] || (key == query && query < first_real));
             bias.extend((0..keys).map(|key| if sees(key) { 0.0 } else { MASKED }));
         }
     }
@@ -55,6 +57,13 @@ mod tests {
             [false, true, true, true],
         ];
         assert_eq!(seen, expected.concat());
+    }
+
+    #[test]
+    fn padding_between_real_tokens_is_seen_by_nobody() {
+        let bias = causal_bias(&[true, false, true], 3, 3, &Device::flex());
+        let seen: Vec<bool> = bias.into_data().iter::<f32>().map(|value| value == 0.0).collect();
+        assert_eq!(seen, [[true, false, false], [true, false, false], [true, false, true]].concat());
     }
 
     #[test]
