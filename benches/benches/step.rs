@@ -6,7 +6,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ist_benches::{TINY, batch, model};
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerSet, Responses, step};
-use ist_experiments::memory;
+use ist_experiments::memory::{self, PeakAlloc};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 fn steps(criterion: &mut Criterion) {
     let device = Device::flex();

@@ -1,26 +1,30 @@
 //! Live bytes of the process, counted by the allocator.
 //!
+//! The program that is to be measured declares it, as `bin/ist.rs` does:
+//! `#[global_allocator] static ALLOCATOR: PeakAlloc = PeakAlloc;` with this module's [`PeakAlloc`]. Without it all counts are 0.
+//!
 //! On CPU devices a tensor's memory is the host's, so the most live bytes during a step are the device's peak, weights
 //! included.
 
-use peak_alloc::PeakAlloc;
+pub use peak_alloc::PeakAlloc;
 
+#[cfg(test)]
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// Forgets the peak so far: the next [`peak`] counts from here.
 pub fn reset_peak() {
-    ALLOCATOR.reset_peak_usage();
+    PeakAlloc.reset_peak_usage();
 }
 
 /// The most live bytes since [`reset_peak`].
 pub fn peak() -> usize {
-    ALLOCATOR.peak_usage()
+    PeakAlloc.peak_usage()
 }
 
 /// Live bytes now.
 pub fn live() -> usize {
-    ALLOCATOR.current_usage()
+    PeakAlloc.current_usage()
 }
 
 /// Bytes for a person: `12.3 MiB`.

@@ -90,5 +90,6 @@ pub fn describe(name: &str, files: &ModelFiles) -> Result<Value, Failure> {
     let mut digest = Sha256::new();
     files.checkpoint().or_input()?.for_each_file(&mut |bytes| digest.update(bytes));
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({"path": name, "sha256": digest, "config": files.config()}))
+    let parameters = registry::shape(files).or_input()?.parameters;
+    Ok(json!({"path": name, "sha256": digest, "parameters": parameters, "config": files.config()}))
 }

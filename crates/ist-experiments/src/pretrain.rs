@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use ist_core::burn::tensor::Device;
 use ist_core::policy::All;
-use ist_core::{LayeredModel, Responses, Tuner, TunerConfig, step};
+use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
 use ist_models::generate::{Settings, generate};
 use ist_models::{CausalLm, Example, Llama, LlamaConfig, TokenBatch};
 use ist_peft::Adapter;
@@ -74,7 +74,7 @@ fn tuner(config: &PretrainConfig, num_layers: usize) -> Tuner {
         adamw: optimizer.adamw(),
         ..TunerConfig::default()
     };
-    Tuner::new(settings, Box::new(All::new(num_layers)), config.seed)
+    Tuner::new(settings, Box::new(All::new(&LayerSet::all(num_layers))), config.seed)
 }
 
 /// Token rows to train on and to evaluate.
@@ -140,13 +140,12 @@ fn windows(
 }
 
 fn validation_loss<A: Adapter>(model: &Llama<A>, rows: &Rows, batch: usize) -> Option<f64> {
-    let batches: Vec<TokenBatch> = rows
-        .validation
-        .chunks(batch)
-        .map(|rows| TokenBatch::new(&rows.iter().cloned().map(Example::tokens).collect::<Vec<_>>(), model.device()))
-        .collect();
+    let token_batch = |rows: &[Vec<u32>]| {
+        TokenBatch::new(&rows.iter().cloned().map(Example::tokens).collect::<Vec<_>>(), model.device())
+    };
     let responses = Responses::full(model.layers().len());
-    (!batches.is_empty()).then(|| step::mean_loss(model, &batches, &responses).0)
+    let batches = rows.validation.chunks(batch).map(token_batch);
+    (!rows.validation.is_empty()).then(|| step::mean_loss(model, batches, &responses).0)
 }
 
 fn evaluate<A: Adapter>(

@@ -59,26 +59,10 @@ fn a_replayed_run_draws_the_same_layers() {
     let policy = "policy={kind=\"replay\", path=\"first/selections.jsonl\"}";
     bench.run(&["train", "run.toml", "--output", "second", "--quiet", "--set", policy], 0);
     assert_eq!(bench.read("first/selections.jsonl"), bench.read("second/selections.jsonl"));
-    let message = bench.refused_or_failed(&[
-        "train",
-        "run.toml",
-        "--output",
-        "third",
-        "--quiet",
-        "--set",
-        policy,
-        "--set",
-        "train.steps=11",
-    ]);
-    assert!(message.contains("no entry for step 10"), "{message}");
-}
-
-impl Workbench {
-    fn refused_or_failed(&self, arguments: &[&str]) -> String {
-        let output = self.ist(arguments).output().unwrap();
-        assert!(matches!(output.status.code(), Some(1 | 2)));
-        String::from_utf8(output.stderr).unwrap()
-    }
+    let longer = ["--set", policy, "--set", "train.steps=11"];
+    let output = bench.run(&[&["train", "run.toml", "--output", "third", "--quiet"][..], &longer].concat(), 2);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("no entry for step 10") && !bench.path("third").exists(), "{message}");
 }
 
 #[test]
@@ -230,5 +214,38 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint() {
         1,
     );
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("in step") && message.contains("last good checkpoint"), "{message}");
+    // The first step's update ruins the parameters, so the only good ones are those before it.
+    assert!(message.contains("in step") && message.contains("checkpoints/0"), "{message}");
+}
+
+#[test]
+fn only_layers_with_adapters_are_drawn() {
+    let bench = Workbench::new("");
+    let adapted = ["--set", "adapter.layers_to_transform=[2, 5, 6, 7]", "--set", "policy.layers_updated=2"];
+    bench.run(&[&["train", "run.toml", "--output", "run", "--quiet"][..], &adapted].concat(), 0);
+    for line in log(&bench.path("run"), "selections.jsonl") {
+        let layers: Vec<u64> = line["layers"].as_array().unwrap().iter().map(|layer| layer.as_u64().unwrap()).collect();
+        assert!(layers.len() == 2 && layers.iter().all(|layer| [2, 5, 6, 7].contains(layer)), "{line}");
+    }
+    let fixed = ["--set", "policy={kind=\"fixed\", layers=[1, 2]}"];
+    let message = bench.refused(&[&["train", "run.toml"][..], &adapted[..2], &fixed].concat());
+    assert!(message.contains("[2, 5, 6, 7], but is [1, 2]"), "{message}");
+}
+
+#[test]
+fn a_sample_prompt_that_cannot_be_continued_is_refused_before_the_run() {
+    let bench = Workbench::new("");
+    let long = ["--set", "train.sample_prompts=[\"Mira\"]", "--set", "train.sample_tokens=600", "--output", "run"];
+    let message = bench.refused(&[&["train", "run.toml"][..], &long].concat());
+    assert!(message.contains("train.sample_prompts") && !bench.path("run").exists(), "{message}");
+}
+
+#[test]
+fn targets_are_written_out_in_the_resolved_configuration() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let text = bench.read("run/config.toml");
+    for name in ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"] {
+        assert!(text.contains(&format!("\"{name}\"")), "{text}");
+    }
 }

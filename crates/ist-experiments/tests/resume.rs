@@ -21,8 +21,9 @@ fn assert_same(one: &Path, other: &Path) {
     {
         assert!(bytes(one, name) == bytes(other, name), "{name}");
     }
+    let newest = log(one, "selections.jsonl").len();
     for name in ["adapter_model.safetensors", "optimizer.safetensors", "state.json"] {
-        let name = format!("checkpoints/10/{name}");
+        let name = format!("checkpoints/{newest}/{name}");
         assert!(bytes(one, &name) == bytes(other, &name), "{name}");
     }
 }
@@ -71,18 +72,18 @@ fn a_run_killed_at_any_point_resumes_to_the_same_end() {
 #[test]
 fn ctrl_c_finishes_the_step_saves_and_says_how_to_resume() {
     let bench = Workbench::new("");
+    // Long enough that the signal comes in the middle.
+    bench.write("run.toml", &bench.read("run.toml").replace("steps = 10\n", "steps = 100\n"));
     bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
     let arguments = ["train", "run.toml", "--output", "stopped"];
     let mut child = bench.ist(&arguments).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_steps(&mut child, &bench.path("stopped"), 2);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
-    // A run that was already over when the signal came ended well.
-    if output.status.code() != Some(0) {
-        assert_eq!(output.status.code(), Some(130));
-        assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
-        bench.run(&["train", "run.toml", "--output", "stopped", "--resume", "--quiet"], 0);
-    }
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
+    assert!(log(&bench.path("stopped"), "selections.jsonl").len() < 100);
+    bench.run(&["train", "run.toml", "--output", "stopped", "--resume", "--quiet"], 0);
     assert_same(&bench.path("whole"), &bench.path("stopped"));
 }
 
@@ -94,6 +95,29 @@ fn a_resumed_run_may_only_grow() {
     assert!(message.contains("optimizer.lr") && message.contains("0.5"), "{message}");
     bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", "train.steps=12"], 0);
     assert_eq!(log(&bench.path("run"), "selections.jsonl").len(), 12);
+}
+
+#[test]
+fn a_run_that_stopped_early_stays_stopped_when_it_is_resumed() {
+    let bench = Workbench::new("early_stopping = 1\n");
+    let toml = bench.read("run.toml").replace("steps = 10", "steps = 40").replace("lr = 1e-3", "lr = 0.3");
+    bench.write("run.toml", &toml.replace("eval_every = 4", "eval_every = 3"));
+    let result = bench.json(&["train", "run.toml", "--output", "run", "--quiet", "--json"]);
+    assert_eq!(result["status"], "stopped early");
+    let (steps, adapter) = (log(&bench.path("run"), "metrics.jsonl"), "adapter/adapter_model.safetensors");
+    let before = std::fs::read(bench.path("run").join(adapter)).unwrap();
+    let result = bench.json(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--json"]);
+    assert_eq!((result["status"].as_str(), log(&bench.path("run"), "metrics.jsonl")), (Some("stopped early"), steps));
+    assert!(before == std::fs::read(bench.path("run").join(adapter)).unwrap());
+}
+
+#[test]
+fn a_run_whose_data_changed_is_not_resumed() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    bench.write("train.jsonl", &bench.read("train.jsonl").replacen("[300,", "[399,", 1));
+    let message = bench.refused(&["train", "run.toml", "--output", "run", "--resume"]);
+    assert!(message.contains("training data changed since the run began"), "{message}");
 }
 
 #[test]

@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use ist_experiments::memory::PeakAlloc;
+
+/// Counts live bytes, for the peaks in a run's records.
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
 fn main() -> ExitCode {
     ist_experiments::cli::main::<ist_peft::BuiltinAdapter>()
 }

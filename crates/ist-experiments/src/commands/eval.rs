@@ -10,7 +10,7 @@ use crate::data::{Encoder, EncoderOptions, Template};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
-use crate::run::lines::LineLog;
+use crate::run::lines;
 use crate::text::TextModel;
 use crate::train::evaluate::{self, Score};
 
@@ -28,8 +28,9 @@ pub fn run<A: Adapter>(arguments: &Eval) -> Result<(), Failure> {
     let job = Job { arguments, text: model_source::text(&files)? };
     let score = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
     if let Some(path) = &arguments.predictions {
-        let mut log = LineLog::open(path).or_run()?;
-        score.predictions.iter().try_for_each(|prediction| log.write(prediction)).or_run()?;
+        let line = |prediction| serde_json::to_string(prediction).map(|line| line + "\n");
+        let text: String = score.predictions.iter().map(line).collect::<Result<_, _>>().or_run()?;
+        lines::replace(path, text.as_bytes()).or_run()?;
     }
     if arguments.model.json {
         return print_json(&score.to_json());

@@ -1,6 +1,5 @@
 //! `ist plan`: what a run will need, from its configuration and the model's `config.json` alone.
 
-use ist_core::policy;
 use ist_models::registry;
 use ist_peft::{Adapter, Dialect, Site};
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use crate::config::{self, Dtype, RunConfig};
 use crate::failure::{Failure, OrFail};
 use crate::memory::human;
 use crate::model_source;
+use crate::train::prepare;
 use ist_core::optimizer::RestingState;
 
 /// Plans.
@@ -38,8 +38,9 @@ fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
             per_layer[layer] += size(site);
         }
     }
+    let adapted = prepare::adapted_layers(&sites, shape.num_layers);
     let trainable = outside + per_layer.iter().sum::<usize>();
-    let updated = layers_updated(config, shape.num_layers)?;
+    let updated = prepare::policy(&config.policy, &adapted)?.largest_set();
     per_layer.sort_unstable_by(|a, b| b.cmp(a));
     let in_a_step = outside + per_layer.iter().take(updated).sum::<usize>();
     let width = if config.model.dtype == Dtype::Float32 { 4 } else { 2 };
@@ -72,12 +73,6 @@ fn adapter_config<A: Adapter>(config: &RunConfig) -> Result<A::Config, Failure> 
         Some(parsed) => parsed.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
         None => Err(Failure::input("`adapter.method` is not supported")),
     }
-}
-
-fn layers_updated(config: &RunConfig, num_layers: usize) -> Result<usize, Failure> {
-    let mut fields = serde_json::to_value(&config.policy).or_run()?.as_object().cloned().unwrap_or_default();
-    let kind = fields.remove("kind").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
-    Ok(policy::Registry::default().build(&kind, &fields, num_layers).or_input()?.largest_set())
 }
 
 fn render(plan: &Value) -> String {

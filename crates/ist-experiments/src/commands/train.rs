@@ -3,38 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::Device;
-use ist_models::CausalLm;
+use ist_models::{CausalLm, registry};
 use ist_peft::{Adapter, Dialect, attach};
+use serde_json::{Map, Value, json};
 
 use crate::cli::Train;
 use crate::config::{self, RunConfig};
 use crate::data::{EpochOrder, Order};
+use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
 use crate::run::folder::{self, RunFolder};
 use crate::run::lines;
 use crate::train::prepare::{self, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
-use crate::{device, text::TextModel};
 
 /// Trains.
 pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<(), Failure> {
-    let config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
+    let mut config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let device = device::open(&arguments.device)?;
     let name = arguments.config.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
-    let path = output(arguments, name)?;
+    let place = place(arguments, name)?;
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
-    let job = Job {
-        config: &config,
-        path,
-        resume: arguments.resume,
-        quiet,
-        verbose,
-        device: &device,
-        described,
-        text: model_source::text(&files),
-    };
+    let shape = registry::shape(&files).or_input()?;
+    config.adapter.name_targets(shape.default_targets);
+    let data = Prepared::new(&config, model_source::text(&files), described, &shape)?;
+    let job = Job { config: &config, place, resume: arguments.resume, quiet, verbose, device: &device, data };
     let storage = model_source::storage(config.model.dtype);
     let result = model_source::open::<A, _>(&files, storage, &device, None, job)?;
     if arguments.json {
@@ -43,44 +38,56 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     Ok(())
 }
 
-/// The run's folder.
-fn output(arguments: &Train, name: &str) -> Result<PathBuf, Failure> {
+/// Where a run's records go.
+enum Place {
+    /// That folder.
+    Named(PathBuf),
+    /// The next free `runs/NAME-N`.
+    Next(String),
+}
+
+fn place(arguments: &Train, name: &str) -> Result<Place, Failure> {
     match (&arguments.output, arguments.resume) {
-        (Some(path), _) => Ok(path.clone()),
-        (None, false) => Ok(folder::next_free(name)),
+        (Some(path), _) => Ok(Place::Named(path.clone())),
+        (None, false) => Ok(Place::Next(name.to_owned())),
         (None, true) => folder::newest(name)
+            .map(Place::Named)
             .ok_or_else(|| Failure::input(format!("no run runs/{name}-<n> to resume; name its folder with --output"))),
     }
 }
 
 struct Job<'a> {
     config: &'a RunConfig,
-    path: PathBuf,
+    place: Place,
     resume: bool,
     quiet: bool,
     verbose: bool,
     device: &'a Device,
-    described: serde_json::Value,
-    text: Result<TextModel, Failure>,
+    data: Prepared,
 }
 
 impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = serde_json::Value;
+    type Output = Value;
 
-    fn call<M: CausalLm<A>>(self, mut model: M) -> Result<serde_json::Value, Failure> {
-        let config = self.config;
-        let (vocabulary, context) = (model.vocab_size(), model.max_position_embeddings());
-        let data = Prepared::new(config, self.text, self.described, vocabulary, context)?;
+    fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
+        let (config, data) = (self.config, self.data);
         let adapter = put_adapters_on::<A, M>(config, &mut model, self.device)?;
         let per_epoch = EpochOrder::new(data.train.examples.len(), Order::Sequential, 0, "count")
             .batches_per_epoch(config.train.batch);
         let total_steps = config.train.total_steps(per_epoch);
-        let layers = model.layers().len();
+        let num_layers = model.num_layers();
+        let slots = model.slots();
+        let sites = slots.iter().filter(|slot| slot.adapter.is_some()).map(|slot| &slot.site);
+        let policy = prepare::policy(&config.policy, &prepare::adapted_layers(sites, num_layers))?;
+        policy.covers(total_steps).or_input()?;
         // Everything that can be wrong with the input is known by now: the folder is made last.
-        let probe = prepare::tuner(config, &std::env::temp_dir(), layers, total_steps)?;
-        let folder = open_folder::<A>(self.path, self.resume, config)?;
-        let tuner = prepare::tuner(config, &folder.join("offload"), layers, total_steps)?;
-        drop(probe);
+        let folder = open_folder::<A>(self.place, self.resume, config)?;
+        let offload = folder.join("offload");
+        if offload.exists() {
+            // Left by a process that was killed; the checkpoint has all of it.
+            std::fs::remove_dir_all(&offload).or_run()?;
+        }
+        let tuner = prepare::tuner(config, policy, &offload, total_steps);
         let say = |line: &str| {
             if !self.quiet {
                 eprintln!("{line}");
@@ -117,7 +124,7 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
     Ok(parsed)
 }
 
-fn parse<A: Adapter>(fields: &serde_json::Map<String, serde_json::Value>) -> Result<A::Config, Failure> {
+fn parse<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Config, Failure> {
     match A::parse(fields, Dialect::Toml) {
         Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
         None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
@@ -125,11 +132,7 @@ fn parse<A: Adapter>(fields: &serde_json::Map<String, serde_json::Value>) -> Res
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.
-fn agree<A: Adapter>(
-    loaded: &A::Config,
-    given: &serde_json::Map<String, serde_json::Value>,
-    folder: &Path,
-) -> Result<(), Failure> {
+fn agree<A: Adapter>(loaded: &A::Config, given: &Map<String, Value>, folder: &Path) -> Result<(), Failure> {
     if given.is_empty() {
         return Ok(());
     }
@@ -145,7 +148,16 @@ fn agree<A: Adapter>(
         }
         .to_owned()
     };
-    let differs = given.keys().find(|key| there.get(&name_in_file(key)) != given_fields.get(&name_in_file(key)));
+    // Lists of modules are sets: PEFT writes them in any order.
+    let value = |fields: &Map<String, Value>, key: &str| match fields.get(&name_in_file(key)) {
+        Some(Value::Array(items)) => {
+            let mut items: Vec<String> = items.iter().map(Value::to_string).collect();
+            items.sort();
+            json!(items)
+        }
+        other => other.cloned().unwrap_or_default(),
+    };
+    let differs = given.keys().find(|key| value(&there, key) != value(&given_fields, key));
     match differs {
         Some(key) => {
             let (file, found) = (name_in_file(key), given_fields.get(&name_in_file(key)).cloned().unwrap_or_default());
@@ -158,8 +170,11 @@ fn agree<A: Adapter>(
 }
 
 /// Opens the run's folder: writes the configuration of a new run, compares that of one that goes on.
-fn open_folder<A: Adapter>(path: PathBuf, resume: bool, config: &RunConfig) -> Result<RunFolder, Failure> {
-    let folder = RunFolder::open(path, resume)?;
+fn open_folder<A: Adapter>(place: Place, resume: bool, config: &RunConfig) -> Result<RunFolder, Failure> {
+    let folder = match place {
+        Place::Named(path) => RunFolder::open(path, resume)?,
+        Place::Next(name) => RunFolder::next(&name)?,
+    };
     let file = folder.join("config.toml");
     if resume {
         let old = config::read_with::<A>(&file, &[]).or_input()?;

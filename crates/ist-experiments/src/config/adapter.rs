@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::schema::{PATH, variants};
 
@@ -39,6 +39,13 @@ impl AdapterTable {
             fields.insert("method".to_owned(), Value::String(method.clone()));
         }
         fields
+    }
+
+    /// Writes `names` out as the targets where none are given; with `init_from` they come from its folder.
+    pub fn name_targets(&mut self, names: &[&str]) {
+        if self.init_from.is_none() && self.fields.get("targets").is_none_or(Value::is_null) {
+            self.fields.insert("targets".to_owned(), json!(names));
+        }
     }
 }
 

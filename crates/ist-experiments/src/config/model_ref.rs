@@ -51,10 +51,14 @@ impl fmt::Display for ModelRef {
     }
 }
 
-/// A spelling that was resolved before; relative paths are relative to the current folder.
+/// A spelling that was resolved before, so that a folder is absolute. What lies in the current folder does not matter.
 impl From<String> for ModelRef {
     fn from(text: String) -> Self {
-        Self::parse(&text, &std::env::current_dir().unwrap_or_default())
+        match (text.strip_prefix("builtin:"), hub_id(&text)) {
+            (Some(name), _) => Self::Builtin(name.to_owned()),
+            (None, Some((id, revision))) => Self::Hub { id: id.to_owned(), revision: revision.map(str::to_owned) },
+            (None, None) => Self::Folder(text.into()),
+        }
     }
 }
 

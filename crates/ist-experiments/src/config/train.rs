@@ -68,8 +68,9 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// The optimizer steps of a run whose epoch has that many batches: `steps`, or epochs · batches rounded up, at least 1.
     pub fn total_steps(&self, batches_per_epoch: usize) -> usize {
-        let epochs = self.epochs.unwrap_or_default();
-        self.steps.unwrap_or_else(|| (epochs * batches_per_epoch as f64).ceil() as usize).max(1)
+        let batches = self.epochs.unwrap_or_default() * batches_per_epoch as f64;
+        // 1.1 epochs of 10 batches are 11 steps, though the product is a little more than 11.
+        self.steps.unwrap_or_else(|| (batches * (1.0 - 1e-12)).ceil() as usize).max(1)
     }
 }
 
@@ -134,6 +135,7 @@ mod tests {
         let train = |epochs| TrainConfig { epochs: Some(epochs), ..TrainConfig::default() };
         assert_eq!(train(3.0).total_steps(7), 21);
         assert_eq!(train(0.5).total_steps(3), 2);
+        assert_eq!(train(1.1).total_steps(10), 11);
         assert_eq!(train(1e-9).total_steps(32), 1);
         assert_eq!(TrainConfig { steps: Some(7), ..TrainConfig::default() }.total_steps(100), 7);
     }

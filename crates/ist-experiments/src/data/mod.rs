@@ -3,7 +3,7 @@
 //! A run must be able to say which records it saw, in which order, and what became of each of them; so a [`Dataset`]
 //! keeps every example's index in its file, counts what was cut or left out, and carries the file's digest, and an
 //! [`EpochOrder`] is a pure function of a seed and a position. Faults are found here, once, with file and line, before
-//! a model is loaded.
+//! the first step.
 //!
 //! | to read about | look at |
 //! |---|---|

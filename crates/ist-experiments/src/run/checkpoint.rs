@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::tuner::TunerState;
-use ist_peft::{Adapter, PeftModel, TensorFile};
+use ist_peft::{Adapter, PeftModel, TensorFile, whole_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,9 +51,23 @@ mod exact {
 struct Document {
     progress: Progress,
     tuner: Value,
+    inputs: Value,
 }
 
-/// Writes the checkpoint of `progress.steps` and removes the oldest ones beyond `keep`.
+/// How the folder of a checkpoint that is being written begins.
+const PARTIAL: &str = ".partial-";
+
+/// Removes what a process that was killed while writing a checkpoint left behind.
+pub fn remove_partial(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            std::fs::remove_dir_all(entry.path()).with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the checkpoint of `progress.steps` and removes the oldest ones beyond `keep`. `inputs` says what the run reads.
 pub fn save<A: Adapter>(
     folder: &Path,
     keep: usize,
@@ -61,16 +75,17 @@ pub fn save<A: Adapter>(
     config: &A::Config,
     tuner: TunerState,
     progress: &Progress,
+    inputs: &Value,
 ) -> Result<()> {
     let target = folder.join(progress.steps.to_string());
     if target.exists() {
         return Ok(());
     }
-    let partial =
-        tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).context("cannot create a checkpoint")?;
+    let partial = whole_file::begin_folder(folder, PARTIAL).context("cannot create a checkpoint")?;
     ist_peft::save(model, config, partial.path(), "")?;
     ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
-    let document = serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document })?;
+    let document =
+        serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document, inputs: inputs.clone() })?;
     super::lines::replace(&partial.path().join("state.json"), &document)?;
     let partial = partial.keep();
     std::fs::rename(&partial, &target).with_context(|| format!("{}: cannot rename", partial.display()))?;
@@ -82,7 +97,23 @@ pub fn save<A: Adapter>(
 
 /// The newest checkpoint's folder; `None` when there is none.
 pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
-    Ok(list(folder)?.last().map(|steps| folder.join(steps.to_string())))
+    newest_before(folder, usize::MAX)
+}
+
+/// The newest checkpoint of fewer than `steps` steps.
+pub fn newest_before(folder: &Path, steps: usize) -> Result<Option<PathBuf>> {
+    Ok(list(folder)?.into_iter().rfind(|&done| done < steps).map(|done| folder.join(done.to_string())))
+}
+
+/// What the run of this checkpoint read.
+pub fn inputs(folder: &Path) -> Result<Value> {
+    document(folder).map(|document| document.inputs)
+}
+
+fn document(folder: &Path) -> Result<Document> {
+    let path = folder.join("state.json");
+    let context = || path.display().to_string();
+    serde_json::from_slice(&std::fs::read(&path).with_context(context)?).with_context(context)
 }
 
 /// Loads a checkpoint onto the model; returns the tuner's state and the run's progress.
@@ -92,9 +123,7 @@ pub fn load<A: Adapter>(
     device: &Device,
 ) -> Result<(TunerState, Progress)> {
     ist_peft::load(model, folder, device)?;
-    let path = folder.join("state.json");
-    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let Document { progress, tuner } = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let Document { progress, tuner, .. } = document(folder)?;
     let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
     let tensors = file
         .names()

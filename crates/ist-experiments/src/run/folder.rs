@@ -1,10 +1,12 @@
 //! The folder of one run: where it is, and that only one process works in it.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::checkpoint;
 use crate::failure::{Failure, OrFail};
 
 /// A run's folder, locked for as long as this value lives.
@@ -32,7 +34,25 @@ impl RunFolder {
             .with_context(|| format!("{shown}: cannot create"))
             .or_run()?;
         let lock = lock(&path)?;
+        if !resume && path.join("config.toml").exists() {
+            return Err(Failure::input(format!("{} is in use by another process", path.display())));
+        }
+        checkpoint::remove_partial(&path.join("checkpoints")).or_run()?;
         Ok(Self { path, _lock: lock })
+    }
+
+    /// A new folder `runs/NAME-N` with the next free N, counted from 1. Two processes never get the same one.
+    pub fn next(name: &str) -> Result<Self, Failure> {
+        std::fs::create_dir_all("runs").context("runs: cannot create").or_run()?;
+        for number in 1.. {
+            let path = PathBuf::from(format!("runs/{name}-{number}"));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self::open(path, false),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Failure::run(format!("{}: cannot create: {error}", path.display()))),
+            }
+        }
+        unreachable!("the numbers do not end")
     }
 
     /// The folder.
@@ -55,18 +75,6 @@ fn lock(folder: &Path) -> Result<File, Failure> {
             Err(Failure::input(format!("{} is in use by another process", folder.display())))
         }
         Err(TryLockError::Error(error)) => Err(Failure::run(format!("{}: cannot lock: {error}", path.display()))),
-    }
-}
-
-/// `runs/NAME-N` with the next free N, counted from 1.
-pub fn next_free(name: &str) -> PathBuf {
-    let mut number = 1;
-    loop {
-        let path = PathBuf::from(format!("runs/{name}-{number}"));
-        if !path.exists() {
-            return path;
-        }
-        number += 1;
     }
 }
 

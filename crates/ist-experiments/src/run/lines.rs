@@ -58,13 +58,7 @@ pub fn keep_before(path: &Path, steps: usize) -> Result<()> {
 
 /// Writes a file so that it appears whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let context = || format!("{}: cannot write", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
-    file.write_all(bytes).with_context(context)?;
-    file.as_file().sync_all().with_context(context)?;
-    file.persist(path).map_err(|error| error.error).with_context(context)?;
-    Ok(())
+    ist_peft::whole_file::write(path, bytes).with_context(|| format!("{}: cannot write", path.display()))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use ist_models::{CausalLm, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 
-use crate::config::{PolicyConfig, RunConfig};
+use crate::config::RunConfig;
 use crate::data::{EpochOrder, Order};
 use crate::failure::{Failure, OrFail};
 use crate::memory;
@@ -87,6 +87,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         };
         let newest = if resume { checkpoint::newest(&folder.join("checkpoints")).or_run()? } else { None };
         if let Some(path) = newest {
+            reads_the_same(&path, &data.inputs())?;
             let device = model.device().clone();
             let (state, saved) = checkpoint::load::<A>(&path, &mut model, &device).or_run()?;
             tuner.restore(state, &device).or_run()?;
@@ -130,14 +131,15 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         }
         let mut status = "finished";
         while self.progress.steps < self.total_steps {
+            // Asked before the step, so that a run resumed behind its last evaluation stops where it stopped before.
+            if self.stops_early() {
+                status = "stopped early";
+                break;
+            }
             self.step()?;
             if interrupt::asked() {
                 self.save_checkpoint().or_run()?;
                 status = "interrupted";
-                break;
-            }
-            if self.stops_early() {
-                status = "stopped early";
                 break;
             }
         }
@@ -156,7 +158,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let started = Instant::now();
         memory::reset_peak();
         let step = self.tuner.next_step();
-        self.update_importance()?;
+        self.update_importance().map_err(|failure| self.name_last_checkpoint(&failure))?;
         let records = self.training.next_batch(self.config.train.batch);
         let batches = self.batches(&records);
         let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
@@ -213,8 +215,10 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if candidates.is_empty() {
             return Ok(());
         }
-        let PolicyConfig::Ist(policy) = &self.config.policy else { return Ok(()) };
-        let records = self.scoring.next_full_batch(policy.score_batch);
+        let kind = self.config.policy.kind();
+        let size = self.config.policy.score_batch();
+        let size = size.ok_or_else(|| Failure::run(format!("policy {kind} has candidates but no `score_batch`")))?;
+        let records = self.scoring.next_full_batch(size);
         let batches = self.batches(&records);
         let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
         self.write_importance(&records, &update).or_run()
@@ -233,7 +237,11 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             let batches =
                 records.chunks(self.config.train.micro_batch).map(|r| self.data.batch(validation, r, &device));
             let responses = Responses::full(self.model.layers().len());
-            let (loss, tokens) = step::mean_loss(&self.model, &batches.collect::<Vec<_>>(), &responses);
+            let (loss, tokens) = step::mean_loss(&self.model, batches, &responses);
+            if !loss.is_finite() {
+                let failure = Failure::run(format!("the validation loss after step {step} is {loss}"));
+                return Err(self.name_last_checkpoint(&failure));
+            }
             self.metrics.write(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;
             self.display.say(&format!("step {}: validation loss {loss:.4}", step + 1));
             self.note_evaluation(step, loss)?;
@@ -268,13 +276,15 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     fn save_checkpoint(&mut self) -> anyhow::Result<()> {
         let (folder, keep) = (self.folder.join("checkpoints"), self.config.train.keep_last);
         let state = self.tuner.state()?;
-        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress)
+        let inputs = self.data.inputs();
+        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress, &inputs)
             .context("cannot save a checkpoint; earlier checkpoints are whole")
     }
 
-    /// Says where the last good checkpoint is, for a run that stops in the middle.
+    /// Says where the last good checkpoint is, for a run whose numbers went wrong. One of the parameters as they are now is
+    /// not good: what failed was computed with them.
     fn name_last_checkpoint(&self, failure: &Failure) -> Failure {
-        let newest = checkpoint::newest(&self.folder.join("checkpoints")).ok().flatten();
+        let newest = checkpoint::newest_before(&self.folder.join("checkpoints"), self.progress.steps).ok().flatten();
         let place = newest.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
         Failure::run(format!("{failure}\nlast good checkpoint: {place}"))
     }
@@ -345,8 +355,21 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
 
     /// Scalars of the frozen model and its adapters.
     fn total(&self) -> usize {
-        let frozen = self.model.weights();
-        self.trainable() + frozen.iter().map(|(_, data)| data.num_elements()).sum::<usize>()
+        self.trainable() + self.data.frozen_parameters()
+    }
+}
+
+/// Fails when data or model are not those that the checkpoint's run read.
+fn reads_the_same(checkpoint: &Path, now: &Value) -> Result<(), Failure> {
+    let before = checkpoint::inputs(checkpoint).or_input()?;
+    let parts = before.as_object().into_iter().flatten();
+    match parts.map(|(part, _)| part).find(|part| before[part.as_str()] != now[part.as_str()]) {
+        Some(part) => {
+            let (found, expected) = (&now[part.as_str()], &before[part.as_str()]);
+            let advice = "restore what the run began with, or start a new run";
+            Err(Failure::input(format!("{part} changed since the run began: {found}, expected {expected}; {advice}")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -356,7 +379,7 @@ fn run_part(config: &RunConfig, folder: &Path) -> Value {
         "folder": folder.display().to_string(),
         "configuration": config,
         "commit": option_env!("IST_COMMIT"),
-        "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": "0.22.1"},
+        "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": option_env!("IST_BURN_VERSION")},
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,

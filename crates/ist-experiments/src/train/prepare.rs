@@ -4,14 +4,18 @@ use std::path::Path;
 
 use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
-use ist_core::{Tuner, TunerConfig, policy};
+use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
-use serde_json::{Map, Value, json};
+use ist_peft::Site;
+use serde_json::{Value, json};
 
-use crate::config::{Padding, RunConfig};
+use crate::config::{Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::text::TextModel;
+
+use super::evaluate;
 
 /// A run's data.
 pub struct Prepared {
@@ -25,16 +29,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads and encodes the data of `config` for a model of `vocab_size` tokens and `context` positions.
+    /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to be loaded yet.
     ///
     /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written.
     pub fn new(
         config: &RunConfig,
         text: Result<TextModel, Failure>,
         model: Value,
-        vocab_size: usize,
-        context: usize,
+        shape: &Shape,
     ) -> Result<Self, Failure> {
+        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings);
         if config.data.cutoff > context {
             let found = config.data.cutoff;
             return Err(Failure::input(format!(
@@ -45,6 +49,9 @@ impl Prepared {
         let needs_text =
             file.format() != Format::Tokens || config.eval.is_some() || !config.train.sample_prompts.is_empty();
         let text = if needs_text { Some(text?) } else { text.ok() };
+        if let Some(text) = &text {
+            evaluate::check_samples(config, text, context)?;
+        }
         let dataset = |file: &DataFile| match &text {
             Some(text) if file.format() != Format::Tokens => {
                 Dataset::from_text(file, &text.encoder(config, vocab_size)?).or_input()
@@ -101,6 +108,20 @@ impl Prepared {
         self.model.clone()
     }
 
+    /// Digests of what the run reads, which a resumed run must find again.
+    pub fn inputs(&self) -> Value {
+        json!({
+            "training data": self.train.digest,
+            "validation data": self.validation.as_ref().map(|data| &data.digest),
+            "model weights": self.model["sha256"],
+        })
+    }
+
+    /// Scalars of the model without adapters.
+    pub fn frozen_parameters(&self) -> usize {
+        self.model["parameters"].as_u64().unwrap_or_default() as usize
+    }
+
     /// Warnings worth a line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -116,8 +137,19 @@ impl Prepared {
     }
 }
 
+/// The configured policy over the layers that carry adapters.
+pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, Failure> {
+    policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
+}
+
+/// The layers in which an adapter sits, of a model of `num_layers`.
+pub fn adapted_layers<'a>(sites: impl IntoIterator<Item = &'a Site>, num_layers: usize) -> LayerSet {
+    let layers = sites.into_iter().filter_map(|site| site.layer);
+    LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
+}
+
 /// The tuner of a run before its first step; resting moments are offloaded to files in `offload`.
-pub fn tuner(config: &RunConfig, offload: &Path, num_layers: usize, total_steps: usize) -> Result<Tuner, Failure> {
+pub fn tuner(config: &RunConfig, policy: Box<dyn LayerPolicy>, offload: &Path, total_steps: usize) -> Tuner {
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
         schedule: config.optimizer.schedule,
@@ -129,10 +161,5 @@ pub fn tuner(config: &RunConfig, offload: &Path, num_layers: usize, total_steps:
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
     };
-    let policy = serde_json::to_value(&config.policy).or_run()?;
-    let mut fields: Map<String, Value> = policy.as_object().cloned().unwrap_or_default();
-    let kind = fields.remove("kind");
-    let kind = kind.as_ref().and_then(Value::as_str).unwrap_or_default();
-    let policy = policy::Registry::default().build(kind, &fields, num_layers).or_input()?;
-    Ok(Tuner::new(settings, policy, config.seed))
+    Tuner::new(settings, policy, config.seed)
 }

@@ -24,8 +24,8 @@ pub fn render(result: &Value, folder: &str) -> String {
         line("validation", format!("best {loss:.4} after step {}", step + 1));
     }
     if let (Some(before), Some(after)) = (score(result, "before"), score(result, "after")) {
-        let majority = number(&result["eval"]["after"]["majority_baseline"]);
-        line("exact match", format!("{before} -> {after}  (always the commonest answer: {majority})"));
+        let majority = 100.0 * result["eval"]["after"]["majority_baseline"].as_f64().unwrap_or_default();
+        line("exact match", format!("{before} -> {after}  (always the commonest answer: {majority:.1} %)"));
     }
     let seconds = train["seconds"].as_f64().unwrap_or_default();
     line(

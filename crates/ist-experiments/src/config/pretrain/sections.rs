@@ -175,16 +175,6 @@ impl Default for PretrainOptimizer {
 }
 
 impl PretrainOptimizer {
-    /// The learning rate in step `step` (0, 1, …) of `total`: lr · factor in the warm-up, and after it
-    /// lr · (ratio + (1 - ratio) · factor), with the factor of [`Schedule::factor`].
-    pub fn learning_rate(&self, step: usize, total: usize) -> f64 {
-        let factor = self.schedule.factor(step, self.warmup_steps, total);
-        if step < self.warmup_steps {
-            return self.lr * factor;
-        }
-        self.lr * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * factor)
-    }
-
     /// The rule's constants.
     pub fn adamw(&self) -> AdamWSettings {
         AdamWSettings { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }

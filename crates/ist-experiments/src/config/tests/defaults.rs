@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ist_core::LayerSet;
 use ist_core::optimizer::RestingState;
 use ist_core::policy::{IstConfig, Share};
 use ist_core::schedule::Schedule;
@@ -89,7 +90,7 @@ fn the_defaults_are_those_of_the_policies_themselves() {
     let registry = ist_core::policy::Registry::default();
     for text in ["kind = 'all'", "kind = 'ist'", "kind = 'rst'", "kind = 'lisa'", "kind = 'fixed', layers = [1]"] {
         let policy = least_and(&format!("policy = {{{text}}}")).unwrap().policy;
-        assert_eq!(registry.build(policy.kind(), &policy.fields(), 4).unwrap().name(), policy.kind());
+        assert_eq!(registry.build(policy.kind(), &policy.fields(), &LayerSet::all(4)).unwrap().name(), policy.kind());
     }
 }
 

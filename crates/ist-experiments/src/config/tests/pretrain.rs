@@ -76,11 +76,3 @@ fn a_text_file_needs_no_number_of_tokens() {
     let text = LEAST.replace("data.tokens = 100000", "data.source = 'text.txt'");
     assert_eq!(read_pretrain(&text).unwrap().data.source, TextSource::File("/base/text.txt".into()));
 }
-
-#[test]
-fn the_rate_falls_to_its_floor_and_warms_up_from_zero() {
-    let optimizer = PretrainOptimizer { lr: 1.0, warmup_steps: 10, ..PretrainOptimizer::default() };
-    for (step, rate) in [(0, 0.0), (5, 0.5), (10, 1.0), (60, 0.55), (110, 0.1)] {
-        assert!((optimizer.learning_rate(step, 110) - rate).abs() < 1e-12, "step {step}");
-    }
-}
