@@ -27,6 +27,7 @@ pub mod generate;
 pub mod hub;
 pub mod llama;
 pub mod llama_config;
+pub mod llama_layout;
 pub mod ops;
 pub mod registry;
 pub mod tokenizer;

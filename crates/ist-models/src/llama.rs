@@ -15,14 +15,12 @@ use rand::RngExt;
 use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
 use crate::llama_config::LlamaConfig;
+use crate::llama_layout::{DEFAULT_TARGETS, layer_modules};
 use crate::ops::attention::{attention, causal_bias};
 use crate::ops::cross_entropy::token_log_probabilities;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::rope::Rotation;
 use crate::ops::swiglu::swiglu;
-
-/// The modules people usually adapt on LLaMA.
-pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"];
 
 /// Where weights come from: name and shape in Hugging Face's layout to the values. A source that has no such tensor notes
 /// the fault and answers with zeros.
@@ -76,70 +74,6 @@ pub struct Llama<A: Adapter = ist_peft::BuiltinAdapter> {
     inverse_frequencies: Vec<f64>,
     device: Device,
     arithmetic: DType,
-}
-
-/// The modules of one layer that an adapter can sit on, with input and output width, in the order of the model.
-fn layer_modules(config: &LlamaConfig) -> [(&'static str, [usize; 2], bool); 7] {
-    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let (attention, mlp) = (config.attention_bias, config.mlp_bias);
-    [
-        ("self_attn.q_proj", [hidden, query], attention),
-        ("self_attn.k_proj", [hidden, key], attention),
-        ("self_attn.v_proj", [hidden, key], attention),
-        ("self_attn.o_proj", [query, hidden], attention),
-        ("mlp.gate_proj", [hidden, intermediate], mlp),
-        ("mlp.up_proj", [hidden, intermediate], mlp),
-        ("mlp.down_proj", [intermediate, hidden], mlp),
-    ]
-}
-
-/// Every module an adapter can sit on, from the configuration alone.
-pub fn sites(config: &LlamaConfig) -> Vec<Site> {
-    let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
-    let mut sites = vec![Site::embedding("model.embed_tokens", vocabulary, hidden)];
-    for layer in 0..config.num_hidden_layers {
-        let modules = layer_modules(config).into_iter();
-        sites.extend(modules.map(|(name, [d_in, d_out], _)| {
-            Site::linear(format!("model.layers.{layer}.{name}"), Some(layer), d_in, d_out)
-        }));
-    }
-    if !config.tie_word_embeddings {
-        sites.push(Site::linear("lm_head", None, hidden, vocabulary));
-    }
-    sites
-}
-
-/// Name and shape of every tensor of a checkpoint, from the configuration alone.
-pub fn tensors(config: &LlamaConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
-    let table = vec![config.vocab_size, config.hidden_size];
-    let head = (!config.tie_word_embeddings).then(|| ("lm_head.weight".to_owned(), table.clone()));
-    let outer =
-        [("model.embed_tokens.weight".to_owned(), table), ("model.norm.weight".to_owned(), vec![config.hidden_size])];
-    let layers = (0..config.num_hidden_layers).flat_map(move |index| layer_tensors(config, index));
-    outer.into_iter().chain(head).chain(layers)
-}
-
-fn layer_tensors(config: &LlamaConfig, index: usize) -> Vec<(String, Vec<usize>)> {
-    let name = |module: &str, kind: &str| format!("model.layers.{index}.{module}.{kind}");
-    let norm = |module| (name(module, "weight"), vec![config.hidden_size]);
-    let mut tensors = vec![norm("input_layernorm"), norm("post_attention_layernorm")];
-    for (module, [d_in, d_out], bias) in layer_modules(config) {
-        tensors.push((name(module, "weight"), vec![d_out, d_in]));
-        tensors.extend(bias.then(|| (name(module, "bias"), vec![d_out])));
-    }
-    tensors
-}
-
-/// Scalars of the whole model, from the configuration alone.
-pub fn parameter_count(config: &LlamaConfig) -> usize {
-    let count = |tensors: Vec<(String, Vec<usize>)>| -> u128 {
-        tensors.iter().map(|(_, shape)| shape.iter().map(|&size| size as u128).product::<u128>()).sum()
-    };
-    let tables = if config.tie_word_embeddings { 1 } else { 2 };
-    let outer = (tables * config.vocab_size as u128 + 1) * config.hidden_size as u128;
-    let total = outer + config.num_hidden_layers as u128 * count(layer_tensors(config, 0));
-    usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// What all layers share of a batch.
@@ -579,7 +513,9 @@ fn positions_of(mask: &[bool]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llama_layout::{parameter_count, sites, tensors};
     use ist_peft::BuiltinAdapter;
+    use std::collections::BTreeMap;
 
     fn config(tied: bool, bias: bool) -> LlamaConfig {
         let text = format!(
@@ -591,12 +527,15 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_sites_from_the_configuration_are_those_of_the_model() {
+    fn tensors_and_sites_from_the_configuration_are_those_of_the_model() {
         for (tied, bias) in [(true, false), (false, true)] {
             let config = config(tied, bias);
             let mut model = Llama::<BuiltinAdapter>::random(config.clone(), 0, &Device::flex());
-            let weights: usize = model.weights().iter().map(|(_, data)| data.num_elements()).sum();
-            assert_eq!(parameter_count(&config), weights);
+            let weights = model.weights();
+            assert_eq!(parameter_count(&config), weights.iter().map(|(_, data)| data.num_elements()).sum::<usize>());
+            let held = weights.iter().map(|(name, data)| (name.clone(), data.shape().to_vec()));
+            let held: BTreeMap<_, _> = held.collect();
+            assert_eq!(tensors(&config).collect::<BTreeMap<_, _>>(), held);
             let built: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
             assert_eq!(sites(&config), built);
         }

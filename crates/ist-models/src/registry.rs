@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::causal_lm::{CausalLm, LoadError};
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};
-use crate::llama::{self, Llama};
+use crate::llama::Llama;
 use crate::llama_config::LlamaConfig;
+use crate::llama_layout;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 
 /// The architectures, by `model_type`.
@@ -185,7 +186,7 @@ pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Devic
     let known = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
     // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
     let mut shapes = checkpoint.loader();
-    let misfits = llama::tensors(&config).filter(|(name, shape)| !shapes.expect(&names(name, tied), shape));
+    let misfits = llama_layout::tensors(&config).filter(|(name, shape)| !shapes.expect(&names(name, tied), shape));
     let misfits = misfits.take(FAULTS_SHOWN).count();
     if misfits < FAULTS_SHOWN {
         shapes.ignore(known);
@@ -234,9 +235,9 @@ pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
                 num_layers: config.num_hidden_layers,
                 vocab_size: config.vocab_size,
                 max_position_embeddings: config.max_position_embeddings,
-                parameters: llama::parameter_count(&config),
-                sites: llama::sites(&config),
-                default_targets: llama::DEFAULT_TARGETS,
+                parameters: llama_layout::parameter_count(&config),
+                sites: llama_layout::sites(&config),
+                default_targets: llama_layout::DEFAULT_TARGETS,
             })
         }
         _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),

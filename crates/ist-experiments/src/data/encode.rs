@@ -382,6 +382,8 @@ mod tests {
     proptest! {
         #[test]
         fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
+            // The text of a special token is that token, here as in transformers, and not one token a byte.
+            prop_assume!(!["<s>", "</s>"].iter().any(|special| format!("{prompt}{output}").contains(special)));
             let record = completion(&prompt, &output);
             let example = encode(&[], false, &record);
             prop_assert_eq!(learned(&example), format!("{output}</s>"));

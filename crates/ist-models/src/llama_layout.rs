@@ -1,0 +1,72 @@
+//! What a LLaMA of a configuration consists of: its tensors and the modules an adapter can sit on, with nothing loaded.
+
+use ist_peft::Site;
+
+use crate::llama_config::LlamaConfig;
+
+/// The modules people usually adapt on LLaMA.
+pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"];
+
+/// The modules of one layer that an adapter can sit on, with input and output width, in the order of the model.
+pub(crate) fn layer_modules(config: &LlamaConfig) -> [(&'static str, [usize; 2], bool); 7] {
+    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let (attention, mlp) = (config.attention_bias, config.mlp_bias);
+    [
+        ("self_attn.q_proj", [hidden, query], attention),
+        ("self_attn.k_proj", [hidden, key], attention),
+        ("self_attn.v_proj", [hidden, key], attention),
+        ("self_attn.o_proj", [query, hidden], attention),
+        ("mlp.gate_proj", [hidden, intermediate], mlp),
+        ("mlp.up_proj", [hidden, intermediate], mlp),
+        ("mlp.down_proj", [intermediate, hidden], mlp),
+    ]
+}
+
+/// Every module an adapter can sit on, from the configuration alone.
+pub fn sites(config: &LlamaConfig) -> Vec<Site> {
+    let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+    let mut sites = vec![Site::embedding("model.embed_tokens", vocabulary, hidden)];
+    for layer in 0..config.num_hidden_layers {
+        let modules = layer_modules(config).into_iter();
+        sites.extend(modules.map(|(name, [d_in, d_out], _)| {
+            Site::linear(format!("model.layers.{layer}.{name}"), Some(layer), d_in, d_out)
+        }));
+    }
+    if !config.tie_word_embeddings {
+        sites.push(Site::linear("lm_head", None, hidden, vocabulary));
+    }
+    sites
+}
+
+/// Name and shape of every tensor of a checkpoint, from the configuration alone.
+pub fn tensors(config: &LlamaConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+    let table = vec![config.vocab_size, config.hidden_size];
+    let head = (!config.tie_word_embeddings).then(|| ("lm_head.weight".to_owned(), table.clone()));
+    let outer =
+        [("model.embed_tokens.weight".to_owned(), table), ("model.norm.weight".to_owned(), vec![config.hidden_size])];
+    let layers = (0..config.num_hidden_layers).flat_map(move |index| layer_tensors(config, index));
+    outer.into_iter().chain(head).chain(layers)
+}
+
+fn layer_tensors(config: &LlamaConfig, index: usize) -> Vec<(String, Vec<usize>)> {
+    let name = |module: &str, kind: &str| format!("model.layers.{index}.{module}.{kind}");
+    let norm = |module| (name(module, "weight"), vec![config.hidden_size]);
+    let mut tensors = vec![norm("input_layernorm"), norm("post_attention_layernorm")];
+    for (module, [d_in, d_out], bias) in layer_modules(config) {
+        tensors.push((name(module, "weight"), vec![d_out, d_in]));
+        tensors.extend(bias.then(|| (name(module, "bias"), vec![d_out])));
+    }
+    tensors
+}
+
+/// Scalars of the whole model, from the configuration alone.
+pub fn parameter_count(config: &LlamaConfig) -> usize {
+    let count = |tensors: Vec<(String, Vec<usize>)>| -> u128 {
+        tensors.iter().map(|(_, shape)| shape.iter().map(|&size| size as u128).product::<u128>()).sum()
+    };
+    let tables = if config.tie_word_embeddings { 1 } else { 2 };
+    let outer = (tables * config.vocab_size as u128 + 1) * config.hidden_size as u128;
+    let total = outer + config.num_hidden_layers as u128 * count(layer_tensors(config, 0));
+    usize::try_from(total).unwrap_or(usize::MAX)
+}
