@@ -131,7 +131,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// 0 is greedy
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from that many likeliest tokens only
     #[arg(long)]

@@ -37,10 +37,19 @@ impl Failure {
 impl Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Input(error) | Self::Run(error) => write!(f, "{error:#}"),
+            Self::Input(error) | Self::Run(error) => f.write_str(&told_once(error)),
             Self::Interrupted(message) => f.write_str(message),
         }
     }
+}
+
+/// The causes of an error, outermost first, but for those that the text before already tells.
+fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told {
+        told if told.is_empty() => cause,
+        told if told.contains(&cause) => told,
+        told => format!("{told}: {cause}"),
+    })
 }
 
 /// Marks the error of a result as bad input or as a failure at run time.
@@ -58,5 +67,20 @@ impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
 
     fn or_run(self) -> Result<T, Failure> {
         self.map_err(|error| Failure::Run(error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_that_its_effect_quotes_is_told_once() {
+        let error = std::io::Error::other("no space left");
+        let quoted = anyhow::Error::new(error).context("a.json: no space left").context("cannot save");
+        assert_eq!(Failure::Run(quoted).to_string(), "cannot save: a.json: no space left");
+        let plain: anyhow::Result<()> = Err(anyhow::anyhow!("cause")).context("effect");
+        assert_eq!(plain.or_input().unwrap_err().to_string(), "effect: cause");
     }
 }

@@ -18,17 +18,15 @@ use crate::commands::merge::write_model;
 use crate::config::{PretrainConfig, TextSource};
 use crate::failure::{Failure, OrFail};
 use crate::model_source::storage;
-use crate::run::lines;
+use crate::run::{lines, whole_folder};
 use crate::train::display::Display;
+use crate::train::interrupt;
 use crate::world;
 
 /// Trains a model and writes it as a folder in Hugging Face layout.
 pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) -> Result<(), Failure> {
     let folder = &config.output;
-    if folder.join("model.safetensors").exists() {
-        let shown = folder.display();
-        return Err(Failure::input(format!("{shown} already holds a model; move it away or change `output`")));
-    }
+    whole_folder::must_be_free(folder)?;
     let tokenizer = world::train_tokenizer(config.tokenizer.vocab_size, world::SEED).or_input()?;
     let special = |name: &str| tokenizer.token_to_id(name).ok_or_else(|| Failure::run(format!("no token {name}")));
     let (begin, end, pad) = (special(world::BEGIN)?, special(world::END)?, special(world::PAD)?);
@@ -40,6 +38,7 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
     display.say(&format!("{} training rows of {} tokens", rows.train.len(), config.data.sequence_length));
     let mut tuner = tuner(config, model.layers().len());
     let mut losses = Vec::new();
+    interrupt::install();
     for step in 0..config.train.steps {
         let started = std::time::Instant::now();
         let batch = rows.batch(step, config.train.batch, device);
@@ -50,12 +49,25 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
         if config.train.eval_every.is_some_and(|every| done % every == 0) || done == config.train.steps {
             evaluate(config, &model, &rows, &tokenizer, end, &display, done)?;
         }
+        if interrupt::asked() {
+            break;
+        }
     }
     display.finish();
-    write_model::<A, _>(&model.store_as(storage(config.model.dtype)), &document, folder)?;
-    write_companions(folder, &tokenizer, [begin, end, pad])?;
     let validation = validation_loss(&model, &rows, config.train.batch);
-    lines::replace(&folder.join("training.json"), &training_record(config, &losses, validation).or_run()?).or_run()?;
+    whole_folder::write(folder, |folder| {
+        write_model::<A, _>(&model.store_as(storage(config.model.dtype)), &document, folder)?;
+        write_companions(folder, &tokenizer, [begin, end, pad])?;
+        let record = training_record(config, &losses, validation).or_run()?;
+        lines::replace(&folder.join("training.json"), &record).or_run()
+    })?;
+    if losses.len() < config.train.steps {
+        let (done, of, shown) = (losses.len(), config.train.steps, folder.display());
+        let how = "pre-training cannot be resumed: begin again in another folder for the whole";
+        return Err(Failure::Interrupted(format!(
+            "stopped after step {done} of {of}; {shown} holds the model so far; {how}"
+        )));
+    }
     if !quiet {
         eprintln!("{}", folder.display());
     }
@@ -229,6 +241,7 @@ fn training_record(config: &PretrainConfig, losses: &[f64], validation: Option<f
     config.as_object_mut().map(|config| config.remove("output"));
     let record = json!({
         "configuration": config,
+        "steps": losses.len(),
         "first_loss": losses.first(),
         "mean_loss_of_the_last_50_steps": tail.iter().sum::<f64>() / tail.len().max(1) as f64,
         "validation_loss": validation,

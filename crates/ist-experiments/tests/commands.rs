@@ -249,3 +249,38 @@ fn targets_are_written_out_in_the_resolved_configuration() {
         assert!(text.contains(&format!("\"{name}\"")), "{text}");
     }
 }
+
+#[test]
+fn parameters_that_are_no_numbers_are_never_saved() {
+    let bench = Workbench::new("");
+    let ruin = ["--set", "optimizer.lr=1e39", "--set", "optimizer.warmup_steps=0", "--set", "train.steps=1"];
+    let output = bench.run(&[&["train", "run.toml", "--output", "run", "--quiet"][..], &ruin].concat(), 1);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("is not finite after step 0") && message.contains("checkpoints/0"), "{message}");
+    for name in ["adapter", "adapter-best", "checkpoints/1"] {
+        assert!(!bench.path("run").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn faults_of_data_adapter_and_policy_are_told_at_once() {
+    let bench = Workbench::new("");
+    bench.write("bad.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, 99999]}\n");
+    let settings = ["data.train=\"bad.jsonl\"", "adapter.targets=[\"q_proj\", \"nope\"]", "policy.layers_updated=9"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
+    let message = bench.refused(&[&["train", "run.toml"][..], &settings].concat());
+    for part in ["bad.jsonl", "targets nope are no module", "q_proj, k_proj", "policy.layers_updated"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_merged_model_appears_in_a_new_folder_only() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let merge = ["merge", "--model", "builtin:village", "--adapter", "run/adapter", "--output"];
+    bench.run(&[&merge[..], &["merged"]].concat(), 0);
+    bench.run(&["generate", "--model", "merged", "--prompt", "Mira", "--max-new-tokens", "3"], 0);
+    assert!(bench.refused(&[&merge[..], &["merged"]].concat()).contains("already holds a model"));
+    assert!(bench.refused(&[&merge[..], &["run"]].concat()).contains("holds other files"));
+}

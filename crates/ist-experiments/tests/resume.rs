@@ -121,9 +121,37 @@ fn a_run_whose_data_changed_is_not_resumed() {
 }
 
 #[test]
+fn a_broken_checkpoint_is_set_aside_for_the_one_before() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
+    for broken in ["state.json", "optimizer.safetensors", "adapter_model.safetensors"] {
+        let name = format!("with-{broken}");
+        bench.run(&["train", "run.toml", "--output", &name, "--quiet"], 0);
+        std::fs::write(bench.path(&name).join("checkpoints/10").join(broken), "{").unwrap();
+        let output = bench.run(&["train", "run.toml", "--output", &name, "--resume"], 0);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("checkpoint 10 is broken and set aside"), "{message}");
+        assert_same(&bench.path("whole"), &bench.path(&name));
+        assert!(bench.path(&name).join("checkpoints/broken-10").join(broken).is_file());
+    }
+}
+
+#[test]
+fn the_same_files_by_another_way_are_the_same_configuration() {
+    let bench = Workbench::new("");
+    std::fs::create_dir(bench.path("deep")).unwrap();
+    bench.run(&["train", "deep/../run.toml", "--output", "run", "--quiet"], 0);
+    bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet"], 0);
+}
+
+#[test]
 fn a_folder_that_holds_a_run_is_not_overwritten() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
     assert!(bench.refused(&["train", "run.toml", "--output", "run"]).contains("already holds a run"));
     assert!(bench.refused(&["train", "run.toml", "--output", "none", "--resume"]).contains("no run to resume"));
+    std::fs::create_dir(bench.path("other")).unwrap();
+    bench.write("other/file", "");
+    assert!(bench.refused(&["train", "run.toml", "--output", "other"]).contains("holds other files"));
+    assert!(bench.refused(&["train", "run.toml", "--output", "run.toml"]).contains("not a folder"));
 }

@@ -130,6 +130,10 @@ impl LlamaConfig {
         if head_dim % 2 != 0 {
             faults.push(format!("head_dim is {head_dim}, but rotary positions need an even one"));
         }
+        if *head_dim == 0 {
+            let hidden = self.hidden_size;
+            faults.push(format!("head_dim is 0: num_attention_heads {heads} is more than hidden_size {hidden}"));
+        }
         if let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. } = self.rope_scaling
             && low_freq_factor >= high_freq_factor
         {

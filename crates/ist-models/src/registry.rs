@@ -194,6 +194,11 @@ pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Devic
         shapes.ignore(|_| true);
     }
     shapes.finish()?;
+    if tied && checkpoint.differ("model.embed_tokens.weight", "lm_head.weight")? {
+        let message =
+            "`tie_word_embeddings` is true, but lm_head.weight is not model.embed_tokens.weight; set it to false";
+        return Err(LoadError::Config { path: files.origin.join("config.json"), message: message.to_owned() });
+    }
     let mut loader = checkpoint.loader();
     let model = Llama::build(config, &mut |name, shape| loader.take(&names(name, tied), shape), storage, device);
     loader.ignore(known);

@@ -42,6 +42,14 @@ pub enum AttachError {
         /// Names of the modules there are, without the layers' numbers.
         exist: Vec<String>,
     },
+    /// Names among the targets are no module's.
+    #[error("the targets {} are no module of the model; it has {}", unknown.join(", "), exist.join(", "))]
+    UnknownNames {
+        /// The names.
+        unknown: Vec<String>,
+        /// Names of the modules there are, without the layers' numbers.
+        exist: Vec<String>,
+    },
     /// `layers_to_transform` names layers the model lacks.
     #[error("`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, counted from 0")]
     Layers {
@@ -99,6 +107,15 @@ pub fn matching_sites<A: Adapter>(
         return Err(AttachError::NothingMatches { asked: targets.describe(), exist: module_names(every) });
     }
     Ok(sites)
+}
+
+/// Fails when a list of targets holds a name that no module of the model has.
+pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
+    let unknown: Vec<String> = A::targets(config).unknown_names(every).into_iter().map(str::to_owned).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(AttachError::UnknownNames { unknown, exist: module_names(every) })
 }
 
 /// Folds every adapter into its weight and removes it. Nothing is changed when one of them cannot be folded.

@@ -67,9 +67,7 @@ impl TargetModules {
 
     fn matches(&self, site: &Site) -> bool {
         match self {
-            Self::Names(names) => names.iter().any(|name| {
-                site.path == *name || site.path.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'))
-            }),
+            Self::Names(names) => names.iter().any(|name| names_site(name, site)),
             Self::Pattern(pattern) => pattern.regex.is_match(&site.path).unwrap_or(false),
             Self::AllLinear => site.kind == SiteKind::Linear && !site.path.ends_with("lm_head"),
         }
@@ -82,6 +80,11 @@ impl TargetModules {
             Self::AllLinear => json!(ALL_LINEAR),
         }
     }
+}
+
+/// Whether `name` is the site's path or a suffix of it after a dot.
+fn names_site(name: &str, site: &Site) -> bool {
+    site.path == name || site.path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// Target modules and what narrows them.
@@ -122,6 +125,13 @@ impl Targets {
         let chosen = self.modules.as_ref().is_some_and(|modules| modules.matches(site));
         let excluded = self.exclude.as_ref().is_some_and(|modules| modules.matches(site));
         chosen && !excluded && (self.names_whole_path(site) || self.layer_matches(site))
+    }
+
+    /// The names of a list that no module of the model has. PEFT passes over them; who wrote the list may have meant another.
+    pub fn unknown_names(&self, every: &[Site]) -> Vec<&str> {
+        let Some(TargetModules::Names(names)) = &self.modules else { return Vec::new() };
+        let known = |name: &String| every.iter().any(|site| names_site(name, site));
+        names.iter().filter(|name| !known(name)).map(String::as_str).collect()
     }
 
     /// The layers that `layers_to_transform` names and the model lacks.

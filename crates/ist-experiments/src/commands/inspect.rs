@@ -17,7 +17,7 @@ use crate::train::summary;
 pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {
     let folder = Path::new(&arguments.path);
     let is = |name: &str| folder.join(name).is_file();
-    if is("result.json") || (is("config.toml") && folder.join("checkpoints").is_dir()) {
+    if is("result.json") || (is("config.toml") && !is("config.json")) {
         return inspect_run(folder, arguments.json);
     }
     let found = if is(files::CONFIG_FILE) { adapter::<A>(folder)? } else { model(&arguments.path)? };

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
@@ -12,14 +11,12 @@ use crate::cli::Merge;
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
-use crate::run::lines;
+use crate::run::{lines, whole_folder};
 
 /// Merges.
 pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     let output = &arguments.output;
-    if output.join("config.json").exists() || output.join("model.safetensors").exists() {
-        return Err(Failure::input(format!("{} already holds a model; name another folder", output.display())));
-    }
+    whole_folder::must_be_free(output)?;
     let device = device::open("auto")?;
     let files = model_source::find_named(&arguments.model)?;
     let job = Job { files: &files, output };
@@ -40,11 +37,13 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<(), Failure> {
         ist_peft::merge(&mut model).or_input()?;
-        write_model::<A, M>(&model, &model.config_json(), self.output)?;
-        for (name, bytes) in self.files.companions().or_run()? {
-            lines::replace(&self.output.join(name), &bytes).or_run()?;
-        }
-        Ok(())
+        whole_folder::write(self.output, |folder| {
+            write_model::<A, M>(&model, &model.config_json(), folder)?;
+            for (name, bytes) in self.files.companions().or_run()? {
+                lines::replace(&folder.join(name), &bytes).or_run()?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -54,7 +53,6 @@ pub fn write_model<A: Adapter, M: CausalLm<A>>(
     config: &serde_json::Value,
     folder: &Path,
 ) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()).or_run()?;
     let weights = model.weights();
     ist_peft::tensor_file::write(&folder.join("model.safetensors"), &weights).or_run()?;
     let mut config = config.clone();

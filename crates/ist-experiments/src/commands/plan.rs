@@ -1,7 +1,7 @@
 //! `ist plan`: what a run will need, from its configuration and the model's `config.json` alone.
 
 use ist_models::registry;
-use ist_peft::{Adapter, Dialect, Site};
+use ist_peft::{Adapter, Site};
 use serde_json::{Value, json};
 
 use super::{print_json, print_text};
@@ -26,9 +26,7 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
 fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
     let files = model_source::find(&config.model.path)?;
     let shape = registry::shape(&files).or_input()?;
-    let mut adapter = adapter_config::<A>(config)?;
-    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.default_targets, shape.num_layers, &mut adapter)
-        .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    let (adapter, sites) = prepare::adapter::<A>(&config.adapter, &shape)?;
     let size =
         |site: &Site| A::layout(&adapter, site).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
     let outside: usize = sites.iter().filter(|site| site.layer.is_none()).map(size).sum();
@@ -54,7 +52,7 @@ fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
         "layers_updated": updated,
         "parameters": {"frozen": shape.parameters, "trainable": trainable, "trained_in_a_step": in_a_step},
         "bytes": {
-            "weights": shape.parameters * width,
+            "weights": shape.parameters.saturating_mul(width),
             "adapters": trainable * 4,
             "gradients": in_a_step * 4,
             "optimizer": moments * 8,
@@ -62,17 +60,6 @@ fn plan<A: Adapter>(config: &RunConfig) -> Result<Value, Failure> {
         "adapted_modules": sites.len(),
         "activations": "not yet available",
     }))
-}
-
-fn adapter_config<A: Adapter>(config: &RunConfig) -> Result<A::Config, Failure> {
-    if let Some(folder) = &config.adapter.init_from {
-        return ist_peft::read_config::<A>(folder).or_input();
-    }
-    let fields = config.adapter.method_fields();
-    match A::parse(&fields, Dialect::Toml) {
-        Some(parsed) => parsed.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
-        None => Err(Failure::input("`adapter.method` is not supported")),
-    }
 }
 
 fn render(plan: &Value) -> String {

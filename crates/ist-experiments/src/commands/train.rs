@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::Device;
-use ist_models::{CausalLm, registry};
-use ist_peft::{Adapter, Dialect, attach};
+use ist_core::{LayerPolicy, LayerSet};
+use ist_models::CausalLm;
+use ist_models::registry::{self, Shape};
+use ist_peft::{Adapter, attach};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Train;
@@ -15,6 +17,7 @@ use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
 use crate::run::folder::{self, RunFolder};
 use crate::run::lines;
+use crate::text::TextModel;
 use crate::train::prepare::{self, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
 
@@ -28,14 +31,37 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
     let shape = registry::shape(&files).or_input()?;
     config.adapter.name_targets(shape.default_targets);
-    let data = Prepared::new(&config, model_source::text(&files), described, &shape)?;
-    let job = Job { config: &config, place, resume: arguments.resume, quiet, verbose, device: &device, data };
+    let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
+    let job = Job { config: &config, place, resume: arguments.resume, quiet, verbose, device: &device, data, policy };
     let storage = model_source::storage(config.model.dtype);
     let result = model_source::open::<A, _>(&files, storage, &device, None, job)?;
     if arguments.json {
         return super::print_json(&result);
     }
     Ok(())
+}
+
+/// Data, adapter and policy against the model's shape, before any weight is read. All that is wrong is told at once.
+fn check<A: Adapter>(
+    config: &RunConfig,
+    text: Result<TextModel, Failure>,
+    described: Value,
+    shape: &Shape,
+) -> Result<(Prepared, Box<dyn LayerPolicy>), Failure> {
+    let data = Prepared::new(config, text, described, shape);
+    let adapter = prepare::adapter::<A>(&config.adapter, shape);
+    let layers = match &adapter {
+        Ok((_, sites)) => prepare::adapted_layers(sites, shape.num_layers),
+        Err(_) => LayerSet::all(shape.num_layers),
+    };
+    let policy = prepare::policy(&config.policy, &layers);
+    let faults = [data.as_ref().err(), adapter.as_ref().err(), policy.as_ref().err()];
+    let faults: Vec<String> = faults.into_iter().flatten().map(ToString::to_string).collect();
+    if faults.len() > 1 {
+        return Err(Failure::input(faults.join("\n")));
+    }
+    adapter?;
+    Ok((data?, policy?))
 }
 
 /// Where a run's records go.
@@ -64,21 +90,18 @@ struct Job<'a> {
     verbose: bool,
     device: &'a Device,
     data: Prepared,
+    policy: Box<dyn LayerPolicy>,
 }
 
 impl<A: Adapter> WithAdapted<A> for Job<'_> {
     type Output = Value;
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
-        let (config, data) = (self.config, self.data);
+        let (config, data, policy) = (self.config, self.data, self.policy);
         let adapter = put_adapters_on::<A, M>(config, &mut model, self.device)?;
         let per_epoch = EpochOrder::new(data.train.examples.len(), Order::Sequential, 0, "count")
             .batches_per_epoch(config.train.batch);
         let total_steps = config.train.total_steps(per_epoch);
-        let num_layers = model.num_layers();
-        let slots = model.slots();
-        let sites = slots.iter().filter(|slot| slot.adapter.is_some()).map(|slot| &slot.site);
-        let policy = prepare::policy(&config.policy, &prepare::adapted_layers(sites, num_layers))?;
         policy.covers(total_steps).or_input()?;
         // Everything that can be wrong with the input is known by now: the folder is made last.
         let folder = open_folder::<A>(self.place, self.resume, config)?;
@@ -119,16 +142,9 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
         agree::<A>(&loaded, &fields, folder)?;
         return Ok(loaded);
     }
-    let mut parsed = parse::<A>(&fields)?;
+    let mut parsed = prepare::parse_adapter::<A>(&fields)?;
     attach(model, &mut parsed, config.seed, device).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
     Ok(parsed)
-}
-
-fn parse<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Config, Failure> {
-    match A::parse(fields, Dialect::Toml) {
-        Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
-        None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
-    }
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.
@@ -137,7 +153,7 @@ fn agree<A: Adapter>(loaded: &A::Config, given: &Map<String, Value>, folder: &Pa
         return Ok(());
     }
     let there = A::peft_fields(loaded);
-    let given_fields = A::peft_fields(&parse::<A>(given)?);
+    let given_fields = A::peft_fields(&prepare::parse_adapter::<A>(given)?);
     let name_in_file = |key: &str| {
         match key {
             "alpha" => "lora_alpha",
@@ -157,16 +173,18 @@ fn agree<A: Adapter>(loaded: &A::Config, given: &Map<String, Value>, folder: &Pa
         }
         other => other.cloned().unwrap_or_default(),
     };
-    let differs = given.keys().find(|key| value(&there, key) != value(&given_fields, key));
-    match differs {
-        Some(key) => {
-            let (file, found) = (name_in_file(key), given_fields.get(&name_in_file(key)).cloned().unwrap_or_default());
-            let expected = there.get(&file).cloned().unwrap_or_default();
-            let from = folder.display();
-            Err(Failure::input(format!("`adapter.{key}` is {found}, but {from} has {expected}; leave the key out")))
-        }
-        None => Ok(()),
+    let differs = given.keys().filter(|key| value(&there, key) != value(&given_fields, key));
+    let found = |fields: &Map<String, Value>, key: &str| fields.get(&name_in_file(key)).cloned().unwrap_or_default();
+    let faults: Vec<String> = differs
+        .map(|key| format!("`adapter.{key}` is {}, not {}", found(&there, key), found(&given_fields, key)))
+        .collect();
+    if faults.is_empty() {
+        return Ok(());
     }
+    let (folder, faults) = (folder.display(), faults.join("; "));
+    Err(Failure::input(format!(
+        "the adapter in {folder} differs from the configuration: {faults}; leave these keys out"
+    )))
 }
 
 /// Opens the run's folder: writes the configuration of a new run, compares that of one that goes on.

@@ -85,8 +85,9 @@ pub(super) fn absolute(text: &str, folder: &Path) -> PathBuf {
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
         _ => folder.join(text),
     };
-    // Only an empty path has no absolute form.
-    std::path::absolute(&path).unwrap_or(path)
+    // Two ways to the same file are the same path, so that a resumed run compares files and not spellings. Only an empty
+    // path has no absolute form.
+    path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path)
 }
 
 #[cfg(test)]

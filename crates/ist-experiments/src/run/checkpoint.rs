@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::tuner::TunerState;
 use ist_peft::{Adapter, PeftModel, TensorFile, whole_file};
@@ -95,14 +95,39 @@ pub fn save<A: Adapter>(
     Ok(())
 }
 
-/// The newest checkpoint's folder; `None` when there is none.
-pub fn newest(folder: &Path) -> Result<Option<PathBuf>> {
-    newest_before(folder, usize::MAX)
-}
-
 /// The newest checkpoint of fewer than `steps` steps.
 pub fn newest_before(folder: &Path, steps: usize) -> Result<Option<PathBuf>> {
     Ok(list(folder)?.into_iter().rfind(|&done| done < steps).map(|done| folder.join(done.to_string())))
+}
+
+/// Loads the newest checkpoint that is whole onto the model, and names those that are not and were set aside for it.
+///
+/// The checkpoint is `None` when there is none at all; it is an error when there are some and none is whole.
+#[expect(clippy::type_complexity, reason = "three things that are known together, once")]
+pub fn load_newest<A: Adapter>(
+    folder: &Path,
+    model: &mut impl PeftModel<A>,
+    device: &Device,
+) -> Result<(Option<(PathBuf, TunerState, Progress)>, Vec<String>)> {
+    let mut broken = Vec::new();
+    for steps in list(folder)?.into_iter().rev() {
+        let path = folder.join(steps.to_string());
+        match load::<A>(&path, model, device) {
+            Ok((state, progress)) => {
+                for (steps, _) in &broken {
+                    std::fs::rename(folder.join(format!("{steps}")), folder.join(format!("broken-{steps}")))?;
+                }
+                let aside =
+                    broken.iter().map(|(steps, error)| format!("checkpoint {steps} is broken and set aside: {error}"));
+                return Ok((Some((path, state, progress)), aside.collect()));
+            }
+            Err(error) => broken.push((steps, format!("{error:#}"))),
+        }
+    }
+    match broken.first() {
+        Some((_, error)) => bail!("{error}\nno checkpoint in {} is whole; start a new run", folder.display()),
+        None => Ok((None, Vec::new())),
+    }
 }
 
 /// What the run of this checkpoint read.
@@ -117,11 +142,7 @@ fn document(folder: &Path) -> Result<Document> {
 }
 
 /// Loads a checkpoint onto the model; returns the tuner's state and the run's progress.
-pub fn load<A: Adapter>(
-    folder: &Path,
-    model: &mut impl PeftModel<A>,
-    device: &Device,
-) -> Result<(TunerState, Progress)> {
+fn load<A: Adapter>(folder: &Path, model: &mut impl PeftModel<A>, device: &Device) -> Result<(TunerState, Progress)> {
     ist_peft::load(model, folder, device)?;
     let Document { progress, tuner, .. } = document(folder)?;
     let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;

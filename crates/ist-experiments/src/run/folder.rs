@@ -1,5 +1,6 @@
 //! The folder of one run: where it is, and that only one process works in it.
 
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ impl RunFolder {
         if holds_run && !resume {
             let advice = "add --resume to go on with it, or name another folder with --output";
             return Err(Failure::input(format!("{shown} already holds a run; {advice}")));
+        }
+        if !holds_run && holds_other_files(&path)? {
+            return Err(Failure::input(format!("{shown} holds other files; name a new folder with --output")));
         }
         if resume && !holds_run {
             return Err(Failure::input(format!("{shown} holds no run to resume (it has no config.toml)")));
@@ -63,6 +67,17 @@ impl RunFolder {
     /// A file or folder in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Whether there is anything in `folder` that a run which was stopped at once does not leave.
+fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.any(|entry| {
+            entry.is_ok_and(|entry| ![".lock", "checkpoints"].map(OsString::from).contains(&entry.file_name()))
+        })),
+        Err(_) if !folder.exists() => Ok(false),
+        Err(error) => Err(Failure::input(format!("{}: not a folder: {error}", folder.display()))),
     }
 }
 

@@ -4,3 +4,4 @@ pub mod checkpoint;
 pub mod folder;
 pub mod lines;
 pub mod result;
+pub mod whole_folder;

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
 use ist_core::{Responses, Tuner, gradients, step};
 use ist_models::{CausalLm, TokenBatch};
@@ -85,11 +86,14 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             evaluations_without_improvement: 0,
             score_before: None,
         };
-        let newest = if resume { checkpoint::newest(&folder.join("checkpoints")).or_run()? } else { None };
-        if let Some(path) = newest {
+        let device = model.device().clone();
+        let (newest, set_aside) = if resume {
+            checkpoint::load_newest::<A>(&folder.join("checkpoints"), &mut model, &device).or_input()?
+        } else {
+            (None, Vec::new())
+        };
+        if let Some((path, state, saved)) = newest {
             reads_the_same(&path, &data.inputs())?;
-            let device = model.device().clone();
-            let (state, saved) = checkpoint::load::<A>(&path, &mut model, &device).or_run()?;
             tuner.restore(state, &device).or_run()?;
             training.seek(saved.training).or_input()?;
             scoring.seek(saved.scoring).or_input()?;
@@ -102,6 +106,9 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let (metrics, selections, importance) =
             (log("metrics.jsonl")?, log("selections.jsonl")?, log("importance.jsonl")?);
         let display = Display::new(total_steps, progress.steps, quiet);
+        for warning in &set_aside {
+            display.say(&format!("warning: {warning}"));
+        }
         Ok(Self {
             config,
             folder,
@@ -172,6 +179,9 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let due = |every: Option<usize>| every.is_some_and(|every| self.progress.steps.is_multiple_of(every));
         let (evaluation, saving) =
             (due(self.config.train.eval_every) || last, due(self.config.train.save_every) || last);
+        if evaluation || saving {
+            self.check_parameters()?;
+        }
         if evaluation {
             self.evaluate(step)?;
         }
@@ -277,8 +287,28 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let (folder, keep) = (self.folder.join("checkpoints"), self.config.train.keep_last);
         let state = self.tuner.state()?;
         let inputs = self.data.inputs();
-        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress, &inputs)
-            .context("cannot save a checkpoint; earlier checkpoints are whole")
+        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress, &inputs).context(
+            "cannot save a checkpoint; what was saved before is whole: go on with --resume when the cause is gone",
+        )
+    }
+
+    /// Fails when an update left a parameter that is no finite number, before anything of it is saved.
+    fn check_parameters(&self) -> Result<(), Failure> {
+        let mut wrong = None;
+        let mut look = |name: &str, value: Tensor<1>| {
+            if wrong.is_none() && !gradients::scalar(value.abs().sum()).is_finite() {
+                wrong = Some(name.to_owned());
+            }
+        };
+        gradients::for_each_parameter(gradients::OUTER, self.model.outer(), &mut look);
+        for (index, layer) in self.model.layers().iter().enumerate() {
+            gradients::for_each_parameter(&gradients::layer_prefix(index), layer, &mut look);
+        }
+        let step = self.progress.steps.saturating_sub(1);
+        wrong.map_or(Ok(()), |name| {
+            let what = format!("parameter {name} is not finite after step {step}; try a lower learning rate");
+            Err(self.name_last_checkpoint(&Failure::run(what)))
+        })
     }
 
     /// Says where the last good checkpoint is, for a run whose numbers went wrong. One of the parameters as they are now is

@@ -1,5 +1,6 @@
 //! What a run needs before its first step: data as batches, the tuner, the model's records for the result.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use ist_core::burn::tensor::Device;
@@ -7,10 +8,10 @@ use ist_core::optimizer::OffloadTo;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
-use ist_peft::Site;
-use serde_json::{Value, json};
+use ist_peft::{Adapter, Dialect, Site, attach};
+use serde_json::{Map, Value, json};
 
-use crate::config::{Padding, PolicyConfig, RunConfig};
+use crate::config::{AdapterTable, Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::text::TextModel;
@@ -134,6 +135,29 @@ impl Prepared {
                 .push(format!("warning: {truncated} of {records} records are longer than `data.cutoff` and were cut"));
         }
         warnings
+    }
+}
+
+/// The configured adapter's configuration, read and matched against a model of that shape, and the modules it sits on.
+pub fn adapter<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<(A::Config, Vec<Site>), Failure> {
+    let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
+    let mut config = match &table.init_from {
+        Some(folder) => ist_peft::read_config::<A>(folder).or_input()?,
+        None => parse_adapter::<A>(&table.method_fields())?,
+    };
+    if table.init_from.is_none() {
+        attach::check_names::<A>(&shape.sites, &config).map_err(|error| fault(&error))?;
+    }
+    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.default_targets, shape.num_layers, &mut config)
+        .map_err(|error| fault(&error))?;
+    Ok((config, sites))
+}
+
+/// A method and its fields as a TOML file gives them.
+pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Config, Failure> {
+    match A::parse(fields, Dialect::Toml) {
+        Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
+        None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
     }
 }
 

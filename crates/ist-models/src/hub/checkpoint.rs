@@ -120,6 +120,15 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// Whether both tensors are there and hold different values.
+    pub fn differ(&self, one: &str, other: &str) -> Result<bool, CheckpointError> {
+        if !self.contains(one) || !self.contains(other) {
+            return Ok(false);
+        }
+        let data = |name: &str| self.files[self.tensors[name]].data(name);
+        Ok(data(one)?.as_bytes() != data(other)?.as_bytes())
+    }
+
     /// The type of the first tensor: what the checkpoint is stored in.
     pub fn dtype(&self) -> Option<DType> {
         self.tensors.iter().find_map(|(name, &file)| self.files[file].dtype(name))
