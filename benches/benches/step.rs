@@ -5,7 +5,8 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ist_benches::{TINY, batch, model};
 use ist_core::burn::tensor::Device;
-use ist_core::{LayerSet, Responses, step};
+use ist_core::step::{self, Memory};
+use ist_core::{LayerSet, Responses};
 use ist_experiments::memory::{self, PeakAlloc};
 
 #[global_allocator]
@@ -19,13 +20,15 @@ fn steps(criterion: &mut Criterion) {
         ("ist {2,5}", LayerSet::new([2, 5], TINY.layers).expect("layers of the model")),
         ("ist {6,7}", LayerSet::new([6, 7], TINY.layers).expect("layers of the model")),
     ];
-    for (name, set) in sets {
+    let cases = sets.iter().flat_map(|set| [Memory::Keep, Memory::Recompute].map(|treatment| (set, treatment)));
+    for ((name, set), treatment) in cases {
+        let name = format!("{name} {treatment:?}").to_lowercase();
         memory::reset_peak();
         let before = memory::live();
-        drop(step::gradients(&model, &batch, &set, None));
+        drop(step::gradients(&model, &batch, set, treatment, None));
         eprintln!("{name}: {} above the weights", memory::human(memory::peak().saturating_sub(before)));
         criterion.bench_function(&format!("step/{name}"), |bencher| {
-            bencher.iter(|| step::gradients(&model, &batch, &set, None));
+            bencher.iter(|| step::gradients(&model, &batch, set, treatment, None));
         });
     }
 }

@@ -3,9 +3,10 @@
 //! | treatment | forward | memory kept | backward |
 //! |---|---|---|---|
 //! | [`Treatment::Skip`], below the lowest layer that trains | plain tensors | nothing | nothing |
+//! | [`Treatment::Recompute`] | plain tensors | the layer's input | the layer again with a graph, then its product |
 //! | [`Treatment::Keep`] | with a graph of its own | that graph | its vector-Jacobian product |
 //!
-//! Every kept layer has a graph of its own, cut from its neighbours: its input is a new leaf, and the backward pass chains
+//! Every layer above the lowest that trains has a graph of its own, cut from its neighbours: its input is a new leaf, and the backward pass chains
 //! vector-Jacobian products from the loss downwards, freeing each layer's graph before the next one runs. A layer that does
 //! not train keeps its parameters plain and only passes the gradient to its input. No base weight is ever part of a graph's
 //! leaves, and below the lowest chosen layer there is no graph at all.
@@ -14,7 +15,7 @@ use std::borrow::Borrow;
 
 use burn::tensor::Tensor;
 
-use crate::gradients::{Gradients, OUTER, layer_prefix, lift, scalar};
+use crate::gradients::{Gradients, OUTER, count_parameters, layer_prefix, lift, scalar};
 use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
 
 /// What the walk does with one layer.
@@ -22,6 +23,8 @@ use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
 pub enum Treatment {
     /// Plain forward; nothing below trains, so nothing is kept.
     Skip,
+    /// Plain forward that keeps the layer's input; its graph is built and used up in the backward pass.
+    Recompute,
     /// Forward with a graph of its own, which lives until the layer's backward.
     Keep,
 }
@@ -37,10 +40,25 @@ pub struct StepOutput {
     pub gradients: Gradients,
 }
 
+/// How a step trades memory for time. The gradients are the same but for rounding: a backend may compute an operation
+/// otherwise when it builds a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// Keeps the graph of every layer that the gradient passes: the fastest.
+    #[default]
+    Keep,
+    /// Keeps the inputs of those layers alone and runs each of them once more: the leanest.
+    Recompute,
+}
+
 /// The treatment of every layer when `chosen` train and `embedding_trains` says whether anything below layer 0 does.
-pub fn treatments(chosen: &LayerSet, embedding_trains: bool) -> Vec<Treatment> {
+pub fn treatments(chosen: &LayerSet, embedding_trains: bool, memory: Memory) -> Vec<Treatment> {
     let lowest = if embedding_trains { 0 } else { chosen.iter().next().unwrap_or(chosen.num_layers()) };
-    (0..chosen.num_layers()).map(|layer| if layer < lowest { Treatment::Skip } else { Treatment::Keep }).collect()
+    let above = match memory {
+        Memory::Keep => Treatment::Keep,
+        Memory::Recompute => Treatment::Recompute,
+    };
+    (0..chosen.num_layers()).map(|layer| if layer < lowest { Treatment::Skip } else { above }).collect()
 }
 
 /// The gradients of the mean token loss over `micro_batches` for the layers of `chosen`.
@@ -51,6 +69,7 @@ pub fn gradients<M: LayeredModel>(
     model: &M,
     micro_batches: &[M::Batch],
     chosen: &LayerSet,
+    memory: Memory,
     dropout: Option<u64>,
 ) -> StepOutput {
     let tokens: usize = micro_batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
@@ -59,6 +78,7 @@ pub fn gradients<M: LayeredModel>(
         outer: lift(model.outer()),
         layers: (0..model.layers().len()).map(|i| chosen.contains(i).then(|| lift(&model.layers()[i]))).collect(),
         chosen,
+        memory,
         scale: 1.0 / tokens.max(1) as f64,
     };
     let mut gradients = Gradients::default();
@@ -100,12 +120,28 @@ struct Walk<'a, M: LayeredModel> {
     outer: M::Outer,
     layers: Vec<Option<M::Layer>>,
     chosen: &'a LayerSet,
+    memory: Memory,
     scale: f64,
 }
 
-/// A kept layer between forward and backward.
+/// A layer between forward and backward.
 struct Kept {
     index: usize,
+    /// The factor and the seed it was run with.
+    pass: LayerPass,
+    held: Held,
+}
+
+/// What is held of a layer.
+enum Held {
+    /// Its graph.
+    Graph(Box<LayerGraph>),
+    /// Its input, plain, and whether anything below it trains.
+    Input(Box<Tensor<3>>, bool),
+}
+
+/// One layer's graph.
+struct LayerGraph {
     /// The layer's input as a leaf; absent when nothing below it trains.
     input: Option<Tensor<3>>,
     output: Tensor<3>,
@@ -116,7 +152,8 @@ impl<M: LayeredModel> Walk<'_, M> {
     fn run(&self, batch: &M::Batch, dropout: Option<u64>, gradients: &mut Gradients) -> f64 {
         let outer_pass = LayerPass { response: 1.0, dropout };
         let embedded = self.model.embed(&self.outer, batch, &outer_pass);
-        let (kept, x) = self.forward(&embedded, batch, dropout);
+        let context = self.model.context(batch);
+        let (kept, x) = self.forward(&embedded, &context, dropout);
         let below_trains = embedded.is_tracked() || !kept.is_empty();
         let input = below_trains.then(|| leaf(x.clone()));
         let loss = self.model.loss(&self.outer, input.clone().unwrap_or(x), batch, &outer_pass);
@@ -126,47 +163,72 @@ impl<M: LayeredModel> Walk<'_, M> {
             gradients.collect(OUTER, &self.outer, &mut graph);
             let upstream = input.and_then(|input| input.grad_remove(&mut graph));
             drop(graph);
-            self.backward(kept, embedded, upstream, gradients);
+            self.backward(kept, &context, embedded, upstream, gradients);
         }
         total
     }
 
-    /// Runs the layers upwards. Returns those with a graph and the last layer's output without one.
-    fn forward(&self, embedded: &Tensor<3>, batch: &M::Batch, dropout: Option<u64>) -> (Vec<Kept>, Tensor<3>) {
-        let context = self.model.context(batch);
+    /// Runs the layers upwards. Returns those that the gradient passes and the last layer's output without a graph.
+    fn forward(&self, embedded: &Tensor<3>, context: &M::Context, dropout: Option<u64>) -> (Vec<Kept>, Tensor<3>) {
         let mut below_trains = embedded.is_tracked();
         let mut x = embedded.clone().inner();
         let mut kept = Vec::new();
-        for (index, treatment) in treatments(self.chosen, below_trains).into_iter().enumerate() {
-            let layer = self.layers[index].as_ref().unwrap_or(&self.model.layers()[index]);
+        for (index, treatment) in treatments(self.chosen, below_trains, self.memory).into_iter().enumerate() {
             let pass = LayerPass { response: 1.0, dropout: dropout.map(|seed| streams::mix(seed, 1 + index as u64)) };
-            let input = (treatment == Treatment::Keep && below_trains).then(|| leaf(x.clone()));
-            let output = self.model.layer(layer, input.clone().unwrap_or(x), &context, &pass);
-            x = output.clone().inner();
             // A chosen layer without adapters of its own, with nothing below it, has no graph to keep.
-            if output.is_tracked() {
-                below_trains = true;
-                kept.push(Kept { index, input, output });
-            }
+            let tracked = below_trains || self.layers[index].as_ref().is_some_and(|layer| count_parameters(layer) > 0);
+            let (held, output) = match treatment {
+                Treatment::Keep if tracked => {
+                    let graph = self.graph(index, x, below_trains, context, &pass);
+                    let output = graph.output.clone().inner();
+                    (Some(Held::Graph(Box::new(graph))), output)
+                }
+                _ => {
+                    let input = tracked.then(|| Held::Input(Box::new(x.clone()), below_trains));
+                    (input, self.model.layer(&self.model.layers()[index], x, context, &pass))
+                }
+            };
+            kept.extend(held.map(|held| Kept { index, pass, held }));
+            (x, below_trains) = (output, tracked);
         }
         (kept, x)
+    }
+
+    /// Runs layer `index` on the plain input `x` with a graph of its own.
+    fn graph(
+        &self,
+        index: usize,
+        x: Tensor<3>,
+        below_trains: bool,
+        context: &M::Context,
+        pass: &LayerPass,
+    ) -> LayerGraph {
+        let layer = self.layers[index].as_ref().unwrap_or(&self.model.layers()[index]);
+        let input = below_trains.then(|| leaf(x.clone()));
+        let output = self.model.layer(layer, input.clone().unwrap_or(x), context, pass);
+        LayerGraph { input, output }
     }
 
     /// Chains the vector-Jacobian products downwards, dropping each graph as soon as it is used.
     fn backward(
         &self,
         kept: Vec<Kept>,
+        context: &M::Context,
         embedded: Tensor<3>,
         mut upstream: Option<Tensor<3>>,
         gradients: &mut Gradients,
     ) {
-        for layer in kept.into_iter().rev() {
+        for Kept { index, pass, held } in kept.into_iter().rev() {
             let Some(gradient) = upstream.take() else { return };
-            let mut graph = (layer.output * gradient).backward();
-            if let Some(module) = &self.layers[layer.index] {
-                gradients.collect(&layer_prefix(layer.index), module, &mut graph);
+            let LayerGraph { input, output } = match held {
+                Held::Graph(graph) => *graph,
+                Held::Input(x, below_trains) => self.graph(index, *x, below_trains, context, &pass),
+            };
+            let mut graph = (output * gradient).backward();
+            if let Some(module) = &self.layers[index] {
+                gradients.collect(&layer_prefix(index), module, &mut graph);
             }
-            upstream = layer.input.and_then(|input| input.grad_remove(&mut graph));
+            upstream = input.and_then(|input| input.grad_remove(&mut graph));
         }
         if let (true, Some(gradient)) = (embedded.is_tracked(), upstream) {
             let mut graph = (embedded * gradient).backward();
@@ -185,10 +247,11 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_below_the_lowest_chosen_layer() {
-        use Treatment::{Keep, Skip};
+        use Treatment::{Keep, Recompute, Skip};
         let chosen = LayerSet::new([2, 3], 5).unwrap();
-        assert_eq!(treatments(&chosen, false), [Skip, Skip, Keep, Keep, Keep]);
-        assert_eq!(treatments(&chosen, true), [Keep; 5]);
-        assert_eq!(treatments(&LayerSet::empty(3), false), [Skip; 3]);
+        assert_eq!(treatments(&chosen, false, Memory::Keep), [Skip, Skip, Keep, Keep, Keep]);
+        assert_eq!(treatments(&chosen, false, Memory::Recompute), [Skip, Skip, Recompute, Recompute, Recompute]);
+        assert_eq!(treatments(&chosen, true, Memory::Keep), [Keep; 5]);
+        assert_eq!(treatments(&LayerSet::empty(3), false, Memory::Keep), [Skip; 3]);
     }
 }

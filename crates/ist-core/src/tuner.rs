@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::gradients::{self, Gradients, OUTER, layer_of, layer_prefix};
 use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, OptimizerState, RestingState};
 use crate::schedule::Schedule;
-use crate::step::{self, StepOutput};
+use crate::step::{self, Memory, StepOutput};
 use crate::streams::{self, Streams};
 use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError, Responses};
 
@@ -29,6 +29,8 @@ pub struct TunerConfig {
     pub total_steps: usize,
     /// The global gradient norm to clip to; `None` does not clip.
     pub clip_norm: Option<f64>,
+    /// How the step trades memory for time.
+    pub memory: Memory,
     /// AdamW's constants.
     pub adamw: AdamWSettings,
     /// Where a resting layer's moments live.
@@ -46,6 +48,7 @@ impl Default for TunerConfig {
             warmup_steps: 0,
             total_steps: 1,
             clip_norm: Some(1.0),
+            memory: Memory::Keep,
             adamw: AdamWSettings::default(),
             resting_state: RestingState::Keep,
             offload: OffloadTo::Host,
@@ -222,7 +225,8 @@ impl Tuner {
             self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
         }
         let dropout = streams::mix(self.seed, self.step as u64);
-        let StepOutput { loss, tokens, mut gradients } = step::gradients(model, micro_batches, &layers, Some(dropout));
+        let StepOutput { loss, tokens, mut gradients } =
+            step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),

@@ -7,6 +7,7 @@ mod common;
 use common::{IN_LAYERS, LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
 use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
+use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
 use ist_models::ops::cross_entropy::token_log_probabilities;
 use ist_models::{CausalLm, Example, TokenBatch, generate};
@@ -75,7 +76,7 @@ fn assert_central_differences(fields: &Value, tied: bool, parameters: usize) {
     let numbers = exact();
     let (model, _) = numbers.adapted(numbers.base(tied, |_, data| data), fields);
     let batch = numbers.batch(&records(3));
-    let output = step::gradients(&model, std::slice::from_ref(&batch), &LayerSet::all(LAYERS), None);
+    let output = step::gradients(&model, std::slice::from_ref(&batch), &LayerSet::all(LAYERS), Memory::Keep, None);
     assert_eq!(output.gradients.len(), parameters);
     for (name, gradient) in named(&output) {
         let largest = gradient.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
@@ -122,7 +123,7 @@ fn rslora_divides_by_the_square_root_of_the_rank() {
 fn flex_equals_ndarray() {
     let run = |numbers: &Numbers| {
         let (model, _) = numbers.lora(&OUTSIDE, 0.2);
-        step::gradients(&model, &[numbers.batch(&records(5))], &LayerSet::all(LAYERS), Some(3))
+        step::gradients(&model, &[numbers.batch(&records(5))], &LayerSet::all(LAYERS), Memory::Keep, Some(3))
     };
     let (flex, ndarray) = (run(&Numbers::flex()), run(&Numbers::ndarray(DType::F32)));
     assert!((flex.loss - ndarray.loss).abs() <= 1e-6 * ndarray.loss, "{} {}", flex.loss, ndarray.loss);

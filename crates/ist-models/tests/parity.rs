@@ -10,7 +10,8 @@ use ist_core::gradients::{self, layer_prefix};
 use ist_core::optimizer::AdamWSettings;
 use ist_core::policy::{All, Ist, IstConfig, LayerPolicy, PolicyError};
 use ist_core::schedule::Schedule;
-use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
+use ist_core::step::{self, Memory};
+use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig};
 use ist_models::registry::{self, ModelFiles};
 use ist_models::{CausalLm, Example, Llama, TokenBatch, generate};
 use ist_peft::{BuiltinAdapter, BuiltinConfig};
@@ -205,7 +206,7 @@ fn gradients_of_every_lora_parameter_equal_pytorchs() {
         let expected = Expected::of(case);
         let (model, _) = adapted(case, &format!("{case}/adapter"));
         let batch = TokenBatch::new(&expected.examples(""), &Device::flex());
-        let output = step::gradients(&model, &[batch], &LayerSet::all(4), None);
+        let output = step::gradients(&model, &[batch], &LayerSet::all(4), Memory::Keep, None);
         assert_close(output.loss, expected.number("adapted_loss"), LOSS, case);
         let keys = expected.names("grad.");
         assert_eq!(keys.len(), output.gradients.len(), "{case}: as many gradients");

@@ -14,7 +14,7 @@ use ist_core::burn::tensor::{DType, Device, Gradients as Graph, Tensor, TensorDa
 use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
 use ist_core::optimizer::{AdamWSettings, RestingState};
 use ist_core::policy::{Fixed, Registry};
-use ist_core::step::{self, StepOutput};
+use ist_core::step::{self, Memory, StepOutput};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Tuner, TunerConfig, TunerError, streams};
 use ist_models::{CausalLm, Example, TokenBatch};
@@ -74,16 +74,19 @@ fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f6
     (loss, reader.found)
 }
 
-/// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's.
+/// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's, whether
+/// graphs are kept or recomputed.
 fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout: Option<u64>, tolerance: f64) {
-    let output = step::gradients(model, batches, chosen, dropout);
     let (loss, mut expected) = one_graph(model, batches, dropout);
     expected.retain(|name, _| layer_of(name).is_none_or(|layer| chosen.contains(layer)));
-    assert!((output.loss - loss).abs() <= tolerance * loss, "{} against {loss}", output.loss);
-    assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{chosen:?}");
-    for (name, gradient) in named(&output) {
-        let worst = relative(&gradient, &expected[&name]);
-        assert!(worst <= tolerance, "{chosen:?} {name}: {worst:e}");
+    for memory in [Memory::Keep, Memory::Recompute] {
+        let output = step::gradients(model, batches, chosen, memory, dropout);
+        assert!((output.loss - loss).abs() <= tolerance * loss, "{memory:?} {} against {loss}", output.loss);
+        assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{memory:?} {chosen:?}");
+        for (name, gradient) in named(&output) {
+            let worst = relative(&gradient, &expected[&name]);
+            assert!(worst <= tolerance, "{memory:?} {chosen:?} {name}: {worst:e}");
+        }
     }
 }
 
@@ -98,7 +101,7 @@ fn every_draw_has_the_gradients_of_one_graph() {
     for outside in [&OUTSIDE[..], &OUTSIDE[..1], &OUTSIDE[1..], &[]] {
         let (model, _) = numbers.lora(outside, 0.3);
         for mask in 0..1 << LAYERS {
-            let output = step::gradients(&model, &batches, &set(mask), Some(7));
+            let output = step::gradients(&model, &batches, &set(mask), Memory::Keep, Some(7));
             assert_eq!(output.gradients.len(), 14 * set(mask).len() + 2 * outside.len());
             if !output.gradients.is_empty() {
                 assert_walk(&model, &batches, &set(mask), Some(7), EXACT);
@@ -114,7 +117,7 @@ fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
     let (model, _) = numbers.adapted(numbers.base(false, |_, data| data), &fields);
     let batches = [numbers.batch(&records(2))];
     for mask in [0b0101, 0b1010, 0b1111, 0b0110] {
-        let output = step::gradients(&model, &batches, &set(mask), None);
+        let output = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
         assert_eq!(output.gradients.len(), 4 * (mask & 0b0101usize).count_ones() as usize);
         if !output.gradients.is_empty() {
             assert_walk(&model, &batches, &set(mask), None, EXACT);
@@ -126,7 +129,8 @@ fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
 fn dropout_differs_between_layers_modules_and_micro_batches() {
     let numbers = Numbers::ndarray(DType::F64);
     let batches = vec![numbers.batch(&records(1)); 2];
-    let loss = |model: &Model, batches: &[TokenBatch], seed| step::gradients(model, batches, &set(1), seed).loss;
+    let loss =
+        |model: &Model, batches: &[TokenBatch], seed| step::gradients(model, batches, &set(1), Memory::Keep, seed).loss;
     let (model, _) = numbers.lora(&OUTSIDE, 0.3);
     let (both, one) = (loss(&model, &batches, Some(3)), loss(&model, &batches[..1], Some(3)));
     assert_ne!(both, one, "the second micro-batch has a mask of its own");
@@ -158,10 +162,10 @@ proptest! {
     fn micro_batches_have_the_gradients_of_the_whole_batch(mask in 1usize..1 << LAYERS, seed in 0u64..99) {
         for (numbers, tolerance) in [(Numbers::flex(), SINGLE), (Numbers::ndarray(DType::F64), EXACT)] {
             let (model, _) = numbers.lora(&OUTSIDE, 0.0);
-            let whole = step::gradients(&model, &[numbers.batch(&records(seed))], &set(mask), Some(1));
+            let whole = step::gradients(&model, &[numbers.batch(&records(seed))], &set(mask), Memory::Keep, Some(1));
             for size in 1..4 {
                 let parts: Vec<_> = records(seed).chunks(size).map(|records| numbers.batch(records)).collect();
-                let parts = step::gradients(&model, &parts, &set(mask), Some(1));
+                let parts = step::gradients(&model, &parts, &set(mask), Memory::Keep, Some(1));
                 prop_assert_eq!(parts.tokens, whole.tokens);
                 prop_assert!((parts.loss - whole.loss).abs() <= tolerance * whole.loss);
                 for ((name, part), (_, whole)) in named(&parts).into_iter().zip(named(&whole)) {
@@ -189,6 +193,8 @@ struct Watched {
     layers: Vec<WatchedLayer>,
     chosen: LayerSet,
     calls: Cell<usize>,
+    /// The first pass over the layers is plain, the second goes downwards with graphs.
+    recompute: bool,
 }
 
 impl LayeredModel for Watched {
@@ -225,8 +231,10 @@ impl LayeredModel for Watched {
 
     fn layer(&self, layer: &WatchedLayer, x: Tensor<3>, (): &(), _: &LayerPass) -> Tensor<3> {
         let lowest = self.chosen.iter().next().unwrap_or(self.layers.len());
-        assert_eq!(layer.gain.val().is_tracked(), self.chosen.contains(layer.index), "layer {}", layer.index);
-        assert_eq!(x.is_tracked(), layer.index > lowest, "the input of layer {}", layer.index);
+        let graph = !self.recompute || self.calls.get() >= self.layers.len();
+        let trains = graph && self.chosen.contains(layer.index);
+        assert_eq!(layer.gain.val().is_tracked(), trains, "layer {}", layer.index);
+        assert_eq!(x.is_tracked(), graph && layer.index > lowest, "the input of layer {}", layer.index);
         self.calls.set(self.calls.get() + 1);
         x * layer.gain.val().unsqueeze()
     }
@@ -238,14 +246,30 @@ impl LayeredModel for Watched {
 }
 
 #[test]
+fn recomputing_runs_the_layers_above_the_lowest_once_more_and_holds_no_graph_meanwhile() {
+    let device = Device::flex();
+    let gain = || Param::from_tensor(Tensor::full([1], 1.5, &device)).set_require_grad(false);
+    for mask in 1..1 << LAYERS {
+        let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
+        let calls = Cell::new(0);
+        let model = Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls, recompute: true };
+        let batch = [Tensor::ones([1, 2, 2], &device)];
+        let StepOutput { gradients, .. } = step::gradients(&model, &batch, &set(mask), Memory::Recompute, None);
+        let lowest = set(mask).iter().next().unwrap();
+        assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), LAYERS + LAYERS - lowest));
+    }
+}
+
+#[test]
 fn below_the_lowest_chosen_layer_there_is_no_graph() {
     let device = Device::flex();
     let gain = || Param::from_tensor(Tensor::full([1], 1.5, &device)).set_require_grad(false);
     for mask in 0..1 << LAYERS {
         let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
-        let model = Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls: Cell::new(0) };
+        let model =
+            Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls: Cell::new(0), recompute: false };
         let batches = [Tensor::ones([1, 2, 2], &device), Tensor::ones([1, 3, 2], &device)];
-        let StepOutput { gradients, .. } = step::gradients(&model, &batches, &set(mask), None);
+        let StepOutput { gradients, .. } = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
         assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), 2 * LAYERS));
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn refuse(document: &mut Document) {
     refuse_keys(document);
     method(document);
     refuse_value(document, "model", "dtype", |dtype| dtype == "int8", "float32, bfloat16 and float16");
-    refuse_value(document, "memory", "budget", |budget| budget == "recompute" || is_size(budget), "auto and keep");
+    refuse_value(document, "memory", "budget", is_size, "auto, keep and recompute");
 }
 
 /// Refuses the keys of the top level that belong to later work, in any configuration.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ist_core::step::Memory;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,11 +87,22 @@ pub struct MemoryConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Budget {
-    /// What suits the device.
+    /// What suits the device; for now the same as `keep`.
     #[default]
     Auto,
     /// Keep the graph of every layer that needs one: fastest.
     Keep,
+    /// Keep the inputs of those layers alone and run each of them once more: leanest.
+    Recompute,
+}
+
+impl From<Budget> for Memory {
+    fn from(budget: Budget) -> Self {
+        match budget {
+            Budget::Auto | Budget::Keep => Self::Keep,
+            Budget::Recompute => Self::Recompute,
+        }
+    }
 }
 
 /// `[eval]`: a task's score before and after training.

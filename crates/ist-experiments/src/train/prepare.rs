@@ -181,6 +181,7 @@ pub fn tuner(config: &RunConfig, policy: Box<dyn LayerPolicy>, offload: &Path, t
         warmup_steps: config.optimizer.warmup_steps,
         total_steps,
         clip_norm: config.optimizer.clip(),
+        memory: config.memory.budget.into(),
         adamw: config.optimizer.adamw(),
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
