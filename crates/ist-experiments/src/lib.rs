@@ -28,6 +28,7 @@ pub mod data;
 pub mod device;
 pub mod failure;
 pub mod memory;
+pub mod model_folder;
 pub mod model_source;
 pub mod pretrain;
 pub mod run;

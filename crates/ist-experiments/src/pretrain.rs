@@ -14,9 +14,9 @@ use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use crate::commands::merge::write_model;
 use crate::config::{PretrainConfig, TextSource};
 use crate::failure::{Failure, OrFail};
+use crate::model_folder::write_model;
 use crate::model_source::storage;
 use crate::run::{lines, whole_folder};
 use crate::train::display::Display;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::Json;
 use super::{print_json, print_text};
-use crate::cli::Json;
 use crate::device;
 use crate::failure::Failure;
 

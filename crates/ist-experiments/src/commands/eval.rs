@@ -1,11 +1,13 @@
 //! `ist eval`: the score of a model on a task.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
 use ist_peft::Adapter;
 
-use super::{print_json, print_text};
-use crate::cli::Eval;
+use super::{ModelArgs, print_json, print_text};
 use crate::data::{Encoder, EncoderOptions, Template};
 use crate::device;
 use crate::failure::{Failure, OrFail};
@@ -13,6 +15,32 @@ use crate::model_source::{self, WithAdapted};
 use crate::run::lines;
 use crate::text::TextModel;
 use crate::train::evaluate::{self, Score};
+
+/// `ist eval`.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The task: exact-match
+    #[arg(long)]
+    pub task: String,
+    /// Records in a TEXT format
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Use only the first records
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// The prompt's template: alpaca, llm-adapters, none, or a minijinja string
+    #[arg(long, default_value = "alpaca")]
+    pub template: String,
+    /// Tokens to generate at most
+    #[arg(long, default_value_t = 16)]
+    pub max_new_tokens: usize,
+    /// Write every record's prediction here, as JSON Lines
+    #[arg(long)]
+    pub predictions: Option<PathBuf>,
+}
 
 /// The tasks there are.
 const TASKS: [&str; 1] = ["exact-match"];

@@ -1,17 +1,46 @@
 //! `ist generate`: continue a prompt.
 
+use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
 use ist_models::generate::{Settings, generate};
 use ist_peft::Adapter;
 use serde_json::json;
 
-use super::{print_json, print_text};
-use crate::cli::Generate;
+use super::{ModelArgs, print_json, print_text};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
 use crate::text::TextModel;
+
+/// `ist generate`.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Text to continue
+    #[arg(long, required_unless_present = "input_ids", conflicts_with = "input_ids")]
+    pub prompt: Option<String>,
+    /// Token ids to continue: 1,2,3
+    #[arg(long, value_delimiter = ',')]
+    pub input_ids: Option<Vec<u32>>,
+    /// Tokens to generate at most
+    #[arg(long, default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub temperature: f64,
+    /// Draw from that many likeliest tokens only
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that hold this share of the probability
+    #[arg(long)]
+    pub top_p: Option<f64>,
+    /// Fixes the draws
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
 
 /// Generates.
 pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {

@@ -3,15 +3,25 @@
 use std::path::Path;
 
 use anyhow::Context;
+use clap::Args;
 use ist_models::registry;
 use ist_peft::{Adapter, TensorFile, files};
 use serde_json::{Value, json};
 
 use super::{print_json, print_text};
-use crate::cli::Inspect;
 use crate::failure::{Failure, OrFail};
 use crate::model_source;
 use crate::train::summary;
+
+/// `ist inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A model, an adapter's folder or a run's folder
+    pub path: String,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Inspects.
 pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {

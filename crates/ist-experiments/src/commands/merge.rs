@@ -1,17 +1,31 @@
 //! `ist merge`: fold an adapter into its model and save a folder that transformers loads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ist_core::burn::tensor::DType;
+use clap::Args;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
 use ist_peft::Adapter;
 
-use crate::cli::Merge;
 use crate::device;
 use crate::failure::{Failure, OrFail};
+use crate::model_folder::write_model;
 use crate::model_source::{self, WithAdapted};
 use crate::run::{lines, whole_folder};
+
+/// `ist merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The model
+    #[arg(long)]
+    pub model: String,
+    /// The adapter
+    #[arg(long)]
+    pub adapter: PathBuf,
+    /// The folder to write
+    #[arg(long)]
+    pub output: PathBuf,
+}
 
 /// Merges.
 pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
@@ -45,25 +59,4 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             Ok(())
         })
     }
-}
-
-/// Writes `config.json` and `model.safetensors` of a model, in its storage type.
-pub fn write_model<A: Adapter, M: CausalLm<A>>(
-    model: &M,
-    config: &serde_json::Value,
-    folder: &Path,
-) -> Result<(), Failure> {
-    let weights = model.weights();
-    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &weights).or_run()?;
-    let mut config = config.clone();
-    let dtype = match weights.first().map(|(_, data)| data.dtype()) {
-        Some(DType::BF16) => "bfloat16",
-        Some(DType::F16) => "float16",
-        _ => "float32",
-    };
-    for key in ["dtype", "torch_dtype"] {
-        config[key] = dtype.into();
-    }
-    let text = serde_json::to_string_pretty(&config).or_run()? + "\n";
-    lines::replace(&folder.join("config.json"), text.as_bytes()).or_run()
 }

@@ -1,4 +1,4 @@
-//! One file a command.
+//! One file a command: what it takes and what it does.
 
 pub mod devices;
 pub mod eval;
@@ -12,9 +12,37 @@ pub mod score;
 pub mod train;
 pub mod world;
 
+use std::path::PathBuf;
+
+use clap::Args;
 use serde::Serialize;
 
 use crate::failure::{Failure, OrFail};
+
+/// A model, an optional adapter and a device.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A model folder, `builtin:NAME`, or a hub id `org/name[@revision]`
+    #[arg(long)]
+    pub model: String,
+    /// A folder in Hugging Face PEFT layout
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// cpu, flex, ndarray, auto, ...
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Only `--json`.
+#[derive(Debug, Args)]
+pub struct Json {
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Prints one JSON document on stdout.
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {

@@ -1,17 +1,32 @@
 //! `ist plan`: what a run will need, from its configuration and the model's `config.json` alone.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ist_models::registry;
 use ist_peft::{Adapter, Site};
 use serde_json::{Value, json};
 
 use super::{print_json, print_text};
-use crate::cli::Plan;
 use crate::config::{self, Dtype, RunConfig};
 use crate::failure::{Failure, OrFail};
 use crate::memory::human;
 use crate::model_source;
 use crate::train::prepare;
 use ist_core::optimizer::RestingState;
+
+/// `ist plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The configuration
+    pub config: PathBuf,
+    /// Override one key
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Plans.
 pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {

@@ -1,10 +1,25 @@
 //! `ist pretrain`: a small model from scratch.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ist_peft::Adapter;
 
-use crate::cli::Pretrain;
 use crate::failure::{Failure, OrFail};
 use crate::{config, device, pretrain};
+
+/// `ist pretrain`.
+#[derive(Debug, Args)]
+pub struct Pretrain {
+    /// The configuration
+    pub config: PathBuf,
+    /// Override one key
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// cpu, flex, ndarray, auto, ...
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
 
 /// Pre-trains.
 pub fn run<A: Adapter>(arguments: &Pretrain, quiet: bool) -> Result<(), Failure> {

@@ -1,9 +1,17 @@
 //! `ist schema`: the JSON Schema of a configuration, for editors.
 
 use super::print_json;
-use crate::cli::Schema;
 use crate::config;
 use crate::failure::Failure;
+use clap::Args;
+
+/// `ist schema`.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// The schema of `ist pretrain`'s configuration instead of `ist train`'s
+    #[arg(long)]
+    pub pretrain: bool,
+}
 
 /// Prints the schema.
 pub fn run(arguments: &Schema) -> Result<(), Failure> {

@@ -1,17 +1,30 @@
 //! `ist score`: log-probabilities and losses of token records.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::ops::cross_entropy::token_log_probabilities;
 use ist_models::{CausalLm, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde::Serialize;
 
-use super::{print_json, print_text};
-use crate::cli::Score;
+use super::{ModelArgs, print_json, print_text};
 use crate::data::read_tokens;
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
+
+/// `ist score`.
+#[derive(Debug, Args)]
+pub struct Score {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// JSON Lines of token records
+    #[arg(long)]
+    pub tokens: PathBuf,
+}
 
 /// Token positions scored at once, padding included: bounds the memory of the logits.
 const POSITIONS: usize = 2048;

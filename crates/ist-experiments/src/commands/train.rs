@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
@@ -9,7 +10,6 @@ use ist_models::registry::{self, Shape};
 use ist_peft::{Adapter, attach};
 use serde_json::{Map, Value, json};
 
-use crate::cli::Train;
 use crate::config::{self, RunConfig};
 use crate::data::{EpochOrder, Order};
 use crate::device;
@@ -20,6 +20,28 @@ use crate::run::lines;
 use crate::text::TextModel;
 use crate::train::prepare::{self, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
+
+/// `ist train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The configuration
+    pub config: PathBuf,
+    /// Override one key: --set optimizer.lr=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// The run's folder [default: runs/NAME-N, the next free N]
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+    /// Go on with the run in that folder from its newest checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// cpu, flex, ndarray, auto, ...
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Print the run's result.json on stdout
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Trains.
 pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<(), Failure> {

@@ -1,14 +1,28 @@
 //! `ist world`: the built-in world's task data and texts, as the repository and pre-training use them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::Args;
 use serde_json::json;
 
-use crate::cli::World;
 use crate::failure::{Failure, OrFail};
 use crate::run::lines;
 use crate::world::{self, Split};
+
+/// `ist world`.
+#[derive(Debug, Args)]
+pub struct World {
+    /// The folder to write to
+    #[arg(long)]
+    pub output: PathBuf,
+    /// The seed of the questions
+    #[arg(long, default_value_t = crate::world::SEED)]
+    pub seed: u64,
+    /// Write that many of the world's texts as well
+    #[arg(long)]
+    pub documents: Option<usize>,
+}
 
 /// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use ist_core::policy::Share;
+use ist_core::policy::{IstConfig, Share};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -60,16 +60,18 @@ pub struct IstPolicy {
     pub score_batch: usize,
 }
 
+/// Those of the policy itself.
 impl Default for IstPolicy {
     fn default() -> Self {
+        let policy = IstConfig::default();
         Self {
-            layers_updated: Share::Fraction(0.25),
-            layers_suppressed: Share::Fraction(0.5),
-            candidates: 3,
-            suppression: 0.25,
-            interval: 10,
-            importance_lr: 10.0,
-            score_batch: 16,
+            layers_updated: policy.layers_updated,
+            layers_suppressed: policy.layers_suppressed,
+            candidates: policy.candidates,
+            suppression: policy.suppression,
+            interval: policy.interval,
+            importance_lr: policy.importance_lr,
+            score_batch: policy.score_batch,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::data::{DataFile, Format, Record};
 use crate::failure::{Failure, OrFail};
 use crate::text::TextModel;
 
-use super::prepare::Prepared;
+use super::prepare::{self, Prepared};
 
 /// Prompts generated at once.
 const ROWS: usize = 25;
@@ -126,25 +126,6 @@ fn answer_of(record: &Record) -> String {
     answer.trim().to_owned()
 }
 
-/// Fails when a `train.sample_prompts` cannot be continued in a context of that many positions.
-pub fn check_samples(config: &RunConfig, text: &TextModel, context: usize) -> Result<(), Failure> {
-    let new = config.train.sample_tokens;
-    for (prompt, ids) in config.train.sample_prompts.iter().zip(sample_prompt_ids(config, text)?) {
-        let length = ids.len();
-        if length == 0 || length.saturating_add(new) > context {
-            let expected = format!("expected 1 to {} tokens before {new} new ones", context.saturating_sub(new));
-            return Err(Failure::input(format!(
-                "`train.sample_prompts`: \"{prompt}\" has {length} tokens, {expected} (`train.sample_tokens`)"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn sample_prompt_ids(config: &RunConfig, text: &TextModel) -> Result<Vec<Vec<u32>>, Failure> {
-    config.train.sample_prompts.iter().map(|prompt| text.encode(prompt)).collect()
-}
-
 /// A greedy continuation of every `train.sample_prompts`.
 pub fn samples<A: Adapter, M: CausalLm<A>>(
     model: &M,
@@ -161,7 +142,7 @@ pub fn samples<A: Adapter, M: CausalLm<A>>(
         end_tokens: text.end_tokens.clone(),
         ..generate::Settings::default()
     };
-    let ids = sample_prompt_ids(config, text)?;
+    let ids = prepare::sample_prompt_ids(config, text)?;
     let outputs = generate::generate(model, &ids, &settings).or_input()?;
     prompts.iter().zip(outputs).map(|(prompt, output)| Ok((prompt.clone(), text.decode(&output)?))).collect()
 }

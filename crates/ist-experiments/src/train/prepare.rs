@@ -16,8 +16,6 @@ use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::text::TextModel;
 
-use super::evaluate;
-
 /// A run's data.
 pub struct Prepared {
     /// The training records.
@@ -51,7 +49,7 @@ impl Prepared {
             file.format() != Format::Tokens || config.eval.is_some() || !config.train.sample_prompts.is_empty();
         let text = if needs_text { Some(text?) } else { text.ok() };
         if let Some(text) = &text {
-            evaluate::check_samples(config, text, context)?;
+            check_samples(config, text, context)?;
         }
         let dataset = |file: &DataFile| match &text {
             Some(text) if file.format() != Format::Tokens => {
@@ -187,4 +185,24 @@ pub fn tuner(config: &RunConfig, policy: Box<dyn LayerPolicy>, offload: &Path, t
         offload: OffloadTo::Folder(offload.to_owned()),
     };
     Tuner::new(settings, policy, config.seed)
+}
+
+/// Fails when a `train.sample_prompts` cannot be continued in a context of that many positions.
+fn check_samples(config: &RunConfig, text: &TextModel, context: usize) -> Result<(), Failure> {
+    let new = config.train.sample_tokens;
+    for (prompt, ids) in config.train.sample_prompts.iter().zip(sample_prompt_ids(config, text)?) {
+        let length = ids.len();
+        if length == 0 || length.saturating_add(new) > context {
+            let expected = format!("expected 1 to {} tokens before {new} new ones", context.saturating_sub(new));
+            return Err(Failure::input(format!(
+                "`train.sample_prompts`: \"{prompt}\" has {length} tokens, {expected} (`train.sample_tokens`)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The tokens of every `train.sample_prompts`.
+pub fn sample_prompt_ids(config: &RunConfig, text: &TextModel) -> Result<Vec<Vec<u32>>, Failure> {
+    config.train.sample_prompts.iter().map(|prompt| text.encode(prompt)).collect()
 }

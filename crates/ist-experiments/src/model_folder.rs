@@ -1,0 +1,31 @@
+//! A model as a folder in Hugging Face layout: `config.json` and `model.safetensors`.
+
+use std::path::Path;
+
+use ist_core::burn::tensor::DType;
+use ist_models::CausalLm;
+use ist_peft::Adapter;
+
+use crate::failure::{Failure, OrFail};
+use crate::run::lines;
+
+/// Writes `config.json` and `model.safetensors` of a model, in its storage type.
+pub fn write_model<A: Adapter, M: CausalLm<A>>(
+    model: &M,
+    config: &serde_json::Value,
+    folder: &Path,
+) -> Result<(), Failure> {
+    let weights = model.weights();
+    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &weights).or_run()?;
+    let mut config = config.clone();
+    let dtype = match weights.first().map(|(_, data)| data.dtype()) {
+        Some(DType::BF16) => "bfloat16",
+        Some(DType::F16) => "float16",
+        _ => "float32",
+    };
+    for key in ["dtype", "torch_dtype"] {
+        config[key] = dtype.into();
+    }
+    let text = serde_json::to_string_pretty(&config).or_run()? + "\n";
+    lines::replace(&folder.join("config.json"), text.as_bytes()).or_run()
+}
