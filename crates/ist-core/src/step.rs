@@ -114,6 +114,55 @@ pub fn mean_loss<M: LayeredModel, B: Borrow<M::Batch>>(
     (total / tokens.max(1) as f64, tokens)
 }
 
+/// The mean token loss over `batches` of every candidate, with the layers of its set at the response `factor`, as
+/// [`mean_loss`] computes it for each.
+///
+/// Candidates share all layers up to the first on which they differ, so they cost less than as many passes.
+pub fn candidate_losses<M: LayeredModel>(
+    model: &M,
+    batches: &[M::Batch],
+    candidates: &[LayerSet],
+    factor: f64,
+) -> Vec<f64> {
+    let tokens: usize = batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
+    let mut totals = vec![0.0; candidates.len()];
+    for batch in batches {
+        let probe = Probe { model, batch, context: model.context(batch), candidates, factor };
+        let embedded = model.embed(model.outer(), batch, &LayerPass::EVALUATION);
+        probe.ascend(&(0..candidates.len()).collect::<Vec<_>>(), 0, embedded, &mut totals);
+    }
+    totals.into_iter().map(|total| total / tokens.max(1) as f64).collect()
+}
+
+/// The forward passes of all candidates on one batch.
+struct Probe<'a, M: LayeredModel> {
+    model: &'a M,
+    batch: &'a M::Batch,
+    context: M::Context,
+    candidates: &'a [LayerSet],
+    factor: f64,
+}
+
+impl<M: LayeredModel> Probe<'_, M> {
+    /// Adds the loss of the candidates of `group`, which agree on every layer below `first`, whose output is `x`.
+    fn ascend(&self, group: &[usize], first: usize, mut x: Tensor<3>, totals: &mut [f64]) {
+        for layer in first..self.model.layers().len() {
+            let (damped, full): (Vec<usize>, Vec<usize>) =
+                group.iter().partition(|&&candidate| self.candidates[candidate].contains(layer));
+            if !damped.is_empty() && !full.is_empty() {
+                self.ascend(&damped, layer, x.clone(), totals);
+                return self.ascend(&full, layer, x, totals);
+            }
+            let pass = LayerPass::evaluation(if full.is_empty() { self.factor } else { 1.0 });
+            x = self.model.layer(&self.model.layers()[layer], x, &self.context, &pass);
+        }
+        let loss = scalar(self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION));
+        for &candidate in group {
+            totals[candidate] += loss;
+        }
+    }
+}
+
 /// One step's modules: lifted where they train, the model's own plain ones elsewhere.
 struct Walk<'a, M: LayeredModel> {
     model: &'a M,

@@ -12,7 +12,7 @@ use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, Opti
 use crate::schedule::Schedule;
 use crate::step::{self, Memory, StepOutput};
 use crate::streams::{self, Streams};
-use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError, Responses};
+use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError};
 
 /// What a tuner needs besides its policy.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ impl Tuner {
     /// Scores `candidates` on one scoring batch (given in micro-batches) and lets the policy learn from the losses.
     ///
     /// Each candidate is one forward pass in evaluation mode, without any graph, with the layers of its set at the response
-    /// factor β; the model is not changed by it.
+    /// factor β; layers below the first on which candidates differ are run once. The model is not changed by it.
     pub fn score<M: LayeredModel>(
         &mut self,
         model: &M,
@@ -194,8 +194,7 @@ impl Tuner {
         candidates: Vec<LayerSet>,
     ) -> Result<ImportanceUpdate, TunerError> {
         let factor = self.policy.suppression();
-        let loss = |set| step::mean_loss(model, micro_batches, &Responses::suppressed(set, factor)).0;
-        let losses: Vec<f64> = candidates.iter().map(loss).collect();
+        let losses = step::candidate_losses(model, micro_batches, &candidates, factor);
         let rewards = self.policy.observe(&candidates, &losses)?;
         let scores = self.policy.scores().unwrap_or_default().to_vec();
         Ok(ImportanceUpdate { step: self.step, suppressed: candidates, losses, rewards, scores })

@@ -16,7 +16,7 @@ use ist_core::optimizer::{AdamWSettings, RestingState};
 use ist_core::policy::{Fixed, Registry};
 use ist_core::step::{self, Memory, StepOutput};
 use ist_core::tuner::{StepReport, TunerState};
-use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Tuner, TunerConfig, TunerError, streams};
+use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig, TunerError, streams};
 use ist_models::{CausalLm, Example, TokenBatch};
 use ist_peft::BuiltinConfig;
 use proptest::prelude::*;
@@ -272,6 +272,26 @@ fn below_the_lowest_chosen_layer_there_is_no_graph() {
         let StepOutput { gradients, .. } = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
         assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), 2 * LAYERS));
     }
+}
+
+#[test]
+fn candidates_share_the_layers_up_to_which_they_agree() {
+    let numbers = Numbers::flex();
+    let (model, _) = numbers.lora(&OUTSIDE, 0.2);
+    let batches: Vec<_> = records(12).chunks(3).map(|records| numbers.batch(records)).collect();
+    let candidates = [set(0b0011), set(0b0110), set(0b0011), set(0b1000), set(0)];
+    let expected = candidates.iter().map(|set| step::mean_loss(&model, &batches, &Responses::suppressed(set, 0.25)).0);
+    let found = step::candidate_losses(&model, &batches, &candidates, 0.25);
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    assert!(found[0] != found[1] && found[0] == found[2]);
+
+    let device = Device::flex();
+    let gain = || Param::from_tensor(Tensor::full([1], 1.5, &device)).set_require_grad(false);
+    let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
+    let (outer, calls) = (Nothing { unused: 0 }, Cell::new(0));
+    let model = Watched { outer, layers, chosen: set(0), calls, recompute: false };
+    step::candidate_losses(&model, &[Tensor::ones([1, 2, 2], &device)], &[set(0b0100), set(0b1000)], 0.25);
+    assert_eq!(model.calls.get(), 2 + 2 * 2, "two layers together, two each for itself");
 }
 
 /// Every parameter's bytes by name.
