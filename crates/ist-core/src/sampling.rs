@@ -20,7 +20,8 @@ pub fn sigmoid(x: f64) -> f64 {
 
 /// Draws `count` distinct layers without replacement with weights exp(`log_weights`) (Gumbel-top-k).
 ///
-/// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers. Ties, which have probability 0, go to the lower index.
+/// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers. Ties, which have
+/// probability 0, go to the lower index.
 pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng) -> LayerSet {
     let mut keyed: Vec<(f64, usize)> =
         log_weights.iter().enumerate().map(|(layer, weight)| (weight + gumbel(rng), layer)).collect();

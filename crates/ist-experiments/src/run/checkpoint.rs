@@ -100,57 +100,64 @@ pub fn newest_before(folder: &Path, steps: usize) -> Result<Option<PathBuf>> {
     Ok(list(folder)?.into_iter().rfind(|&done| done < steps).map(|done| folder.join(done.to_string())))
 }
 
-/// Loads the newest checkpoint that is whole onto the model, and names those that are not and were set aside for it.
+/// A checkpoint that is on the model now.
+pub struct Loaded {
+    /// The tuner's state.
+    pub state: TunerState,
+    /// The run's progress.
+    pub progress: Progress,
+    /// What its run read.
+    pub inputs: Value,
+    /// Newer checkpoints that are not whole, each with the reason; they were renamed to `broken-STEP`.
+    pub set_aside: Vec<String>,
+}
+
+/// Loads the newest checkpoint that is whole onto the model.
 ///
-/// The checkpoint is `None` when there is none at all; it is an error when there are some and none is whole.
-#[expect(clippy::type_complexity, reason = "three things that are known together, once")]
+/// `None` when there is none at all; an error when there are some and none is whole.
 pub fn load_newest<A: Adapter>(
     folder: &Path,
     model: &mut impl PeftModel<A>,
     device: &Device,
-) -> Result<(Option<(PathBuf, TunerState, Progress)>, Vec<String>)> {
+) -> Result<Option<Loaded>> {
     let mut broken = Vec::new();
     for steps in list(folder)?.into_iter().rev() {
-        let path = folder.join(steps.to_string());
-        match load::<A>(&path, model, device) {
-            Ok((state, progress)) => {
-                for (steps, _) in &broken {
-                    std::fs::rename(folder.join(format!("{steps}")), folder.join(format!("broken-{steps}")))?;
-                }
-                let aside =
-                    broken.iter().map(|(steps, error)| format!("checkpoint {steps} is broken and set aside: {error}"));
-                return Ok((Some((path, state, progress)), aside.collect()));
-            }
+        match load::<A>(&folder.join(steps.to_string()), model, device) {
+            Ok(loaded) => return Ok(Some(Loaded { set_aside: set_aside(folder, &broken)?, ..loaded })),
             Err(error) => broken.push((steps, format!("{error:#}"))),
         }
     }
     match broken.first() {
         Some((_, error)) => bail!("{error}\nno checkpoint in {} is whole; start a new run", folder.display()),
-        None => Ok((None, Vec::new())),
+        None => Ok(None),
     }
 }
 
-/// What the run of this checkpoint read.
-pub fn inputs(folder: &Path) -> Result<Value> {
-    document(folder).map(|document| document.inputs)
+/// Renames broken checkpoints, over those that were set aside before, and says so.
+fn set_aside(folder: &Path, broken: &[(usize, String)]) -> Result<Vec<String>> {
+    let rename = |(steps, error): &(usize, String)| {
+        let target = folder.join(format!("broken-{steps}"));
+        if target.exists() {
+            std::fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
+        }
+        std::fs::rename(folder.join(steps.to_string()), &target).with_context(|| target.display().to_string())?;
+        Ok(format!("checkpoint {steps} is broken and set aside: {error}"))
+    };
+    broken.iter().map(rename).collect()
 }
 
-fn document(folder: &Path) -> Result<Document> {
+fn load<A: Adapter>(folder: &Path, model: &mut impl PeftModel<A>, device: &Device) -> Result<Loaded> {
+    ist_peft::load(model, folder, device)?;
     let path = folder.join("state.json");
     let context = || path.display().to_string();
-    serde_json::from_slice(&std::fs::read(&path).with_context(context)?).with_context(context)
-}
-
-/// Loads a checkpoint onto the model; returns the tuner's state and the run's progress.
-fn load<A: Adapter>(folder: &Path, model: &mut impl PeftModel<A>, device: &Device) -> Result<(TunerState, Progress)> {
-    ist_peft::load(model, folder, device)?;
-    let Document { progress, tuner, .. } = document(folder)?;
+    let Document { progress, tuner, inputs } =
+        serde_json::from_slice(&std::fs::read(&path).with_context(context)?).with_context(context)?;
     let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
     let tensors = file
         .names()
         .map(|name| Ok((name.to_owned(), file.data(name)?)))
         .collect::<Result<Vec<(String, TensorData)>>>()?;
-    Ok((TunerState { document: tuner, tensors }, progress))
+    Ok(Loaded { state: TunerState { document: tuner, tensors }, progress, inputs, set_aside: Vec::new() })
 }
 
 /// The whole checkpoints by number of steps, ascending.

@@ -22,12 +22,15 @@ impl RunFolder {
     ///
     /// A folder that holds a run needs `resume`; one that holds none cannot be resumed.
     pub fn open(path: PathBuf, resume: bool) -> Result<Self, Failure> {
-        let holds_run = path.join("config.toml").exists();
         let shown = path.display();
-        if holds_run && !resume {
+        let held = || path.join("config.toml").exists();
+        let must_not_hold_one = || {
             let advice = "add --resume to go on with it, or name another folder with --output";
-            return Err(Failure::input(format!("{shown} already holds a run; {advice}")));
-        }
+            let fault = || Failure::input(format!("{shown} already holds a run; {advice}"));
+            if held() && !resume { Err(fault()) } else { Ok(()) }
+        };
+        must_not_hold_one()?;
+        let holds_run = held();
         if !holds_run && holds_other_files(&path)? {
             return Err(Failure::input(format!("{shown} holds other files; name a new folder with --output")));
         }
@@ -38,9 +41,8 @@ impl RunFolder {
             .with_context(|| format!("{shown}: cannot create"))
             .or_run()?;
         let lock = lock(&path)?;
-        if !resume && path.join("config.toml").exists() {
-            return Err(Failure::input(format!("{} is in use by another process", path.display())));
-        }
+        // Another process may have made one before this one had the lock.
+        must_not_hold_one()?;
         checkpoint::remove_partial(&path.join("checkpoints")).or_run()?;
         Ok(Self { path, _lock: lock })
     }

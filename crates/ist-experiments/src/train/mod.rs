@@ -25,7 +25,7 @@ use crate::config::RunConfig;
 use crate::data::{EpochOrder, Order};
 use crate::failure::{Failure, OrFail};
 use crate::memory;
-use crate::run::checkpoint::{self, Progress};
+use crate::run::checkpoint::{self, Loaded, Progress};
 use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
@@ -87,17 +87,16 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             score_before: None,
         };
         let device = model.device().clone();
-        let (newest, set_aside) = if resume {
-            checkpoint::load_newest::<A>(&folder.join("checkpoints"), &mut model, &device).or_input()?
-        } else {
-            (None, Vec::new())
-        };
-        if let Some((path, state, saved)) = newest {
-            reads_the_same(&path, &data.inputs())?;
+        let checkpoints = folder.join("checkpoints");
+        let newest =
+            if resume { checkpoint::load_newest::<A>(&checkpoints, &mut model, &device).or_input()? } else { None };
+        let mut warnings = Vec::new();
+        if let Some(Loaded { state, progress: saved, inputs, set_aside }) = newest {
+            reads_the_same(&inputs, &data.inputs())?;
             tuner.restore(state, &device).or_run()?;
             training.seek(saved.training).or_input()?;
             scoring.seek(saved.scoring).or_input()?;
-            progress = saved;
+            (progress, warnings) = (saved, set_aside);
         }
         for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
             lines::keep_before(&folder.join(name), progress.steps).or_run()?;
@@ -106,7 +105,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let (metrics, selections, importance) =
             (log("metrics.jsonl")?, log("selections.jsonl")?, log("importance.jsonl")?);
         let display = Display::new(total_steps, progress.steps, quiet);
-        for warning in &set_aside {
+        for warning in &warnings {
             display.say(&format!("warning: {warning}"));
         }
         Ok(Self {
@@ -390,8 +389,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
 }
 
 /// Fails when data or model are not those that the checkpoint's run read.
-fn reads_the_same(checkpoint: &Path, now: &Value) -> Result<(), Failure> {
-    let before = checkpoint::inputs(checkpoint).or_input()?;
+fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
     let parts = before.as_object().into_iter().flatten();
     match parts.map(|(part, _)| part).find(|part| before[part.as_str()] != now[part.as_str()]) {
         Some(part) => {
