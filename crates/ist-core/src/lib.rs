@@ -61,6 +61,7 @@
 pub mod gradients;
 pub mod layer_set;
 pub mod layered;
+pub mod operation;
 pub mod optimizer;
 pub mod policy;
 pub mod response;

@@ -5,7 +5,7 @@
 
 use ist_core::burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::ops::attention::causal_bias;
+use crate::ops::attention::AttentionMask;
 
 /// The label that marks a position as not predicted, as in PyTorch and transformers.
 pub const IGNORED_LABEL: i64 = -100;
@@ -50,8 +50,8 @@ impl Example {
 pub struct TokenBatch {
     /// Token ids, `[batch, sequence]`.
     pub input_ids: Tensor<2, Int>,
-    /// What is added to attention scores, 0 or a large negative number, `[batch or 1, 1, sequence, sequence]`.
-    pub attention_bias: Tensor<4>,
+    /// Which positions each position sees.
+    pub mask: AttentionMask,
     /// The predicting positions in the flattened batch, `[predicted]`: `row · sequence + t - 1`.
     pub rows: Tensor<1, Int>,
     /// The predicted token of each of them, `[predicted]`.
@@ -79,7 +79,7 @@ impl TokenBatch {
         };
         Self {
             input_ids: ints(ids).reshape([examples.len(), length]),
-            attention_bias: causal_bias(&mask, length, length, device),
+            mask: AttentionMask::causal(&mask, length, length),
             rows: ints(rows),
             targets: ints(targets),
             predicted: examples.iter().map(|example| example.predicted().count()).collect(),

@@ -24,6 +24,9 @@ pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> 
     /// The logits of the given rows of the flattened batch, `[rows, vocabulary]`, in evaluation mode.
     fn logits(&self, batch: &TokenBatch) -> Tensor<2>;
 
+    /// log p of every predicted token of the batch, `[predicted]`, in evaluation mode; the logits never exist in full.
+    fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1>;
+
     /// An empty cache for that many rows.
     fn new_cache(&self, rows: usize) -> Self::Cache;
     /// Feeds tokens (one list a row, equal lengths, padding on the left as `mask` says) after those in the cache; returns

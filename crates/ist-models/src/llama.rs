@@ -7,8 +7,9 @@
 use ist_core::burn;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::{LayerPass, LayeredModel, streams};
+use ist_peft::linear::linear;
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, Weight};
 use rand::RngExt;
 
@@ -16,11 +17,13 @@ use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
 use crate::llama_config::LlamaConfig;
 use crate::llama_layout::{DEFAULT_TARGETS, layer_modules};
-use crate::ops::attention::{attention, causal_bias};
-use crate::ops::cross_entropy::token_log_probabilities;
+use crate::ops::activation::Activation;
+use crate::ops::attention::{AttentionMask, attention};
+use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::gated::gated;
+use crate::ops::linear_cross_entropy::linear_cross_entropy;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::rope::Rotation;
-use crate::ops::swiglu::swiglu;
 
 /// Where weights come from: name and shape in Hugging Face's layout to the values. A source that has no such tensor notes
 /// the fault and answers with zeros.
@@ -80,10 +83,10 @@ pub struct Llama<A: Adapter = ist_peft::BuiltinAdapter> {
 #[derive(Clone, Debug)]
 pub struct LlamaContext {
     rotation: Rotation,
-    attention_bias: Tensor<4>,
+    mask: AttentionMask,
 }
 
-/// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]`, keys already rotated.
+/// Keys and values of one layer, `[batch, positions, kv_heads, head_dim]`, keys already rotated.
 type LayerCache = Option<(Tensor<4>, Tensor<4>)>;
 
 /// What a generation keeps.
@@ -103,7 +106,7 @@ impl<A: Adapter> LlamaAttention<A> {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let [batch, sequence, _] = x.dims();
-        let heads = |x: Tensor<3>, count| x.reshape([batch, sequence, count, self.head_dim]).swap_dims(1, 2);
+        let heads = |x: Tensor<3>, count| x.reshape([batch, sequence, count, self.head_dim]);
         let q = context.rotation.apply(heads(self.q_proj.forward(x.clone(), pass), self.num_attention_heads));
         let k = context.rotation.apply(heads(self.k_proj.forward(x.clone(), pass), self.num_key_value_heads));
         let v = heads(self.v_proj.forward(x, pass), self.num_key_value_heads);
@@ -111,16 +114,16 @@ impl<A: Adapter> LlamaAttention<A> {
             Some(cache) => append(cache, k, v),
             None => (k, v),
         };
-        let mixed = attention(q, k, v, context.attention_bias.clone());
+        let mixed = attention(q, k, v, &context.mask);
         let width = self.num_attention_heads * self.head_dim;
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch, sequence, width]), pass)
+        self.o_proj.forward(mixed.reshape([batch, sequence, width]), pass)
     }
 }
 
 /// The cache's keys and values with the new ones behind them.
 fn append(cache: &mut LayerCache, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     let (k, v) = match cache.take() {
-        Some((keys, values)) => (Tensor::cat(vec![keys, k], 2), Tensor::cat(vec![values, v], 2)),
+        Some((keys, values)) => (Tensor::cat(vec![keys, k], 1), Tensor::cat(vec![values, v], 1)),
         None => (k, v),
     };
     *cache = Some((k.clone(), v.clone()));
@@ -129,7 +132,8 @@ fn append(cache: &mut LayerCache, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Ten
 
 impl<A: Adapter> LlamaMlp<A> {
     fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let hidden = swiglu(self.gate_proj.forward(x.clone(), pass), self.up_proj.forward(x, pass));
+        let (gate, up) = (self.gate_proj.forward(x.clone(), pass), self.up_proj.forward(x, pass));
+        let hidden = gated(Activation::Silu, gate, up);
         self.down_proj.forward(hidden, pass)
     }
 }
@@ -311,19 +315,33 @@ impl<A: Adapter> Llama<A> {
 
     /// Final norm and head, `[.., hidden]` to `[.., vocabulary]`.
     fn head(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let dtype = x.dtype();
-        let x = rms_norm(x, outer.norm.value(pass.response, dtype), self.config.rms_norm_eps);
+        let x = self.norm(outer, x, pass);
         match &outer.lm_head {
             Some(head) => head.forward(x, pass),
-            None => module::linear(x, outer.embed_tokens.weight.value(pass.response, dtype).transpose(), None),
+            None => linear(x, outer.embed_tokens.head_weight(pass.response)),
         }
     }
 
-    /// Final norm and head of the chosen rows of the flattened batch, `[rows, vocabulary]`.
-    fn logits_of(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<2> {
+    fn norm(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let weight = outer.norm.value(pass.response, x.dtype());
+        rms_norm(x, weight, self.config.rms_norm_eps)
+    }
+
+    /// -log p of every predicted token, `[predicted]`, from the last layer's output.
+    ///
+    /// Under an adapter of its own the head's logits exist in full.
+    fn token_losses(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
         let [rows, sequence, hidden] = x.dims();
         let x = x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone());
-        self.head(outer, x.unsqueeze(), pass).squeeze_dim(0)
+        let x = self.norm(outer, x.unsqueeze(), pass);
+        let weight = match &outer.lm_head {
+            Some(head) if head.adapter.is_some() || head.base.bias.is_some() => {
+                return cross_entropy(head.forward(x, pass).squeeze_dim(0), batch.targets.clone());
+            }
+            Some(head) => head.base.weight.at_rest(pass.response),
+            None => outer.embed_tokens.head_weight(pass.response),
+        };
+        linear_cross_entropy(x.squeeze_dim(0), weight, batch.targets.clone())
     }
 }
 
@@ -358,7 +376,7 @@ impl<A: Adapter> LayeredModel for Llama<A> {
         let positions = vec![(0..batch.input_ids.dims()[1]).collect()];
         LlamaContext {
             rotation: Rotation::new(&self.inverse_frequencies, &positions, self.arithmetic, &self.device),
-            attention_bias: batch.attention_bias.clone(),
+            mask: batch.mask.clone(),
         }
     }
 
@@ -378,8 +396,7 @@ impl<A: Adapter> LayeredModel for Llama<A> {
         if batch.predicted_tokens() == 0 {
             return Tensor::zeros([1], (&self.device, self.arithmetic));
         }
-        let logits = self.logits_of(outer, x, batch, pass);
-        token_log_probabilities(logits, batch.targets.clone()).sum().neg()
+        self.token_losses(outer, x, batch, pass).sum()
     }
 }
 
@@ -442,7 +459,17 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
         let pass = &LayerPass::EVALUATION;
         let embedded = self.embed(&self.outer, batch, pass);
         let x = self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
-        self.logits_of(&self.outer, x, batch, pass)
+        let [rows, sequence, hidden] = x.dims();
+        let x = x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone());
+        self.head(&self.outer, x.unsqueeze(), pass).squeeze_dim(0)
+    }
+
+    fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1> {
+        let context = self.context(batch);
+        let pass = &LayerPass::EVALUATION;
+        let embedded = self.embed(&self.outer, batch, pass);
+        let x = self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
+        self.token_losses(&self.outer, x, batch, pass).neg()
     }
 
     fn new_cache(&self, rows: usize) -> LlamaCache {
@@ -457,7 +484,7 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
         let positions: Vec<Vec<usize>> = cache.mask.iter().map(|row| positions_of(row).split_off(seen)).collect();
         let context = LlamaContext {
             rotation: Rotation::new(&self.inverse_frequencies, &positions, self.arithmetic, &self.device),
-            attention_bias: causal_bias(&cache.mask.concat(), queries, seen + queries, &self.device),
+            mask: AttentionMask::causal(&cache.mask.concat(), queries, seen + queries),
         };
         let ids: Vec<i64> = tokens.iter().flatten().map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_data(TensorData::new(ids, [tokens.len(), queries]), &self.device);

@@ -9,7 +9,6 @@ use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
-use ist_models::ops::cross_entropy::token_log_probabilities;
 use ist_models::{CausalLm, Example, TokenBatch, generate};
 use ist_peft::{BuiltinConfig, PeftModel};
 use serde_json::{Value, json};
@@ -34,7 +33,7 @@ fn evaluate(model: &Model, batch: &TokenBatch, layers: &LayerSet, factor: f64) -
 
 /// log p of every predicted token.
 fn log_probabilities(model: &Model, batch: &TokenBatch) -> Vec<f64> {
-    floats(token_log_probabilities(model.logits(batch), batch.targets.clone()))
+    floats(model.token_log_probabilities(batch))
 }
 
 /// A parameter's new value from its name and its old one; `None` leaves it.

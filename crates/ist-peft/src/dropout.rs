@@ -20,7 +20,8 @@ pub fn dropout(x: Tensor<3>, probability: f64, seed: Option<u64>) -> Tensor<3> {
     }
 }
 
-fn mask(elements: usize, probability: f64, seed: u64) -> Vec<f32> {
+/// What each of `elements` numbers is multiplied with: 0, or 1 / (1 - p).
+pub(crate) fn mask(elements: usize, probability: f64, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let threshold = (probability * 2f64.powi(32)) as u64;
     let kept = (1.0 / (1.0 - probability)) as f32;

@@ -30,7 +30,11 @@ pub mod attach;
 pub mod dropout;
 pub mod fields;
 pub mod files;
+#[cfg(feature = "flex")]
+pub mod frozen_product;
+pub mod linear;
 pub mod lora;
+mod lora_linear;
 pub mod peft_linear;
 pub mod targets;
 pub mod tensor_file;

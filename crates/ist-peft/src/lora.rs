@@ -18,6 +18,7 @@ use crate::FrozenLinear;
 use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec};
 use crate::dropout::dropout;
 use crate::fields::{ConfigError, Fields};
+use crate::lora_linear::lora_linear;
 use crate::targets::{Patterns, Targets};
 
 /// LoRA's checked configuration, with PEFT's field names.
@@ -159,9 +160,19 @@ impl Adapter for Lora {
     }
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let input = dropout(x.clone(), self.dropout, pass.dropout);
-        let low = module::linear(input, self.a.val(), None).mul_scalar(self.scaling * pass.response);
-        base.forward(x, pass.response) + module::linear(low, self.b.val(), None)
+        let scale = self.scaling * pass.response;
+        if base.weight.trains() {
+            let input = dropout(x.clone(), self.dropout, pass.dropout);
+            let low = module::linear(input, self.a.val(), None).mul_scalar(scale);
+            return base.forward(x, pass.response) + module::linear(low, self.b.val(), None);
+        }
+        let dropout = pass.dropout.map(|seed| (self.dropout, seed)).filter(|_| self.dropout > 0.0);
+        let bias = base.bias_value(x.dtype(), pass.response);
+        let y = lora_linear(x, base.weight.at_rest(pass.response), self.a.val(), self.b.val(), scale, dropout);
+        match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        }
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {

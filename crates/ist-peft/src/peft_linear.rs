@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, module};
 use ist_core::LayerPass;
 
+use crate::linear::linear;
 use crate::{Adapter, Weight};
 
 /// A frozen linear map y = x W + b with W `[in, out]`, and nothing beside it.
@@ -18,11 +19,19 @@ pub struct FrozenLinear {
 }
 
 impl FrozenLinear {
-    /// x W + b for x `[.., in]`. A weight stored in a narrower type is widened to x's type first.
+    /// x W + b for x `[.., in]`. A weight stored in a narrower type is widened a part at a time.
     pub fn forward(&self, x: Tensor<3>, response: f64) -> Tensor<3> {
-        let dtype = x.dtype();
-        let bias = self.bias.as_ref().map(|bias| bias.value(response, dtype));
-        module::linear(x, self.weight.value(response, dtype), bias)
+        let bias = self.bias_value(x.dtype(), response);
+        let y = linear(x, self.weight.at_rest(response));
+        match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// b in the type `dtype`.
+    pub(crate) fn bias_value(&self, dtype: DType, response: f64) -> Option<Tensor<1>> {
+        self.bias.as_ref().map(|bias| bias.value(response, dtype))
     }
 }
 
@@ -83,6 +92,11 @@ impl<A: Adapter> PeftEmbedding<A> {
             }
             None => rows,
         }
+    }
+
+    /// The table as the weight of a head that is tied to it, `[hidden, vocabulary]`.
+    pub fn head_weight(&self, response: f64) -> Tensor<2> {
+        self.weight.at_rest(response).transpose()
     }
 
     /// The type rows are looked up in: the master's f32 where the table trains, else the storage type.

@@ -40,6 +40,12 @@ impl<const D: usize> Weight<D> {
         }
     }
 
+    /// [`Weight::value`] in the storage type of a frozen weight, for operations that widen it themselves, and in f32 of one
+    /// that trains.
+    pub fn at_rest(&self, response: f64) -> Tensor<D> {
+        if self.trains() { self.value(response, DType::F32) } else { self.frozen.clone() }
+    }
+
     /// The value now, in its storage type: the master's where the weight trains.
     pub fn current(&self) -> Tensor<D> {
         self.trained.as_ref().map_or_else(|| self.frozen.clone(), |master| cast(master.val().inner(), self.dtype()))

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
-use ist_models::ops::cross_entropy::token_log_probabilities;
 use ist_models::{CausalLm, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde::Serialize;
@@ -105,8 +104,7 @@ fn score_batch<A: Adapter, M: CausalLm<A>>(model: &M, examples: &[Example]) -> V
     let batch = TokenBatch::new(examples, model.device());
     let mut logprobs: Vec<f64> = Vec::new();
     if batch.predicted_tokens() > 0 {
-        let values = token_log_probabilities(model.logits(&batch), batch.targets.clone());
-        logprobs = values.into_data().iter::<f64>().collect();
+        logprobs = model.token_log_probabilities(&batch).into_data().iter::<f64>().collect();
     }
     let mut rest = logprobs.as_slice();
     let mut take = |tokens: &usize| {

@@ -1,7 +1,10 @@
-//! The operations decoders are made of, one a file, each on any backend.
+//! The operations decoders are made of, one a file: the formula on any backend, its derivative, and a fast form for `flex`.
 
+pub mod activate;
+pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
+pub mod gated;
+pub mod linear_cross_entropy;
 pub mod rms_norm;
 pub mod rope;
-pub mod swiglu;

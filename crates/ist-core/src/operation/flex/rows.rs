@@ -1,0 +1,80 @@
+//! Rows of a slice in parallel.
+
+use rayon::prelude::*;
+
+use super::vectorized;
+
+/// Elements of one task, and below which a second thread costs more than it saves.
+const GRAIN: usize = 32 * 1024;
+
+/// Calls `work` with the number and the elements of every row of `out`, which has rows of `width` elements.
+pub fn for_each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    for_each_part(out, width, |from, row| work(from / width, row));
+}
+
+/// Calls `work` with the first index and the elements of every run of `width` elements; the last may be shorter.
+pub fn for_each_part(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let size = task_size(width);
+    let run = |(task, chunk): (usize, &mut [f32])| {
+        vectorized(|| {
+            for (part, elements) in chunk.chunks_mut(width).enumerate() {
+                work(task * size + part * width, elements);
+            }
+        });
+    };
+    if out.len() <= size {
+        out.chunks_mut(size).enumerate().for_each(run);
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each(run);
+    }
+}
+
+/// Calls `work` with the number of every run of `widths[0]` elements of `first`, the run itself and the run of `widths[1]`
+/// elements of `second` under the same number; the last ones may be shorter.
+pub fn for_each_part_pair(
+    first: &mut [f32],
+    second: &mut [f32],
+    widths: [usize; 2],
+    work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    let parts = task_size(widths[0]) / widths[0].max(1);
+    let chunks = first.par_chunks_mut(parts * widths[0]).zip(second.par_chunks_mut(parts * widths[1]));
+    chunks.enumerate().for_each(|(task, (first, second))| {
+        vectorized(|| {
+            let pairs = first.chunks_mut(widths[0]).zip(second.chunks_mut(widths[1]));
+            for (part, (first, second)) in pairs.enumerate() {
+                work(task * parts + part, first, second);
+            }
+        });
+    });
+}
+
+/// A multiple of `width` near [`GRAIN`].
+fn task_size(width: usize) -> usize {
+    (GRAIN / width.max(1)).max(1) * width.max(1)
+}
+
+/// The results of `work` for 0, 1, .. `count` - 1, computed in parallel, in order.
+pub fn tasks<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    (0..count).into_par_iter().map(work).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_visited_once_under_its_number() {
+        for (rows, width) in [(3, 5), (700, 100), (2, 40_000)] {
+            let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows * width]);
+            for_each_row(&mut first, width, |row, elements| elements.iter_mut().for_each(|x| *x += row as f32));
+            let expected: Vec<f32> = (0..rows * width).map(|at| (at / width) as f32).collect();
+            assert_eq!(first, expected);
+            for_each_part_pair(&mut first, &mut second, [width; 2], |row, a, b| {
+                b.copy_from_slice(a);
+                assert_eq!(row as f32, a[0]);
+            });
+            assert_eq!(second, expected);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The loss of predicted tokens straight from hidden states: head and cross-entropy in one operation.
+//!
+//! -log p(target) of every row, p = softmax(x W). The logits of a chunk of rows exist at a time, never those of all rows. In
+//! training the same pass computes each row's gradient (p - onehot) Wᵀ, so the logits are computed once; where W trains too,
+//! x and W are kept instead and the logits are computed again.
+
+use ist_core::burn;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
+use ist_core::operation::{Operands, Operation, apply};
+
+use super::cross_entropy::{d_logits, softmax};
+
+/// -log p(target) of every row: x `[rows, hidden]`, W `[hidden, vocabulary]` in any float type, targets `[rows]`, the result
+/// `[rows]`.
+pub fn linear_cross_entropy(x: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    apply(LinearCrossEntropy, [x.into_dispatch(), weight.into_dispatch()], [targets.into_dispatch()])
+}
+
+/// Bytes of the logits that exist at a time, as far as [`LEAST_ROWS`] allow.
+pub const CHUNK_BYTES: usize = 16 << 20;
+
+/// Rows of a chunk at least: fewer read the head's weight too often.
+pub const LEAST_ROWS: usize = 64;
+
+/// Rows whose logits exist at a time.
+pub fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_BYTES / 4 / vocabulary.max(1)).max(LEAST_ROWS)
+}
+
+#[derive(Clone, Debug)]
+struct LinearCrossEntropy;
+
+/// Some rows of x and their targets as a column.
+fn part<B: Backend>(
+    x: &FloatTensor<B>,
+    targets: &IntTensor<B>,
+    rows: std::ops::Range<usize>,
+) -> (FloatTensor<B>, IntTensor<B>) {
+    let (width, count) = (x.shape()[1], rows.len());
+    let x = B::float_slice(x.clone(), &[Slice::from(rows.clone()), Slice::from(0..width)]);
+    let targets = B::int_slice(targets.clone(), &[Slice::from(rows)]);
+    (x, B::int_reshape(targets, Shape::new([count, 1])))
+}
+
+fn chunks(rows: usize, vocabulary: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let size = chunk_rows(vocabulary);
+    (0..rows).step_by(size).map(move |from| from..(from + size).min(rows))
+}
+
+impl LinearCrossEntropy {
+    /// All losses, and each row's gradient where `gradients`.
+    fn compute<B: Backend>(inputs: Operands<B>, gradients: bool) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let targets = inputs.ints[0].clone();
+        let [x, weight] = inputs.floats();
+        let (mut losses, mut d_x) = (Vec::new(), Vec::new());
+        let weight = wide::<B>(&weight, &x);
+        for rows in chunks(x.shape()[0], weight.shape()[1]) {
+            let (x, targets) = part::<B>(&x, &targets, rows);
+            let (loss, probabilities) = softmax::<B>(B::float_matmul(x, weight.clone()), targets.clone());
+            losses.push(loss);
+            if gradients {
+                let d_logits = d_logits::<B>(probabilities, targets);
+                d_x.push(B::float_matmul(d_logits, B::float_transpose(weight.clone())));
+            }
+        }
+        let losses = B::float_cat(losses, 0);
+        let rows = losses.shape()[0];
+        let d_x = if gradients { vec![B::float_cat(d_x, 0)] } else { Vec::new() };
+        (B::float_reshape(losses, Shape::new([rows])), d_x)
+    }
+
+    /// The gradients of x and W for the rows' gradients `gradient` `[rows, 1]`.
+    fn both<B: Backend>(saved: Operands<B>, gradient: &FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+        let targets = saved.ints[0].clone();
+        let [x, weight] = saved.floats();
+        let (mut d_x, mut d_weight) = (Vec::new(), None);
+        let weight = wide::<B>(&weight, &x);
+        for rows in chunks(x.shape()[0], weight.shape()[1]) {
+            let factor = B::float_slice(gradient.clone(), &[Slice::from(rows.clone()), Slice::from(0..1)]);
+            let (x, targets) = part::<B>(&x, &targets, rows);
+            let (_, probabilities) = softmax::<B>(B::float_matmul(x.clone(), weight.clone()), targets.clone());
+            let d_logits = B::float_mul(d_logits::<B>(probabilities, targets), factor);
+            d_x.push(B::float_matmul(d_logits.clone(), B::float_transpose(weight.clone())));
+            let term = B::float_matmul(B::float_transpose(x), d_logits);
+            d_weight = Some(match d_weight {
+                Some(sum) => B::float_add(sum, term),
+                None => term,
+            });
+        }
+        (B::float_cat(d_x, 0), d_weight.expect("there is a row at least"))
+    }
+}
+
+/// The weight in x's type.
+fn wide<B: Backend>(weight: &FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
+    let weight = weight.clone();
+    if weight.dtype() == x.dtype() { weight } else { B::float_cast(weight, FloatDType::from(x.dtype())) }
+}
+
+impl Operation for LinearCrossEntropy {
+    fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B> {
+        Self::compute::<B>(inputs, false).0
+    }
+
+    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+        if wanted[1] {
+            return (self.forward(inputs.clone()), inputs);
+        }
+        let (losses, d_x) = Self::compute::<B>(inputs, true);
+        (losses, Operands::new(d_x, Vec::new()))
+    }
+
+    fn backward<B: Backend>(
+        &self,
+        saved: Operands<B>,
+        gradient: FloatTensor<B>,
+        wanted: &[bool],
+    ) -> Vec<Option<FloatTensor<B>>> {
+        let rows = gradient.shape()[0];
+        let gradient = B::float_reshape(gradient, Shape::new([rows, 1]));
+        if wanted[1] {
+            let dtype = FloatDType::from(saved.floats[1].dtype());
+            let (d_x, d_weight) = Self::both::<B>(saved, &gradient);
+            return vec![wanted[0].then_some(d_x), Some(B::float_cast(d_weight, dtype))];
+        }
+        let [d_x] = saved.floats();
+        vec![Some(B::float_mul(d_x, gradient)), None]
+    }
+
+    #[cfg(feature = "flex")]
+    fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
+        if fast(&inputs) { Self::compute_flex(inputs, false).0 } else { self.forward(inputs) }
+    }
+
+    #[cfg(feature = "flex")]
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
+        if wanted[1] || !fast(&inputs) {
+            return self.record(inputs, wanted);
+        }
+        let (losses, d_x) = Self::compute_flex(inputs, true);
+        (losses, Operands::new(d_x.into_iter().collect(), Vec::new()))
+    }
+}
+
+#[cfg(feature = "flex")]
+use super::cross_entropy::{differentiate, host};
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
+#[cfg(feature = "flex")]
+use ist_core::operation::flex::{self, FlexTensor};
+#[cfg(feature = "flex")]
+use ist_peft::frozen_product::{multiply_weight, multiply_weight_transposed, readable};
+
+#[cfg(feature = "flex")]
+fn fast(inputs: &Operands<Flex>) -> bool {
+    flex::all_f32([&inputs.floats[0]]) && readable(&inputs.floats[1])
+}
+
+/// One buffer of logits for all chunks.
+#[cfg(feature = "flex")]
+impl LinearCrossEntropy {
+    fn compute_flex(inputs: Operands<Flex>, gradients: bool) -> (FlexTensor, Option<FlexTensor>) {
+        let targets = host(&inputs.ints[0]);
+        let [x, weight] = inputs.floats();
+        let x = flex::contiguous(x);
+        let ([rows, hidden], vocabulary) = (x.shape().dims::<2>(), weight.shape()[1]);
+        let mut logits = vec![0.0; chunk_rows(vocabulary).min(rows) * vocabulary];
+        let mut losses = vec![0.0; rows];
+        let mut d_x = vec![0.0; if gradients { rows * hidden } else { 0 }];
+        for range in chunks(rows, vocabulary) {
+            let logits = &mut logits[..range.len() * vocabulary];
+            multiply_weight(logits, &flex::slice(&x)[range.start * hidden..range.end * hidden], &weight, false);
+            let (targets, losses) = (&targets[range.clone()], &mut losses[range.clone()]);
+            flex::for_each_part_pair(logits, losses, [vocabulary, 1], |row, logits, loss| {
+                loss[0] = differentiate(logits, targets[row], gradients);
+            });
+            if gradients {
+                let d_x = &mut d_x[range.start * hidden..range.end * hidden];
+                multiply_weight_transposed(d_x, logits, &weight, false);
+            }
+        }
+        let d_x = gradients.then(|| flex::tensor(d_x, [rows, hidden]));
+        (flex::tensor(losses, [rows]), d_x)
+    }
+}
