@@ -37,6 +37,7 @@ pub fn storage(dtype: Dtype) -> DType {
         Dtype::Float32 => DType::F32,
         Dtype::Bfloat16 => DType::BF16,
         Dtype::Float16 => DType::F16,
+        Dtype::Int8 => DType::I8,
     }
 }
 

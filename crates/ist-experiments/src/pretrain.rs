@@ -56,7 +56,7 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
     display.finish();
     let validation = validation_loss(&model, &rows, config.train.batch);
     whole_folder::write(folder, |folder| {
-        write_model::<A, _>(&model.store_as(storage(config.model.dtype)), &document, folder)?;
+        write_model::<A, _>(&model.store_as(storage(config.model.dtype.into())), &document, folder)?;
         write_companions(folder, &tokenizer, [begin, end, pad])?;
         let record = training_record(config, &losses, validation).or_run()?;
         lines::replace(&folder.join("training.json"), &record).or_run()

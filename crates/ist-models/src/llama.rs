@@ -9,6 +9,7 @@ use ist_core::burn;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::{LayerPass, LayeredModel, streams};
+use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, Weight};
 use rand::RngExt;
@@ -201,14 +202,15 @@ fn train_linear(linear: &mut FrozenLinear) {
 /// Builds the modules of one model from a source of weights.
 struct Builder<'a, 'b> {
     source: &'a mut WeightSource<'b>,
+    /// Of the layers' matrices.
     storage: DType,
     device: &'a Device,
 }
 
 impl Builder<'_, '_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        let data = (self.source)(name, &shape).convert_dtype(self.storage);
-        Tensor::from_data(data, (self.device, self.storage))
+        let dtype = if self.storage == DType::I8 { DType::F32 } else { self.storage };
+        Tensor::from_data((self.source)(name, &shape).convert_dtype(dtype), (self.device, dtype))
     }
 
     fn vector(&mut self, name: &str, size: usize) -> Weight<1> {
@@ -218,9 +220,14 @@ impl Builder<'_, '_> {
     /// The linear module at `prefix` + `name`; files hold `[out, in]`.
     fn linear<A: Adapter>(&mut self, prefix: &str, name: &str, shape: [usize; 2], bias: bool) -> PeftLinear<A> {
         let [d_in, d_out] = shape;
-        let weight = self.tensor(&format!("{prefix}{name}.weight"), [d_out, d_in]).transpose();
+        let path = format!("{prefix}{name}.weight");
+        let weight = if self.storage == DType::I8 && !prefix.is_empty() {
+            Weight::int8(Int8Matrix::quantise(&(self.source)(&path, &[d_out, d_in]), self.device))
+        } else {
+            Weight::frozen(self.tensor(&path, [d_out, d_in]).transpose())
+        };
         let bias = bias.then(|| self.vector(&format!("{prefix}{name}.bias"), d_out));
-        PeftLinear::new(name, Weight::frozen(weight), bias)
+        PeftLinear::new(name, weight, bias)
     }
 
     fn layer<A: Adapter>(&mut self, config: &LlamaConfig, index: usize) -> LlamaLayer<A> {
@@ -260,7 +267,8 @@ impl Builder<'_, '_> {
 }
 
 impl<A: Adapter> Llama<A> {
-    /// The model whose weights `source` gives, kept as `storage` (f32, bf16 or f16); arithmetic is f32, or f64 for f64.
+    /// The model whose weights `source` gives, kept as `storage`: f32, bf16, f16 or f64, or i8 for the layers' matrices in
+    /// eight bits and all else in f32. Arithmetic is f32, or f64 for f64.
     pub fn build(config: LlamaConfig, source: &mut WeightSource<'_>, storage: DType, device: &Device) -> Self {
         let mut builder = Builder { source, storage, device };
         let outer = builder.outer(&config);

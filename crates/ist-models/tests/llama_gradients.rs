@@ -4,12 +4,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::{IN_LAYERS, LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
 use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
-use ist_models::{CausalLm, Example, TokenBatch, generate};
+use ist_models::{CausalLm, Example, Llama, TokenBatch, generate};
 use ist_peft::{BuiltinConfig, PeftModel};
 use serde_json::{Value, json};
 
@@ -284,4 +286,31 @@ fn prompts_padded_on_the_left_give_what_each_gives_alone() {
     }
     let distinct: std::collections::HashSet<&Vec<u32>> = together.iter().collect();
     assert!(distinct.len() > 1, "the prompts must matter: {together:?}");
+}
+
+#[test]
+fn weights_in_eight_bits_give_the_gradients_of_the_model_they_stand_for() {
+    let numbers = Numbers::flex();
+    let fields = json!({"method": "lora", "r": 2, "alpha": 3, "targets": IN_LAYERS});
+    let original: BTreeMap<String, TensorData> = numbers.base(false, |_, data| data).weights().into_iter().collect();
+    let mut source = |name: &str, _: &[usize]| original[name].clone();
+    let packed = Llama::build(common::config(false), &mut source, DType::I8, &numbers.device);
+    let widened: BTreeMap<String, TensorData> = packed.weights().into_iter().collect();
+    let matrix = "model.layers.1.mlp.up_proj.weight";
+    let error = relative(
+        &widened[matrix].iter::<f64>().collect::<Vec<_>>(),
+        &original[matrix].iter::<f64>().collect::<Vec<_>>(),
+    );
+    assert!(error > 1e-4 && error <= 1.0 / 254.0 * 1.001, "half a step of the largest: {error:e}");
+    assert_eq!(widened["lm_head.weight"], original["lm_head.weight"], "only the layers' matrices are packed");
+    let (packed, _) = numbers.adapted(packed, &fields);
+    let (widened, _) = numbers.adapted(numbers.base(false, |name, _| widened[name].clone()), &fields);
+    let batch = [numbers.batch(&records(4))];
+    for memory in [Memory::Keep, Memory::Recompute] {
+        let [found, expected] =
+            [&packed, &widened].map(|model| step::gradients(model, &batch, &LayerSet::all(LAYERS), memory, None));
+        for ((name, found), (_, expected)) in named(&found).iter().zip(named(&expected)) {
+            assert!(relative(found, &expected) < 5e-6, "{name}: {:e}", relative(found, &expected));
+        }
+    }
 }

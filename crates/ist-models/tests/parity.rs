@@ -190,8 +190,7 @@ fn token_log_probabilities_equal_transformers() {
         let expected = Expected::of(case);
         let (model, _) = adapted(case, &format!("{case}/adapter"));
         let batch = TokenBatch::new(&expected.examples(""), &Device::flex());
-        let values =
-            model.token_log_probabilities(&batch);
+        let values = model.token_log_probabilities(&batch);
         let found: Vec<f64> = values.into_data().iter::<f64>().collect();
         let rows = expected.json["adapted_token_logprobs"].as_array().unwrap();
         let wanted: Vec<f64> = rows.iter().flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_f64).collect();

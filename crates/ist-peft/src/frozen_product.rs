@@ -1,23 +1,56 @@
 //! The product with a frozen weight on the `flex` backend: into a result that exists, the weight in its storage type.
 //!
-//! A weight in f32 is read where it lies, transposed or not. One in bf16 is widened a panel of columns at a time.
+//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time.
 
 use ist_core::burn;
 
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16};
 use ist_core::operation::flex::{self, FlexTensor, Matrix, MatrixMut, multiply};
 
-/// Elements of a narrow weight that are widened at a time.
-const PANEL: usize = 1 << 20;
+use crate::frozen_matrix::{Stored, panel_width};
 
-/// Whether these functions read a weight of that type.
-pub fn readable(weight: &FlexTensor) -> bool {
-    matches!(weight.dtype(), DType::F32 | DType::BF16)
+/// Whether these functions take x and read the weight; else [`Stored`]'s own do.
+pub fn fits(x: &FlexTensor, weight: &Stored<Flex>) -> bool {
+    let readable = match weight {
+        Stored::Float(weight) => matches!(weight.dtype(), DType::F32 | DType::BF16),
+        Stored::Int8(..) => true,
+    };
+    readable && flex::all_f32([x]) && x.shape().num_elements() > 0
+}
+
+/// x W for x of any rank.
+pub(crate) fn product(x: FlexTensor, weight: &Stored<Flex>) -> FlexTensor {
+    if !fits(&x, weight) {
+        return weight.product(x);
+    }
+    let (x, [d_in, d_out]) = (flex::contiguous(x), weight.dims());
+    let mut out = vec![0.0; x.shape().num_elements() / d_in * d_out];
+    multiply_weight(&mut out, flex::slice(&x), weight, false);
+    with_width(out, &x, d_out)
+}
+
+/// g Wᵀ for g of any rank.
+pub(crate) fn transposed_product(gradient: FlexTensor, weight: &Stored<Flex>) -> FlexTensor {
+    if !fits(&gradient, weight) {
+        return weight.transposed_product(gradient);
+    }
+    let (gradient, [d_in, d_out]) = (flex::contiguous(gradient), weight.dims());
+    let mut out = vec![0.0; gradient.shape().num_elements() / d_out * d_in];
+    multiply_weight_transposed(&mut out, flex::slice(&gradient), weight, false);
+    with_width(out, &gradient, d_in)
+}
+
+/// Elements in the shape of x but for the last dimension.
+pub(crate) fn with_width(elements: Vec<f32>, x: &FlexTensor, width: usize) -> FlexTensor {
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut().expect("x has a last dimension") = width;
+    flex::tensor(elements, shape)
 }
 
 /// out = x W, or out + x W when `accumulate`: x `[n, in]`, W `[in, out]`, out `[n, out]`.
-pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &FlexTensor, accumulate: bool) {
-    let ([d_in, d_out], ..) = flex::strides(weight);
+pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
+    let [d_in, d_out] = weight.dims();
     let n = x.len() / d_in;
     for_each_panel(weight, |from, panel, width| {
         let out = MatrixMut::new(&mut out[from..], n, width, d_out);
@@ -26,8 +59,8 @@ pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &FlexTensor, accumula
 }
 
 /// out = g Wᵀ, or out + g Wᵀ when `accumulate`: g `[n, out]`, W `[in, out]`, out `[n, in]`.
-pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &FlexTensor, accumulate: bool) {
-    let ([d_in, d_out], ..) = flex::strides(weight);
+pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &Stored<Flex>, accumulate: bool) {
+    let [d_in, d_out] = weight.dims();
     let n = gradient.len() / d_out;
     for_each_panel(weight, |from, panel, width| {
         let gradient = Matrix::new(gradient, n, d_out, d_out).columns(from, width);
@@ -37,85 +70,115 @@ pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &Fl
 }
 
 /// Calls `work` with the first column, the f32 elements and the width of every panel of the weight's columns.
-fn for_each_panel(weight: &FlexTensor, mut work: impl FnMut(usize, Matrix, usize)) {
-    let ([d_in, d_out], strides, start) = flex::strides(weight);
-    if weight.dtype() == DType::F32 {
-        return work(0, Matrix::strided(&weight.storage::<f32>()[start..], [d_in, d_out], strides), d_out);
+fn for_each_panel(weight: &Stored<Flex>, mut work: impl FnMut(usize, Matrix, usize)) {
+    let [d_in, d_out] = weight.dims();
+    if let Stored::Float(weight) = weight
+        && weight.dtype() == DType::F32
+    {
+        let (shape, strides, start) = flex::strides(weight);
+        return work(0, Matrix::strided(&weight.storage::<f32>()[start..], shape, strides), d_out);
     }
-    let source = &weight.storage::<bf16>()[start..];
-    let width = (PANEL / d_in.max(1)).clamp(1, d_out);
-    let mut panel = vec![0.0; d_in * width];
-    for from in (0..d_out).step_by(width) {
-        let width = width.min(d_out - from);
+    let size = panel_width(d_in, d_out);
+    let mut panel = vec![0.0; d_in * size];
+    for from in (0..d_out).step_by(size) {
+        let width = size.min(d_out - from);
         let panel = &mut panel[..d_in * width];
-        // As in the files: the weight is the transpose of `[out, in]`, so a panel of columns is one run of storage.
-        if strides == [1, d_in as isize] {
-            widen(panel, &source[from * d_in..]);
-            work(from, Matrix::strided(panel, [d_in, width], [1, d_in as isize]), width);
-        } else {
-            let [row_stride, column_stride] = strides.map(|stride| stride as usize);
-            for (at, value) in panel.iter_mut().enumerate() {
-                *value = source[at / width * row_stride + (from + at % width) * column_stride].to_f32();
-            }
-            work(from, Matrix::new(panel, d_in, width, width), width);
+        // A column of the weight is a row of the panel, as in files.
+        match weight {
+            Stored::Float(weight) => widen_bf16(panel, weight, from),
+            Stored::Int8(values, scales) => widen_int8(panel, values, scales, from),
         }
+        work(from, Matrix::strided(panel, [d_in, width], [1, d_in as isize]), width);
     }
 }
 
-/// bf16 is the upper half of f32.
-fn widen(out: &mut [f32], source: &[bf16]) {
-    const WIDTH: usize = 1024;
-    let rest = out.len() / WIDTH * WIDTH;
-    flex::for_each_row(&mut out[..rest], WIDTH, |row, out| widen_row(out, &source[row * WIDTH..]));
-    widen_row(&mut out[rest..], &source[rest..]);
+/// The columns of a bf16 weight from `from` on. bf16 is the upper half of f32.
+fn widen_bf16(panel: &mut [f32], weight: &FlexTensor, from: usize) {
+    let ([d_in, _], [row_stride, column_stride], start) = flex::strides(weight);
+    let source = &weight.storage::<bf16>()[start..];
+    flex::for_each_row(panel, d_in, |column, panel| {
+        let source = &source[(from + column) * column_stride as usize..];
+        if row_stride == 1 {
+            for (out, value) in panel.iter_mut().zip(source) {
+                *out = f32::from_bits(u32::from(value.to_bits()) << 16);
+            }
+        } else {
+            for (out, value) in panel.iter_mut().zip(source.iter().step_by(row_stride as usize)) {
+                *out = value.to_f32();
+            }
+        }
+    });
 }
 
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
-fn widen_row(out: &mut [f32], source: &[bf16]) {
-    for (out, value) in out.iter_mut().zip(source) {
-        *out = f32::from_bits(u32::from(value.to_bits()) << 16);
-    }
+/// The columns of a weight in eight bits from `from` on.
+fn widen_int8(panel: &mut [f32], values: &FlexTensor, scales: &FlexTensor, from: usize) {
+    let ([_, width], [_, blocks]) = (values.shape().dims::<2>(), scales.shape().dims::<2>());
+    let values = values.as_slice::<i8>().expect("a packed weight is contiguous");
+    let (scales, size) = (flex::slice(scales), width / blocks);
+    flex::for_each_row(panel, width, |row, panel| {
+        let values = values[(from + row) * width..][..width].chunks_exact(size);
+        let scales = &scales[(from + row) * blocks..][..blocks];
+        for ((panel, values), scale) in panel.chunks_exact_mut(size).zip(values).zip(scales) {
+            for (out, value) in panel.iter_mut().zip(values) {
+                *out = f32::from(*value) * scale;
+            }
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::backend::Flex;
-    use burn::backend::ops::FloatTensorOps;
+    use burn::backend::flex::FlexDevice;
+    use burn::backend::ops::{FloatTensorOps, IntTensorOps};
     use burn::tensor::TensorData;
 
+    /// Numbers that bf16 and eight bits with a scale hold exactly.
     fn weight(shape: [usize; 2], dtype: DType) -> FlexTensor {
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(|at| ((at * 37) % 64) as f32 / 32.0 - 1.0).collect();
         Flex::float_cast(flex::tensor(values, shape), dtype.into())
     }
 
-    fn product(x: &[f32], weight: &FlexTensor) -> Vec<f32> {
-        let x = Flex::float_from_data(TensorData::new(x.to_vec(), [2, 96]), &Default::default());
-        let wide = Flex::float_cast(weight.clone(), DType::F32.into());
-        flex::into_vec(Flex::float_matmul(x, wide))
+    fn wide(weight: &FlexTensor) -> FlexTensor {
+        Flex::float_cast(weight.clone(), DType::F32.into())
+    }
+
+    fn int8(weight: &FlexTensor) -> Stored<Flex> {
+        let [d_in, d_out] = weight.shape().dims::<2>();
+        let numbers = flex::into_vec(Flex::float_transpose(weight.clone()));
+        let size = crate::int8::block(d_in);
+        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        for block in numbers.chunks(size) {
+            values.extend(block.iter().map(|number| (number * 32.0) as i8));
+            scales.push(1.0f32 / 32.0);
+        }
+        let values = Flex::int_from_data(TensorData::new(values, [d_out, d_in]), &FlexDevice);
+        Stored::Int8(values, flex::tensor(scales, [d_out, d_in / size]))
+    }
+
+    fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+        let largest = b.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        a.iter().zip(b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest
     }
 
     #[test]
     fn every_layout_and_type_gives_the_product_and_its_transpose() {
         let x: Vec<f32> = (0..192).map(|at| (at % 7) as f32 - 3.0).collect();
-        for dtype in [DType::F32, DType::BF16] {
-            let plain = weight([96, 11_000], dtype);
-            let transposed = Flex::float_transpose(weight([11_000, 96], dtype));
-            for weight in [plain, transposed] {
-                let expected = product(&x, &weight);
-                let mut out = vec![1.0; 2 * 11_000];
-                multiply_weight(&mut out, &x, &weight, true);
-                let close = |a: &f32, b: &f32| (a - b).abs() <= 1e-4 * b.abs().max(1.0);
-                assert!(out.iter().zip(&expected).all(|(out, expected)| close(out, &(expected + 1.0))), "{dtype:?}");
-                let mut back = vec![5.0; 192];
-                multiply_weight_transposed(&mut back, &expected, &weight, false);
-                let wide = Flex::float_cast(weight.clone(), DType::F32.into());
-                let gradient = flex::tensor(expected, [2, 11_000]);
-                let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide)));
-                let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-                assert!(back.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * largest), "{dtype:?}");
-            }
+        let [f32s, bf16s] = [DType::F32, DType::BF16].map(|dtype| weight([96, 11_000], dtype));
+        let transposed = |dtype| Flex::float_transpose(weight([11_000, 96], dtype));
+        let weights = [f32s.clone(), bf16s, transposed(DType::F32), transposed(DType::BF16)];
+        let cases = weights.map(|weight| (wide(&weight), Stored::Float(weight))).into_iter();
+        for (wide, weight) in cases.chain([(f32s.clone(), int8(&f32s))]) {
+            let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [2, 96]), wide.clone()));
+            let mut out = vec![1.0; 2 * 11_000];
+            multiply_weight(&mut out, &x, &weight, true);
+            let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
+            assert!(largest_difference(&out, &added) < 1e-6);
+            let mut back = vec![5.0; 192];
+            multiply_weight_transposed(&mut back, &expected, &weight, false);
+            let gradient = flex::tensor(expected, [2, 11_000]);
+            let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide)));
+            assert!(largest_difference(&back, &expected) < 1e-5);
         }
     }
 }

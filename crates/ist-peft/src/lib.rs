@@ -30,8 +30,10 @@ pub mod attach;
 pub mod dropout;
 pub mod fields;
 pub mod files;
+pub mod frozen_matrix;
 #[cfg(feature = "flex")]
 pub mod frozen_product;
+pub mod int8;
 pub mod linear;
 pub mod lora;
 mod lora_linear;

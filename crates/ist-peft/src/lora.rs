@@ -168,7 +168,7 @@ impl Adapter for Lora {
         }
         let dropout = pass.dropout.map(|seed| (self.dropout, seed)).filter(|_| self.dropout > 0.0);
         let bias = base.bias_value(x.dtype(), pass.response);
-        let y = lora_linear(x, base.weight.at_rest(pass.response), self.a.val(), self.b.val(), scale, dropout);
+        let y = lora_linear(x, base.weight.matrix(pass.response), self.a.val(), self.b.val(), scale, dropout);
         match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,

@@ -15,21 +15,21 @@ use burn::tensor::{Tensor, TensorData};
 use ist_core::operation::{Operands, Operation, apply};
 
 use crate::dropout::mask;
-use crate::linear::{cast_like, like, product, rows, transposed_product};
+use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, like, rows};
 
-/// x W + s · dropout(x) A B for x `[batch, sequence, in]`, W `[in, out]` in any float type, A `[in, r]`, B `[r, out]`.
+/// x W + s · dropout(x) A B for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]`, B `[r, out]`.
 ///
 /// `dropout` is the probability and the seed of the mask; `None` switches it off.
 pub(crate) fn lora_linear(
     x: Tensor<3>,
-    weight: Tensor<2>,
+    weight: impl Into<FrozenMatrix>,
     a: Tensor<2>,
     b: Tensor<2>,
     scale: f64,
     dropout: Option<(f64, u64)>,
 ) -> Tensor<3> {
-    let operands = [x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch()];
-    apply(LoraLinear { scale, dropout }, operands, [])
+    let (weight, values) = weight.into().operands();
+    apply(LoraLinear { scale, dropout }, [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()], values)
 }
 
 #[derive(Clone, Debug)]
@@ -49,28 +49,27 @@ impl LoraLinear {
 
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+        let ints = inputs.ints.clone();
         let [x, weight, a, b] = inputs.floats();
         let input = rows::<B>(self.masked::<B>(x.clone()));
         let low = B::float_mul_scalar(B::float_matmul(input, cast_like::<B>(a, &x)), self.scale.into());
         let shape = x.shape();
         let added = B::float_matmul(low.clone(), cast_like::<B>(b, &x));
-        (B::float_add(product::<B>(x, weight), like::<B>(added, &shape)), low)
+        (B::float_add(Stored::<B>::of(weight, &ints).product(x), like::<B>(added, &shape)), low)
     }
 }
 
 /// What the backward pass needs of the inputs and of (x ⊙ m) A · s.
 fn saved<B: Backend>(inputs: Operands<B>, low: FloatTensor<B>, wanted: &[bool]) -> Operands<B> {
+    let ints = inputs.ints.clone();
     let [x, weight, a, b] = inputs.floats();
-    let mut floats = vec![weight, a, b];
-    if wanted[2] || wanted[3] {
-        floats.extend([x, low]);
-    }
-    Operands::new(floats, Vec::new())
+    let trained = (wanted[2] || wanted[3]).then_some([x, low]);
+    Stored::of(weight, &ints).operands([a, b].into_iter().chain(trained.into_iter().flatten()))
 }
 
 /// The same by name.
 struct Saved<B: Backend> {
-    weight: FloatTensor<B>,
+    weight: Stored<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     /// x and (x ⊙ m) A · s.
@@ -81,7 +80,7 @@ impl<B: Backend> From<Operands<B>> for Saved<B> {
     fn from(saved: Operands<B>) -> Self {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("the weight, A and B are always kept");
-        let (weight, a, b) = (next(), next(), next());
+        let (weight, a, b) = (Stored::of(next(), &saved.ints), next(), next());
         Self { weight, a, b, trained: floats.next().zip(floats.next()).map(|(x, low)| [x, low]) }
     }
 }
@@ -115,28 +114,29 @@ impl Operation for LoraLinear {
         let d_x = wanted[0].then(|| {
             let through = B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
             let through = self.masked::<B>(like::<B>(through, &gradient.shape()));
-            B::float_add(transposed_product::<B>(gradient, weight), through)
+            B::float_add(weight.transposed_product(gradient), through)
         });
         vec![d_x, None, d_a, d_b]
     }
 
     #[cfg(feature = "flex")]
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
-        if fast(&inputs.floats) { self.compute_flex(&inputs.floats).0 } else { self.forward(inputs) }
+        if fast(&inputs) { self.compute_flex(&inputs).0 } else { self.forward(inputs) }
     }
 
     #[cfg(feature = "flex")]
     fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
-        if !fast(&inputs.floats) {
+        if !fast(&inputs) {
             return self.record(inputs, wanted);
         }
-        let (output, low) = self.compute_flex(&inputs.floats);
+        let (output, low) = self.compute_flex(&inputs);
         (output, saved(inputs, low, wanted))
     }
 
     #[cfg(feature = "flex")]
     fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
-        if readable(&saved.floats[0]) && flex::all_f32(saved.floats[1..].iter().chain([&gradient])) {
+        let weight = Stored::of(saved.floats[0].clone(), &saved.ints);
+        if fits(&gradient, &weight) && flex::all_f32(&saved.floats[1..]) {
             self.backward_in_place(saved, gradient, wanted)
         } else {
             self.backward(saved, gradient, wanted)
@@ -145,35 +145,36 @@ impl Operation for LoraLinear {
 }
 
 #[cfg(feature = "flex")]
-use crate::frozen_product::{multiply_weight, multiply_weight_transposed, readable};
+use crate::frozen_product::{fits, multiply_weight, multiply_weight_transposed, with_width};
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor, Matrix, MatrixMut, multiply};
 
 #[cfg(feature = "flex")]
-fn fast(floats: &[FlexTensor]) -> bool {
-    crate::linear::fits(&floats[0], &floats[1]) && flex::all_f32(&floats[2..])
+fn fast(inputs: &Operands<Flex>) -> bool {
+    let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
+    fits(&inputs.floats[0], &weight) && flex::all_f32(&inputs.floats[2..])
 }
 
 /// Every product adds into the result it belongs to.
 #[cfg(feature = "flex")]
 impl LoraLinear {
-    fn compute_flex(&self, floats: &[FlexTensor]) -> (FlexTensor, FlexTensor) {
-        let [x, a, b] = [0, 2, 3].map(|at| flex::contiguous(floats[at].clone()));
+    fn compute_flex(&self, inputs: &Operands<Flex>) -> (FlexTensor, FlexTensor) {
+        let [x, a, b] = [0, 2, 3].map(|at| flex::contiguous(inputs.floats[at].clone()));
+        let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
         let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
         let n = x.shape().num_elements() / d_in;
         let input = flex::contiguous(self.masked::<Flex>(x.clone()));
         let mut low = vec![0.0; n * rank];
-        let (input, down) = (Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(flex::slice(&a), d_in, rank, rank));
+        let (input, down) =
+            (Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(flex::slice(&a), d_in, rank, rank));
         multiply(MatrixMut::new(&mut low, n, rank, rank), input, down, self.scale as f32, false, true);
         let mut out = vec![0.0; n * d_out];
-        multiply_weight(&mut out, flex::slice(&x), &floats[1], false);
+        multiply_weight(&mut out, flex::slice(&x), &weight, false);
         let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
         multiply(MatrixMut::new(&mut out, n, d_out, d_out), Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
-        let mut shape = x.shape().to_vec();
-        *shape.last_mut().expect("x has a last dimension") = d_out;
-        (flex::tensor(out, shape), flex::tensor(low, [n, rank]))
+        (with_width(out, &x, d_out), flex::tensor(low, [n, rank]))
     }
 
     fn backward_in_place(
@@ -200,12 +201,9 @@ impl LoraLinear {
             let mut d_x = vec![0.0; n * d_in];
             let down = Matrix::new(flex::slice(&a), d_in, rank, rank).transposed();
             multiply(MatrixMut::new(&mut d_x, n, d_in, d_in), up, down, 1.0, false, true);
-            let mut shape = gradient.shape().to_vec();
-            *shape.last_mut().expect("the gradient has a last dimension") = d_in;
-            let d_x = self.masked::<Flex>(flex::tensor(d_x, shape.clone()));
-            let mut d_x = flex::into_vec(d_x);
+            let mut d_x = flex::into_vec(self.masked::<Flex>(with_width(d_x, &gradient, d_in)));
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
-            flex::tensor(d_x, shape)
+            with_width(d_x, &gradient, d_in)
         });
         vec![d_x, None, d_a, d_b]
     }
@@ -217,4 +215,106 @@ fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
     let mut out = vec![0.0; shape[0] * shape[1]];
     multiply(MatrixMut::new(&mut out, shape[0], shape[1], shape[1]), a.transposed(), b, 1.0, false, true);
     flex::tensor(out, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dropout::dropout;
+    use crate::int8::Int8Matrix;
+    use burn::tensor::{DType, Device};
+    use ist_core::streams;
+    use rand::RngExt;
+
+    const SIZES: [usize; 4] = [9, 37, 21, 3]; // tokens, in, out, rank
+    const SCALE: f64 = 1.75;
+
+    #[expect(deprecated, reason = "a separate implementation to check the others against")]
+    fn ndarray() -> Device {
+        Device::ndarray()
+    }
+
+    fn random<const D: usize>(name: &str, shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+        let mut rng = streams::stream(3, name);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype))
+    }
+
+    /// `[out, in]`, as in a file, kept as `storage`.
+    fn stored(weight: Tensor<2>, storage: DType) -> FrozenMatrix {
+        match storage {
+            DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device())),
+            float => FrozenMatrix::Float(weight.cast(float).transpose()),
+        }
+    }
+
+    /// Value and gradients of x, A and B, under the operation or its formula; `tracked` says which of x, A, B are.
+    fn run(
+        own: bool,
+        tracked: [bool; 3],
+        masked: Option<(f64, u64)>,
+        [device, weight]: [(&Device, DType); 2],
+    ) -> Vec<Vec<f64>> {
+        let (device, dtype) = device;
+        let [tokens, d_in, d_out, rank] = SIZES;
+        let leaf = |tensor: Tensor<2>, tracked| if tracked { tensor.autodiff().require_grad() } else { tensor };
+        let x = leaf(random("x", [tokens, d_in], device, dtype), tracked[0]);
+        let a = leaf(random("a", [d_in, rank], device, dtype), tracked[1]);
+        let b = leaf(random("b", [rank, d_out], device, dtype), tracked[2]);
+        let weight = stored(random("w", [d_out, d_in], device, DType::F32), weight.1);
+        let wide = match &weight {
+            FrozenMatrix::Float(weight) => weight.clone().cast(dtype),
+            FrozenMatrix::Int8(packed) => packed.dequantise().cast(dtype),
+        };
+        let input: Tensor<3> = x.clone().unsqueeze();
+        let y = if own {
+            lora_linear(input, weight, a.clone(), b.clone(), SCALE, masked)
+        } else {
+            let (probability, seed) = masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
+            let low = dropout(input.clone(), probability, seed).squeeze_dim::<2>(0).matmul(a.clone());
+            (x.clone().matmul(wide) + low.matmul(b.clone()).mul_scalar(SCALE)).unsqueeze()
+        };
+        let mut graph = (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
+        let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
+        let mut found = vec![floats(y.inner().into_data())];
+        found.extend([x, a, b].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())));
+        found
+    }
+
+    fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), expected.iter().map(Vec::len).collect::<Vec<_>>());
+        let of = |(found, expected): (&Vec<f64>, &Vec<f64>)| {
+            let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+            found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
+        };
+        found.iter().zip(expected).map(of).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
+        let (reference, flex) = (ndarray(), Device::flex());
+        let all_tracked = [[true; 3], [true, false, false], [false, true, true], [false, false, true]];
+        for tracked in all_tracked {
+            for masked in [None, Some((0.4, 11))] {
+                let exact = [(&reference, DType::F64); 2];
+                let expected = run(false, tracked, masked, exact);
+                assert!(distance(&run(true, tracked, masked, exact), &expected) < 1e-13, "{tracked:?} {masked:?}");
+                let single = run(true, tracked, masked, [(&flex, DType::F32); 2]);
+                assert!(distance(&single, &expected) < 2e-6, "{tracked:?} {masked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_weight_is_the_weight_widened() {
+        let (reference, flex) = (ndarray(), Device::flex());
+        for storage in [DType::BF16, DType::I8] {
+            let narrow = [(&flex, DType::F32), (&flex, storage)];
+            let expected = run(false, [true; 3], None, narrow);
+            assert!(distance(&run(true, [true; 3], None, narrow), &expected) < 2e-6, "{storage:?}");
+        }
+        let eight_bits = [(&reference, DType::F64), (&reference, DType::I8)];
+        let expected = run(false, [true; 3], None, eight_bits);
+        assert!(distance(&run(true, [true; 3], None, eight_bits), &expected) < 1e-13);
+    }
 }

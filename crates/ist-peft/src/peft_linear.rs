@@ -22,7 +22,7 @@ impl FrozenLinear {
     /// x W + b for x `[.., in]`. A weight stored in a narrower type is widened a part at a time.
     pub fn forward(&self, x: Tensor<3>, response: f64) -> Tensor<3> {
         let bias = self.bias_value(x.dtype(), response);
-        let y = linear(x, self.weight.at_rest(response));
+        let y = linear(x, self.weight.matrix(response));
         match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,

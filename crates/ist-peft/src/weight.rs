@@ -8,23 +8,52 @@ use ist_core::burn;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
+use crate::frozen_matrix::FrozenMatrix;
+use crate::int8::Int8Matrix;
+
+/// How a frozen value is kept.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "handles, beside megabytes of weights; a module cannot be boxed")]
+enum AtRest<const D: usize> {
+    Float(Tensor<D>),
+    /// Matrices only.
+    Int8(Int8Matrix),
+}
+
+impl<const D: usize> AtRest<D> {
+    /// The value as floats: of the type they are kept in, f32 for eight bits.
+    fn float(&self) -> Tensor<D> {
+        match self {
+            Self::Float(value) => value.clone(),
+            Self::Int8(packed) => packed.dequantise().reshape(self.dims()),
+        }
+    }
+
+    fn dims(&self) -> [usize; D] {
+        match self {
+            Self::Float(value) => value.dims(),
+            Self::Int8(packed) => packed.dims().as_slice().try_into().expect("only matrices are kept in eight bits"),
+        }
+    }
+}
+
 /// A frozen tensor W₀ in its storage type and, when the weight itself trains, its f32 master W.
 #[derive(Module, Debug)]
 pub struct Weight<const D: usize> {
-    frozen: Tensor<D>,
+    frozen: AtRest<D>,
     trained: Option<Param<Tensor<D>>>,
 }
 
 impl<const D: usize> Weight<D> {
     /// A weight that does not train.
     pub fn frozen(value: Tensor<D>) -> Self {
-        Self { frozen: value, trained: None }
+        Self { frozen: AtRest::Float(value), trained: None }
     }
 
     /// The same weight with a master that trains, starting at the frozen value.
     #[must_use]
     pub fn train(self) -> Self {
-        let master = self.frozen.clone().cast(DType::F32);
+        let master = self.frozen.float().cast(DType::F32);
         Self { trained: Some(Param::from_tensor(master).set_require_grad(false)), frozen: self.frozen }
     }
 
@@ -33,27 +62,26 @@ impl<const D: usize> Weight<D> {
         match &self.trained {
             Some(master) if (response - 1.0).abs() < f64::EPSILON => cast(master.val(), dtype),
             Some(master) => {
-                let frozen = cast(self.frozen.clone(), dtype);
+                let frozen = cast(self.frozen.float(), dtype);
                 frozen.clone() + (cast(master.val(), dtype) - frozen).mul_scalar(response)
             }
-            None => cast(self.frozen.clone(), dtype),
+            None => cast(self.frozen.float(), dtype),
         }
     }
 
-    /// [`Weight::value`] in the storage type of a frozen weight, for operations that widen it themselves, and in f32 of one
-    /// that trains.
+    /// [`Weight::value`] in the float type a frozen weight is kept in, and in f32 of one that trains.
     pub fn at_rest(&self, response: f64) -> Tensor<D> {
-        if self.trains() { self.value(response, DType::F32) } else { self.frozen.clone() }
+        if self.trains() { self.value(response, DType::F32) } else { self.frozen.float() }
     }
 
     /// The value now, in its storage type: the master's where the weight trains.
     pub fn current(&self) -> Tensor<D> {
-        self.trained.as_ref().map_or_else(|| self.frozen.clone(), |master| cast(master.val().inner(), self.dtype()))
+        self.trained.as_ref().map_or_else(|| self.frozen.float(), |master| cast(master.val().inner(), self.dtype()))
     }
 
     /// Replaces the frozen value, for merging.
     pub fn replace(&mut self, value: Tensor<D>) {
-        self.frozen = value;
+        self.frozen = AtRest::Float(value);
     }
 
     /// Whether the weight itself trains.
@@ -61,14 +89,32 @@ impl<const D: usize> Weight<D> {
         self.trained.is_some()
     }
 
-    /// The storage type of the frozen value.
+    /// The float type of the frozen value: f32 for eight bits.
     pub fn dtype(&self) -> DType {
-        self.frozen.dtype()
+        match &self.frozen {
+            AtRest::Float(value) => value.dtype(),
+            AtRest::Int8(_) => DType::F32,
+        }
     }
 
     /// The shape.
     pub fn dims(&self) -> [usize; D] {
         self.frozen.dims()
+    }
+}
+
+impl Weight<2> {
+    /// A matrix that does not train, kept in eight bits.
+    pub fn int8(packed: Int8Matrix) -> Self {
+        Self { frozen: AtRest::Int8(packed), trained: None }
+    }
+
+    /// [`Weight::value`] for operations that read a matrix in its storage type.
+    pub fn matrix(&self, response: f64) -> FrozenMatrix {
+        match &self.frozen {
+            AtRest::Int8(packed) if !self.trains() => FrozenMatrix::Int8(packed.clone()),
+            _ => FrozenMatrix::Float(self.at_rest(response)),
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 #![cfg_attr(
     feature = "ndarray",
-    expect(deprecated, reason = "a separate implementation to check the others against; upstream keeps it for that alone")
+    expect(
+        deprecated,
+        reason = "a separate implementation to check the others against; upstream keeps it for that alone"
+    )
 )]
 
 use burn::backend::tensor::FloatTensor;

@@ -16,19 +16,19 @@ impl<B: Kernels + Operations, C: CheckpointStrategy> Operations for Autodiff<B, 
     fn apply<O: Operation>(operation: O, operands: Operands<Self>) -> FloatTensor<Self> {
         // burn's nodes have as many parents as a constant says.
         match operands.floats.len() {
-            1 => track::<B, C, O, 1>(operation, operands),
-            2 => track::<B, C, O, 2>(operation, operands),
-            3 => track::<B, C, O, 3>(operation, operands),
-            4 => track::<B, C, O, 4>(operation, operands),
-            5 => track::<B, C, O, 5>(operation, operands),
-            6 => track::<B, C, O, 6>(operation, operands),
+            1 => track::<B, C, O, 1>(&operation, operands),
+            2 => track::<B, C, O, 2>(&operation, operands),
+            3 => track::<B, C, O, 3>(&operation, operands),
+            4 => track::<B, C, O, 4>(&operation, operands),
+            5 => track::<B, C, O, 5>(&operation, operands),
+            6 => track::<B, C, O, 6>(&operation, operands),
             count => panic!("operations have one to six float operands, not {count}"),
         }
     }
 }
 
 fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
-    operation: O,
+    operation: &O,
     operands: Operands<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let wanted: Vec<bool> = operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::is_tracked).collect();
@@ -39,10 +39,10 @@ fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
     let node = Node { operation: operation.clone(), wanted: wanted.clone(), backend: PhantomData::<B> };
     match node.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(node) => {
-            let (output, saved) = B::record(&operation, inputs, &wanted);
+            let (output, saved) = B::record(operation, inputs, &wanted);
             node.finish(saved, output)
         }
-        OpsKind::UnTracked(node) => node.finish(B::forward(&operation, inputs)),
+        OpsKind::UnTracked(node) => node.finish(B::forward(operation, inputs)),
     }
 }
 

@@ -32,7 +32,6 @@ const METHODS: [&str; 15] = [
 pub(super) fn refuse(document: &mut Document) {
     refuse_keys(document);
     method(document);
-    refuse_value(document, "model", "dtype", |dtype| dtype == "int8", "float32, bfloat16 and float16");
     refuse_value(document, "memory", "budget", is_size, "auto, keep and recompute");
 }
 

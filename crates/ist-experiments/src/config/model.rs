@@ -18,7 +18,7 @@ pub struct ModelConfig {
     pub dtype: Dtype,
 }
 
-/// How weights are stored.
+/// How frozen weights are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
@@ -29,4 +29,6 @@ pub enum Dtype {
     Bfloat16,
     /// IEEE half precision.
     Float16,
+    /// The layers' matrices in eight bits with a scale a block, all else in single precision.
+    Int8,
 }

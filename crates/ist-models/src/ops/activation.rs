@@ -68,7 +68,6 @@ impl Activation {
     /// g and g' of y = x g(x) at one number, in a form that becomes vector instructions.
     #[cfg(feature = "flex")]
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
     pub(super) fn gate_and_slope_at(self, x: f32) -> (f32, f32) {
         use ist_core::operation::flex::exp;
         let sigmoid = |x: f32| 1.0 / (1.0 + exp(-x));
@@ -97,8 +96,7 @@ impl Activation {
 #[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 fn normal_distribution(x: f32, density: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.327_591_1 * ROOT_HALF as f32 * x.abs());
-    let polynomial =
-        t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
+    let polynomial = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
     let tail = 0.5 * polynomial * density;
     if x < 0.0 { tail } else { 1.0 - tail }
 }

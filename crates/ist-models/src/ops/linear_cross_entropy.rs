@@ -152,11 +152,13 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
 #[cfg(feature = "flex")]
-use ist_peft::frozen_product::{multiply_weight, multiply_weight_transposed, readable};
+use ist_peft::frozen_matrix::Stored;
+#[cfg(feature = "flex")]
+use ist_peft::frozen_product::{fits, multiply_weight, multiply_weight_transposed};
 
 #[cfg(feature = "flex")]
 fn fast(inputs: &Operands<Flex>) -> bool {
-    flex::all_f32([&inputs.floats[0]]) && readable(&inputs.floats[1])
+    fits(&inputs.floats[0], &Stored::Float(inputs.floats[1].clone()))
 }
 
 /// One buffer of logits for all chunks.
@@ -167,6 +169,7 @@ impl LinearCrossEntropy {
         let [x, weight] = inputs.floats();
         let x = flex::contiguous(x);
         let ([rows, hidden], vocabulary) = (x.shape().dims::<2>(), weight.shape()[1]);
+        let weight = Stored::Float(weight);
         let mut logits = vec![0.0; chunk_rows(vocabulary).min(rows) * vocabulary];
         let mut losses = vec![0.0; rows];
         let mut d_x = vec![0.0; if gradients { rows * hidden } else { 0 }];

@@ -5,6 +5,7 @@ pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
 pub mod gated;
+pub mod layer_norm;
 pub mod linear_cross_entropy;
 pub mod rms_norm;
 pub mod rope;

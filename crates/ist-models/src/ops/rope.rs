@@ -24,9 +24,10 @@ impl Rotation {
         let sequence = positions.first().map_or(0, Vec::len);
         let shape = [positions.len(), sequence, 1, inverse_frequencies.len()];
         let table = |function: fn(f64) -> f64| {
-            let angles = positions.iter().flatten().flat_map(|&position| {
-                inverse_frequencies.iter().map(move |frequency| position as f64 * frequency)
-            });
+            let angles = positions
+                .iter()
+                .flatten()
+                .flat_map(|&position| inverse_frequencies.iter().map(move |frequency| position as f64 * frequency));
             let values: Vec<f64> = angles.map(function).collect();
             Tensor::from_data(TensorData::new(values, shape), (device, dtype))
         };
@@ -53,8 +54,8 @@ fn half<B: Backend>(x: &FloatTensor<B>, second: bool) -> FloatTensor<B> {
 }
 
 impl Rotate {
-    fn rotate<B: Backend>(&self, x: &FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>) -> FloatTensor<B> {
-        let sin = if self.forwards { sin } else { B::float_neg(sin) };
+    fn rotate<B: Backend>(&self, x: &FloatTensor<B>, cos: &FloatTensor<B>, sin: &FloatTensor<B>) -> FloatTensor<B> {
+        let sin = if self.forwards { sin.clone() } else { B::float_neg(sin.clone()) };
         let (first, second) = (half::<B>(x, false), half::<B>(x, true));
         let turned = |x: &FloatTensor<B>, y: &FloatTensor<B>| {
             (B::float_mul(x.clone(), cos.clone()), B::float_mul(y.clone(), sin.clone()))
@@ -67,12 +68,12 @@ impl Rotate {
 impl Operation for Rotate {
     fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B> {
         let [x, cos, sin] = inputs.floats();
-        self.rotate::<B>(&x, cos, sin)
+        self.rotate::<B>(&x, &cos, &sin)
     }
 
     fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> (FloatTensor<B>, Operands<B>) {
         let [x, cos, sin] = inputs.floats();
-        (self.rotate::<B>(&x, cos.clone(), sin.clone()), Operands::new(vec![cos, sin], Vec::new()))
+        (self.rotate::<B>(&x, &cos, &sin), Operands::new(vec![cos, sin], Vec::new()))
     }
 
     fn backward<B: Backend>(
@@ -83,7 +84,7 @@ impl Operation for Rotate {
     ) -> Vec<Option<FloatTensor<B>>> {
         let [cos, sin] = saved.floats();
         let back = Self { forwards: !self.forwards };
-        vec![Some(back.rotate::<B>(&gradient, cos, sin)), None, None]
+        vec![Some(back.rotate::<B>(&gradient, &cos, &sin)), None, None]
     }
 
     #[cfg(feature = "flex")]
@@ -116,7 +117,7 @@ use ist_core::operation::flex::{self, FlexTensor};
 impl Rotate {
     fn rotate_flex(&self, x: FlexTensor, cos: FlexTensor, sin: FlexTensor) -> FlexTensor {
         if !flex::all_f32([&x, &cos, &sin]) {
-            return self.rotate::<Flex>(&x, cos, sin);
+            return self.rotate::<Flex>(&x, &cos, &sin);
         }
         let shape = x.shape();
         let [_, sequence, heads, width] = shape.dims::<4>();

@@ -98,6 +98,7 @@ fn check(length: usize, [rows, columns]: [usize; 2], strides: [isize; 2]) {
 ///
 /// # Panics
 /// If the shapes do not fit.
+#[expect(clippy::needless_pass_by_value, reason = "the result is borrowed for this call alone")]
 pub fn multiply(out: MatrixMut, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, threads: bool) {
     assert_eq!((out.rows, out.columns, a.columns), (a.rows, b.columns, b.rows), "shapes of a matrix product");
     let large = out.rows * out.columns * a.columns >= PARALLEL;

@@ -7,8 +7,9 @@ mod vector;
 
 pub use matrix::{Matrix, MatrixMut, multiply};
 pub use rows::{for_each_part, for_each_part_pair, for_each_row, tasks};
-pub use vector::{dot, exp, exp_and_sum, max, vectorized};
+pub use vector::{dot, exp, exp_and_sum, max, sum, vectorized};
 
+use burn::backend::flex::FlexDevice;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorData};
@@ -46,7 +47,7 @@ pub fn into_vec(tensor: FlexTensor) -> Vec<f32> {
 /// # Panics
 /// If the shape has another number of elements.
 pub fn tensor(elements: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    Flex::float_from_data(TensorData::new(elements, shape.into()), &Default::default())
+    Flex::float_from_data(TensorData::new(elements, shape.into()), &FlexDevice)
 }
 
 /// Where the elements of a matrix-shaped tensor lie: its storage from the first element on, and its strides.

@@ -17,12 +17,11 @@ pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial, 2ⁿ put into the exponent. No branch and no table, so a
 /// loop over it becomes vector instructions, and a masked score costs what any other does.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 pub fn exp(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
     const HIGH: f32 = 0.693_359_4; // ln 2 in two parts, the first with few bits
     const LOW: f32 = -2.121_944_4e-4;
-    let clamped = x.max(-87.3).min(88.3);
+    let clamped = x.clamp(-87.3, 88.3);
     let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
     let n = shifted - SHIFT;
     let r = clamped - n * HIGH - n * LOW;
@@ -44,6 +43,21 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     for (a, b) in a.zip(b) {
         for lane in 0..LANES {
             lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    rest + lanes.iter().sum::<f32>()
+}
+
+/// Σ xᵢ, summed in 32 lanes.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
+pub fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += chunk[lane];
         }
     }
     rest + lanes.iter().sum::<f32>()

@@ -11,7 +11,9 @@ use super::document::Document;
 use super::faults::ConfigError;
 use super::schema::PATH;
 use super::{check, later, overrides, paths, schema};
-pub use sections::{ModelShape, PretrainData, PretrainOptimizer, PretrainSteps, TextSource, TokenizerConfig};
+pub use sections::{
+    ModelShape, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype, TextSource, TokenizerConfig,
+};
 
 /// What `ist pretrain` runs, with every default filled in and every path absolute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

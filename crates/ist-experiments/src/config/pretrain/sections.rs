@@ -46,8 +46,8 @@ pub struct ModelShape {
     #[serde(default = "tie_word_embeddings")]
     pub tie_word_embeddings: bool,
     /// How the weights are saved.
-    #[serde(default = "saved_dtype")]
-    pub dtype: Dtype,
+    #[serde(default)]
+    pub dtype: SavedDtype,
 }
 
 fn rope_theta() -> f64 {
@@ -62,8 +62,27 @@ fn tie_word_embeddings() -> bool {
     true
 }
 
-fn saved_dtype() -> Dtype {
-    Dtype::Bfloat16
+/// How a checkpoint's weights are saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SavedDtype {
+    /// IEEE single precision.
+    Float32,
+    /// The upper half of single precision.
+    #[default]
+    Bfloat16,
+    /// IEEE half precision.
+    Float16,
+}
+
+impl From<SavedDtype> for Dtype {
+    fn from(dtype: SavedDtype) -> Self {
+        match dtype {
+            SavedDtype::Float32 => Self::Float32,
+            SavedDtype::Bfloat16 => Self::Bfloat16,
+            SavedDtype::Float16 => Self::Float16,
+        }
+    }
 }
 
 /// `[tokenizer]`.

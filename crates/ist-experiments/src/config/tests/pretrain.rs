@@ -20,7 +20,7 @@ fn every_default_is_the_documented_one() {
         rope_theta: 10_000.0,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
-        dtype: Dtype::Bfloat16,
+        dtype: SavedDtype::Bfloat16,
     };
     let data = PretrainData {
         source: TextSource::World,

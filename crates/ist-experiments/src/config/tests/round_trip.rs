@@ -41,7 +41,7 @@ fn model() -> impl Strategy<Value = ModelConfig> {
         path().prop_map(ModelRef::Folder),
         (of("[a-z]{1,4}/[0-9]")).prop_map(|revision| ModelRef::Hub { id: "no-such/model.name".to_owned(), revision }),
     ];
-    let dtype = select(vec![Dtype::Float32, Dtype::Bfloat16, Dtype::Float16]);
+    let dtype = select(vec![Dtype::Float32, Dtype::Bfloat16, Dtype::Float16, Dtype::Int8]);
     (reference, dtype).prop_map(|(path, dtype)| ModelConfig { path, dtype })
 }
 

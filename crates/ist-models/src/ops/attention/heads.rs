@@ -168,7 +168,8 @@ fn backward_head(mask: &AttentionMask, head: Head, [q, k, v, gradient]: [&[f32];
             let d_weights = MatrixMut::new(d_scores, count, keys, keys);
             multiply(d_weights, g, head.keys(v, keys).transposed(), 1.0, false, false);
             flex::vectorized(|| differentiate(mask, head, from, weights, d_scores, &log[from..]));
-            let (weights, d_scores) = (Matrix::new(weights, count, keys, keys), Matrix::new(d_scores, count, keys, keys));
+            let (weights, d_scores) =
+                (Matrix::new(weights, count, keys, keys), Matrix::new(d_scores, count, keys, keys));
             let out = MatrixMut::new(&mut d_q[from * stride + member * head_dim..], count, head_dim, stride);
             multiply(out, d_scores, head.keys(k, keys), 1.0, false, false);
             let q = head.queries(q, member, from, count);
@@ -182,7 +183,14 @@ fn backward_head(mask: &AttentionMask, head: Head, [q, k, v, gradient]: [&[f32];
 /// Turns every row of scores into weights P and every row of P's gradient into that of q kᵀ.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
-fn differentiate(mask: &AttentionMask, head: Head, from: usize, scores: &mut [f32], d_weights: &mut [f32], log: &[f32]) {
+fn differentiate(
+    mask: &AttentionMask,
+    head: Head,
+    from: usize,
+    scores: &mut [f32],
+    d_weights: &mut [f32],
+    log: &[f32],
+) {
     let keys = mask.reach(from + BLOCK.min(head.queries - from) - 1);
     let rows = scores.chunks_exact_mut(keys).zip(d_weights.chunks_exact_mut(keys)).zip(log);
     for (at, ((scores, gradient), log)) in rows.enumerate() {

@@ -76,7 +76,10 @@ mod tests {
 
     #[test]
     fn padding_between_real_tokens_is_seen_by_nobody() {
-        assert_eq!(seen(&[true, false, true], 3, 3), [[true, false, false], [true, false, false], [true, false, true]].concat());
+        assert_eq!(
+            seen(&[true, false, true], 3, 3),
+            [[true, false, false], [true, false, false], [true, false, true]].concat()
+        );
     }
 
     #[test]

@@ -181,10 +181,8 @@ impl Operation for Attention {
         let (mut d_q, mut d_k, mut d_v) = (Vec::new(), None, None);
         for block in self.blocks() {
             let keys = self.mask.reach(block.end - 1);
-            let log = B::float_slice(
-                log.clone(),
-                &[0..sizes.batch, 0..sizes.heads, block.clone(), 0..1].map(Slice::from),
-            );
+            let log =
+                B::float_slice(log.clone(), &[0..sizes.batch, 0..sizes.heads, block.clone(), 0..1].map(Slice::from));
             let weights = B::float_exp(B::float_sub(self.scores::<B>(&q, &k, &block), log));
             let g = positions::<B>(&gradient, block.clone());
             let transposed = B::float_swap_dims(positions::<B>(&v, 0..keys), 2, 3);
