@@ -48,11 +48,11 @@ impl Int8Matrix {
         }
     }
 
-    /// The matrix as floats of type f32, `[in, out]`.
-    pub fn dequantise(&self) -> Tensor<2> {
+    /// The matrix as floats of that type, `[in, out]`.
+    pub fn dequantise(&self, dtype: DType) -> Tensor<2> {
         let ([rows, width], [_, blocks]) = (self.values.dims(), self.scales.dims());
-        let values = self.values.clone().float().cast(DType::F32).reshape([rows, blocks, width / blocks]);
-        (values * self.scales.clone().unsqueeze_dim(2)).reshape([rows, width]).transpose()
+        let values = self.values.clone().float().cast(dtype).reshape([rows, blocks, width / blocks]);
+        (values * self.scales.clone().cast(dtype).unsqueeze_dim(2)).reshape([rows, width]).transpose()
     }
 
     /// `[in, out]`.
@@ -83,7 +83,7 @@ mod tests {
             };
             let numbers: Vec<f32> = (0..rows * width).map(|_| next()).collect();
             let packed = Int8Matrix::quantise(&TensorData::new(numbers.clone(), [rows, width]), &Device::flex());
-            let found: Vec<f32> = packed.dequantise().transpose().into_data().iter::<f32>().collect();
+            let found: Vec<f32> = packed.dequantise(DType::F32).transpose().into_data().iter::<f32>().collect();
             for (exact, found) in numbers.chunks(block(width)).zip(found.chunks(block(width))) {
                 let most = exact.iter().fold(0.0f32, |most, w| most.max(w.abs()));
                 for (exact, found) in exact.iter().zip(found) {

@@ -264,7 +264,7 @@ mod tests {
         let weight = stored(random("w", [d_out, d_in], device, DType::F32), weight.1);
         let wide = match &weight {
             FrozenMatrix::Float(weight) => weight.clone().cast(dtype),
-            FrozenMatrix::Int8(packed) => packed.dequantise().cast(dtype),
+            FrozenMatrix::Int8(packed) => packed.dequantise(dtype),
         };
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if own {

@@ -25,7 +25,7 @@ impl<const D: usize> AtRest<D> {
     fn float(&self) -> Tensor<D> {
         match self {
             Self::Float(value) => value.clone(),
-            Self::Int8(packed) => packed.dequantise().reshape(self.dims()),
+            Self::Int8(packed) => packed.dequantise(DType::F32).reshape(self.dims()),
         }
     }
 

@@ -16,7 +16,7 @@ fn all_faults_are_told_at_once_with_file_line_and_key() {
     let expected = "\
 run.toml:1: `sed` is not a known key; did you mean `seed`?
 run.toml:2: `model.path` is missing; it must be a string that is not empty. The base model: a folder in Hugging Face layout, `builtin:NAME`, or a hub id `org/name[@revision]`.
-run.toml:3: `model.dtype` must be one of \"float32\", \"bfloat16\", \"float16\", found the string \"float8\"; did you mean \"float32\"?
+run.toml:3: `model.dtype` must be one of \"float32\", \"bfloat16\", \"float16\", \"int8\", found the string \"float8\"; did you mean \"float32\"?
 run.toml:5: `data.train` must be a string that is not empty, found 3
 run.toml:6: `data.cutof` is not a known key; did you mean `data.cutoff`?
 run.toml:9: `policy.interval` belongs to policy.kind = \"ist\", \"lisa\", not to \"rst\"; remove it

@@ -32,7 +32,7 @@ fn later_work_hides_no_other_fault() {
     let error =
         read("seeds = [1]\nmodel = {path = 'builtin:tiny', dtyp = 1}\nadapter = {method = 'dora'}\n").unwrap_err();
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["seeds", "adapter.method", "model.dtyp", "data.train", "train"]);
+    assert_eq!(keys, ["seeds", "model.dtyp", "adapter.method", "data.train", "train"]);
 }
 
 #[test]
