@@ -71,6 +71,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The learning rate used.
     pub learning_rate: f64,
+    /// The most live bytes the step was predicted to need above the model, its adapters and the optimizer's state.
+    pub predicted_bytes: Option<u64>,
 }
 
 /// What one importance update saw and did.
@@ -224,7 +226,7 @@ impl Tuner {
             self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
         }
         let dropout = streams::mix(self.seed, self.step as u64);
-        let StepOutput { loss, tokens, mut gradients } =
+        let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
             step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
@@ -237,7 +239,8 @@ impl Tuner {
             }
         }
         let learning_rate = self.learning_rate(self.step);
-        Ok((StepReport { step: self.step, layers, loss, tokens, grad_norm, learning_rate }, gradients))
+        let step = self.step;
+        Ok((StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes }, gradients))
     }
 
     /// The second half of [`Tuner::step`]: AdamW on every parameter that has a gradient.
