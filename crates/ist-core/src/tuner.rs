@@ -71,7 +71,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The learning rate used.
     pub learning_rate: f64,
-    /// The most live bytes the step was predicted to need above the model, its adapters and the optimizer's state.
+    /// The most live bytes the step was predicted to need above the model and its adapters; `None` for a model that does not
+    /// tell its footprint.
     pub predicted_bytes: Option<u64>,
 }
 
@@ -228,6 +229,7 @@ impl Tuner {
         let dropout = streams::mix(self.seed, self.step as u64);
         let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
             step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
+        let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),

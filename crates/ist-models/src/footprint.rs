@@ -63,7 +63,7 @@ impl AdaptedSite {
 pub struct Resident<'a> {
     /// The modules with adapters.
     pub adapted: &'a [AdaptedSite],
-    /// What the frozen weights are stored as.
+    /// What the frozen weights are stored as; i8 for the layers' matrices in eight bits.
     pub storage: DType,
     /// What is computed in.
     pub arithmetic: DType,

@@ -432,7 +432,8 @@ impl<A: Adapter> LayeredModel for Llama<A> {
 
     /// `None` where weights themselves train.
     fn footprint(&self, batch: &TokenBatch) -> Option<Footprint> {
-        let storage = self.outer.embed_tokens.weight.dtype();
+        let packed = self.layers.iter().any(|layer| layer.self_attn.q_proj.base.weight.is_int8());
+        let storage = if packed { DType::I8 } else { self.outer.embed_tokens.weight.dtype() };
         let adapted = self.adapted_sites();
         let resident = Resident { adapted: &adapted, storage, arithmetic: self.arithmetic };
         let frozen = !self.outer.norm.trains();

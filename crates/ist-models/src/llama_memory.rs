@@ -5,8 +5,9 @@
 //! in the constants; the rest is what the code keeps.
 
 use ist_core::Footprint;
+use ist_core::burn::tensor::DType;
 use ist_core::plan::tape::{Operation, Place, Tape, Value};
-use ist_core::plan::{LayerFootprint, LossCost};
+use ist_core::plan::{LayerFootprint, LossCost, threads};
 
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::llama_config::LlamaConfig;
@@ -67,15 +68,16 @@ struct Sizes {
     angles: u64,
     width: usize,
     vocabulary: usize,
-    narrow: bool,
+    /// Whether the layers' matrices are kept in a narrower type than is computed in, and whether the head is.
+    narrow: [bool; 2],
 }
 
 impl Sizes {
     fn new(config: &LlamaConfig, resident: Resident, batch: BatchShape) -> Self {
         let (tokens, number) = (batch.tokens() as u64, resident.arithmetic.size() as u64);
         let tensor = |width: usize| product(&[tokens, width as u64, number]);
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = threads.min(batch.rows.saturating_mul(config.num_key_value_heads)) as u64;
+        let threads = threads().min(batch.rows.saturating_mul(config.num_key_value_heads)) as u64;
+        let narrow = resident.storage.size() < resident.arithmetic.size();
         let queries = BLOCK.min(batch.sequence) as u64;
         Self {
             tokens,
@@ -89,7 +91,7 @@ impl Sizes {
             angles: product(&[batch.sequence as u64, config.head_dim as u64, number]),
             width: config.hidden_size,
             vocabulary: config.vocab_size,
-            narrow: resident.storage.size() < resident.arithmetic.size(),
+            narrow: [narrow, narrow && resident.storage != DType::I8],
         }
     }
 
@@ -99,8 +101,8 @@ impl Sizes {
     }
 
     /// What widening a part of a weight takes.
-    fn panel(&self, d_in: usize, d_out: usize) -> u64 {
-        if self.narrow { product(&[PANEL.min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
+    fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
+        if narrow { product(&[PANEL.min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
     }
 }
 
@@ -129,7 +131,9 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
-    let moment = sizes.panel(module.d_in, module.d_out) + numbers(cost.scratch);
+    let [in_layers, head] = sizes.narrow;
+    let narrow = if module.d_out == sizes.vocabulary { head } else { in_layers };
+    let moment = sizes.panel(narrow, module.d_in, module.d_out) + numbers(cost.scratch);
     Operation {
         reads: vec![x],
         writes: numbers(module.d_out),
@@ -221,7 +225,7 @@ fn loss(sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
         let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
         tape.push(full_cross_entropy(sizes, logits, losses));
     } else {
-        let forward = logits + sizes.panel(sizes.width, sizes.vocabulary);
+        let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
         let reads = vec![normal];
         let gradient = Place::OverKept;
         tape.push(Operation { reads, writes: losses, notes: rows, forward, gradient, ..Operation::default() });

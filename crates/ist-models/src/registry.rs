@@ -242,6 +242,13 @@ enum ArchitectureShape {
 }
 
 impl Shape {
+    /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
+    pub fn weight_bytes(&self, storage: DType) -> u64 {
+        match &self.architecture {
+            ArchitectureShape::Llama(config) => llama_layout::weight_bytes(config, storage),
+        }
+    }
+
     /// What a batch takes of memory, on a model that need not exist.
     pub fn footprint(&self, resident: Resident, batch: BatchShape) -> Footprint {
         match &self.architecture {

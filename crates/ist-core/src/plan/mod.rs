@@ -88,6 +88,15 @@ impl Footprint {
     }
 }
 
+/// Threads that the CPU's operations share their work among.
+pub fn threads() -> usize {
+    #[cfg(feature = "flex")]
+    let threads = rayon::current_num_threads();
+    #[cfg(not(feature = "flex"))]
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    threads
+}
+
 /// Which layers train on a micro-batch, and what is there before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
