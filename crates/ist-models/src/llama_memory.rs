@@ -21,7 +21,7 @@ const INDEX: u64 = 8;
 const GRADIENT: u64 = 4;
 /// Elements of a weight in a narrow type that are widened at a time.
 const PANEL: u64 = 1 << 20;
-/// Bytes of a weight that a matrix product packs at a time.
+/// Bytes of its operands that a matrix product packs at a time.
 const PACKED: u64 = 1 << 20;
 /// A tensor larger than this counts as this large: sums cannot overflow, and no machine holds it.
 const LARGEST: u64 = 1 << 40;
@@ -103,7 +103,7 @@ impl Sizes {
     fn reading(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
         let elements = product(&[d_in as u64, d_out as u64]);
         let panel = if narrow { product(&[PANEL.min(elements), self.number]) } else { 0 };
-        panel + PACKED.min(product(&[elements, self.number]))
+        panel + PACKED
     }
 }
 

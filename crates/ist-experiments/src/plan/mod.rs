@@ -4,7 +4,7 @@
 //! |---|---|
 //! | which layers a step may draw | [`draws`] |
 //! | bytes by kind of one draw | [`Estimate`] |
-//! | what to do about a budget that cannot be met | [`refusal`] |
+//! | what to do about a budget that cannot be met | `refusal` |
 //! | the document of `ist plan` | [`document`] |
 
 pub mod document;
@@ -73,7 +73,7 @@ pub struct Fixed {
     pub optimizer: u64,
     /// The records.
     pub data: u64,
-    /// What the threads of the matrix product keep for themselves: a second-level cache each.
+    /// What the threads of the matrix product and the one that calls them keep for themselves: a second-level cache each.
     pub workspace: u64,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
             RestingState::Offload | RestingState::Drop => self.most_parameters() * NUMBER,
         };
         let weights = self.shape.weight_bytes(model_source::storage(self.config.model.dtype)).min(u64::MAX >> 8);
-        let workspace = plan::threads() as u64 * free_memory::second_level_cache();
+        let workspace = (plan::threads() as u64 + 1) * free_memory::second_level_cache();
         Fixed { weights, adapters, optimizer: 2 * optimizer, data: self.records.bytes, workspace }
     }
 
