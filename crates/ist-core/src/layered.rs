@@ -7,6 +7,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::Footprint;
+
 /// What one forward pass asks of the PEFT modules of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerPass {
@@ -65,4 +67,11 @@ pub trait LayeredModel {
     fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3>;
     /// The *sum* of the token losses over the predicted positions, shape `[1]`, from the last layer's output.
     fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &Self::Batch, pass: &LayerPass) -> Tensor<1>;
+
+    /// What `batch` takes of memory, for a step that is to stay within a budget.
+    ///
+    /// A model that does not say is run again layer by layer under every budget, which is the leanest that is known of it.
+    fn footprint(&self, _batch: &Self::Batch) -> Option<Footprint> {
+        None
+    }
 }

@@ -8,7 +8,7 @@
 //! | to read about | look at |
 //! |---|---|
 //! | which layers train | [`policy`], [`LayerSet`], [`sampling`] |
-//! | the step that uses that knowledge | [`step`] (the layer walk), [`LayeredModel`] |
+//! | the step that uses that knowledge | [`step`] (the layer walk), [`plan`] (its memory), [`LayeredModel`] |
 //! | what moves the parameters | [`optimizer`], [`schedule`] |
 //! | all of it together, saved and restored | [`Tuner`] |
 //!
@@ -63,6 +63,7 @@ pub mod layer_set;
 pub mod layered;
 pub mod operation;
 pub mod optimizer;
+pub mod plan;
 pub mod policy;
 pub mod response;
 pub mod sampling;
@@ -77,6 +78,7 @@ pub use burn;
 pub use gradients::Gradients;
 pub use layer_set::{LayerSet, LayerSetError};
 pub use layered::{LayerPass, LayeredModel};
+pub use plan::Footprint;
 pub use policy::{LayerPolicy, PolicyError};
 pub use response::Responses;
 pub use tuner::{Tuner, TunerConfig, TunerError};

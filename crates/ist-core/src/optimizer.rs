@@ -173,6 +173,15 @@ impl Optimizer {
         self.slots.iter().filter(|(_, slot)| resident(slot)).map(|(name, _)| name.as_str()).collect()
     }
 
+    /// Bytes of the moments that are on the device now.
+    pub fn bytes_on_device(&self) -> u64 {
+        let bytes = |slot: &Slot| match &slot.moments {
+            Moments::Device(moments) => moments.iter().map(|m| (m.dims()[0] * m.dtype().size()) as u64).sum(),
+            Moments::Host(_) | Moments::Files(_) => 0,
+        };
+        self.slots.values().map(bytes).sum()
+    }
+
     /// The whole state, wherever it lives.
     pub fn state(&self) -> Result<OptimizerState, OptimizerError> {
         let mut state = OptimizerState::default();

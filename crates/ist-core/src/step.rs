@@ -16,6 +16,7 @@ use std::borrow::Borrow;
 use burn::tensor::Tensor;
 
 use crate::gradients::{Gradients, OUTER, count_parameters, layer_prefix, lift, scalar};
+use crate::plan::{self, Draw};
 use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
 
 /// What the walk does with one layer.
@@ -38,6 +39,9 @@ pub struct StepOutput {
     pub tokens: usize,
     /// d loss / d parameter for the parameters of the chosen layers and of the modules outside the layers.
     pub gradients: Gradients,
+    /// The most live bytes the step was predicted to need above the model, its adapters and the optimizer's state; `None`
+    /// for a model that does not tell its footprint.
+    pub predicted_bytes: Option<u64>,
 }
 
 /// How a step trades memory for time. The gradients are the same but for rounding: a backend may compute an operation
@@ -49,16 +53,9 @@ pub enum Memory {
     Keep,
     /// Keeps the inputs of those layers alone and runs each of them once more: the leanest.
     Recompute,
-}
-
-/// The treatment of every layer when `chosen` train and `embedding_trains` says whether anything below layer 0 does.
-pub fn treatments(chosen: &LayerSet, embedding_trains: bool, memory: Memory) -> Vec<Treatment> {
-    let lowest = if embedding_trains { 0 } else { chosen.iter().next().unwrap_or(chosen.num_layers()) };
-    let above = match memory {
-        Memory::Keep => Treatment::Keep,
-        Memory::Recompute => Treatment::Recompute,
-    };
-    (0..chosen.num_layers()).map(|layer| if layer < lowest { Treatment::Skip } else { above }).collect()
+    /// Keeps as many graphs as fit into that many bytes above the model, its adapters and the optimizer's state, those that
+    /// save most time ([`plan`]). Of a model that does not tell its footprint none, as under `Recompute`.
+    Budget(u64),
 }
 
 /// The gradients of the mean token loss over `micro_batches` for the layers of `chosen`.
@@ -82,11 +79,14 @@ pub fn gradients<M: LayeredModel>(
         scale: 1.0 / tokens.max(1) as f64,
     };
     let mut gradients = Gradients::default();
-    let mut total = 0.0;
+    let (mut total, mut predicted_bytes) = (0.0, None);
     for (number, batch) in micro_batches.iter().enumerate() {
-        total += walk.run(batch, dropout.map(|seed| streams::mix(seed, number as u64)), &mut gradients);
+        let seed = dropout.map(|seed| streams::mix(seed, number as u64));
+        let (loss, predicted) = walk.run(batch, seed, number > 0, &mut gradients);
+        total += loss;
+        predicted_bytes = predicted_bytes.max(predicted);
     }
-    StepOutput { loss: total * walk.scale, tokens, gradients }
+    StepOutput { loss: total * walk.scale, tokens, gradients, predicted_bytes }
 }
 
 /// The summed token loss of one batch in evaluation mode, forward only, with each layer at its response factor.
@@ -197,12 +197,23 @@ struct LayerGraph {
 }
 
 impl<M: LayeredModel> Walk<'_, M> {
-    /// Forward and backward of one micro-batch; adds to `gradients` and returns the summed token loss.
-    fn run(&self, batch: &M::Batch, dropout: Option<u64>, gradients: &mut Gradients) -> f64 {
+    /// Forward and backward of one micro-batch; adds to `gradients` and returns the summed token loss and the predicted
+    /// bytes. `accumulates` says whether it is not the step's first.
+    fn run(
+        &self,
+        batch: &M::Batch,
+        dropout: Option<u64>,
+        accumulates: bool,
+        gradients: &mut Gradients,
+    ) -> (f64, Option<u64>) {
         let outer_pass = LayerPass { response: 1.0, dropout };
         let embedded = self.model.embed(&self.outer, batch, &outer_pass);
         let context = self.model.context(batch);
-        let (kept, x) = self.forward(&embedded, &context, dropout);
+        let footprint = self.model.footprint(batch);
+        let draw = Draw { chosen: self.chosen, embedding_trains: embedded.is_tracked(), accumulates };
+        let treatments = draw.treatments(self.memory, footprint.as_ref());
+        let predicted = footprint.map(|footprint| plan::peak(&footprint, &draw, &treatments));
+        let (kept, x) = self.forward(&embedded, &treatments, &context, dropout);
         let below_trains = embedded.is_tracked() || !kept.is_empty();
         let input = below_trains.then(|| leaf(x.clone()));
         let loss = self.model.loss(&self.outer, input.clone().unwrap_or(x), batch, &outer_pass);
@@ -214,15 +225,21 @@ impl<M: LayeredModel> Walk<'_, M> {
             drop(graph);
             self.backward(kept, &context, embedded, upstream, gradients);
         }
-        total
+        (total, predicted)
     }
 
     /// Runs the layers upwards. Returns those that the gradient passes and the last layer's output without a graph.
-    fn forward(&self, embedded: &Tensor<3>, context: &M::Context, dropout: Option<u64>) -> (Vec<Kept>, Tensor<3>) {
+    fn forward(
+        &self,
+        embedded: &Tensor<3>,
+        treatments: &[Treatment],
+        context: &M::Context,
+        dropout: Option<u64>,
+    ) -> (Vec<Kept>, Tensor<3>) {
         let mut below_trains = embedded.is_tracked();
         let mut x = embedded.clone().inner();
         let mut kept = Vec::new();
-        for (index, treatment) in treatments(self.chosen, below_trains, self.memory).into_iter().enumerate() {
+        for (index, treatment) in treatments.iter().enumerate() {
             let pass = LayerPass { response: 1.0, dropout: dropout.map(|seed| streams::mix(seed, 1 + index as u64)) };
             // A chosen layer without adapters of its own, with nothing below it, has no graph to keep.
             let tracked = below_trains || self.layers[index].as_ref().is_some_and(|layer| count_parameters(layer) > 0);
@@ -288,19 +305,4 @@ impl<M: LayeredModel> Walk<'_, M> {
 
 fn leaf(x: Tensor<3>) -> Tensor<3> {
     x.autodiff().require_grad()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_kept_below_the_lowest_chosen_layer() {
-        use Treatment::{Keep, Recompute, Skip};
-        let chosen = LayerSet::new([2, 3], 5).unwrap();
-        assert_eq!(treatments(&chosen, false, Memory::Keep), [Skip, Skip, Keep, Keep, Keep]);
-        assert_eq!(treatments(&chosen, false, Memory::Recompute), [Skip, Skip, Recompute, Recompute, Recompute]);
-        assert_eq!(treatments(&chosen, true, Memory::Keep), [Keep; 5]);
-        assert_eq!(treatments(&LayerSet::empty(3), false, Memory::Keep), [Skip; 3]);
-    }
 }

@@ -71,6 +71,9 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The learning rate used.
     pub learning_rate: f64,
+    /// The most live bytes the step was predicted to need above the model and its adapters; `None` for a model that does not
+    /// tell its footprint.
+    pub predicted_bytes: Option<u64>,
 }
 
 /// What one importance update saw and did.
@@ -224,8 +227,9 @@ impl Tuner {
             self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
         }
         let dropout = streams::mix(self.seed, self.step as u64);
-        let StepOutput { loss, tokens, mut gradients } =
+        let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
             step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
+        let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
@@ -237,7 +241,8 @@ impl Tuner {
             }
         }
         let learning_rate = self.learning_rate(self.step);
-        Ok((StepReport { step: self.step, layers, loss, tokens, grad_norm, learning_rate }, gradients))
+        let step = self.step;
+        Ok((StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes }, gradients))
     }
 
     /// The second half of [`Tuner::step`]: AdamW on every parameter that has a gradient.

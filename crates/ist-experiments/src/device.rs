@@ -7,6 +7,7 @@ use ist_core::burn::tensor::{DType, Device};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::free_memory::total_on_host;
 
 /// One backend, whether or not it is there.
 #[derive(Clone, Debug, Serialize)]
@@ -77,7 +78,7 @@ fn flex_info() -> DeviceInfo {
     #[cfg(not(feature = "flex"))]
     let dtypes = Vec::new();
     let detail = if compiled { cpu("the fast CPU backend") } else { missing("flex") };
-    DeviceInfo { name: "flex", compiled, present: compiled, detail, dtypes, memory_bytes: host_memory() }
+    DeviceInfo { name: "flex", compiled, present: compiled, detail, dtypes, memory_bytes: total_on_host() }
 }
 
 fn ndarray_info() -> DeviceInfo {
@@ -87,7 +88,7 @@ fn ndarray_info() -> DeviceInfo {
     #[cfg(not(feature = "ndarray"))]
     let dtypes = Vec::new();
     let detail = if compiled { cpu("the CPU reference backend") } else { missing("ndarray") };
-    DeviceInfo { name: "ndarray", compiled, present: compiled, detail, dtypes, memory_bytes: host_memory() }
+    DeviceInfo { name: "ndarray", compiled, present: compiled, detail, dtypes, memory_bytes: total_on_host() }
 }
 
 #[cfg(feature = "ndarray")]
@@ -114,13 +115,6 @@ fn dtypes(device: &Device) -> Vec<&'static str> {
         .filter(|(dtype, _)| device.supports_dtype(*dtype))
         .map(|(_, name)| name)
         .collect()
-}
-
-/// The machine's memory in bytes, where the system says it in `/proc/meminfo`.
-fn host_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

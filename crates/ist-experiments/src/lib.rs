@@ -6,6 +6,7 @@
 //! | what a configuration may say | [`config`] |
 //! | from files to token records | [`data`] |
 //! | a training run | [`train`] |
+//! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
 //! | which backend runs it | [`device`], the only file that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
@@ -27,9 +28,11 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod failure;
+pub mod free_memory;
 pub mod memory;
 pub mod model_folder;
 pub mod model_source;
+pub mod plan;
 pub mod pretrain;
 pub mod run;
 pub mod text;

@@ -140,6 +140,67 @@ fn a_plan_counts_without_loading() {
         result["train"]["parameters"]["total"].as_u64().unwrap() - plan["parameters"]["trainable"].as_u64().unwrap();
     assert_eq!(plan["parameters"]["frozen"], total);
     assert_eq!(plan["layers_updated"], 2);
+    assert_eq!(plan["micro_batch"], json!({"records": 2, "sequence": 10}));
+    for kind in ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scoring"] {
+        assert!(plan["bytes"][kind].as_u64().unwrap() > 0, "{kind}: {plan}");
+    }
+    let peak = |plan: &Value| plan["peak_bytes"].as_u64().unwrap();
+    let (keep, recompute) = (&plan["treatments"]["keep"], &plan["treatments"]["recompute"]);
+    assert!(peak(&recompute["worst"]) < peak(&keep["worst"]) && peak(&keep["worst"]) < peak(&plan["plain_peft"]));
+    assert!(peak(&keep["expected"]) <= peak(&keep["worst"]));
+    let text = String::from_utf8(bench.run(&["plan", "run.toml"], 0).stdout).unwrap();
+    assert!(text.contains("plain PEFT") && text.contains("worst draw"), "{text}");
+}
+
+#[test]
+fn a_run_stays_within_its_budget_and_compares_prediction_with_measurement() {
+    let bench = Workbench::new("");
+    // Long rows, so that activations weigh more than what is not counted.
+    let rows: String = (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
+    bench.write("train.jsonl", &rows);
+    let plan = bench.json(&["plan", "run.toml", "--json"]);
+    let of = |name: &str| plan["treatments"][name]["worst"]["peak_bytes"].as_u64().unwrap();
+    let budget = format!("memory.budget={}", of("recompute").midpoint(of("keep")));
+    let planned = bench.json(&["plan", "run.toml", "--json", "--set", &budget]);
+    let worst = &planned["treatments"]["budget"]["worst"];
+    assert!(!worst["kept"].as_array().unwrap().is_empty() && !worst["recomputed"].as_array().unwrap().is_empty());
+    let train = ["train", "run.toml", "--output", "run", "--json", "--quiet", "--set", &budget];
+    let result = bench.json(&train);
+    let memory = &result["memory"];
+    let bytes = |key: &str| memory[key].as_u64().unwrap();
+    assert!(bytes("predicted_peak_bytes") <= bytes("budget_bytes"), "{memory}");
+    assert_eq!(bytes("measured_peak_bytes"), result["train"]["peak_bytes"].as_u64().unwrap());
+    let ratio = memory["predicted_to_measured"].as_f64().unwrap();
+    assert!((ratio - 1.0).abs() < 0.1, "{memory}");
+    let scoring = &result["scoring"];
+    assert_eq!(scoring["updates"], 3);
+    assert!(scoring["peak_bytes"].as_u64().unwrap() < bytes("measured_peak_bytes"), "{scoring} {memory}");
+    assert!(scoring["share"].as_f64().unwrap() > 0.0 && scoring["share"].as_f64().unwrap() < 1.0);
+}
+
+#[test]
+fn a_budget_that_cannot_be_met_is_refused_with_what_would_fit() {
+    let bench = Workbench::new("");
+    let rows: String = (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
+    bench.write("train.jsonl", &rows);
+    let plan = bench.json(&["plan", "run.toml", "--json"]);
+    let fixed: u64 = ["weights", "adapters", "optimizer", "data", "workspace"]
+        .iter()
+        .map(|k| plan["bytes"][k].as_u64().unwrap())
+        .sum();
+    let least = plan["treatments"]["recompute"]["worst"]["peak_bytes"].as_u64().unwrap();
+    let budget = format!("memory.budget={}", fixed + (least - fixed) * 3 / 4);
+    for command in [vec!["plan", "run.toml"], vec!["train", "run.toml", "--output", "run"]] {
+        let message = bench.refused(&[&command[..], &["--set", &budget]].concat());
+        for part in
+            ["`memory.budget` is", "at least", "raise it to", "`train.micro_batch` to 1", "`data.cutoff` to 100"]
+        {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+    assert!(!bench.path("run").exists());
+    let message = bench.refused(&["plan", "run.toml", "--set", "memory.budget=1.5Gigs"]);
+    assert!(message.contains("must be one of") && message.contains("\"1.5Gigs\""), "{message}");
 }
 
 #[test]

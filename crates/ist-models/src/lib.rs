@@ -23,16 +23,19 @@
 
 pub mod batch;
 pub mod causal_lm;
+pub mod footprint;
 pub mod generate;
 pub mod hub;
 pub mod llama;
 pub mod llama_config;
 pub mod llama_layout;
+pub mod llama_memory;
 pub mod ops;
 pub mod registry;
 pub mod tokenizer;
 
 pub use batch::{Example, IGNORED_LABEL, TokenBatch};
 pub use causal_lm::{CausalLm, LoadError};
+pub use footprint::BatchShape;
 pub use llama::Llama;
 pub use llama_config::LlamaConfig;

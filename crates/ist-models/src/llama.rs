@@ -8,16 +8,19 @@ use ist_core::burn;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::{LayerPass, LayeredModel, streams};
+use ist_core::gradients::count_parameters;
+use ist_core::{Footprint, LayerPass, LayeredModel, streams};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
-use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, Weight};
+use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, TokenCost, Weight};
 use rand::RngExt;
 
 use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
+use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::llama_config::LlamaConfig;
 use crate::llama_layout::{DEFAULT_TARGETS, layer_modules};
+use crate::llama_memory;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{AttentionMask, attention};
 use crate::ops::cross_entropy::cross_entropy;
@@ -321,6 +324,26 @@ impl<A: Adapter> Llama<A> {
         &self.config
     }
 
+    /// The modules with adapters and what those take.
+    fn adapted_sites(&self) -> Vec<AdaptedSite> {
+        let linears = self.layers.iter().enumerate().flat_map(|(index, layer)| {
+            layer.linears().map(|linear| (format!("model.layers.{index}."), Some(index), linear))
+        });
+        let head = self.outer.lm_head.iter().map(|head| (String::new(), None, head));
+        let sites = linears.chain(head).filter_map(|(prefix, layer, linear)| {
+            let [d_in, d_out] = linear.base.weight.dims();
+            let site = Site::linear(format!("{prefix}{}", linear.name), layer, d_in, d_out);
+            let adapter = linear.adapter.as_ref()?;
+            Some(AdaptedSite { cost: adapter.token_cost_of(&site), parameters: count_parameters(adapter), site })
+        });
+        let table = self.outer.embed_tokens.adapter.as_ref().map(|adapter| {
+            let [vocabulary, hidden] = self.outer.embed_tokens.weight.dims();
+            let site = Site::embedding("model.embed_tokens", vocabulary, hidden);
+            AdaptedSite { cost: TokenCost::default(), parameters: count_parameters(adapter), site }
+        });
+        table.into_iter().chain(sites).collect()
+    }
+
     /// Final norm and head, `[.., hidden]` to `[.., vocabulary]`.
     fn head(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let x = self.norm(outer, x, pass);
@@ -405,6 +428,16 @@ impl<A: Adapter> LayeredModel for Llama<A> {
             return Tensor::zeros([1], (&self.device, self.arithmetic));
         }
         self.token_losses(outer, x, batch, pass).sum()
+    }
+
+    /// `None` where weights themselves train.
+    fn footprint(&self, batch: &TokenBatch) -> Option<Footprint> {
+        let packed = self.layers.iter().any(|layer| layer.self_attn.q_proj.base.weight.is_int8());
+        let storage = if packed { DType::I8 } else { self.outer.embed_tokens.weight.dtype() };
+        let adapted = self.adapted_sites();
+        let resident = Resident { adapted: &adapted, storage, arithmetic: self.arithmetic };
+        let frozen = !self.outer.norm.trains();
+        frozen.then(|| llama_memory::footprint(&self.config, resident, BatchShape::from(batch)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a LLaMA of a configuration consists of: its tensors and the modules an adapter can sit on, with nothing loaded.
 
+use ist_core::burn::tensor::DType;
 use ist_peft::Site;
+use ist_peft::int8::block;
 
 use crate::llama_config::LlamaConfig;
 
@@ -59,6 +61,22 @@ fn layer_tensors(config: &LlamaConfig, index: usize) -> Vec<(String, Vec<usize>)
     }
     tensors
 }
+
+/// Bytes of the whole model's weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
+pub fn weight_bytes(config: &LlamaConfig, storage: DType) -> u64 {
+    let all = parameter_count(config) as u128;
+    if storage != DType::I8 {
+        return u64::try_from(all * storage.size() as u128).unwrap_or(u64::MAX);
+    }
+    let layer = layer_modules(config).map(|(_, [d_in, d_out], _)| (d_in as u128 * d_out as u128, block(d_in) as u128));
+    let layers = config.num_hidden_layers as u128;
+    let matrices = layers * layer.iter().map(|(size, _)| size).sum::<u128>();
+    let packed = layers * layer.iter().map(|(size, block)| size + size / block * SCALE).sum::<u128>();
+    u64::try_from(packed + all.saturating_sub(matrices) * 4).unwrap_or(u64::MAX)
+}
+
+/// Bytes of the scale of a block.
+const SCALE: u128 = 4;
 
 /// Scalars of the whole model, from the configuration alone.
 pub fn parameter_count(config: &LlamaConfig) -> usize {

@@ -5,15 +5,18 @@
 
 use std::path::{Path, PathBuf};
 
+use ist_core::Footprint;
 use ist_core::burn::tensor::{DType, Device};
 use ist_peft::{Adapter, Site};
 use serde_json::Value;
 
 use crate::causal_lm::{CausalLm, LoadError};
+use crate::footprint::{BatchShape, Resident};
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};
 use crate::llama::Llama;
 use crate::llama_config::LlamaConfig;
 use crate::llama_layout;
+use crate::llama_memory;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 
 /// The architectures, by `model_type`.
@@ -229,6 +232,29 @@ pub struct Shape {
     pub sites: Vec<Site>,
     /// The modules people usually adapt.
     pub default_targets: &'static [&'static str],
+    architecture: ArchitectureShape,
+}
+
+/// The configuration of the architecture it is.
+#[derive(Clone, Debug)]
+enum ArchitectureShape {
+    Llama(LlamaConfig),
+}
+
+impl Shape {
+    /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
+    pub fn weight_bytes(&self, storage: DType) -> u64 {
+        match &self.architecture {
+            ArchitectureShape::Llama(config) => llama_layout::weight_bytes(config, storage),
+        }
+    }
+
+    /// What a batch takes of memory, on a model that need not exist.
+    pub fn footprint(&self, resident: Resident, batch: BatchShape) -> Footprint {
+        match &self.architecture {
+            ArchitectureShape::Llama(config) => llama_memory::footprint(config, resident, batch),
+        }
+    }
 }
 
 /// The shape of a model, with no weight loaded.
@@ -243,6 +269,7 @@ pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
                 parameters: llama_layout::parameter_count(&config),
                 sites: llama_layout::sites(&config),
                 default_targets: llama_layout::DEFAULT_TARGETS,
+                architecture: ArchitectureShape::Llama(config),
             })
         }
         _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),

@@ -13,8 +13,9 @@ use ist_core::burn::module::{Module, ModuleVisitor, Param};
 use ist_core::burn::tensor::{DType, Device, Gradients as Graph, Tensor, TensorData};
 use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
 use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::plan::{self, Draw};
 use ist_core::policy::{Fixed, Registry};
-use ist_core::step::{self, Memory, StepOutput};
+use ist_core::step::{self, Memory, StepOutput, Treatment};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig, TunerError, streams};
 use ist_models::{CausalLm, Example, TokenBatch};
@@ -75,11 +76,11 @@ fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f6
 }
 
 /// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's, whether
-/// graphs are kept or recomputed.
+/// graphs are kept, recomputed, or kept as far as a budget allows.
 fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout: Option<u64>, tolerance: f64) {
     let (loss, mut expected) = one_graph(model, batches, dropout);
     expected.retain(|name, _| layer_of(name).is_none_or(|layer| chosen.contains(layer)));
-    for memory in [Memory::Keep, Memory::Recompute] {
+    for memory in [Memory::Keep, Memory::Recompute, Memory::Budget(between(model, batches, chosen))] {
         let output = step::gradients(model, batches, chosen, memory, dropout);
         assert!((output.loss - loss).abs() <= tolerance * loss, "{memory:?} {} against {loss}", output.loss);
         assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{memory:?} {chosen:?}");
@@ -88,6 +89,18 @@ fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout
             assert!(worst <= tolerance, "{memory:?} {chosen:?} {name}: {worst:e}");
         }
     }
+}
+
+/// A budget half way between what recomputing everything and what keeping everything takes.
+fn between(model: &Model, batches: &[TokenBatch], chosen: &LayerSet) -> u64 {
+    let draw = Draw::of(chosen);
+    let footprints = batches.iter().map(|batch| model.footprint(batch).unwrap());
+    let half = footprints.map(|footprint| {
+        let [lean, full] =
+            [Treatment::Recompute, Treatment::Keep].map(|all| plan::peak(&footprint, &draw, &draw.uniform(all)));
+        lean.midpoint(full)
+    });
+    half.max().unwrap()
 }
 
 fn set(mask: usize) -> LayerSet {
@@ -107,6 +120,22 @@ fn every_draw_has_the_gradients_of_one_graph() {
                 assert_walk(&model, &batches, &set(mask), Some(7), EXACT);
             }
         }
+    }
+}
+
+#[test]
+fn a_budget_keeps_some_graphs_and_changes_no_gradient() {
+    let numbers = Numbers::ndarray(DType::F64);
+    let ((model, _), batches) = (numbers.lora(&[], 0.3), [numbers.batch(&records(4))]);
+    let (chosen, footprint) = (set(0b1011), model.footprint(&batches[0]).unwrap());
+    let budget = between(&model, &batches, &chosen);
+    let treatments = Draw::of(&chosen).treatments(Memory::Budget(budget), Some(&footprint));
+    assert!(treatments.contains(&Treatment::Keep) && treatments.contains(&Treatment::Recompute), "{treatments:?}");
+    let run = |memory| step::gradients(&model, &batches, &chosen, memory, Some(9));
+    let (kept, planned) = (run(Memory::Keep), run(Memory::Budget(budget)));
+    assert!(planned.predicted_bytes.unwrap() <= budget && planned.predicted_bytes < kept.predicted_bytes);
+    for ((name, planned), (_, kept)) in named(&planned).into_iter().zip(named(&kept)) {
+        assert!(relative(&planned, &kept) <= EXACT, "{name}");
     }
 }
 

@@ -67,6 +67,25 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
+/// What an adapted linear module takes of memory for one token, in numbers of the model's arithmetic, where its adapter
+/// trains. The memory plan counts with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenCost {
+    /// Whether its input stays for the backward pass; modules with the same input share one copy.
+    pub keeps_input: bool,
+    /// What stays besides.
+    pub keeps: usize,
+    /// What either pass needs for a moment, beside its results; also where the adapter rests.
+    pub scratch: usize,
+}
+
+impl TokenCost {
+    /// What is counted for a method that does not say: input and output stay, in copies of their own.
+    pub fn unknown(site: &Site) -> Self {
+        Self { keeps_input: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
+    }
+}
+
 /// Why an adapter cannot be folded into a weight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
@@ -102,6 +121,15 @@ pub trait Adapter: Module + ModuleDisplay {
     fn from_tensors(config: &Self::Config, site: &Site, tensors: Vec<TensorData>, device: &Device) -> Self;
     /// The tensors in PEFT's layout.
     fn tensors(&self) -> Vec<TensorData>;
+
+    /// What an adapter of that configuration takes on a linear `site`, before it exists.
+    fn token_cost(_config: &Self::Config, site: &Site) -> TokenCost {
+        TokenCost::unknown(site)
+    }
+    /// The same of this adapter.
+    fn token_cost_of(&self, site: &Site) -> TokenCost {
+        TokenCost::unknown(site)
+    }
 
     /// The adapted output of a linear module, `[batch, sequence, in]` to `[batch, sequence, out]`.
     ///
@@ -196,6 +224,14 @@ macro_rules! adapter_set {
 
             fn tensors(&self) -> Vec<burn::tensor::TensorData> {
                 match self { $(Self::$variant(adapter) => $crate::Adapter::tensors(adapter)),+ }
+            }
+
+            fn token_cost(config: &$config, site: &$crate::Site) -> $crate::TokenCost {
+                match config { $($config::$variant(config) => <$method as $crate::Adapter>::token_cost(config, site)),+ }
+            }
+
+            fn token_cost_of(&self, site: &$crate::Site) -> $crate::TokenCost {
+                match self { $(Self::$variant(adapter) => $crate::Adapter::token_cost_of(adapter, site)),+ }
             }
 
             fn forward(

@@ -48,7 +48,7 @@ pub use ist_core;
 #[doc(hidden)]
 pub use serde_json;
 
-pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, MergeError, Site, SiteKind, TensorSpec};
+pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, MergeError, Site, SiteKind, TensorSpec, TokenCost};
 pub use attach::{AttachError, PeftModel, Slot, attach, matching_sites, merge};
 pub use fields::{ConfigError, FieldFault};
 pub use files::{AdapterFilesError, load, read_config, save};

@@ -15,7 +15,7 @@ use rand::RngExt;
 use serde_json::{Map, Value, json};
 
 use crate::FrozenLinear;
-use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec};
+use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec, TokenCost};
 use crate::dropout::dropout;
 use crate::fields::{ConfigError, Fields};
 use crate::lora_linear::lora_linear;
@@ -159,6 +159,14 @@ impl Adapter for Lora {
         [&self.a, &self.b].map(|param| param.val().inner().transpose().into_data()).into()
     }
 
+    fn token_cost(config: &LoraConfig, site: &Site) -> TokenCost {
+        token_cost(config.rank_of(&site.path), config.lora_dropout, site)
+    }
+
+    fn token_cost_of(&self, site: &Site) -> TokenCost {
+        token_cost(self.a.dims()[1], self.dropout, site)
+    }
+
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.scaling * pass.response;
         if base.weight.trains() {
@@ -185,6 +193,12 @@ impl Adapter for Lora {
         let dtype = weight.dtype();
         Ok((weight.cast(delta.dtype()) + delta).cast(dtype))
     }
+}
+
+/// The input and the low-rank product stay; dropout needs the masked input for a moment.
+fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
+    let masked = if dropout > 0.0 { site.d_in } else { 0 };
+    TokenCost { keeps_input: true, keeps: rank, scratch: rank + masked }
 }
 
 /// One standard normal variate (Box and Muller).

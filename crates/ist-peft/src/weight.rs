@@ -109,6 +109,11 @@ impl Weight<2> {
         Self { frozen: AtRest::Int8(packed), trained: None }
     }
 
+    /// Whether it is kept in eight bits.
+    pub fn is_int8(&self) -> bool {
+        matches!(self.frozen, AtRest::Int8(_))
+    }
+
     /// [`Weight::value`] for operations that read a matrix in its storage type.
     pub fn matrix(&self, response: f64) -> FrozenMatrix {
         match &self.frozen {

@@ -15,9 +15,11 @@ use crate::data::{EpochOrder, Order};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
+use crate::plan::{Planner, document};
 use crate::run::folder::{self, RunFolder};
 use crate::run::lines;
 use crate::text::TextModel;
+use crate::train::costs::Plan;
 use crate::train::prepare::{self, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
 
@@ -54,7 +56,10 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let shape = registry::shape(&files).or_input()?;
     config.adapter.name_targets(shape.default_targets);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
-    let job = Job { config: &config, place, resume: arguments.resume, quiet, verbose, device: &device, data, policy };
+    let settled = if arguments.resume { budget_of(&place) } else { None };
+    let plan = plan::<A>(&config, &shape, &data, &*policy, settled)?;
+    let resume = arguments.resume;
+    let job = Job { config: &config, place, resume, quiet, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
     let result = model_source::open::<A, _>(&files, storage, &device, None, job)?;
     if arguments.json {
@@ -86,6 +91,33 @@ fn check<A: Adapter>(
     Ok((data?, policy?))
 }
 
+/// What a run is planned to take, before any weight is read. Refuses a budget that cannot be met.
+fn plan<A: Adapter>(
+    config: &RunConfig,
+    shape: &Shape,
+    data: &Prepared,
+    policy: &dyn LayerPolicy,
+    settled: Option<u64>,
+) -> Result<Plan, Failure> {
+    let (adapter, sites) = prepare::adapter::<A>(&config.adapter, shape)?;
+    let layers = prepare::adapted_layers(&sites, shape.num_layers);
+    let planner = Planner::new::<A>(config, shape, (&adapter, &sites), (layers, policy), data.planned());
+    let planner = planner.with_limit(settled);
+    planner.must_fit()?;
+    let (memory, budget, fixed) = (planner.memory(), planner.limit(), planner.fixed());
+    Ok(Plan { memory, budget, fixed, document: document::document(&planner)? })
+}
+
+/// The budget that a run began with: what is free now must not change how it goes on.
+fn budget_of(place: &Place) -> Option<u64> {
+    let Place::Named(folder) = place else { return None };
+    let text = std::fs::read(folder.join(PLAN)).ok()?;
+    serde_json::from_slice::<Value>(&text).ok()?["budget"]["bytes"].as_u64()
+}
+
+/// The plan in a run's folder.
+const PLAN: &str = "plan.json";
+
 /// Where a run's records go.
 enum Place {
     /// That folder.
@@ -113,13 +145,14 @@ struct Job<'a> {
     device: &'a Device,
     data: Prepared,
     policy: Box<dyn LayerPolicy>,
+    plan: Plan,
 }
 
 impl<A: Adapter> WithAdapted<A> for Job<'_> {
     type Output = Value;
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
-        let (config, data, policy) = (self.config, self.data, self.policy);
+        let (config, data, policy, plan) = (self.config, self.data, self.policy, self.plan);
         let adapter = put_adapters_on::<A, M>(config, &mut model, self.device)?;
         let per_epoch = EpochOrder::new(data.train.examples.len(), Order::Sequential, 0, "count")
             .batches_per_epoch(config.train.batch);
@@ -132,7 +165,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             // Left by a process that was killed; the checkpoint has all of it.
             std::fs::remove_dir_all(&offload).or_run()?;
         }
-        let tuner = prepare::tuner(config, policy, &offload, total_steps);
+        let document = serde_json::to_vec_pretty(&plan.document).or_run()?;
+        lines::replace(&folder.join(PLAN), &document).or_run()?;
+        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps);
         let say = |line: &str| {
             if !self.quiet {
                 eprintln!("{line}");
@@ -145,7 +180,8 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         }
         interrupt::install();
         let (resume, quiet) = (self.resume, self.quiet);
-        let start = Start { config, folder: &folder, data: &data, model, adapter, tuner, total_steps, resume, quiet };
+        let (folder, data, plan) = (&folder, &data, &plan);
+        let start = Start { config, folder, data, model, adapter, tuner, plan, total_steps, resume, quiet };
         let result = Run::new(start)?.finish()?;
         say(&summary::render(&result, &folder.path().display().to_string()));
         Ok(result)

@@ -8,9 +8,9 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::document::{Document, join};
-use super::schema::{is_default, keys, names, property, variants_of};
+use super::schema::{SIZE, is_default, keys, names, property, variants_of};
 use super::words::{allowed, expected, found};
-use super::{nearest, words};
+use super::{memory, nearest, words};
 
 /// Notes every fault that the schema sees.
 pub(super) fn check(schema: &Json, document: &mut Document) {
@@ -175,6 +175,7 @@ fn accepts(schema: &Json, value: &Value) -> bool {
         return branches.iter().any(|branch| accepts(branch, value));
     }
     match (schema["type"].as_str(), value) {
+        (Some("string"), Value::String(text)) if schema["format"] == SIZE => memory::bytes(text).is_some(),
         (Some("string"), Value::String(text)) => {
             schema["minLength"].as_u64().is_none_or(|least| text.len() as u64 >= least)
         }

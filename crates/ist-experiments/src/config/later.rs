@@ -4,7 +4,7 @@
 
 use toml::Value;
 
-use super::document::{Document, join};
+use super::document::Document;
 
 /// Tables and keys of the top level.
 const KEYS: [&str; 4] = ["extends", "sweep", "seeds", "logging"];
@@ -32,7 +32,6 @@ const METHODS: [&str; 15] = [
 pub(super) fn refuse(document: &mut Document) {
     refuse_keys(document);
     method(document);
-    refuse_value(document, "memory", "budget", is_size, "auto, keep and recompute");
 }
 
 /// Refuses the keys of the top level that belong to later work, in any configuration.
@@ -71,38 +70,5 @@ fn method(document: &mut Document) {
         let message = format!("= \"{method}\" is not yet available; available is \"lora\"");
         document.fault("adapter.method", message);
         document.table.remove("adapter");
-    }
-}
-
-fn refuse_value(document: &mut Document, section: &str, name: &str, is_later: fn(&str) -> bool, available: &str) {
-    let key = join(section, name);
-    let Some(value) = document.get(&key).and_then(Value::as_str) else { return };
-    if is_later(value) {
-        let message = format!("= \"{value}\" is not yet available; available are {available}");
-        document.fault(&key, message);
-        document.table.get_mut(section).and_then(Value::as_table_mut).and_then(|table| table.remove(name));
-    }
-}
-
-/// A size in bytes: a number and a unit, such as `1.5GiB`.
-fn is_size(text: &str) -> bool {
-    let start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(start);
-    let units = ["", "b", "kb", "kib", "mb", "mib", "gb", "gib", "tb", "tib", "k", "m", "g"];
-    number.parse::<f64>().is_ok() && units.contains(&unit.trim().to_ascii_lowercase().as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_with_a_unit_is_a_size() {
-        for size in ["1.5GiB", "800MB", "12 kB", "1024"] {
-            assert!(is_size(size), "{size}");
-        }
-        for other in ["GiB", "auto", "1.5Gib2", "1..5GB", ""] {
-            assert!(!is_size(other), "{other}");
-        }
     }
 }

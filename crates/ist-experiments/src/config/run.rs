@@ -11,11 +11,12 @@ use super::adapter::AdapterTable;
 use super::data::DataConfig;
 use super::document::Document;
 use super::faults::ConfigError;
+use super::memory::MemoryConfig;
 use super::model::ModelConfig;
 use super::model_ref::ModelRef;
 use super::optimizer::OptimizerConfig;
 use super::policy::{DEFAULT_KIND, PolicyConfig};
-use super::train::{EvalConfig, MemoryConfig, TrainConfig};
+use super::train::{EvalConfig, TrainConfig};
 use super::{check, later, method, overrides, paths, schema};
 use crate::data::Template;
 

@@ -37,6 +37,9 @@ pub(super) const MODEL: &str = "model";
 /// A string that is `world` or names a text file; the gate makes the file absolute.
 pub(super) const TEXT_SOURCE: &str = "text-source";
 
+/// A string that is a number of bytes, with a unit or without.
+pub(super) const SIZE: &str = "size";
+
 fn of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let settings = settings.with_transform(RecursiveTransform(without_null));

@@ -1,8 +1,7 @@
-//! `[train]`, `[memory]` and `[eval]`: how long, in what portions, and what is measured on the way.
+//! `[train]` and `[eval]`: how long, in what portions, and what is measured on the way.
 
 use std::path::PathBuf;
 
-use ist_core::step::Memory;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,36 +71,6 @@ impl TrainConfig {
         let batches = self.epochs.unwrap_or_default() * batches_per_epoch as f64;
         // 1.1 epochs of 10 batches are 11 steps, though the product is a little more than 11.
         self.steps.unwrap_or_else(|| (batches * (1.0 - 1e-12)).ceil() as usize).max(1)
-    }
-}
-
-/// `[memory]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MemoryConfig {
-    /// What the training step may keep for its backward pass.
-    pub budget: Budget,
-}
-
-/// How memory is traded for time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Budget {
-    /// What suits the device; for now the same as `keep`.
-    #[default]
-    Auto,
-    /// Keep the graph of every layer that needs one: fastest.
-    Keep,
-    /// Keep the inputs of those layers alone and run each of them once more: leanest.
-    Recompute,
-}
-
-impl From<Budget> for Memory {
-    fn from(budget: Budget) -> Self {
-        match budget {
-            Budget::Auto | Budget::Keep => Self::Keep,
-            Budget::Recompute => Self::Recompute,
-        }
     }
 }
 

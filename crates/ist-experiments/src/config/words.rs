@@ -3,6 +3,8 @@
 use serde_json::Value as Json;
 use toml::Value;
 
+use super::schema::SIZE;
+
 /// The longest excerpt of a value in a message.
 const EXCERPT: usize = 60;
 
@@ -22,6 +24,7 @@ pub(super) fn expected(schema: &Json) -> String {
             None => "a table".to_owned(),
         },
         Some("boolean") => "true or false".to_owned(),
+        Some("string") if schema["format"] == SIZE => "a size such as \"1.5GiB\" or \"800MB\"".to_owned(),
         Some("string") if schema.get("minLength").is_some() => "a string that is not empty".to_owned(),
         Some("string") => "a string".to_owned(),
         Some("integer") => format!("an integer{}", range(schema)),

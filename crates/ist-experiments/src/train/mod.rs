@@ -3,6 +3,7 @@
 //! The loop is here, readable from top to bottom; what it needs first is in [`prepare`], what it checks in [`selfcheck`],
 //! what it measures in [`evaluate`], and what a person sees in [`display`] and [`summary`].
 
+pub mod costs;
 pub mod display;
 pub mod evaluate;
 pub mod interrupt;
@@ -16,7 +17,7 @@ use std::time::Instant;
 use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
-use ist_core::{Responses, Tuner, gradients, step};
+use ist_core::{Footprint, Responses, Tuner, gradients, step};
 use ist_models::{CausalLm, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
@@ -25,10 +26,12 @@ use crate::config::RunConfig;
 use crate::data::{EpochOrder, Order};
 use crate::failure::{Failure, OrFail};
 use crate::memory;
+use crate::plan::{halve_until, least_step};
 use crate::run::checkpoint::{self, Loaded, Progress};
 use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
+use costs::{Costs, Plan, Scoring, StepCost};
 use display::Display;
 use prepare::Prepared;
 
@@ -48,6 +51,8 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
     metrics: LineLog,
     selections: LineLog,
     importance: LineLog,
+    costs: LineLog,
+    plan: &'a Plan,
 }
 
 /// What a run starts from.
@@ -64,6 +69,8 @@ pub struct Start<'a, A: Adapter, M> {
     pub adapter: A::Config,
     /// The tuner before its first step.
     pub tuner: Tuner,
+    /// What the run is planned to take.
+    pub plan: &'a Plan,
     /// Steps of the whole run.
     pub total_steps: usize,
     /// Go on from the newest checkpoint.
@@ -75,7 +82,7 @@ pub struct Start<'a, A: Adapter, M> {
 impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
     pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
-        let Start { config, folder, data, mut model, adapter, mut tuner, total_steps, resume, quiet } = start;
+        let Start { config, folder, data, mut model, adapter, mut tuner, plan, total_steps, resume, quiet } = start;
         let order = |order, purpose| EpochOrder::new(data.train.examples.len(), order, config.seed, purpose);
         let (mut training, mut scoring) = (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
         let mut progress = Progress {
@@ -98,12 +105,12 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             scoring.seek(saved.scoring).or_input()?;
             (progress, warnings) = (saved, set_aside);
         }
-        for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
+        for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG] {
             lines::keep_before(&folder.join(name), progress.steps).or_run()?;
         }
         let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
-        let (metrics, selections, importance) =
-            (log("metrics.jsonl")?, log("selections.jsonl")?, log("importance.jsonl")?);
+        let (metrics, selections) = (log("metrics.jsonl")?, log("selections.jsonl")?);
+        let (importance, costs) = (log("importance.jsonl")?, log(costs::LOG)?);
         let display = Display::new(total_steps, progress.steps, quiet);
         for warning in &warnings {
             display.say(&format!("warning: {warning}"));
@@ -123,6 +130,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             metrics,
             selections,
             importance,
+            costs,
+            plan,
         })
     }
 
@@ -162,14 +171,17 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// One optimizer step and what belongs to it: scoring before it, evaluation and checkpoint after it.
     fn step(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
-        memory::reset_peak();
         let step = self.tuner.next_step();
-        self.update_importance().map_err(|failure| self.name_last_checkpoint(&failure))?;
         let records = self.training.next_batch(self.config.train.batch);
         let batches = self.batches(&records);
+        let scoring = self.update_importance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
+        memory::reset_peak();
         let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
         let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
+        let peak = scoring.map_or(peak, |scoring| peak.max(scoring.peak_bytes as usize));
         self.write_step(&report, seconds, peak).or_run()?;
+        let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
+        self.costs.write(&StepCost { step, predicted_peak_bytes, scoring }).or_run()?;
         self.display.step(&report, seconds);
         self.progress.steps = step + 1;
         self.progress.training = self.training.position();
@@ -218,24 +230,45 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         Ok(())
     }
 
-    /// Scores the policy's candidates when that is due.
-    fn update_importance(&mut self) -> Result<(), Failure> {
+    /// Scores the policy's candidates when that is due, before a step on `training`.
+    fn update_importance(&mut self, training: &[TokenBatch]) -> Result<Option<Scoring>, Failure> {
         let candidates = self.tuner.candidates();
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
+        let started = Instant::now();
+        memory::reset_peak();
         let kind = self.config.policy.kind();
         let size = self.config.policy.score_batch();
         let size = size.ok_or_else(|| Failure::run(format!("policy {kind} has candidates but no `score_batch`")))?;
         let records = self.scoring.next_full_batch(size);
-        let batches = self.batches(&records);
+        let micro_batch = self.scoring_micro_batch(&records, candidates.len(), training);
+        let batches: Vec<_> = records.chunks(micro_batch).map(|records| self.batch(records)).collect();
         let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
-        self.write_importance(&records, &update).or_run()
+        let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), memory::peak() as u64);
+        self.write_importance(&records, &update).or_run()?;
+        Ok(Some(Scoring { seconds, peak_bytes, micro_batch }))
+    }
+
+    /// How many of the scoring records are run at once: `train.micro_batch`, or fewer where scoring would otherwise take more
+    /// than the leanest step on `training` does, so that no scoring pass sets the run's peak.
+    fn scoring_micro_batch(&self, records: &[usize], candidates: usize, training: &[TokenBatch]) -> usize {
+        let layers = self.model.layers().len();
+        let of = |footprint: Footprint| least_step(&footprint, layers, self.plan.memory);
+        let least = training.iter().filter_map(|batch| self.model.footprint(batch)).map(of).max();
+        let fits = |size: usize| {
+            let mut batches = records.chunks(size).map(|records| self.batch(records));
+            batches.all(|batch| self.model.footprint(&batch).map(|found| found.scoring(candidates)) <= least)
+        };
+        halve_until(self.config.train.micro_batch.min(records.len()), fits)
+    }
+
+    fn batch(&self, records: &[usize]) -> TokenBatch {
+        self.data.batch(&self.data.train, records, self.model.device())
     }
 
     fn batches(&self, records: &[usize]) -> Vec<TokenBatch> {
-        let micro_batches = records.chunks(self.config.train.micro_batch);
-        micro_batches.map(|records| self.data.batch(&self.data.train, records, self.model.device())).collect()
+        records.chunks(self.config.train.micro_batch).map(|records| self.batch(records)).collect()
     }
 
     /// The validation loss, the best adapter, the sample texts.
@@ -358,6 +391,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         }
         let after = if status == "interrupted" { None } else { self.score()? };
         let curve = Curve::read(&self.folder.join("metrics.jsonl")).or_run()?;
+        let costs = Costs::read(&self.folder.join(costs::LOG)).or_run()?;
         let layers = self.model.layers().len();
         let selected = selection_counts(&self.folder.join("selections.jsonl"), layers).or_run()?;
         let best = self.progress.best.map(|(loss, step)| json!({"step": step, "eval_loss": loss}));
@@ -365,6 +399,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             "status": status,
             "run": run_part(self.config, self.folder.path()),
             "train": curve.to_json(self.trainable(), self.total()),
+            "scoring": costs.scoring(curve.seconds),
+            "memory": costs.memory(self.config, self.plan, curve.peak_bytes),
             "best": best,
             "eval": {"before": self.progress.score_before, "after": after},
             "layers": {"selected": selected, "scores": self.tuner.policy().scores()},

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
+use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{AdapterTable, Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
+use crate::plan::Records;
 use crate::text::TextModel;
 
 /// A run's data.
@@ -86,6 +88,13 @@ impl Prepared {
             }
         }
         TokenBatch::new(&examples, device)
+    }
+
+    /// What a plan of memory counts with.
+    pub fn planned(&self) -> Records {
+        let held_out = self.validation.as_ref().map_or(0, |data| Records::of(data).bytes);
+        let train = Records::of(&self.train);
+        Records { bytes: train.bytes + held_out, ..train }
     }
 
     /// The `data` part of a result.
@@ -171,7 +180,13 @@ pub fn adapted_layers<'a>(sites: impl IntoIterator<Item = &'a Site>, num_layers:
 }
 
 /// The tuner of a run before its first step; resting moments are offloaded to files in `offload`.
-pub fn tuner(config: &RunConfig, policy: Box<dyn LayerPolicy>, offload: &Path, total_steps: usize) -> Tuner {
+pub fn tuner(
+    config: &RunConfig,
+    policy: Box<dyn LayerPolicy>,
+    memory: Memory,
+    offload: &Path,
+    total_steps: usize,
+) -> Tuner {
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
         schedule: config.optimizer.schedule,
@@ -179,7 +194,7 @@ pub fn tuner(config: &RunConfig, policy: Box<dyn LayerPolicy>, offload: &Path, t
         warmup_steps: config.optimizer.warmup_steps,
         total_steps,
         clip_norm: config.optimizer.clip(),
-        memory: config.memory.budget.into(),
+        memory,
         adamw: config.optimizer.adamw(),
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),

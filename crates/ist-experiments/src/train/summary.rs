@@ -32,12 +32,31 @@ pub fn render(result: &Value, folder: &str) -> String {
         "time",
         format!("{seconds:.1} s, {:.0} tokens/s", train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)),
     );
-    line("peak memory", memory::human(train["peak_bytes"].as_u64().unwrap_or_default() as usize));
+    if let Some(scoring) = scoring(&result["scoring"]) {
+        line("of it scoring", scoring);
+    }
+    line("peak memory", peak(train, &result["memory"]));
     let parameters = &train["parameters"];
     line("parameters", format!("{} trainable of {}", parameters["trainable"], parameters["total"]));
     line("adapter", format!("{folder}/adapter"));
     text.push_str(&layers(result));
     text
+}
+
+/// The time of the scoring passes, where there were any.
+fn scoring(scoring: &Value) -> Option<String> {
+    let updates = scoring["updates"].as_u64().filter(|updates| *updates > 0)?;
+    let (seconds, share) = (scoring["seconds"].as_f64()?, scoring["share"].as_f64()?);
+    Some(format!("{seconds:.1} s, {:.1} %, in {updates} updates of the importance", 100.0 * share))
+}
+
+fn peak(train: &Value, memory: &Value) -> String {
+    let human = |bytes: &Value| memory::human(bytes.as_u64().unwrap_or_default() as usize);
+    let measured = human(&train["peak_bytes"]);
+    match &memory["predicted_peak_bytes"] {
+        Value::Null => measured,
+        predicted => format!("{measured}  (predicted {})", human(predicted)),
+    }
 }
 
 fn best(result: &Value) -> Option<(u64, f64)> {

@@ -134,3 +134,12 @@ fn no_clipping_is_a_norm_of_zero() {
     assert_eq!(least_and("").unwrap().optimizer.clip(), Some(1.0));
     assert_eq!(least_and("optimizer.clip_norm = 0").unwrap().optimizer.clip(), None);
 }
+
+#[test]
+fn a_budget_is_a_word_or_a_size() {
+    let budget =
+        |value: &str| super::read_with(super::LEAST, &[&format!("memory.budget={value}")]).unwrap().memory.budget;
+    assert_eq!(budget("300MiB"), Budget::Bytes(300 << 20));
+    assert_eq!((budget("1.5 GB"), budget("4096")), (Budget::Bytes(1_500_000_000), Budget::Bytes(4096)));
+    assert_eq!((budget("auto"), budget("'recompute'")), (Budget::Auto, Budget::Recompute));
+}

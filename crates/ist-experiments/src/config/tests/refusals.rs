@@ -9,7 +9,6 @@ fn later_work_is_not_yet_available_rather_than_unknown() {
         ("seeds = [1, 2]".to_owned(), "seeds"),
         ("sweep = {'policy.kind' = ['ist', 'rst']}".to_owned(), "sweep"),
         ("logging.wandb = true".to_owned(), "logging"),
-        ("memory.budget = '1.5GiB'".to_owned(), "memory.budget"),
         ("[[adapter]]\nmethod = 'lora'\n[[adapter]]\nr = 3".to_owned(), "adapter"),
         ("adapter.use_dora = true".to_owned(), "adapter.use_dora"),
     ];

@@ -158,7 +158,9 @@ fn eval() -> impl Strategy<Value = Option<EvalConfig>> {
 }
 
 fn run() -> impl Strategy<Value = RunConfig> {
-    let budget = select(vec![Budget::Auto, Budget::Keep, Budget::Recompute]).prop_map(|budget| MemoryConfig { budget });
+    let sizes = prop_oneof![1..1u64 << 40, Just(i64::MAX as u64)].prop_map(Budget::Bytes);
+    let budget = prop_oneof![select(vec![Budget::Auto, Budget::Keep, Budget::Recompute]), sizes];
+    let budget = budget.prop_map(|budget| MemoryConfig { budget });
     let seed = prop_oneof![0..10_u64, Just(i64::MAX as u64)];
     (seed, (model(), data(), adapter(), policy(), optimizer(), train(), budget, eval()), of(count())).prop_map(
         |(seed, (model, data, adapter, policy, optimizer, mut train, memory, eval), early_stopping)| {

@@ -38,7 +38,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
 const MASKED: f32 = -6e4;
 
 /// Queries of one block.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Attention {

@@ -1,0 +1,92 @@
+//! The memory plan's prediction against the bytes that a step really takes, counted by the allocator.
+
+use ist_core::burn::tensor::{DType, Device};
+use ist_core::step::{self, Memory};
+use ist_core::{LayerSet, LayeredModel};
+use ist_experiments::memory::{self, PeakAlloc};
+use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
+use ist_peft::{Adapter, BuiltinAdapter, Dialect, attach};
+use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+type Model = Llama<BuiltinAdapter>;
+
+/// How far the prediction may be from what is measured.
+const TOLERANCE: f64 = 0.1;
+
+/// A model with LoRA on it, its shape and adapter as the fields of their configurations.
+fn model(shape: &Value, adapter: &Value, storage: DType) -> Model {
+    let mut document = json!({"model_type": "llama", "max_position_embeddings": 4096});
+    document.as_object_mut().expect("an object").extend(shape.as_object().expect("an object").clone());
+    let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
+    let mut model = Model::random(config, 0, &Device::flex()).store_as(storage);
+    let fields = adapter.as_object().expect("an object");
+    let mut config =
+        BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
+    attach(&mut model, &mut config, 0, &Device::flex()).expect("the targets exist");
+    model
+}
+
+fn batch(rows: usize, sequence: usize, vocabulary: usize) -> TokenBatch {
+    let row = |row: usize| (0..sequence).map(|t| ((row * 31 + t * 17) % vocabulary) as u32).collect();
+    TokenBatch::new(&(0..rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(), &Device::flex())
+}
+
+/// Predicted and measured bytes of a step.
+fn compare(model: &Model, batches: &[TokenBatch], layers: &[usize], memory: Memory) -> (u64, u64) {
+    let chosen = LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
+    memory::reset_peak();
+    let before = memory::live();
+    let output = step::gradients(model, batches, &chosen, memory, Some(7));
+    (output.predicted_bytes.expect("a LLaMA tells its footprint"), (memory::peak() - before) as u64)
+}
+
+#[test]
+fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
+    let small = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8});
+    let grouped = json!({"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 48});
+    let wide = json!({"vocab_size": 32000, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4});
+    let usual = json!({"method": "lora", "r": 32, "alpha": 64});
+    let every = json!({"method": "lora", "r": 8, "alpha": 16, "dropout": 0.1, "targets":
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]});
+    let few = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]});
+    let head = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["v_proj", "lm_head", "embed_tokens"]});
+    let cases = [
+        (&small, &usual, DType::F32, [4, 256, 1]),
+        (&small, &usual, DType::BF16, [2, 128, 1]),
+        (&grouped, &every, DType::F32, [4, 128, 2]),
+        (&grouped, &few, DType::F32, [1, 512, 1]),
+        (&wide, &usual, DType::F32, [2, 256, 1]),
+        (&wide, &head, DType::F32, [2, 128, 1]),
+    ];
+    let mut faults = Vec::new();
+    for (shape, adapter, storage, [rows, sequence, parts]) in cases {
+        let model = model(shape, adapter, storage);
+        let count = model.layers().len();
+        let vocabulary = shape["vocab_size"].as_u64().expect("a number") as usize;
+        let batches: Vec<_> = (0..parts).map(|_| batch(rows, sequence, vocabulary)).collect();
+        // The matrix product's threads take their workspace once and keep it.
+        compare(&model, &batches, &[0], Memory::Recompute);
+        for layers in [(0..count).collect(), vec![0, count / 2], vec![2, count - 1], vec![count - 1]] {
+            let lean = compare(&model, &batches, &layers, Memory::Recompute);
+            let full = compare(&model, &batches, &layers, Memory::Keep);
+            let between = compare(&model, &batches, &layers, Memory::Budget(lean.0.midpoint(full.0)));
+            for (name, (predicted, measured)) in [("recompute", lean), ("keep", full), ("budget", between)] {
+                let ratio = predicted as f64 / measured as f64;
+                let line = format!(
+                    "{count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, measured {}, {ratio:.3}",
+                    memory::human(predicted as usize),
+                    memory::human(measured as usize)
+                );
+                eprintln!("{line}");
+                if (ratio - 1.0).abs() > TOLERANCE {
+                    faults.push(line);
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
