@@ -142,8 +142,8 @@ impl<'a> Draw<'a> {
 pub fn peak(footprint: &Footprint, draw: &Draw, treatments: &[Treatment]) -> u64 {
     let phases = Phases::new(footprint, draw);
     let (mut most, mut below) = (phases.skipped(), 0);
-    for layer in phases.lowest..treatments.len() {
-        let kept = treatments[layer] == Treatment::Keep;
+    for (layer, treatment) in treatments.iter().enumerate().skip(phases.lowest) {
+        let kept = *treatment == Treatment::Keep;
         most = most.max(phases.running(layer, below, kept)).max(phases.backward(layer, below, kept));
         below += phases.held(layer, kept);
     }
