@@ -3,7 +3,8 @@
 //! Divided by the machine's peak they are the time below which no implementation of the step can come.
 
 use ist_core::LayerSet;
-use ist_core::step::{Memory, Treatment, treatments};
+use ist_core::plan::Draw;
+use ist_core::step::{Memory, Treatment};
 
 use crate::Shape;
 
@@ -11,7 +12,7 @@ use crate::Shape;
 /// of rank `rank` on q, k, v, up and down: frozen maps, adapters, attention over the keys that a query sees, the head.
 pub fn step(shape: &Shape, rank: usize, chosen: &LayerSet, memory: Memory) -> f64 {
     let layer = Layer::of(shape, rank);
-    let layers = treatments(chosen, false, memory).into_iter().enumerate().map(|(index, treatment)| {
+    let layers = Draw::of(chosen).treatments(memory, None).into_iter().enumerate().map(|(index, treatment)| {
         let forwards = if treatment == Treatment::Recompute { 2.0 } else { 1.0 };
         let forward = forwards * layer.forward();
         match treatment {
