@@ -41,9 +41,7 @@ fn a_run_leaves_every_file_of_the_contract() {
     for file in ["config.toml", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"] {
         assert!(run.join(file).is_file(), "{file}");
     }
-    // Reading a number may move its last digit; `inspect` reads and writes the file once more.
-    let again: Value = serde_json::from_str(&file.to_string()).unwrap();
-    assert_eq!(bench.json(&["inspect", "run", "--json"]), again);
+    assert_eq!(bench.json(&["inspect", "run", "--json"]), file);
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
     let cases = [
         (&small, &usual, DType::F32, [4, 256, 1]),
         (&small, &usual, DType::BF16, [2, 128, 1]),
+        (&small, &every, DType::I8, [1, 256, 1]),
         (&grouped, &every, DType::F32, [4, 128, 2]),
         (&grouped, &few, DType::F32, [1, 512, 1]),
         (&wide, &usual, DType::F32, [2, 256, 1]),

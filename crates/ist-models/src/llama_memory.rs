@@ -21,19 +21,18 @@ const INDEX: u64 = 8;
 const GRADIENT: u64 = 4;
 /// Elements of a weight in a narrow type that are widened at a time.
 const PANEL: u64 = 1 << 20;
+/// Bytes of a weight that a matrix product packs at a time.
+const PACKED: u64 = 1 << 20;
 /// A tensor larger than this counts as this large: sums cannot overflow, and no machine holds it.
 const LARGEST: u64 = 1 << 40;
 /// Matrices of queries × keys that one thread of the attention works on, in the forward and in the backward pass.
 const SCORES: [u64; 2] = [1, 2];
 
-/// Copies of logits that exist in full while their cross-entropy is computed.
-const COPIES: u64 = 2;
-
 /// The footprint of a batch of that shape.
 pub fn footprint(config: &LlamaConfig, resident: Resident, batch: BatchShape) -> Footprint {
     let sizes = Sizes::new(config, resident, batch);
     let per_layer = |index| {
-        let modules = modules(config, resident.adapted, index);
+        let modules = modules(config, resident.adapted, index, sizes.narrow[0]);
         let role = |trains, below_trains| layer(&sizes, &modules, trains).cost(below_trains);
         let resting = role(false, true);
         LayerFootprint {
@@ -100,9 +99,11 @@ impl Sizes {
         self.hidden + product(&[self.tokens, INDEX]) + 2 * product(&[self.predicted, INDEX]) + self.angles
     }
 
-    /// What widening a part of a weight takes.
-    fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
-        if narrow { product(&[PANEL.min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
+    /// What reading a weight takes: packing a part of it, and widening a part first where it is narrow.
+    fn reading(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
+        let elements = product(&[d_in as u64, d_out as u64]);
+        let panel = if narrow { product(&[PANEL.min(elements), self.number]) } else { 0 };
+        panel + PACKED.min(product(&[elements, self.number]))
     }
 }
 
@@ -114,15 +115,17 @@ fn product(factors: &[u64]) -> u64 {
 struct Module<'a> {
     d_in: usize,
     d_out: usize,
+    /// Whether its weight is widened to be read.
+    narrow: bool,
     adapter: Option<&'a AdaptedSite>,
 }
 
 /// The linear modules of a layer in the model's order.
-fn modules<'a>(config: &LlamaConfig, adapted: &'a [AdaptedSite], index: usize) -> [Module<'a>; 7] {
+fn modules<'a>(config: &LlamaConfig, adapted: &'a [AdaptedSite], index: usize, narrow: bool) -> [Module<'a>; 7] {
     let here: Vec<&AdaptedSite> = adapted.iter().filter(|adapted| adapted.site.layer == Some(index)).collect();
     layer_modules(config).map(|(name, [d_in, d_out], _)| {
         let adapter = here.iter().copied().find(|adapted| adapted.site.path.ends_with(name));
-        Module { d_in, d_out, adapter }
+        Module { d_in, d_out, narrow, adapter }
     })
 }
 
@@ -131,9 +134,7 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
-    let [in_layers, head] = sizes.narrow;
-    let narrow = if module.d_out == sizes.vocabulary { head } else { in_layers };
-    let moment = sizes.panel(narrow, module.d_in, module.d_out) + numbers(cost.scratch);
+    let moment = sizes.reading(module.narrow, module.d_in, module.d_out) + numbers(cost.scratch);
     Operation {
         reads: vec![x],
         writes: numbers(module.d_out),
@@ -142,6 +143,8 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
         trains: kept.map_or(0, |adapter| product(&[adapter.parameters as u64, GRADIENT])),
         forward: moment,
         backward: moment,
+        // What is kept serves the adapter's own gradients, which come first.
+        gradient: if kept.is_some() { Place::OverKept } else { Place::New },
         ..Operation::default()
     }
 }
@@ -217,15 +220,15 @@ fn loss(sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
     let normal = tape.push(rms_norm(predicted, rows));
     let head = adapted.iter().find(|adapted| adapted.site.path == "lm_head");
     let logits = match head {
-        Some(_) => (1 + COPIES) * logits(sizes, sizes.predicted),
+        Some(_) => 2 * logits(sizes, sizes.predicted),
         None => logits(sizes, sizes.predicted.min(chunk_rows(sizes.vocabulary) as u64)),
     };
     if head.is_some() {
-        let module = Module { d_in: sizes.width, d_out: sizes.vocabulary, adapter: head };
+        let module = Module { d_in: sizes.width, d_out: sizes.vocabulary, narrow: sizes.narrow[1], adapter: head };
         let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
         tape.push(full_cross_entropy(sizes, logits, losses));
     } else {
-        let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
+        let forward = logits + sizes.reading(sizes.narrow[1], sizes.width, sizes.vocabulary);
         let reads = vec![normal];
         let gradient = Place::OverKept;
         tape.push(Operation { reads, writes: losses, notes: rows, forward, gradient, ..Operation::default() });
@@ -240,9 +243,9 @@ fn logits(sizes: &Sizes, rows: u64) -> u64 {
     product(&[rows, sizes.vocabulary as u64, sizes.number])
 }
 
-/// The cross-entropy of a head with an adapter: the logits exist in full.
+/// The cross-entropy of a head with an adapter: the logits exist in full, and once more in its forward pass.
 fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
-    let forward = COPIES * logits(sizes, sizes.predicted);
+    let forward = logits(sizes, sizes.predicted);
     Operation {
         reads: vec![of],
         writes: losses,

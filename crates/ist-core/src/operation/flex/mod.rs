@@ -39,6 +39,11 @@ pub fn slice(tensor: &FlexTensor) -> &[f32] {
 
 /// The elements of a contiguous f32 tensor for writing; a copy of them when others hold the tensor too.
 pub fn into_vec(tensor: FlexTensor) -> Vec<f32> {
+    let tensor = contiguous(tensor);
+    // burn's own way out of a shared tensor copies it twice.
+    if !tensor.is_unique() {
+        return slice(&tensor).to_vec();
+    }
     tensor.into_data().try_into_vec().expect("the tensor holds f32")
 }
 
