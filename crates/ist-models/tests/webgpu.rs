@@ -23,9 +23,12 @@ use ist_models::ops::activation::Activation;
 use ist_models::ops::attention::{AttentionMask, attention};
 use ist_models::ops::cross_entropy::cross_entropy;
 use ist_models::ops::gated::gated;
+use ist_models::ops::layer_norm::layer_norm;
 use ist_models::ops::linear_cross_entropy::{chunk_rows, linear_cross_entropy};
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
+use ist_peft::frozen_matrix::FrozenMatrix;
+use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
 use ist_peft::{Adapter, BuiltinAdapter, Dialect, PeftLinear, Site, Weight};
 use rand::RngExt;
@@ -40,8 +43,9 @@ static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
     let required = std::env::var("IST_REQUIRE_WGPU").is_ok_and(|value| value == "1");
     assert!(opened.is_ok() || !required, "IST_REQUIRE_WGPU is 1, but there is no Vulkan adapter: {:?}", opened.err());
     if let Err(error) = &opened {
-        // Past the capture of a passing test's output.
-        writeln!(std::io::stderr(), "\nSKIPPED: no Vulkan adapter, nothing was run: {error:?}\n").unwrap();
+        let message = format!("\nSKIPPED: no Vulkan adapter, nothing was run: {error:?}\n\n");
+        // Unlike a printed line this one is not held back when the tests pass.
+        std::io::stderr().write_all(message.as_bytes()).unwrap();
     }
     opened.ok()
 });
@@ -128,10 +132,14 @@ fn attention_with_padding_and_grouped_heads_is_the_same() {
 }
 
 #[test]
-fn rms_norm_is_the_same() {
-    let formula =
-        |inputs: &[Tensor<1>]| rms_norm(inputs[0].clone().reshape([2, 7, 40]), inputs[1].clone(), 1e-5).flatten(0, 2);
-    agree("RMSNorm", &formula, &[random("x", 560, 3.0), random("weight", 40, 1.0)]);
+fn norms_are_the_same() {
+    let shaped = |x: &Tensor<1>| x.clone().reshape([2, 7, 40]);
+    let inputs = [random("x", 560, 3.0), random("weight", 40, 1.0), random("bias", 40, 1.0)];
+    let rms = |inputs: &[Tensor<1>]| rms_norm(shaped(&inputs[0]), inputs[1].clone(), 1e-5).flatten(0, 2);
+    agree("RMSNorm", &rms, &inputs[..2]);
+    let layer =
+        |inputs: &[Tensor<1>]| layer_norm(shaped(&inputs[0]), inputs[1].clone(), inputs[2].clone(), 1e-5).flatten(0, 2);
+    agree("LayerNorm", &layer, &inputs);
 }
 
 #[test]
@@ -151,14 +159,15 @@ fn a_rotation_is_the_same() {
 #[test]
 fn activations_are_the_same_alone_and_as_gates() {
     let shaped = |x: &Tensor<1>| x.clone().reshape([2, 3, 50]);
-    // Some are so large that e^x is not finite in f32.
-    let wide = [random("wide", 12, 400.0), random("x", 288, 6.0)].concat();
-    let inputs = [wide, random("up", 300, 2.0)];
-    for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
-        let alone = |inputs: &[Tensor<1>]| activate(activation, shaped(&inputs[0])).flatten(0, 2);
-        agree(&format!("{activation:?}"), &alone, &inputs[..1]);
-        let gate = |inputs: &[Tensor<1>]| gated(activation, shaped(&inputs[0]), shaped(&inputs[1])).flatten(0, 2);
-        agree(&format!("gated {activation:?}"), &gate, &inputs);
+    // e^400 is not finite in f32.
+    for width in [6.0, 400.0] {
+        let inputs = [random("x", 300, width), random("up", 300, 2.0)];
+        for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+            let alone = |inputs: &[Tensor<1>]| activate(activation, shaped(&inputs[0])).flatten(0, 2);
+            agree(&format!("{activation:?} within {width}"), &alone, &inputs[..1]);
+            let gate = |inputs: &[Tensor<1>]| gated(activation, shaped(&inputs[0]), shaped(&inputs[1])).flatten(0, 2);
+            agree(&format!("gated {activation:?} within {width}"), &gate, &inputs);
+        }
     }
 }
 
@@ -197,6 +206,29 @@ fn a_linear_map_is_the_same() {
         linear(inputs[0].clone().reshape([2, 5, 24]), weight).flatten(0, 2)
     };
     agree("linear", &formula, &[random("x", 240, 1.0), random("weight", 864, 1.0)]);
+}
+
+/// Value and gradient of a map by the same weight kept as `storage`.
+fn run_narrow(numbers: &Numbers, storage: DType) -> Vec<Vec<f64>> {
+    let weight = TensorData::new(random("weight", 864, 1.0), [36, 24]);
+    let weight = match storage {
+        DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight, &numbers.device)),
+        float => Tensor::<2>::from_data(weight.convert_dtype(float), (&numbers.device, float)).transpose().into(),
+    };
+    let x = tensor(random("x", 240, 1.0), [2, 5, 24], numbers).autodiff().require_grad();
+    let value = linear(x.clone(), weight);
+    let mut graph = mixed(value.clone(), numbers).backward();
+    vec![floats(value.inner()), floats(x.grad_remove(&mut graph).unwrap())]
+}
+
+#[test]
+fn a_weight_at_rest_in_a_type_that_the_device_knows_is_read_the_same() {
+    let Some(webgpu) = webgpu() else { return };
+    // WGSL has f16 as an option, and neither bf16 nor integers of eight bits.
+    for storage in [DType::F16, DType::BF16, DType::I8].into_iter().filter(|&it| webgpu.device.supports_dtype(it)) {
+        let [found, expected] = [&webgpu, &Numbers::flex()].map(|numbers| run_narrow(numbers, storage));
+        compare(&format!("linear, weight in {storage:?}"), &found, &expected);
+    }
 }
 
 /// Takes the gradients of a module's parameters in order.
@@ -269,7 +301,7 @@ fn a_step_of_a_small_llama_has_the_same_loss_and_gradients() {
             assert!((output.loss - expected.loss).abs() <= 1e-6 * expected.loss, "{} {}", output.loss, expected.loss);
             assert!(output.gradients.names().eq(expected.gradients.names()) && found.len() == 2 * (2 * 7 + 2));
             for ((name, found), (_, expected)) in found.iter().zip(named(&expected)) {
-                compare(&format!("{memory:?} {name}"), &[found.clone()], &[expected]);
+                compare(&format!("{memory:?} {name}"), std::slice::from_ref(found), &[expected]);
             }
         }
     }
