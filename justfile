@@ -38,9 +38,16 @@ fixtures:
 world:
     cargo run --release -- world --output experiments/data
 
-# Memory and throughput
+# Memory and throughput: `just bench`, `just bench -- --quick`; one of them: `cargo bench --workspace --bench step`
 bench *ARGS:
-    cargo bench --locked -p ist-benches {{ARGS}}
+    cargo bench --locked --workspace --bench '*' {{ARGS}}
+
+# Our step and PyTorch's in turn (Python 3.11; several GB of packages): `just bench-peer --pairs 3`, `--quick` to try it
+bench-peer *ARGS:
+    cargo build --release --locked --workspace --bins
+    python3 -m venv benches/peer/.venv
+    benches/peer/.venv/bin/pip install --quiet -r benches/peer/requirements.txt
+    benches/peer/.venv/bin/python benches/peer/compare.py {{ARGS}}
 
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:

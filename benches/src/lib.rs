@@ -1,6 +1,12 @@
-//! What the benchmarks share: models of random weights with LoRA on, and batches for them.
+//! What the benchmarks share: models of random weights with LoRA on, batches for them, and the ways to measure.
 
-use ist_core::burn::tensor::Device;
+pub mod arithmetic;
+pub mod measure;
+pub mod process;
+pub mod table;
+
+use ist_core::LayerSet;
+use ist_core::burn::tensor::{DType, Device};
 use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
 use ist_peft::{Adapter, BuiltinAdapter, Dialect, attach};
 use serde_json::json;
@@ -27,15 +33,63 @@ pub struct Shape {
     pub sequence: usize,
 }
 
+impl Shape {
+    /// Tokens of a batch.
+    pub fn tokens(&self) -> usize {
+        self.rows * self.sequence
+    }
+}
+
 /// Small enough that a step takes about a tenth of a second on one core.
 pub const TINY: Shape =
     Shape { hidden: 128, layers: 8, heads: 4, intermediate: 344, vocabulary: 1024, rows: 4, sequence: 64 };
 
-/// A model of random weights with LoRA of rank 32 on its usual targets.
+/// The smaller of the two shapes that are compared with PyTorch: a step takes about a second on one core.
+pub const SMALL: Shape =
+    Shape { hidden: 512, layers: 8, heads: 8, intermediate: 1376, vocabulary: 2048, rows: 4, sequence: 256 };
+
+/// The larger of them, with a vocabulary as real models have it.
+pub const MEDIUM: Shape =
+    Shape { hidden: 768, layers: 12, heads: 12, intermediate: 2048, vocabulary: 32000, rows: 4, sequence: 256 };
+
+/// The shape that the variable `IST_BENCH_SHAPE` names (`tiny`, `small` or `medium`), else [`TINY`].
+///
+/// # Panics
+/// If it names another.
+pub fn shape() -> Shape {
+    match std::env::var("IST_BENCH_SHAPE").as_deref() {
+        Err(_) | Ok("tiny") => TINY,
+        Ok("small") => SMALL,
+        Ok("medium") => MEDIUM,
+        Ok(other) => panic!("IST_BENCH_SHAPE is \"{other}\"; known are tiny, small and medium"),
+    }
+}
+
+/// LoRA's rank in every benchmark that does not ask for another.
+pub const RANK: usize = 32;
+
+/// What a model needs besides its shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// LoRA's rank.
+    pub rank: usize,
+    /// LoRA's alpha.
+    pub alpha: f64,
+    /// The type in which the frozen weights lie.
+    pub storage: DType,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self { rank: RANK, alpha: 64.0, storage: DType::F32 }
+    }
+}
+
+/// A model of random weights with LoRA on its usual targets.
 ///
 /// # Panics
 /// If the shape is no valid model; the shapes of this crate are.
-pub fn model(shape: Shape, device: &Device) -> Model {
+pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
     let document = json!({
         "model_type": "llama",
         "vocab_size": shape.vocabulary,
@@ -43,11 +97,14 @@ pub fn model(shape: Shape, device: &Device) -> Model {
         "intermediate_size": shape.intermediate,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": shape.sequence.max(2048),
     });
     let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, device);
-    let fields = json!({"method": "lora", "r": 32, "alpha": 64});
+    if recipe.storage != DType::F32 {
+        model = model.store_as(recipe.storage);
+    }
+    let fields = json!({"method": "lora", "r": recipe.rank, "alpha": recipe.alpha});
     let fields = fields.as_object().expect("an object was written above");
     let mut adapter =
         BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
@@ -59,4 +116,30 @@ pub fn model(shape: Shape, device: &Device) -> Model {
 pub fn batch(shape: Shape, device: &Device) -> TokenBatch {
     let row = |row: usize| (0..shape.sequence).map(|t| ((row * 31 + t * 17) % shape.vocabulary) as u32).collect();
     TokenBatch::new(&(0..shape.rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(), device)
+}
+
+/// The kinds of draw that a policy can make, by name: all layers, and a quarter of them where the step's cost is in the
+/// middle, highest and lowest. A step costs what lies above the lowest layer of its draw, whichever policy made it.
+///
+/// # Panics
+/// If there are fewer than four layers.
+pub fn draws(layers: usize) -> [(&'static str, LayerSet); 4] {
+    let count = layers / 4;
+    let set = |first: usize, apart: usize| {
+        LayerSet::new((0..count).map(|at| first + at * apart), layers).expect("a quarter fits into the model")
+    };
+    let spread = set(layers / 4, (layers - layers / 4) / count);
+    [("all", LayerSet::all(layers)), ("spread", spread), ("worst", set(0, 1)), ("best", set(layers - count, 1))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_layers_are_drawn_in_four_ways() {
+        let drawn = draws(8).map(|(_, set)| set.as_slice().to_vec());
+        assert_eq!(drawn, [(0..8).collect(), vec![2, 5], vec![0, 1], vec![6, 7]]);
+        assert!(draws(12)[1].1.as_slice() == [3, 6, 9]);
+    }
 }

@@ -65,6 +65,7 @@ pub mod operation;
 pub mod optimizer;
 pub mod plan;
 pub mod policy;
+mod pull_back;
 pub mod response;
 pub mod sampling;
 pub mod schedule;

@@ -17,6 +17,7 @@ use burn::tensor::Tensor;
 
 use crate::gradients::{Gradients, OUTER, count_parameters, layer_prefix, lift, scalar};
 use crate::plan::{self, Draw};
+use crate::pull_back::pull_back;
 use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
 
 /// What the walk does with one layer.
@@ -213,8 +214,9 @@ impl<M: LayeredModel> Walk<'_, M> {
         let draw = Draw { chosen: self.chosen, embedding_trains: embedded.is_tracked(), accumulates };
         let treatments = draw.treatments(self.memory, footprint.as_ref());
         let predicted = footprint.map(|footprint| plan::peak(&footprint, &draw, &treatments));
-        let (kept, x) = self.forward(&embedded, &treatments, &context, dropout);
-        let below_trains = embedded.is_tracked() || !kept.is_empty();
+        let (plain, embedded) = (embedded.clone().inner(), embedded.is_tracked().then_some(embedded));
+        let (kept, x) = self.forward(plain, embedded.is_some(), &treatments, &context, dropout);
+        let below_trains = embedded.is_some() || !kept.is_empty();
         let input = below_trains.then(|| leaf(x.clone()));
         let loss = self.model.loss(&self.outer, input.clone().unwrap_or(x), batch, &outer_pass);
         let total = scalar(loss.clone().inner());
@@ -228,16 +230,15 @@ impl<M: LayeredModel> Walk<'_, M> {
         (total, predicted)
     }
 
-    /// Runs the layers upwards. Returns those that the gradient passes and the last layer's output without a graph.
+    /// Runs the layers upwards from the first one's input; `below_trains` says whether anything that made it does. Returns those that the gradient passes and the last layer's output without a graph.
     fn forward(
         &self,
-        embedded: &Tensor<3>,
+        mut x: Tensor<3>,
+        mut below_trains: bool,
         treatments: &[Treatment],
         context: &M::Context,
         dropout: Option<u64>,
     ) -> (Vec<Kept>, Tensor<3>) {
-        let mut below_trains = embedded.is_tracked();
-        let mut x = embedded.clone().inner();
         let mut kept = Vec::new();
         for (index, treatment) in treatments.iter().enumerate() {
             let pass = LayerPass { response: 1.0, dropout: dropout.map(|seed| streams::mix(seed, 1 + index as u64)) };
@@ -280,7 +281,7 @@ impl<M: LayeredModel> Walk<'_, M> {
         &self,
         kept: Vec<Kept>,
         context: &M::Context,
-        embedded: Tensor<3>,
+        embedded: Option<Tensor<3>>,
         mut upstream: Option<Tensor<3>>,
         gradients: &mut Gradients,
     ) {
@@ -290,14 +291,14 @@ impl<M: LayeredModel> Walk<'_, M> {
                 Held::Graph(graph) => *graph,
                 Held::Input(x, below_trains) => self.graph(index, *x, below_trains, context, &pass),
             };
-            let mut graph = (output * gradient).backward();
+            let mut graph = pull_back(output, gradient);
             if let Some(module) = &self.layers[index] {
                 gradients.collect(&layer_prefix(index), module, &mut graph);
             }
             upstream = input.and_then(|input| input.grad_remove(&mut graph));
         }
-        if let (true, Some(gradient)) = (embedded.is_tracked(), upstream) {
-            let mut graph = (embedded * gradient).backward();
+        if let (Some(embedded), Some(gradient)) = (embedded, upstream) {
+            let mut graph = pull_back(embedded, gradient);
             gradients.collect(OUTER, &self.outer, &mut graph);
         }
     }

@@ -7,7 +7,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
 
-use super::activation::Activation;
+use super::activation::{self, Activation};
 
 /// a(x) of every element.
 pub fn activate(activation: Activation, x: Tensor<3>) -> Tensor<3> {
@@ -41,13 +41,9 @@ impl Operation for Activate {
             return self.forward(inputs);
         }
         let [x] = inputs.floats();
-        let (shape, activation) = (x.shape(), self.activation);
+        let shape = x.shape();
         let mut out = flex::into_vec(x);
-        flex::for_each_part(&mut out, WIDTH, |_, out| {
-            for x in out {
-                *x *= activation.gate_and_slope_at(*x).0;
-            }
-        });
+        flex::for_each_part(&mut out, WIDTH, |_, x| activation::activate(self.activation, x));
         flex::tensor(out, shape)
     }
 
@@ -57,13 +53,10 @@ impl Operation for Activate {
             return self.backward(saved, gradient, wanted);
         }
         let [x] = saved.floats();
-        let (shape, activation, gradient) = (x.shape(), self.activation, flex::contiguous(gradient));
+        let (shape, gradient) = (x.shape(), flex::contiguous(gradient));
         let (mut out, gradient) = (flex::into_vec(x), flex::slice(&gradient));
-        flex::for_each_part(&mut out, WIDTH, |from, out| {
-            for (x, gradient) in out.iter_mut().zip(&gradient[from..]) {
-                let (factor, slope) = activation.gate_and_slope_at(*x);
-                *x = gradient * (factor + *x * slope);
-            }
+        flex::for_each_part(&mut out, WIDTH, |from, x| {
+            activation::differentiate(self.activation, x, &gradient[from..]);
         });
         vec![Some(flex::tensor(out, shape))]
     }
@@ -74,6 +67,6 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
 
-/// Elements that one call of the inner loop handles.
+/// Elements of one loop.
 #[cfg(feature = "flex")]
-const WIDTH: usize = 512;
+const WIDTH: usize = 4096;

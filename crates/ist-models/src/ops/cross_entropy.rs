@@ -109,8 +109,6 @@ pub(super) fn host(targets: &IntTensor<Flex>) -> Vec<usize> {
 
 /// The loss of one row of logits, which become p - onehot(target) where the gradient is wanted.
 #[cfg(feature = "flex")]
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 pub(super) fn differentiate(logits: &mut [f32], target: usize, gradient: bool) -> f32 {
     let (most, chosen) = (flex::max(logits), logits[target]);
     let sum = flex::exp_and_sum(logits, most);

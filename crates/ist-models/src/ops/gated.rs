@@ -10,7 +10,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
 
-use super::activation::Activation;
+use super::activation::{self, Activation};
 
 /// a(gate) ⊙ up; both `[batch, sequence, intermediate]`.
 pub fn gated(activation: Activation, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
@@ -60,9 +60,9 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
 
-/// Elements that one call of the inner loop handles.
+/// Elements of one loop.
 #[cfg(feature = "flex")]
-const WIDTH: usize = 512;
+const WIDTH: usize = 4096;
 
 #[cfg(feature = "flex")]
 impl Gated {
@@ -70,12 +70,7 @@ impl Gated {
         let [gate, up] = inputs.floats();
         let (shape, gate) = (gate.shape(), flex::contiguous(gate));
         let (mut out, gates) = (flex::into_vec(up), flex::slice(&gate));
-        let activation = self.activation;
-        flex::for_each_part(&mut out, WIDTH, |from, out| {
-            for (out, &gate) in out.iter_mut().zip(&gates[from..]) {
-                *out *= gate * activation.gate_and_slope_at(gate).0;
-            }
-        });
+        flex::for_each_part(&mut out, WIDTH, |from, up| activation::gated(self.activation, up, &gates[from..]));
         flex::tensor(out, shape)
     }
 
@@ -83,14 +78,8 @@ impl Gated {
         let [gate, up] = saved.floats();
         let (shape, gradient) = (gate.shape(), flex::contiguous(gradient));
         let (mut gate, mut up, gradient) = (flex::into_vec(gate), flex::into_vec(up), flex::slice(&gradient));
-        let activation = self.activation;
         flex::for_each_part_pair(&mut gate, &mut up, [WIDTH; 2], |part, gate, up| {
-            for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(&gradient[part * WIDTH..]) {
-                let (factor, slope) = activation.gate_and_slope_at(*gate);
-                let (value, derivative) = (*gate * factor, factor + *gate * slope);
-                *gate = gradient * *up * derivative;
-                *up = gradient * value;
-            }
+            activation::differentiate_gated(self.activation, gate, up, &gradient[part * WIDTH..]);
         });
         vec![Some(flex::tensor(gate, shape.clone())), Some(flex::tensor(up, shape))]
     }

@@ -7,7 +7,7 @@ mod vector;
 
 pub use matrix::{Matrix, MatrixMut, multiply};
 pub use rows::{for_each_part, for_each_part_pair, for_each_row, tasks};
-pub use vector::{dot, exp, exp_and_sum, max, sum, vectorized};
+pub use vector::{Loop, dot, exp, exp_and_sum, max, sum, vectorized};
 
 use burn::backend::flex::FlexDevice;
 use burn::backend::ops::FloatTensorOps;

@@ -2,8 +2,6 @@
 
 use rayon::prelude::*;
 
-use super::vectorized;
-
 /// Elements of one task, and below which a second thread costs more than it saves.
 const GRAIN: usize = 32 * 1024;
 
@@ -16,11 +14,9 @@ pub fn for_each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f3
 pub fn for_each_part(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     let size = task_size(width);
     let run = |(task, chunk): (usize, &mut [f32])| {
-        vectorized(|| {
-            for (part, elements) in chunk.chunks_mut(width).enumerate() {
-                work(task * size + part * width, elements);
-            }
-        });
+        for (part, elements) in chunk.chunks_mut(width).enumerate() {
+            work(task * size + part * width, elements);
+        }
     };
     if out.len() <= size {
         out.chunks_mut(size).enumerate().for_each(run);
@@ -40,12 +36,10 @@ pub fn for_each_part_pair(
     let parts = task_size(widths[0]) / widths[0].max(1);
     let chunks = first.par_chunks_mut(parts * widths[0]).zip(second.par_chunks_mut(parts * widths[1]));
     chunks.enumerate().for_each(|(task, (first, second))| {
-        vectorized(|| {
-            let pairs = first.chunks_mut(widths[0]).zip(second.chunks_mut(widths[1]));
-            for (part, (first, second)) in pairs.enumerate() {
-                work(task * parts + part, first, second);
-            }
-        });
+        let pairs = first.chunks_mut(widths[0]).zip(second.chunks_mut(widths[1]));
+        for (part, (first, second)) in pairs.enumerate() {
+            work(task * parts + part, first, second);
+        }
     });
 }
 

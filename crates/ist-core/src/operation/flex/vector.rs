@@ -1,18 +1,44 @@
 //! Vector instructions without naming any: loops compiled once per instruction set, picked at run time.
+//!
+//! A [`Loop`] is a plain loop over slices in a function that is always inlined, so that it is compiled with the instructions it
+//! is run with. A closure would not do: it is compiled once, with the least that every processor has.
 
-use pulp::Arch;
+#![expect(
+    clippy::inline_always,
+    reason = "a loop is compiled for the instruction set it is run with only if it is inlined"
+)]
+
+use pulp::{Arch, Simd, WithSimd};
 
 /// Partial sums that run beside each other.
 const LANES: usize = 32;
 
-/// Runs `work` compiled for the widest instructions the processor has (AVX-512, AVX2, NEON, or none).
-///
-/// `work` should be small enough to be inlined and be made of plain loops over slices.
-pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+/// A loop that [`vectorized`] compiles for every instruction set.
+pub trait Loop {
+    /// What the loop computes.
+    type Output;
+
+    /// The loop. Has to be marked `#[inline(always)]`.
+    fn run(self) -> Self::Output;
 }
 
-/// eˣ within 2 units in the last place for x ≤ 88; 0 below -87.3.
+struct Compiled<L>(L);
+
+impl<L: Loop> WithSimd for Compiled<L> {
+    type Output = L::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> L::Output {
+        self.0.run()
+    }
+}
+
+/// Runs the loop with the widest instructions the processor has (AVX-512, AVX2, NEON, or none).
+pub fn vectorized<L: Loop>(work: L) -> L::Output {
+    Arch::new().dispatch(Compiled(work))
+}
+
+/// eˣ within 2 units in the last place for x ≤ 88; 0 below -87.3. For use inside a [`Loop`].
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial, 2ⁿ put into the exponent. No branch and no table, so a
 /// loop over it becomes vector instructions, and a masked score costs what any other does.
@@ -33,69 +59,109 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { value }
 }
 
-/// Σ aᵢ bᵢ over the shorter of the two, summed in 32 lanes.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+struct Dot<'a>(&'a [f32], &'a [f32]);
+
+impl Loop for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let (a, b) = (self.0.chunks_exact(LANES), self.1.chunks_exact(LANES));
+        let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+        for (a, b) in a.zip(b) {
+            for lane in 0..LANES {
+                lanes[lane] += a[lane] * b[lane];
+            }
         }
+        rest + lanes.iter().sum::<f32>()
     }
-    rest + lanes.iter().sum::<f32>()
+}
+
+/// Σ aᵢ bᵢ, summed in 32 lanes.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "a dot product is of equally many numbers");
+    vectorized(Dot(a, b))
+}
+
+struct Sum<'a>(&'a [f32]);
+
+impl Loop for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let chunks = self.0.chunks_exact(LANES);
+        let rest: f32 = chunks.remainder().iter().sum();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += chunk[lane];
+            }
+        }
+        rest + lanes.iter().sum::<f32>()
+    }
 }
 
 /// Σ xᵢ, summed in 32 lanes.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 pub fn sum(values: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().sum();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += chunk[lane];
+    vectorized(Sum(values))
+}
+
+struct Max<'a>(&'a [f32]);
+
+impl Loop for Max<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let chunks = self.0.chunks_exact(LANES);
+        let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+            }
         }
+        lanes.into_iter().fold(rest, f32::max)
     }
-    rest + lanes.iter().sum::<f32>()
 }
 
 /// The largest element; -∞ of none.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 pub fn max(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+    vectorized(Max(values))
+}
+
+struct ExpAndSum<'a>(&'a mut [f32], f32);
+
+impl Loop for ExpAndSum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let mut chunks = self.0.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            for lane in 0..LANES {
+                chunk[lane] = exp(chunk[lane] - self.1);
+                lanes[lane] += chunk[lane];
+            }
         }
+        let mut rest = 0.0;
+        for value in chunks.into_remainder() {
+            *value = exp(*value - self.1);
+            rest += *value;
+        }
+        rest + lanes.iter().sum::<f32>()
     }
-    lanes.into_iter().fold(rest, f32::max)
 }
 
 /// Replaces every x by e^(x - shift) and returns their sum.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 pub fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let mut chunks = values.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for lane in 0..LANES {
-            chunk[lane] = exp(chunk[lane] - shift);
-            lanes[lane] += chunk[lane];
-        }
-    }
-    let mut rest = 0.0;
-    for value in chunks.into_remainder() {
-        *value = exp(*value - shift);
-        rest += *value;
-    }
-    rest + lanes.iter().sum::<f32>()
+    vectorized(ExpAndSum(values, shift))
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn forward_head(mask: &AttentionMask, head: Head, q: &[f32], k: &[f32], v: &[f32
             let scores = &mut scores[..count * keys];
             score(head, q, k, member, from, scores);
             let logs = &mut logs[member * queries + from..][..count];
-            flex::vectorized(|| softmax(mask, head.row, from, scores, keys, logs));
+            softmax(mask, head.row, from, scores, keys, logs);
             let out = MatrixMut::new(&mut output[from * stride + member * head_dim..], count, head_dim, stride);
             multiply(out, Matrix::new(scores, count, keys, keys), head.keys(v, keys), 1.0, false, false);
         }
@@ -100,8 +100,6 @@ fn score(head: Head, q: &[f32], k: &[f32], member: usize, from: usize, scores: &
 }
 
 /// Turns every row of scores into weights that sum to 1 over the keys its query sees; writes log Σ exp(score).
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], keys: usize, logs: &mut [f32]) {
     for ((at, scores), log) in scores.chunks_exact_mut(keys).enumerate().zip(logs) {
         let scores = hide(mask, row, from + at, scores);
@@ -116,8 +114,6 @@ fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], ke
 }
 
 /// The scores within the query's reach, those it does not see at -∞; what lies beyond is set to 0, a weight.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 fn hide<'a>(mask: &AttentionMask, row: usize, query: usize, scores: &'a mut [f32]) -> &'a mut [f32] {
     let (scores, beyond) = scores.split_at_mut(mask.reach(query));
     beyond.fill(0.0);
@@ -167,7 +163,7 @@ fn backward_head(mask: &AttentionMask, head: Head, [q, k, v, gradient]: [&[f32];
             let g = head.queries(gradient, member, from, count);
             let d_weights = MatrixMut::new(d_scores, count, keys, keys);
             multiply(d_weights, g, head.keys(v, keys).transposed(), 1.0, false, false);
-            flex::vectorized(|| differentiate(mask, head, from, weights, d_scores, &log[from..]));
+            differentiate(mask, head, from, weights, d_scores, &log[from..]);
             let (weights, d_scores) =
                 (Matrix::new(weights, count, keys, keys), Matrix::new(d_scores, count, keys, keys));
             let out = MatrixMut::new(&mut d_q[from * stride + member * head_dim..], count, head_dim, stride);
@@ -181,8 +177,6 @@ fn backward_head(mask: &AttentionMask, head: Head, [q, k, v, gradient]: [&[f32];
 }
 
 /// Turns every row of scores into weights P and every row of P's gradient into that of q kᵀ.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be compiled with its caller's instruction set")]
 fn differentiate(
     mask: &AttentionMask,
     head: Head,
@@ -197,9 +191,7 @@ fn differentiate(
         let weights = hide(mask, head.row, from + at, scores);
         let (gradient, beyond) = gradient.split_at_mut(weights.len());
         beyond.fill(0.0);
-        for weight in weights.iter_mut() {
-            *weight = flex::exp(*weight - log);
-        }
+        flex::exp_and_sum(weights, *log);
         let mean = flex::dot(weights, gradient);
         for (gradient, weight) in gradient.iter_mut().zip(weights) {
             *gradient = *weight * (*gradient - mean) * head.scale();
