@@ -94,16 +94,14 @@ impl Sizes {
         }
     }
 
-    /// The embedded tokens, their ids, the predicting positions with their targets, the angles.
+    /// The token ids, the predicting positions with their targets, the angles.
     fn held(&self) -> u64 {
-        self.hidden + product(&[self.tokens, INDEX]) + 2 * product(&[self.predicted, INDEX]) + self.angles
+        product(&[self.tokens, INDEX]) + 2 * product(&[self.predicted, INDEX]) + self.angles
     }
 
-    /// What reading a weight takes: packing a part of it, and widening a part first where it is narrow.
-    fn reading(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
-        let elements = product(&[d_in as u64, d_out as u64]);
-        let panel = if narrow { product(&[PANEL.min(elements), self.number]) } else { 0 };
-        panel + PACKED
+    /// What widening a part of a weight takes.
+    fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
+        if narrow { product(&[PANEL.min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
     }
 }
 
@@ -134,7 +132,7 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
-    let moment = sizes.reading(module.narrow, module.d_in, module.d_out) + numbers(cost.scratch);
+    let moment = sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
     Operation {
         reads: vec![x],
         writes: numbers(module.d_out),
@@ -228,7 +226,7 @@ fn loss(sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
         let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
         tape.push(full_cross_entropy(sizes, logits, losses));
     } else {
-        let forward = logits + sizes.reading(sizes.narrow[1], sizes.width, sizes.vocabulary);
+        let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
         let reads = vec![normal];
         let gradient = Place::OverKept;
         tape.push(Operation { reads, writes: losses, notes: rows, forward, gradient, ..Operation::default() });

@@ -34,7 +34,7 @@ pub struct LayerCost {
     pub plain: u64,
     /// The most while it runs with one, graph and output included.
     pub tracked: u64,
-    /// The most during its backward pass: graph, output, incoming and outgoing gradient, and its parameters' gradients.
+    /// The most during its backward pass: graph, incoming and outgoing gradient, and its parameters' gradients.
     pub backward: u64,
     /// The gradients of its parameters, which stay until the optimizer has used them.
     pub gradients: u64,
@@ -69,7 +69,7 @@ pub struct LossCost {
 /// What one micro-batch takes of memory, in bytes above the model, its adapters and the optimizer's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Held from the first layer to the last gradient: the batch, what its layers share, the embedded tokens.
+    /// Held from the first layer to the last gradient: the batch and what its layers share.
     pub held: u64,
     /// A layer's input.
     pub hidden: u64,
@@ -154,6 +154,7 @@ pub fn peak(footprint: &Footprint, draw: &Draw, treatments: &[Treatment]) -> u64
 struct Phases<'a> {
     footprint: &'a Footprint,
     lowest: usize,
+    embedding_trains: bool,
     costs: Vec<LayerCost>,
     /// Of every layer, the gradients held when its backward begins.
     gradients: Vec<u64>,
@@ -177,7 +178,10 @@ impl<'a> Phases<'a> {
             above += cost.gradients;
         }
         let earlier = if draw.accumulates { above } else { 0 };
-        Self { footprint, lowest, costs, gradients, base: footprint.held + earlier }
+        // The embedded tokens have a graph of their own, which is the last to go.
+        let embedded = if draw.embedding_trains { footprint.hidden } else { 0 };
+        let (embedding_trains, base) = (draw.embedding_trains, footprint.held + earlier + embedded);
+        Self { footprint, lowest, embedding_trains, costs, gradients, base }
     }
 
     fn cost(&self, layer: usize) -> &LayerCost {
@@ -189,9 +193,9 @@ impl<'a> Phases<'a> {
         self.base + (layer - self.lowest) as u64 * self.footprint.hidden
     }
 
-    /// The input of `layer` as far as no other counts it: not that of layer 0, which is held anyway.
+    /// The input of `layer` as far as nothing else counts it: that of the lowest, unless it is the embedding's output.
     fn own_input(&self, layer: usize) -> u64 {
-        if layer == self.lowest && layer > 0 { self.footprint.hidden } else { 0 }
+        if layer == self.lowest && !self.embedding_trains { self.footprint.hidden } else { 0 }
     }
 
     /// What stays of a layer from its forward to its backward pass.
@@ -202,7 +206,7 @@ impl<'a> Phases<'a> {
     /// The layers below the lowest, one after the other.
     fn skipped(&self) -> u64 {
         let plain = self.costs[..self.lowest].iter().map(|cost| cost.plain).max().unwrap_or_default();
-        self.base + if self.lowest > 1 { self.footprint.hidden } else { 0 } + plain
+        self.base + if self.lowest > 0 { self.footprint.hidden } else { 0 } + plain
     }
 
     fn running(&self, layer: usize, below: u64, kept: bool) -> u64 {
