@@ -1,6 +1,6 @@
 //! What a LLaMA takes of memory on a batch, from its configuration and its adapters alone.
 //!
-//! [`layer`] writes the layer's forward pass down operation by operation, in the order of `llama.rs`, with what the
+//! `layer` writes the layer's forward pass down operation by operation, in the order of `llama.rs`, with what the
 //! operations of `ops/` and the adapters keep; [`tape`](ist_core::plan::tape) plays it. All of it that is an estimate stands
 //! in the constants; the rest is what the code keeps.
 

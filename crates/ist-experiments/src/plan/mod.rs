@@ -4,7 +4,7 @@
 //! |---|---|
 //! | which layers a step may draw | [`draws`] |
 //! | bytes by kind of one draw | [`Estimate`] |
-//! | what to do about a budget that cannot be met | [`refusal`] |
+//! | what to do about a budget that cannot be met | `refusal` |
 //! | the document of `ist plan` | [`document`] |
 
 pub mod document;
