@@ -24,23 +24,13 @@ impl Operation for PullBack {
         B::float_zeros(Shape::new([1]), &gradient.device(), FloatDType::from(gradient.dtype()))
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        let gradient = inputs.floats[1].clone();
-        (self.forward(inputs), Operands::new(vec![gradient], Vec::new()))
+    fn kept<B: Backend>(&self, inputs: &Operands<B>, _: &[bool]) -> Operands<B> {
+        Operands::new(inputs.floats[1..].to_vec(), Vec::new())
     }
 
     fn backward<B: Backend>(&self, saved: Operands<B>, _: FloatTensor<B>, _: &[bool]) -> Vec<Option<FloatTensor<B>>> {
         let [gradient] = saved.floats();
         vec![Some(gradient), None]
-    }
-
-    #[cfg(feature = "flex")]
-    fn record_flex(
-        &self,
-        inputs: Operands<burn::backend::Flex>,
-        wanted: &[bool],
-    ) -> (FloatTensor<burn::backend::Flex>, Operands<burn::backend::Flex>) {
-        self.record(inputs, wanted)
     }
 }
 

@@ -230,7 +230,8 @@ impl<M: LayeredModel> Walk<'_, M> {
         (total, predicted)
     }
 
-    /// Runs the layers upwards from the first one's input; `below_trains` says whether anything that made it does. Returns those that the gradient passes and the last layer's output without a graph.
+    /// Runs the layers upwards from the first one's input; `below_trains` says whether anything that made it does. Returns
+    /// those that the gradient passes and the last layer's output without a graph.
     fn forward(
         &self,
         mut x: Tensor<3>,

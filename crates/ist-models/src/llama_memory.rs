@@ -8,6 +8,7 @@ use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
 use ist_core::plan::tape::{Operation, Place, Tape, Value};
 use ist_core::plan::{LayerFootprint, LossCost, threads};
+use ist_peft::frozen_matrix::PANEL;
 
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::llama_config::LlamaConfig;
@@ -19,8 +20,6 @@ use crate::ops::linear_cross_entropy::chunk_rows;
 const INDEX: u64 = 8;
 /// Bytes of a gradient of a parameter.
 const GRADIENT: u64 = 4;
-/// Elements of a weight in a narrow type that are widened at a time.
-const PANEL: u64 = 1 << 20;
 /// Bytes of its operands that a matrix product packs at a time.
 const PACKED: u64 = 1 << 20;
 /// A tensor larger than this counts as this large: sums cannot overflow, and no machine holds it.
@@ -101,7 +100,7 @@ impl Sizes {
 
     /// What widening a part of a weight takes.
     fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
-        if narrow { product(&[PANEL.min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
+        if narrow { product(&[(PANEL as u64).min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
     }
 }
 

@@ -40,7 +40,7 @@ impl FrozenMatrix {
 }
 
 /// Elements of a narrow matrix that are widened at a time.
-pub(crate) const PANEL: usize = 1 << 20;
+pub const PANEL: usize = 1 << 20;
 
 /// A [`FrozenMatrix`] within an operation.
 #[derive(Clone, Debug)]
@@ -105,8 +105,8 @@ impl<B: Backend> Stored<B> {
         }
     }
 
-    /// x W.
-    pub(crate) fn product(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+    /// x W, in x's type.
+    pub fn product(&self, x: FloatTensor<B>) -> FloatTensor<B> {
         let shape = x.shape();
         let x = rows::<B>(x);
         let parts = self.panels(&x).into_iter().map(|range| B::float_matmul(x.clone(), self.columns(range, &x)));
@@ -115,8 +115,8 @@ impl<B: Backend> Stored<B> {
         like::<B>(out, &shape)
     }
 
-    /// g Wᵀ.
-    pub(crate) fn transposed_product(&self, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    /// g Wᵀ, in g's type.
+    pub fn transposed_product(&self, gradient: FloatTensor<B>) -> FloatTensor<B> {
         let shape = gradient.shape();
         let gradient = rows::<B>(gradient);
         let parts = self.panels(&gradient).into_iter().map(|range| {

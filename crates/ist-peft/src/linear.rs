@@ -42,9 +42,9 @@ impl Operation for Linear {
         weight.product(x)
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        let (x, weight) = split(inputs);
-        (weight.product(x.clone()), weight.operands(wanted[1].then_some(x)))
+    fn kept<B: Backend>(&self, inputs: &Operands<B>, wanted: &[bool]) -> Operands<B> {
+        let (x, weight) = split(inputs.clone());
+        weight.operands(wanted[1].then_some(x))
     }
 
     fn backward<B: Backend>(
@@ -67,12 +67,6 @@ impl Operation for Linear {
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
         let (x, weight) = split(inputs);
         frozen_product::product(x, &weight)
-    }
-
-    #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
-        let (x, weight) = split(inputs);
-        (frozen_product::product(x.clone(), &weight), weight.operands(wanted[1].then_some(x)))
     }
 
     #[cfg(feature = "flex")]

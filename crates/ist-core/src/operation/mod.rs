@@ -65,11 +65,18 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
     /// The value.
     fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B>;
 
-    /// The value, and what [`Operation::backward`] needs: the inputs, unless this says otherwise.
+    /// What of the inputs [`Operation::backward`] needs: all of them, unless this says otherwise. An input that is not kept
+    /// may be written over by the forward pass.
     ///
     /// `wanted` says of each float operand whether its gradient will be asked for.
-    fn record<B: Backend>(&self, inputs: Operands<B>, _wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        (self.forward(inputs.clone()), inputs)
+    fn kept<B: Backend>(&self, inputs: &Operands<B>, _wanted: &[bool]) -> Operands<B> {
+        inputs.clone()
+    }
+
+    /// The value, and what [`Operation::backward`] needs: [`Operation::kept`], unless it is more than the inputs.
+    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+        let kept = self.kept(&inputs, wanted);
+        (self.forward(inputs), kept)
     }
 
     /// The vector-Jacobian product of `gradient` with the operation: one gradient for each float operand of the forward
@@ -89,8 +96,9 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
 
     /// [`Operation::record`] in a form for the `flex` backend.
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, _wanted: &[bool]) -> (FloatTensor<Flex>, Operands<Flex>) {
-        (self.forward_flex(inputs.clone()), inputs)
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FloatTensor<Flex>, Operands<Flex>) {
+        let kept = self.kept(&inputs, wanted);
+        (self.forward_flex(inputs), kept)
     }
 
     /// [`Operation::backward`] in a form for the `flex` backend.

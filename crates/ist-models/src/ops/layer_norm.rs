@@ -40,9 +40,8 @@ impl Operation for LayerNorm {
         B::float_add(B::float_mul(self.normalise::<B>(x).0, weight), bias)
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        let saved = inputs.floats[..2].to_vec();
-        (self.forward(inputs), Operands::new(saved, Vec::new()))
+    fn kept<B: Backend>(&self, inputs: &Operands<B>, _: &[bool]) -> Operands<B> {
+        Operands::new(inputs.floats[..2].to_vec(), Vec::new())
     }
 
     fn backward<B: Backend>(
@@ -67,12 +66,6 @@ impl Operation for LayerNorm {
     #[cfg(feature = "flex")]
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
         if flex::all_f32(&inputs.floats) { self.forward_rows(inputs) } else { self.forward(inputs) }
-    }
-
-    #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, _: &[bool]) -> (FlexTensor, Operands<Flex>) {
-        let saved = inputs.floats[..2].to_vec();
-        (self.forward_flex(inputs), Operands::new(saved, Vec::new()))
     }
 
     #[cfg(feature = "flex")]

@@ -10,6 +10,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 use ist_core::operation::{Operands, Operation, apply};
+use ist_peft::frozen_matrix::Stored;
 
 use super::cross_entropy::{d_logits, softmax};
 
@@ -56,14 +57,14 @@ impl LinearCrossEntropy {
         let targets = inputs.ints[0].clone();
         let [x, weight] = inputs.floats();
         let (mut losses, mut d_x) = (Vec::new(), Vec::new());
-        let weight = wide::<B>(&weight, &x);
-        for rows in chunks(x.shape()[0], weight.shape()[1]) {
+        let (vocabulary, weight) = (weight.shape()[1], Stored::<B>::Float(weight));
+        for rows in chunks(x.shape()[0], vocabulary) {
             let (x, targets) = part::<B>(&x, &targets, rows);
-            let (loss, probabilities) = softmax::<B>(B::float_matmul(x, weight.clone()), targets.clone());
+            let (loss, probabilities) = softmax::<B>(weight.product(x), targets.clone());
             losses.push(loss);
             if gradients {
                 let d_logits = d_logits::<B>(probabilities, targets);
-                d_x.push(B::float_matmul(d_logits, B::float_transpose(weight.clone())));
+                d_x.push(weight.transposed_product(d_logits));
             }
         }
         let losses = B::float_cat(losses, 0);
@@ -77,13 +78,13 @@ impl LinearCrossEntropy {
         let targets = saved.ints[0].clone();
         let [x, weight] = saved.floats();
         let (mut d_x, mut d_weight) = (Vec::new(), None);
-        let weight = wide::<B>(&weight, &x);
-        for rows in chunks(x.shape()[0], weight.shape()[1]) {
+        let (vocabulary, weight) = (weight.shape()[1], Stored::<B>::Float(weight));
+        for rows in chunks(x.shape()[0], vocabulary) {
             let factor = B::float_slice(gradient.clone(), &[Slice::from(rows.clone()), Slice::from(0..1)]);
             let (x, targets) = part::<B>(&x, &targets, rows);
-            let (_, probabilities) = softmax::<B>(B::float_matmul(x.clone(), weight.clone()), targets.clone());
+            let (_, probabilities) = softmax::<B>(weight.product(x.clone()), targets.clone());
             let d_logits = B::float_mul(d_logits::<B>(probabilities, targets), factor);
-            d_x.push(B::float_matmul(d_logits.clone(), B::float_transpose(weight.clone())));
+            d_x.push(weight.transposed_product(d_logits.clone()));
             let term = B::float_matmul(B::float_transpose(x), d_logits);
             d_weight = Some(match d_weight {
                 Some(sum) => B::float_add(sum, term),
@@ -92,12 +93,6 @@ impl LinearCrossEntropy {
         }
         (B::float_cat(d_x, 0), d_weight.expect("there is a row at least"))
     }
-}
-
-/// The weight in x's type.
-fn wide<B: Backend>(weight: &FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
-    let weight = weight.clone();
-    if weight.dtype() == x.dtype() { weight } else { B::float_cast(weight, FloatDType::from(x.dtype())) }
 }
 
 impl Operation for LinearCrossEntropy {
@@ -151,8 +146,6 @@ use super::cross_entropy::{differentiate, host};
 use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
-#[cfg(feature = "flex")]
-use ist_peft::frozen_matrix::Stored;
 #[cfg(feature = "flex")]
 use ist_peft::frozen_product::{fits, multiply_weight, multiply_weight_transposed};
 

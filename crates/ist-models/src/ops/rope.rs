@@ -71,9 +71,8 @@ impl Operation for Rotate {
         self.rotate::<B>(&x, &cos, &sin)
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        let [x, cos, sin] = inputs.floats();
-        (self.rotate::<B>(&x, &cos, &sin), Operands::new(vec![cos, sin], Vec::new()))
+    fn kept<B: Backend>(&self, inputs: &Operands<B>, _: &[bool]) -> Operands<B> {
+        Operands::new(inputs.floats[1..].to_vec(), Vec::new())
     }
 
     fn backward<B: Backend>(
@@ -91,12 +90,6 @@ impl Operation for Rotate {
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
         let [x, cos, sin] = inputs.floats();
         self.rotate_flex(x, cos, sin)
-    }
-
-    #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, _: &[bool]) -> (FlexTensor, Operands<Flex>) {
-        let [x, cos, sin] = inputs.floats();
-        (self.rotate_flex(x, cos.clone(), sin.clone()), Operands::new(vec![cos, sin], Vec::new()))
     }
 
     #[cfg(feature = "flex")]
