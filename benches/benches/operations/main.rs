@@ -21,7 +21,7 @@ use ist_models::ops::linear_cross_entropy::linear_cross_entropy;
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
 use ist_peft::linear::linear;
-use ist_peft::{Adapter, BuiltinAdapter, Dialect, PeftLinear, Site, Weight};
+use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
 use serde_json::json;
 
 #[global_allocator]
@@ -156,7 +156,8 @@ impl Inputs {
         let config = config.expect("lora is built in").expect("the fields are valid");
         let site = Site::linear("up_proj", Some(0), hidden, intermediate);
         let mut linear = PeftLinear::new("up_proj", Weight::frozen(weight.clone()), None);
-        linear.adapter = Some(BuiltinAdapter::init(&config, &site, 0, &self.device));
+        let place = Place { site, base: Base::Linear(linear.base.clone()) };
+        linear.adapter = BuiltinAdapter::init_all(&config, &[place], 0, &self.device).pop();
         let linear = map_parameters("", linear, &mut |_, value| Some(self.random(value.dims())));
         let mut parameters = Vec::new();
         for_each_parameter("", &linear, &mut |_, value| parameters.push(value));

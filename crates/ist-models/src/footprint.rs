@@ -49,12 +49,11 @@ pub struct AdaptedSite {
 impl AdaptedSite {
     /// The adapter of that configuration on `site`, which need not exist yet.
     pub fn planned<A: Adapter>(config: &A::Config, site: &Site) -> Self {
-        let sizes = A::layout(config, site).into_iter().map(|spec| spec.shape.iter().product::<usize>());
         let cost = match site.kind {
             SiteKind::Linear => A::token_cost(config, site),
-            SiteKind::Embedding => TokenCost::default(),
+            SiteKind::Embedding | SiteKind::Norm | SiteKind::Attention { .. } => TokenCost::default(),
         };
-        Self { site: site.clone(), cost, parameters: sizes.sum() }
+        Self { site: site.clone(), cost, parameters: A::parameters(config, site) }
     }
 }
 

@@ -12,14 +12,17 @@ use ist_core::gradients::count_parameters;
 use ist_core::{Footprint, LayerPass, LayeredModel, streams};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
-use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, Site, Slot, TokenCost, Weight};
+use ist_peft::{
+    Adapter, BaseMut, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, PeftNorm, Roles, Site, Slot, TokenCost,
+    Weight,
+};
 use rand::RngExt;
 
 use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::llama_config::LlamaConfig;
-use crate::llama_layout::{DEFAULT_TARGETS, layer_modules};
+use crate::llama_layout::{ROLES, layer_modules};
 use crate::llama_memory;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{AttentionMask, attention};
@@ -40,6 +43,8 @@ pub struct LlamaAttention<A: Module> {
     k_proj: PeftLinear<A>,
     v_proj: PeftLinear<A>,
     o_proj: PeftLinear<A>,
+    /// Keys and values in front of all tokens, where such an adapter is on.
+    prefix: Option<A>,
     num_attention_heads: usize,
     num_key_value_heads: usize,
     head_dim: usize,
@@ -56,9 +61,9 @@ pub struct LlamaMlp<A: Module> {
 /// One decoder layer.
 #[derive(Module, Debug)]
 pub struct LlamaLayer<A: Module> {
-    input_layernorm: Weight<1>,
+    input_layernorm: PeftNorm<A>,
     self_attn: LlamaAttention<A>,
-    post_attention_layernorm: Weight<1>,
+    post_attention_layernorm: PeftNorm<A>,
     mlp: LlamaMlp<A>,
     rms_norm_eps: f64,
 }
@@ -67,7 +72,7 @@ pub struct LlamaLayer<A: Module> {
 #[derive(Module, Debug)]
 pub struct LlamaOuter<A: Module> {
     embed_tokens: PeftEmbedding<A>,
-    norm: Weight<1>,
+    norm: PeftNorm<A>,
     /// Absent when the head is the embedding.
     lm_head: Option<PeftLinear<A>>,
 }
@@ -114,6 +119,11 @@ impl<A: Adapter> LlamaAttention<A> {
         let q = context.rotation.apply(heads(self.q_proj.forward(x.clone(), pass), self.num_attention_heads));
         let k = context.rotation.apply(heads(self.k_proj.forward(x.clone(), pass), self.num_key_value_heads));
         let v = heads(self.v_proj.forward(x, pass), self.num_key_value_heads);
+        // A cache that has seen tokens begins with the prefix already.
+        let [k, v] = match &self.prefix {
+            Some(prefix) if cache.as_ref().is_none_or(|cache| cache.is_none()) => in_front(prefix.prefix(pass), [k, v]),
+            _ => [k, v],
+        };
         let (k, v) = match cache {
             Some(cache) => append(cache, k, v),
             None => (k, v),
@@ -122,6 +132,17 @@ impl<A: Adapter> LlamaAttention<A> {
         let width = self.num_attention_heads * self.head_dim;
         self.o_proj.forward(mixed.reshape([batch, sequence, width]), pass)
     }
+}
+
+/// The prefix `[positions, kv_heads, head_dim]` in front of the tokens of every row.
+fn in_front<const N: usize>(prefix: [Tensor<3>; N], tokens: [Tensor<4>; N]) -> [Tensor<4>; N] {
+    let mut prefix = prefix.into_iter();
+    tokens.map(|tokens| {
+        let prefix = prefix.next().expect("both lists have N tensors").cast(tokens.dtype());
+        let [positions, heads, width] = prefix.dims();
+        let prefix = prefix.unsqueeze::<4>().expand([tokens.dims()[0], positions, heads, width]);
+        Tensor::cat(vec![prefix, tokens], 1)
+    })
 }
 
 /// The cache's keys and values with the new ones behind them.
@@ -150,8 +171,8 @@ impl<A: Adapter> LlamaLayer<A> {
         pass: &LayerPass,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let norm = |x: &Tensor<3>, weight: &Weight<1>| {
-            rms_norm(x.clone(), weight.value(pass.response, x.dtype()), self.rms_norm_eps)
+        let norm = |x: &Tensor<3>, norm: &PeftNorm<A>| {
+            rms_norm(x.clone(), norm.values(x.dtype(), pass).weight, self.rms_norm_eps)
         };
         let attended = self.self_attn.forward(norm(&x, &self.input_layernorm), context, pass, cache);
         let x = x + attended;
@@ -191,10 +212,33 @@ impl<A: Adapter> LlamaLayer<A> {
         for linear in self.linears_mut() {
             train_linear(&mut linear.base);
         }
-        let norms = [self.input_layernorm.clone().train(), self.post_attention_layernorm.clone().train()];
-        [self.input_layernorm, self.post_attention_layernorm] = norms;
+        train_norm(&mut self.input_layernorm);
+        train_norm(&mut self.post_attention_layernorm);
         self
     }
+
+    /// The places of the layer at `prefix`, in the model's order.
+    fn slots(&mut self, prefix: &str, index: usize) -> Vec<Slot<'_, A>> {
+        let LlamaLayer { input_layernorm, self_attn, post_attention_layernorm, mlp, .. } = self;
+        let LlamaAttention { q_proj, k_proj, v_proj, o_proj, prefix: in_front, .. } = self_attn;
+        let hidden = input_layernorm.base.weight.dims()[0];
+        let heads = [self_attn.num_key_value_heads, self_attn.head_dim];
+        let attention = Site::attention(format!("{prefix}self_attn"), index, hidden, heads);
+        let linear = |module| linear_slot(prefix, Some(index), module);
+        let mut slots = vec![
+            norm_slot(format!("{prefix}input_layernorm"), Some(index), input_layernorm),
+            Slot { site: attention, base: BaseMut::Attention, adapter: in_front },
+        ];
+        slots.extend([q_proj, k_proj, v_proj, o_proj].map(linear));
+        let norm = format!("{prefix}post_attention_layernorm");
+        slots.push(norm_slot(norm, Some(index), post_attention_layernorm));
+        slots.extend([&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj].map(linear));
+        slots
+    }
+}
+
+fn train_norm<A: Adapter>(norm: &mut PeftNorm<A>) {
+    norm.base.weight = norm.base.weight.clone().train();
 }
 
 fn train_linear(linear: &mut FrozenLinear) {
@@ -220,6 +264,10 @@ impl Builder<'_, '_> {
         Weight::frozen(self.tensor(name, [size]))
     }
 
+    fn norm<A: Adapter>(&mut self, name: &str, size: usize) -> PeftNorm<A> {
+        PeftNorm::new(self.vector(&format!("{name}.weight"), size), None)
+    }
+
     /// The linear module at `prefix` + `name`; files hold `[out, in]`.
     fn linear<A: Adapter>(&mut self, prefix: &str, name: &str, shape: [usize; 2], bias: bool) -> PeftLinear<A> {
         let [d_in, d_out] = shape;
@@ -243,6 +291,7 @@ impl Builder<'_, '_> {
             k_proj,
             v_proj,
             o_proj,
+            prefix: None,
             num_attention_heads: config.num_attention_heads,
             num_key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
@@ -250,9 +299,9 @@ impl Builder<'_, '_> {
         let mlp = LlamaMlp { gate_proj, up_proj, down_proj };
         let hidden = config.hidden_size;
         LlamaLayer {
-            input_layernorm: self.vector(&format!("{prefix}input_layernorm.weight"), hidden),
+            input_layernorm: self.norm(&format!("{prefix}input_layernorm"), hidden),
             self_attn,
-            post_attention_layernorm: self.vector(&format!("{prefix}post_attention_layernorm.weight"), hidden),
+            post_attention_layernorm: self.norm(&format!("{prefix}post_attention_layernorm"), hidden),
             mlp,
             rms_norm_eps: config.rms_norm_eps,
         }
@@ -263,7 +312,7 @@ impl Builder<'_, '_> {
         let table = self.tensor("model.embed_tokens.weight", [vocabulary, hidden]);
         LlamaOuter {
             embed_tokens: PeftEmbedding::new(Weight::frozen(table)),
-            norm: self.vector("model.norm.weight", hidden),
+            norm: self.norm("model.norm", hidden),
             lm_head: (!config.tie_word_embeddings).then(|| self.linear("", "lm_head", [hidden, vocabulary], false)),
         }
     }
@@ -301,7 +350,7 @@ impl<A: Adapter> Llama<A> {
     #[must_use]
     pub fn train_everything(mut self) -> Self {
         self.outer.embed_tokens.weight = self.outer.embed_tokens.weight.train();
-        self.outer.norm = self.outer.norm.train();
+        train_norm(&mut self.outer.norm);
         if let Some(head) = &mut self.outer.lm_head {
             train_linear(&mut head.base);
         }
@@ -331,9 +380,7 @@ impl<A: Adapter> Llama<A> {
         });
         let head = self.outer.lm_head.iter().map(|head| (String::new(), None, head));
         let sites = linears.chain(head).filter_map(|(prefix, layer, linear)| {
-            let [d_in, d_out] = linear.base.weight.dims();
-            let site = Site::linear(format!("{prefix}{}", linear.name), layer, d_in, d_out);
-            let adapter = linear.adapter.as_ref()?;
+            let (site, adapter) = (linear_site(&prefix, layer, linear), linear.adapter.as_ref()?);
             Some(AdaptedSite { cost: adapter.token_cost_of(&site), parameters: count_parameters(adapter), site })
         });
         let table = self.outer.embed_tokens.adapter.as_ref().map(|adapter| {
@@ -342,6 +389,11 @@ impl<A: Adapter> Llama<A> {
             AdaptedSite { cost: TokenCost::default(), parameters: count_parameters(adapter), site }
         });
         table.into_iter().chain(sites).collect()
+    }
+
+    /// Positions in front of all tokens: those of a prefix, which every layer has or none.
+    fn prefix_length(&self) -> usize {
+        self.layers.iter().find_map(|layer| layer.self_attn.prefix.as_ref()).map_or(0, A::prefix_length)
     }
 
     /// Final norm and head, `[.., hidden]` to `[.., vocabulary]`.
@@ -354,7 +406,7 @@ impl<A: Adapter> Llama<A> {
     }
 
     fn norm(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let weight = outer.norm.value(pass.response, x.dtype());
+        let weight = outer.norm.values(x.dtype(), pass).weight;
         rms_norm(x, weight, self.config.rms_norm_eps)
     }
 
@@ -404,10 +456,11 @@ impl<A: Adapter> LayeredModel for Llama<A> {
     }
 
     fn context(&self, batch: &TokenBatch) -> LlamaContext {
-        let positions = vec![(0..batch.input_ids.dims()[1]).collect()];
+        let prefix = self.prefix_length();
+        let positions = vec![(prefix..prefix + batch.input_ids.dims()[1]).collect()];
         LlamaContext {
             rotation: Rotation::new(&self.inverse_frequencies, &positions, self.arithmetic, &self.device),
-            mask: batch.mask.clone(),
+            mask: batch.mask.after_prefix(prefix),
         }
     }
 
@@ -436,28 +489,28 @@ impl<A: Adapter> LayeredModel for Llama<A> {
         let storage = if packed { DType::I8 } else { self.outer.embed_tokens.weight.dtype() };
         let adapted = self.adapted_sites();
         let resident = Resident { adapted: &adapted, storage, arithmetic: self.arithmetic };
-        let frozen = !self.outer.norm.trains();
+        let frozen = !self.outer.norm.base.weight.trains();
         frozen.then(|| llama_memory::footprint(&self.config, resident, BatchShape::from(batch)))
     }
 }
 
 impl<A: Adapter> PeftModel<A> for Llama<A> {
     fn slots(&mut self) -> Vec<Slot<'_, A>> {
-        let LlamaOuter { embed_tokens, lm_head, .. } = &mut self.outer;
+        let LlamaOuter { embed_tokens, norm, lm_head } = &mut self.outer;
         let [vocabulary, hidden] = embed_tokens.weight.dims();
         let site = Site::embedding("model.embed_tokens", vocabulary, hidden);
-        let mut slots = vec![Slot { site, weight: &mut embed_tokens.weight, adapter: &mut embed_tokens.adapter }];
+        let base = BaseMut::Embedding(&mut embed_tokens.weight);
+        let mut slots = vec![Slot { site, base, adapter: &mut embed_tokens.adapter }];
         for (index, layer) in self.layers.iter_mut().enumerate() {
-            for linear in layer.linears_mut() {
-                slots.push(linear_slot(&format!("model.layers.{index}."), Some(index), linear));
-            }
+            slots.extend(layer.slots(&format!("model.layers.{index}."), index));
         }
+        slots.push(norm_slot("model.norm".to_owned(), None, norm));
         slots.extend(lm_head.as_mut().map(|head| linear_slot("", None, head)));
         slots
     }
 
-    fn default_targets(&self) -> &'static [&'static str] {
-        DEFAULT_TARGETS
+    fn roles(&self) -> &'static Roles {
+        &ROLES
     }
 
     fn num_layers(&self) -> usize {
@@ -474,10 +527,19 @@ impl<A: Adapter> PeftModel<A> for Llama<A> {
     }
 }
 
-fn linear_slot<'a, A: Adapter>(prefix: &str, layer: Option<usize>, linear: &'a mut PeftLinear<A>) -> Slot<'a, A> {
+fn linear_site<A: Adapter>(prefix: &str, layer: Option<usize>, linear: &PeftLinear<A>) -> Site {
     let [d_in, d_out] = linear.base.weight.dims();
-    let site = Site::linear(format!("{prefix}{}", linear.name), layer, d_in, d_out);
-    Slot { site, weight: &mut linear.base.weight, adapter: &mut linear.adapter }
+    Site::linear(format!("{prefix}{}", linear.name), layer, d_in, d_out).with_bias(linear.base.bias.is_some())
+}
+
+fn linear_slot<'a, A: Adapter>(prefix: &str, layer: Option<usize>, linear: &'a mut PeftLinear<A>) -> Slot<'a, A> {
+    let site = linear_site(prefix, layer, linear);
+    Slot { site, base: BaseMut::Linear(&mut linear.base), adapter: &mut linear.adapter }
+}
+
+fn norm_slot<A: Adapter>(path: String, layer: Option<usize>, norm: &mut PeftNorm<A>) -> Slot<'_, A> {
+    let site = Site::norm(path, layer, norm.base.weight.dims()[0]);
+    Slot { site, base: BaseMut::Norm(&mut norm.base), adapter: &mut norm.adapter }
 }
 
 impl<A: Adapter> CausalLm<A> for Llama<A> {
@@ -514,7 +576,7 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
     }
 
     fn new_cache(&self, rows: usize) -> LlamaCache {
-        LlamaCache { layers: vec![None; self.layers.len()], mask: vec![Vec::new(); rows] }
+        LlamaCache { layers: vec![None; self.layers.len()], mask: vec![vec![true; self.prefix_length()]; rows] }
     }
 
     fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut LlamaCache) -> Tensor<2> {
@@ -548,9 +610,9 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
                 ("input_layernorm", &layer.input_layernorm),
                 ("post_attention_layernorm", &layer.post_attention_layernorm),
             ];
-            weights.extend(norms.map(|(name, norm)| (format!("{prefix}{name}.weight"), norm.current().into_data())));
+            weights.extend(norms.map(|(name, norm)| (format!("{prefix}{name}.weight"), norm_weight(norm))));
         }
-        weights.push(("model.norm.weight".to_owned(), self.outer.norm.current().into_data()));
+        weights.push(("model.norm.weight".to_owned(), norm_weight(&self.outer.norm)));
         weights.extend(self.outer.lm_head.iter().flat_map(|head| linear_weights("", head)));
         weights
     }
@@ -558,6 +620,10 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
     fn config_json(&self) -> serde_json::Value {
         self.config.to_json()
     }
+}
+
+fn norm_weight<A: Adapter>(norm: &PeftNorm<A>) -> TensorData {
+    norm.base.weight.current().into_data()
 }
 
 fn linear_weights<A: Adapter>(prefix: &str, linear: &PeftLinear<A>) -> Vec<(String, TensorData)> {

@@ -1,13 +1,23 @@
 //! What a LLaMA of a configuration consists of: its tensors and the modules an adapter can sit on, with nothing loaded.
 
 use ist_core::burn::tensor::DType;
-use ist_peft::Site;
 use ist_peft::int8::block;
+use ist_peft::{Roles, Site};
 
 use crate::llama_config::LlamaConfig;
 
-/// The modules people usually adapt on LLaMA.
-pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"];
+/// The names of LLaMA's modules by the part they play.
+pub static ROLES: Roles = Roles {
+    usual: &["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"],
+    query: &["q_proj"],
+    key: &["k_proj"],
+    value: &["v_proj"],
+    linear: &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    mlp_in: &["gate_proj", "up_proj"],
+    mlp_out: &["down_proj"],
+    norms: &["input_layernorm", "post_attention_layernorm"],
+    attention: &["self_attn"],
+};
 
 /// The modules of one layer that an adapter can sit on, with input and output width, in the order of the model.
 pub(crate) fn layer_modules(config: &LlamaConfig) -> [(&'static str, [usize; 2], bool); 7] {
@@ -29,16 +39,24 @@ pub(crate) fn layer_modules(config: &LlamaConfig) -> [(&'static str, [usize; 2],
 pub fn sites(config: &LlamaConfig) -> Vec<Site> {
     let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
     let mut sites = vec![Site::embedding("model.embed_tokens", vocabulary, hidden)];
-    for layer in 0..config.num_hidden_layers {
-        let modules = layer_modules(config).into_iter();
-        sites.extend(modules.map(|(name, [d_in, d_out], _)| {
-            Site::linear(format!("model.layers.{layer}.{name}"), Some(layer), d_in, d_out)
-        }));
-    }
+    sites.extend((0..config.num_hidden_layers).flat_map(|layer| layer_sites(config, layer)));
+    sites.push(Site::norm("model.norm", None, hidden));
     if !config.tie_word_embeddings {
         sites.push(Site::linear("lm_head", None, hidden, vocabulary));
     }
     sites
+}
+
+fn layer_sites(config: &LlamaConfig, layer: usize) -> Vec<Site> {
+    let (prefix, hidden) = (format!("model.layers.{layer}."), config.hidden_size);
+    let norm = |name: &str| Site::norm(format!("{prefix}{name}"), Some(layer), hidden);
+    let heads = [config.num_key_value_heads, config.head_dim];
+    let linears = layer_modules(config).map(|(name, [d_in, d_out], bias)| {
+        Site::linear(format!("{prefix}{name}"), Some(layer), d_in, d_out).with_bias(bias)
+    });
+    let (attention, mlp) = linears.split_at(4);
+    let before = [norm("input_layernorm"), Site::attention(format!("{prefix}self_attn"), layer, hidden, heads)];
+    [&before[..], attention, &[norm("post_attention_layernorm")], mlp].concat()
 }
 
 /// Name and shape of every tensor of a checkpoint, from the configuration alone.

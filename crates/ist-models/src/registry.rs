@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::{DType, Device};
-use ist_peft::{Adapter, Site};
+use ist_peft::{Adapter, Roles, Site};
 use serde_json::Value;
 
 use crate::causal_lm::{CausalLm, LoadError};
@@ -230,8 +230,8 @@ pub struct Shape {
     pub parameters: usize,
     /// Modules an adapter can sit on.
     pub sites: Vec<Site>,
-    /// The modules people usually adapt.
-    pub default_targets: &'static [&'static str],
+    /// The names of its modules by the part they play.
+    pub roles: &'static Roles,
     architecture: ArchitectureShape,
 }
 
@@ -268,7 +268,7 @@ pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
                 max_position_embeddings: config.max_position_embeddings,
                 parameters: llama_layout::parameter_count(&config),
                 sites: llama_layout::sites(&config),
-                default_targets: llama_layout::DEFAULT_TARGETS,
+                roles: &llama_layout::ROLES,
                 architecture: ArchitectureShape::Llama(config),
             })
         }

@@ -3,26 +3,35 @@
 use ist_core::burn::tensor::Device;
 use ist_core::streams;
 
-use crate::Weight;
-use crate::adapter::{Adapter, MergeError, Site, SiteKind};
+use crate::adapter::Adapter;
+use crate::frozen::BaseMut;
+use crate::method::{MergeError, Place};
+use crate::site::{Roles, Site, SiteKind};
 
 /// One place of a model where an adapter can sit.
 #[derive(Debug)]
 pub struct Slot<'a, A> {
     /// Which module it is.
     pub site: Site,
-    /// Its frozen weight, `[in, out]`.
-    pub weight: &'a mut Weight<2>,
+    /// Its frozen part.
+    pub base: BaseMut<'a>,
     /// Its adapter.
     pub adapter: &'a mut Option<A>,
+}
+
+impl<A> Slot<'_, A> {
+    /// The module with what is frozen there.
+    pub fn place(&self) -> Place {
+        Place { site: self.site.clone(), base: self.base.get() }
+    }
 }
 
 /// A model whose modules can carry adapters of the set `A`.
 pub trait PeftModel<A: Adapter> {
     /// Every place an adapter can sit, in the model's order.
     fn slots(&mut self) -> Vec<Slot<'_, A>>;
-    /// The modules people usually adapt on this architecture.
-    fn default_targets(&self) -> &'static [&'static str];
+    /// The names of its modules by the part they play.
+    fn roles(&self) -> &'static Roles;
     /// Layers of the model.
     fn num_layers(&self) -> usize;
     /// Gives an output head that shares the embedding's table a copy of its own, with its slot behind all others.
@@ -35,19 +44,29 @@ pub trait PeftModel<A: Adapter> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
     /// No module matches.
-    #[error("the adapter's targets ({asked}) match no module; the model has {}", exist.join(", "))]
+    #[error(
+        "the adapter's targets ({asked}) match no module that {method} can sit on; the model has {}",
+        or_none(exist)
+    )]
     NothingMatches {
+        /// The method.
+        method: &'static str,
         /// What was asked for.
         asked: String,
-        /// Names of the modules there are, without the layers' numbers.
+        /// Names of the modules that the method can sit on, without the layers' numbers.
         exist: Vec<String>,
     },
     /// Names among the targets are no module's.
-    #[error("the targets {} are no module of the model; it has {}", unknown.join(", "), exist.join(", "))]
+    #[error(
+        "the targets {} are no module that {method} can sit on; the model has {}",
+        unknown.join(", "), or_none(exist)
+    )]
     UnknownNames {
+        /// The method.
+        method: &'static str,
         /// The names.
         unknown: Vec<String>,
-        /// Names of the modules there are, without the layers' numbers.
+        /// Names of the modules that the method can sit on, without the layers' numbers.
         exist: Vec<String>,
     },
     /// `layers_to_transform` names layers the model lacks.
@@ -58,11 +77,27 @@ pub enum AttachError {
         /// Layers of the model.
         num_layers: usize,
     },
+    /// Two adapters want one module.
+    #[error(
+        "{path} would carry two adapters, `{first}` and `{second}`; a module carries one, so narrow the targets of one"
+    )]
+    Twice {
+        /// The module.
+        path: String,
+        /// The adapter it has.
+        first: String,
+        /// The adapter that wants it too.
+        second: String,
+    },
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Puts a fresh adapter on every module the configuration targets; returns their sites.
 ///
-/// A configuration without target modules gets the architecture's usual ones, which are written into it.
+/// A configuration without target modules gets the usual ones of its method, which are written into it.
 pub fn attach<A: Adapter>(
     model: &mut impl PeftModel<A>,
     config: &mut A::Config,
@@ -71,12 +106,22 @@ pub fn attach<A: Adapter>(
 ) -> Result<Vec<Site>, AttachError> {
     let sites = targeted_sites(model, config)?;
     let seed = streams::mix(seed, streams::digest("adapter initialisation"));
-    for slot in model.slots() {
-        if sites.contains(&slot.site) {
-            *slot.adapter = Some(A::init(config, &slot.site, seed, device));
-        }
-    }
+    let adapters = A::init_all(config, &places(model, &sites), seed, device);
+    put(model, &sites, adapters);
     Ok(sites)
+}
+
+/// What is frozen at the modules of `sites`, in the model's order.
+pub(crate) fn places<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site]) -> Vec<Place> {
+    model.slots().iter().filter(|slot| sites.contains(&slot.site)).map(Slot::place).collect()
+}
+
+/// Puts one adapter on each module of `sites`, in the model's order.
+pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], adapters: Vec<A>) {
+    let slots = model.slots().into_iter().filter(|slot| sites.contains(&slot.site));
+    for (slot, adapter) in slots.zip(adapters) {
+        *slot.adapter = Some(adapter);
+    }
 }
 
 /// The modules the configuration targets on this model, after filling in its default targets.
@@ -84,53 +129,61 @@ pub fn targeted_sites<A: Adapter>(
     model: &mut impl PeftModel<A>,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
-    let (default_targets, num_layers) = (model.default_targets(), model.num_layers());
+    let (roles, num_layers) = (model.roles(), model.num_layers());
     let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
-    matching_sites::<A>(&every, default_targets, num_layers, config)
+    matching_sites::<A>(&every, roles, num_layers, config)
 }
 
-/// The sites among `every` that the configuration targets, after filling in `default_targets`.
+/// The sites among `every` that the configuration targets, after filling in the method's usual targets.
 pub fn matching_sites<A: Adapter>(
     every: &[Site],
-    default_targets: &[&str],
+    roles: &Roles,
     num_layers: usize,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
-    let targets = A::targets(config).clone().or_default(default_targets);
-    A::set_targets(config, targets.clone());
+    let usual = A::usual_targets(config, roles);
+    A::targets_mut(config).default_to(&usual);
+    let (method, targets) = (A::method(config), A::targets(config));
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
         return Err(AttachError::Layers { layers, num_layers });
     }
-    let sites: Vec<Site> = every.iter().filter(|site| targets.matches(site)).cloned().collect();
+    let fitting = fitting::<A>(every, config);
+    let sites: Vec<Site> = fitting.iter().filter(|site| targets.matches(site)).cloned().collect();
     if sites.is_empty() {
-        return Err(AttachError::NothingMatches { asked: targets.describe(), exist: module_names(every) });
+        return Err(AttachError::NothingMatches { method, asked: targets.describe(), exist: module_names(&fitting) });
     }
     Ok(sites)
 }
 
+/// The modules that the method can sit on.
+fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Vec<Site> {
+    every.iter().filter(|site| A::fits(config, site)).cloned().collect()
+}
+
 /// Fails when a list of targets holds a name that no module of the model has.
 pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
-    let unknown: Vec<String> = A::targets(config).unknown_names(every).into_iter().map(str::to_owned).collect();
+    let fitting = fitting::<A>(every, config);
+    let unknown: Vec<String> = A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(AttachError::UnknownNames { unknown, exist: module_names(every) })
+    Err(AttachError::UnknownNames { method: A::method(config), unknown, exist: module_names(&fitting) })
 }
 
-/// Folds every adapter into its weight and removes it. Nothing is changed when one of them cannot be folded.
+/// Folds every adapter into its module and removes it. Nothing is changed when one of them cannot be folded.
 pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError> {
     let merged = model
         .slots()
         .into_iter()
-        .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.weight.current())).transpose())
+        .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.base.get())).transpose())
         .collect::<Result<Vec<_>, _>>()?;
     if model.slots().iter().any(|slot| slot.site.kind == SiteKind::Embedding && slot.adapter.is_some()) {
         model.untie();
     }
-    for (slot, weight) in model.slots().into_iter().zip(merged) {
-        if let Some(weight) = weight {
-            slot.weight.replace(weight);
+    for (mut slot, base) in model.slots().into_iter().zip(merged) {
+        if let Some(base) = base {
+            slot.base.set(base);
             *slot.adapter = None;
         }
     }
@@ -141,9 +194,8 @@ pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError
 fn module_names(sites: &[Site]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for site in sites {
-        let name = site.path.rsplit('.').next().unwrap_or(&site.path).to_owned();
-        if !names.contains(&name) {
-            names.push(name);
+        if !names.iter().any(|name| name == site.name()) {
+            names.push(site.name().to_owned());
         }
     }
     names

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::adapter::Dialect;
+use crate::method::Dialect;
 use crate::targets::{Patterns, TargetModules, Targets};
 
 /// One fault in one field.
@@ -38,6 +38,16 @@ impl<'a> Fields<'a> {
     /// A reader that has read nothing yet.
     pub fn new(fields: &'a Map<String, Value>, dialect: Dialect) -> Self {
         Self { fields, dialect, read: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Where the fields come from.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The name of a field that our TOML and PEFT's file spell differently.
+    pub fn spelt<'b>(&self, toml: &'b str, peft: &'b str) -> &'b str {
+        if self.dialect == Dialect::Toml { toml } else { peft }
     }
 
     /// Marks a field as read whatever its value.
@@ -121,8 +131,10 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Target modules under `key`, with `exclude_modules`, `layers_to_transform` and `layers_pattern`.
-    pub fn targets(&mut self, key: &str) -> Targets {
+    /// Target modules (`targets`, in PEFT's file `target_modules`), with `exclude_modules`, `layers_to_transform` and
+    /// `layers_pattern`.
+    pub fn targets(&mut self) -> Targets {
+        let key = self.spelt("targets", "target_modules");
         let modules = self.modules(key);
         let exclude = self.modules("exclude_modules");
         let layers = self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
@@ -141,7 +153,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn modules(&mut self, key: &str) -> Option<TargetModules> {
+    /// Modules by name suffixes or by one regular expression.
+    pub fn modules(&mut self, key: &str) -> Option<TargetModules> {
         let value = self.value(key)?;
         let modules = match value {
             Value::String(pattern) => TargetModules::pattern(pattern),
@@ -156,12 +169,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses what was not read: every such key in TOML, those with a value that is not neutral in PEFT's file.
-    pub fn finish(mut self, documented_defaults: &[(&str, Value)]) -> Result<(), ConfigError> {
+    /// `documented_defaults` are names with values as JSON.
+    fn finish(mut self, documented_defaults: &[(&str, &str)]) -> Result<(), ConfigError> {
         for (key, value) in self.fields {
             if self.read.contains(key) {
                 continue;
             }
-            let default = documented_defaults.iter().any(|(name, default)| name == key && default == value);
+            let is_default = |default: &str| serde_json::from_str::<Value>(default).is_ok_and(|json| json == *value);
+            let default = documented_defaults.iter().any(|(name, default)| name == key && is_default(default));
             match self.dialect {
                 Dialect::Toml => {
                     let known = self.read.join(", ");
@@ -175,6 +190,43 @@ impl<'a> Fields<'a> {
         }
         if self.faults.is_empty() { Ok(()) } else { Err(ConfigError { faults: self.faults }) }
     }
+}
+
+/// Reads a method's configuration and refuses what it did not ask for.
+///
+/// # Errors
+/// Every fault at once.
+pub fn read<C>(
+    fields: &Map<String, Value>,
+    dialect: Dialect,
+    documented_defaults: &[(&str, &str)],
+    read: impl FnOnce(&mut Fields) -> C,
+) -> Result<C, ConfigError> {
+    let mut reader = Fields::new(fields, dialect);
+    match dialect {
+        Dialect::Toml => reader.skip("method"),
+        Dialect::Peft => DESCRIPTIVE.iter().for_each(|key| reader.skip(key)),
+    }
+    let config = read(&mut reader);
+    reader.finish(documented_defaults)?;
+    Ok(config)
+}
+
+/// Fields of PEFT's file that only describe it.
+const DESCRIPTIVE: [&str; 8] = [
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "auto_mapping",
+    "runtime_config",
+];
+
+/// A float that PEFT would have written as an integer becomes one again.
+pub fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
 /// Whether a value says "off": null, false, `{}`, `[]` or `""`.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use ist_core::burn::tensor::{Device, TensorData};
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Adapter, Dialect, Site};
-use crate::attach::{AttachError, PeftModel, targeted_sites};
+use crate::adapter::Adapter;
+use crate::attach::{AttachError, PeftModel, places, put, targeted_sites};
 use crate::fields::ConfigError;
+use crate::method::{Dialect, Place};
+use crate::site::Site;
 use crate::tensor_file::{TensorFile, TensorFileError, write};
 use crate::whole_file;
 
@@ -99,46 +101,38 @@ pub fn load<A: Adapter>(
     let mut config = read_config::<A>(folder)?;
     let sites = targeted_sites(model, &mut config)
         .map_err(|source| AdapterFilesError::Targets { path: folder.join(CONFIG_FILE), source })?;
-    let adapters = read_tensors::<A>(&config, &sites, folder, device)?;
-    for slot in model.slots() {
-        if let Some(index) = sites.iter().position(|site| *site == slot.site) {
-            *slot.adapter = Some(adapters[index].clone());
-        }
-    }
+    let adapters = read_tensors::<A>(&config, &places(model, &sites), folder, device)?;
+    put(model, &sites, adapters);
     Ok(config)
 }
 
 fn read_tensors<A: Adapter>(
     config: &A::Config,
-    sites: &[Site],
+    places: &[Place],
     folder: &Path,
     device: &Device,
 ) -> Result<Vec<A>, AdapterFilesError> {
     let path = folder.join(TENSORS_FILE);
     let file = TensorFile::open(&path)?;
+    let sites: Vec<Site> = places.iter().map(|place| place.site.clone()).collect();
     // PEFT stores the frozen table of an adapted embedding or head as well; the model has it already.
     let base_weights: Vec<String> = sites.iter().map(|site| key_of(site, "base_layer.weight")).collect();
     let mut unused: Vec<String> = file.names().map(str::to_owned).filter(|name| !base_weights.contains(name)).collect();
-    let (mut faults, mut adapters) = (Vec::new(), Vec::new());
-    for site in sites {
-        let mut tensors = Vec::new();
-        for spec in A::layout(config, site) {
-            let key = key_of(site, spec.suffix);
-            unused.retain(|name| *name != key);
-            match file.shape(&key) {
-                None => faults.push(format!("{key} is missing, expected shape {:?}", spec.shape)),
-                Some(found) if found != spec.shape => {
-                    faults.push(format!("{key} has shape {found:?}, expected {:?}", spec.shape));
-                }
-                Some(_) => tensors.push(TensorData::new(file.finite_floats(&key)?, spec.shape)),
-            }
-        }
-        if faults.is_empty() {
-            adapters.push(A::from_tensors(config, site, tensors, device));
+    let (mut faults, mut tensors) = (Vec::new(), Vec::new());
+    for (key, shape) in A::file_layout(config, &sites) {
+        unused.retain(|name| *name != key);
+        match file.shape(&key) {
+            None => faults.push(format!("{key} is missing, expected shape {shape:?}")),
+            Some(found) if found != shape => faults.push(format!("{key} has shape {found:?}, expected {shape:?}")),
+            Some(_) => tensors.push(TensorData::new(file.finite_floats(&key)?, shape)),
         }
     }
     faults.extend(unused.into_iter().map(|name| format!("{name} belongs to no module the configuration targets")));
-    if faults.is_empty() { Ok(adapters) } else { Err(AdapterFilesError::Faults { path, faults }) }
+    if faults.is_empty() {
+        Ok(A::from_file(config, places, tensors, device))
+    } else {
+        Err(AdapterFilesError::Faults { path, faults })
+    }
 }
 
 /// Writes the model's adapters as a PEFT folder. Each file appears whole or not at all.
@@ -166,15 +160,15 @@ pub fn save<A: Adapter>(
 
 /// The model's adapter tensors under PEFT's keys, in its layout.
 pub fn named_tensors<A: Adapter>(model: &mut impl PeftModel<A>, config: &A::Config) -> Vec<(String, TensorData)> {
-    let mut named = Vec::new();
+    let (mut sites, mut adapters) = (Vec::new(), Vec::new());
     for slot in model.slots() {
         if let Some(adapter) = slot.adapter {
-            for (spec, data) in A::layout(config, &slot.site).into_iter().zip(adapter.tensors()) {
-                named.push((key_of(&slot.site, spec.suffix), data));
-            }
+            sites.push(slot.site);
+            adapters.push(adapter.clone());
         }
     }
-    named
+    let tensors = A::to_file(config, &sites.iter().zip(&adapters).collect::<Vec<_>>());
+    A::file_layout(config, &sites).into_iter().map(|(key, _)| key).zip(tensors).collect()
 }
 
 /// The key of one tensor in PEFT's file.

@@ -1,7 +1,8 @@
 //! PEFT methods on frozen linear layers, in Hugging Face PEFT's file format.
 //!
-//! A method is one type that implements [`Adapter`]; a set of methods is an enum made by [`adapter_set!`], so that a crate
-//! outside this one can make "the built-in ones and mine". Models are generic over the set and never know a method.
+//! A method is one type that implements [`Method`]; a set of methods is an enum made by [`adapter_set!`] that implements
+//! [`Adapter`], so that a crate outside this one can make "the built-in ones and mine". Models are generic over the set and
+//! never know a method.
 //!
 //! Weights are kept as `[in, out]` and act on rows, y = x W; files hold PyTorch's `[out, in]`.
 //!
@@ -10,7 +11,7 @@
 //! ```
 //! use ist_core::burn::tensor::{Device, Distribution, Tensor};
 //! use ist_core::LayerPass;
-//! use ist_peft::{Adapter, BuiltinAdapter, Dialect, PeftLinear, Site, Weight};
+//! use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
 //!
 //! let device = Device::flex();
 //! let fields = serde_json::json!({"method": "lora", "r": 4, "alpha": 8, "targets": ["q_proj"]});
@@ -20,16 +21,19 @@
 //! let mut linear = PeftLinear::<BuiltinAdapter>::new("self_attn.q_proj", Weight::frozen(weight), None);
 //! let x = Tensor::<3>::random([1, 5, 8], Distribution::Default, &device);
 //! let base = linear.forward(x.clone(), &LayerPass::EVALUATION);
-//! linear.adapter = Some(BuiltinAdapter::init(&config, &site, 7, &device));
+//! let place = Place { site, base: Base::Linear(linear.base.clone()) };
+//! linear.adapter = BuiltinAdapter::init_all(&config, &[place], 7, &device).pop();
 //! // B starts at zero: a fresh LoRA is the base model.
 //! linear.forward(x, &LayerPass::EVALUATION).into_data().assert_eq(&base.into_data(), true);
 //! ```
 
 pub mod adapter;
+mod adapter_set;
 pub mod attach;
 pub mod dropout;
 pub mod fields;
 pub mod files;
+pub mod frozen;
 pub mod frozen_matrix;
 #[cfg(feature = "flex")]
 pub mod frozen_product;
@@ -37,7 +41,9 @@ pub mod int8;
 pub mod linear;
 pub mod lora;
 mod lora_linear;
-pub mod peft_linear;
+pub mod method;
+pub mod peft_modules;
+pub mod site;
 pub mod targets;
 pub mod tensor_file;
 pub mod weight;
@@ -48,12 +54,15 @@ pub use ist_core;
 #[doc(hidden)]
 pub use serde_json;
 
-pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, MergeError, Site, SiteKind, TensorSpec, TokenCost};
+pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig};
 pub use attach::{AttachError, PeftModel, Slot, attach, matching_sites, merge};
-pub use fields::{ConfigError, FieldFault};
+pub use fields::{ConfigError, FieldFault, Fields};
 pub use files::{AdapterFilesError, load, read_config, save};
+pub use frozen::{Base, BaseMut, FrozenLinear, FrozenNorm, NormValues};
 pub use lora::{Lora, LoraConfig};
-pub use peft_linear::{FrozenLinear, PeftEmbedding, PeftLinear};
+pub use method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+pub use peft_modules::{PeftEmbedding, PeftLinear, PeftNorm};
+pub use site::{Roles, Site, SiteKind};
 pub use targets::{TargetModules, Targets};
 pub use tensor_file::{TensorFile, TensorFileError};
 pub use weight::Weight;

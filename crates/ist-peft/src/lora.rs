@@ -14,11 +14,12 @@ use ist_core::{LayerPass, streams};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
-use crate::FrozenLinear;
-use crate::adapter::{Adapter, Dialect, MergeError, Site, SiteKind, TensorSpec, TokenCost};
 use crate::dropout::dropout;
-use crate::fields::{ConfigError, Fields};
+use crate::fields::{Fields, number};
+use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_linear::lora_linear;
+use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::site::{Site, SiteKind};
 use crate::targets::{Patterns, Targets};
 
 /// LoRA's checked configuration, with PEFT's field names.
@@ -70,25 +71,27 @@ impl Lora {
     }
 }
 
-impl Adapter for Lora {
+impl Method for Lora {
+    const NAME: &'static str = "lora";
+    const PEFT_TYPE: &'static str = "LORA";
+    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("bias", "\"none\""), ("megatron_core", "\"megatron.core\""), ("qalora_group_size", "16")];
     type Config = LoraConfig;
 
-    fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Option<Result<LoraConfig, ConfigError>> {
-        let mine = match dialect {
-            Dialect::Toml => fields.get("method").is_none_or(|method| method == "lora"),
-            Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == "LORA"),
-        };
-        mine.then(|| parse(fields, dialect))
+    fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
+        match dialect {
+            Dialect::Toml => fields.get("method").is_none_or(|method| method == Self::NAME),
+            Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == Self::PEFT_TYPE),
+        }
     }
 
-    fn method(_: &LoraConfig) -> &'static str {
-        "lora"
+    fn read(fields: &mut Fields) -> LoraConfig {
+        read(fields)
     }
 
-    fn peft_fields(config: &LoraConfig) -> Map<String, Value> {
+    fn write(config: &LoraConfig) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-        put("peft_type", json!("LORA"));
         put("r", json!(config.r));
         put("lora_alpha", number(config.lora_alpha));
         put("lora_dropout", json!(config.lora_dropout));
@@ -100,7 +103,6 @@ impl Adapter for Lora {
         put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank)));
         put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha)));
         put("modules_to_save", Value::Null);
-        fields.append(&mut config.targets.peft_fields());
         fields
     }
 
@@ -108,41 +110,40 @@ impl Adapter for Lora {
         &config.targets
     }
 
-    fn set_targets(config: &mut LoraConfig, targets: Targets) {
-        config.targets = targets;
+    fn targets_mut(config: &mut LoraConfig) -> &mut Targets {
+        &mut config.targets
+    }
+
+    fn fits(_: &LoraConfig, site: &Site) -> bool {
+        matches!(site.kind, SiteKind::Linear | SiteKind::Embedding)
     }
 
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
         let rank = config.rank_of(&site.path);
         let [a, b] = match site.kind {
-            SiteKind::Linear => ["lora_A.weight", "lora_B.weight"],
             SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
+            _ => ["lora_A.weight", "lora_B.weight"],
         };
-        vec![
-            TensorSpec { suffix: a, shape: vec![rank, site.d_in] },
-            TensorSpec { suffix: b, shape: vec![site.d_out, rank] },
-        ]
+        vec![TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
     }
 
-    fn init(config: &LoraConfig, site: &Site, seed: u64, device: &Device) -> Self {
+    fn init(config: &LoraConfig, place: &Place, seed: u64, device: &Device) -> Self {
+        let site = &place.site;
         let rank = config.rank_of(&site.path);
         let mut rng = streams::stream(seed, &site.path);
-        let (a, b) = match site.kind {
-            SiteKind::Linear => {
-                let bound = 1.0 / (site.d_in as f64).sqrt();
-                let a = (0..site.d_in * rank).map(|_| rng.random_range(-bound..bound) as f32).collect();
-                (a, vec![0.0; rank * site.d_out])
-            }
-            SiteKind::Embedding => {
-                let b = (0..rank * site.d_out).map(|_| standard_normal(&mut rng) as f32).collect();
-                (vec![0.0; site.d_in * rank], b)
-            }
+        let (a, b) = if site.kind == SiteKind::Embedding {
+            let b = (0..rank * site.d_out).map(|_| standard_normal(&mut rng) as f32).collect();
+            (vec![0.0; site.d_in * rank], b)
+        } else {
+            let bound = 1.0 / (site.d_in as f64).sqrt();
+            let a = (0..site.d_in * rank).map(|_| rng.random_range(-bound..bound) as f32).collect();
+            (a, vec![0.0; rank * site.d_out])
         };
         let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
         Self::new(config, site, tensor(a, [site.d_in, rank]), tensor(b, [rank, site.d_out]))
     }
 
-    fn from_tensors(config: &LoraConfig, site: &Site, tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
         let mut tensors = tensors.into_iter().map(|data| {
             let dtype = data.dtype();
             let tensor = Tensor::<2>::from_data(data, (device, dtype)).transpose();
@@ -152,7 +153,7 @@ impl Adapter for Lora {
         });
         let mut next = || tensors.next().expect("one tensor for each entry of the layout");
         let (a, b) = (next(), next());
-        Self::new(config, site, a, b)
+        Self::new(config, &place.site, a, b)
     }
 
     fn tensors(&self) -> Vec<TensorData> {
@@ -176,11 +177,7 @@ impl Adapter for Lora {
         }
         let dropout = pass.dropout.map(|seed| (self.dropout, seed)).filter(|_| self.dropout > 0.0);
         let bias = base.bias_value(x.dtype(), pass.response);
-        let y = lora_linear(x, base.weight.matrix(pass.response), self.a.val(), self.b.val(), scale, dropout);
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        }
+        add_bias(lora_linear(x, base.weight.matrix(pass.response), self.a.val(), self.b.val(), scale, dropout), bias)
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
@@ -188,10 +185,9 @@ impl Adapter for Lora {
         base + module::linear(low, self.b.val(), None)
     }
 
-    fn merge(&self, weight: Tensor<2>) -> Result<Tensor<2>, MergeError> {
+    fn merge(&self, base: Base) -> Result<Base, MergeError> {
         let delta = self.a.val().inner().matmul(self.b.val().inner()).mul_scalar(self.scaling);
-        let dtype = weight.dtype();
-        Ok((weight.cast(delta.dtype()) + delta).cast(dtype))
+        Ok(base.map_matrix(|weight| weight + delta))
     }
 }
 
@@ -207,52 +203,19 @@ fn standard_normal(rng: &mut impl RngExt) -> f64 {
     (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
-/// A float that PEFT would have written as an integer becomes one again.
-fn number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
-}
-
-/// Fields that only describe the file, or only say how tensors were initialised, which the file's tensors replace.
-const DESCRIPTIVE: [&str; 8] = [
-    "peft_type",
-    "task_type",
-    "base_model_name_or_path",
-    "inference_mode",
-    "peft_version",
-    "revision",
-    "auto_mapping",
-    "runtime_config",
-];
-
-/// PEFT's documented defaults that are not neutral by themselves.
-fn documented_defaults() -> [(&'static str, Value); 3] {
-    [("bias", json!("none")), ("megatron_core", json!("megatron.core")), ("qalora_group_size", json!(16))]
-}
-
-fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Result<LoraConfig, ConfigError> {
-    let mut fields = Fields::new(fields, dialect);
-    let (alpha, dropout, targets) = match dialect {
-        Dialect::Toml => ("alpha", "dropout", "targets"),
-        Dialect::Peft => ("lora_alpha", "lora_dropout", "target_modules"),
-    };
+fn read(fields: &mut Fields) -> LoraConfig {
     // PEFT's own defaults differ from our TOML's.
-    let (r_default, alpha_default) = if dialect == Dialect::Toml { (32, 64.0) } else { (8, 8.0) };
-    let config = LoraConfig {
+    let (r_default, alpha_default) = if fields.dialect() == Dialect::Toml { (32, 64.0) } else { (8, 8.0) };
+    if fields.dialect() == Dialect::Peft {
+        fields.one_of("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal")]);
+    }
+    LoraConfig {
         r: fields.count("r", r_default),
-        lora_alpha: fields.number_above_zero(alpha, alpha_default),
-        lora_dropout: fields.probability(dropout, 0.0),
+        lora_alpha: fields.number_above_zero(fields.spelt("alpha", "lora_alpha"), alpha_default),
+        lora_dropout: fields.probability(fields.spelt("dropout", "lora_dropout"), 0.0),
         use_rslora: fields.flag("use_rslora", false),
         rank_pattern: fields.rank_patterns("rank_pattern"),
         alpha_pattern: fields.number_patterns("alpha_pattern"),
-        targets: fields.targets(targets),
-    };
-    fields.skip("method");
-    if dialect == Dialect::Peft {
-        for key in DESCRIPTIVE {
-            fields.skip(key);
-        }
-        fields.one_of("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal")]);
+        targets: fields.targets(),
     }
-    fields.finish(&documented_defaults())?;
-    Ok(config)
 }

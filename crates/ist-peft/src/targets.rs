@@ -7,7 +7,7 @@
 use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Site, SiteKind};
+use crate::site::{Site, SiteKind};
 
 /// PEFT's word for every linear layer but the head.
 pub const ALL_LINEAR: &str = "all-linear";
@@ -113,11 +113,9 @@ impl Targets {
         Ok(Self { modules, exclude, layers, layers_pattern })
     }
 
-    /// The same targets with `names` where no module is named.
-    #[must_use]
-    pub fn or_default(mut self, names: &[&str]) -> Self {
+    /// Names modules where none is named.
+    pub fn default_to(&mut self, names: &[&str]) {
         self.modules.get_or_insert_with(|| TargetModules::Names(names.iter().map(ToString::to_string).collect()));
-        self
     }
 
     /// Whether an adapter sits on `site`.

@@ -79,9 +79,12 @@ impl<const D: usize> Weight<D> {
         self.trained.as_ref().map_or_else(|| self.frozen.float(), |master| cast(master.val().inner(), self.dtype()))
     }
 
-    /// Replaces the frozen value, for merging.
-    pub fn replace(&mut self, value: Tensor<D>) {
-        self.frozen = AtRest::Float(value);
+    /// Replaces the frozen value by what `change` makes of it, for merging: computed in f32 (f64 of one kept in f64) and
+    /// kept in the type it was kept in.
+    pub(crate) fn replace_with(&mut self, change: impl FnOnce(Tensor<D>) -> Tensor<D>) {
+        let stored = self.dtype();
+        let wide = if stored == DType::F64 { stored } else { DType::F32 };
+        self.frozen = AtRest::Float(cast(change(cast(self.current(), wide)), stored));
     }
 
     /// Whether the weight itself trains.

@@ -10,8 +10,8 @@ use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::streams;
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
 use ist_peft::{
-    Adapter, BuiltinAdapter, BuiltinConfig, Dialect, LoraConfig, PeftEmbedding, PeftLinear, PeftModel, Site, Slot,
-    TensorFile, Weight, attach, load, merge, save, tensor_file,
+    Adapter, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, LoraConfig, PeftEmbedding, PeftLinear, PeftModel, Roles,
+    Site, Slot, TensorFile, Weight, attach, load, merge, save, tensor_file,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -19,6 +19,18 @@ use serde_json::{Map, Value, json};
 
 /// `[vocabulary, hidden, inner]`.
 type Sizes = [usize; 3];
+
+static ROLES: Roles = Roles {
+    usual: &["up_proj"],
+    query: &[],
+    key: &[],
+    value: &[],
+    linear: &["up_proj", "down_proj"],
+    mlp_in: &["up_proj"],
+    mlp_out: &["down_proj"],
+    norms: &[],
+    attention: &[],
+};
 
 /// embedding, then in each of two layers x + `down_proj(up_proj(x))`, then the head.
 #[derive(Clone)]
@@ -75,27 +87,28 @@ impl Tiny {
     fn adapt(&mut self, config: &mut BuiltinConfig) -> usize {
         let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
         let sites = attach(self, config, 1, &device).unwrap();
-        for slot in self.slots().into_iter().filter(|slot| slot.adapter.is_some()) {
-            let layout = BuiltinAdapter::layout(config, &slot.site).into_iter();
-            let tensors = layout.map(|spec| {
-                random(&format!("{}{}", slot.site.path, spec.suffix), spec.shape.try_into().unwrap())
-                    .convert_dtype(dtype)
-            });
-            *slot.adapter = Some(BuiltinAdapter::from_tensors(config, &slot.site, tensors.collect(), &device));
+        let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
+        let tensors = layout.map(|(key, shape)| random(&key, shape.try_into().unwrap()).convert_dtype(dtype)).collect();
+        let slots: Vec<_> = self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
+        let places: Vec<_> = slots.iter().map(Slot::place).collect();
+        let adapters = BuiltinAdapter::from_file(config, &places, tensors, &device);
+        for (slot, adapter) in slots.into_iter().zip(adapters) {
+            *slot.adapter = Some(adapter);
         }
         sites.len()
     }
 }
 
 fn slot(site: Site, module: &mut PeftLinear<BuiltinAdapter>) -> Slot<'_, BuiltinAdapter> {
-    Slot { site, weight: &mut module.base.weight, adapter: &mut module.adapter }
+    Slot { site, base: BaseMut::Linear(&mut module.base), adapter: &mut module.adapter }
 }
 
 impl PeftModel<BuiltinAdapter> for Tiny {
     fn slots(&mut self) -> Vec<Slot<'_, BuiltinAdapter>> {
         let [vocabulary, hidden, inner] = self.sizes;
-        let (weight, adapter) = (&mut self.embedding.weight, &mut self.embedding.adapter);
-        let mut slots = vec![Slot { site: Site::embedding("model.embed_tokens", vocabulary, hidden), weight, adapter }];
+        let base = BaseMut::Embedding(&mut self.embedding.weight);
+        let site = Site::embedding("model.embed_tokens", vocabulary, hidden);
+        let mut slots = vec![Slot { site, base, adapter: &mut self.embedding.adapter }];
         for (index, [up, down]) in self.layers.iter_mut().enumerate() {
             let site = |name: &str, d_in, d_out| {
                 Site::linear(format!("model.layers.{index}.mlp.{name}"), Some(index), d_in, d_out)
@@ -107,8 +120,8 @@ impl PeftModel<BuiltinAdapter> for Tiny {
         slots
     }
 
-    fn default_targets(&self) -> &'static [&'static str] {
-        &["up_proj"]
+    fn roles(&self) -> &'static Roles {
+        &ROLES
     }
 
     fn num_layers(&self) -> usize {

@@ -92,7 +92,7 @@ fn model(name: &str) -> Result<Value, Failure> {
         "layers": shape.num_layers,
         "parameters": shape.parameters,
         "modules": modules,
-        "default_targets": shape.default_targets,
+        "default_targets": shape.roles.usual,
         "tokenizer": files.tokenizer().is_ok(),
         "config": files.config(),
     }))

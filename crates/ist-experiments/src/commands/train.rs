@@ -54,7 +54,7 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
     let shape = registry::shape(&files).or_input()?;
-    config.adapter.name_targets(shape.default_targets);
+    prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
     let settled = if arguments.resume { budget_of(&place) } else { None };
     let plan = plan::<A>(&config, &shape, &data, &*policy, settled)?;

@@ -155,9 +155,18 @@ pub fn adapter<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<(A::Co
     if table.init_from.is_none() {
         attach::check_names::<A>(&shape.sites, &config).map_err(|error| fault(&error))?;
     }
-    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.default_targets, shape.num_layers, &mut config)
+    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.roles, shape.num_layers, &mut config)
         .map_err(|error| fault(&error))?;
     Ok((config, sites))
+}
+
+/// Writes the method's usual targets into the table where it names none and the method has any to name.
+pub fn name_targets<A: Adapter>(table: &mut AdapterTable, shape: &Shape) {
+    if let Ok(config) = parse_adapter::<A>(&table.method_fields())
+        && A::peft_fields(&config).contains_key("target_modules")
+    {
+        table.name_targets(&A::usual_targets(&config, shape.roles));
+    }
 }
 
 /// A method and its fields as a TOML file gives them.

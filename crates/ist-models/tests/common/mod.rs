@@ -4,7 +4,7 @@ use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::step::StepOutput;
 use ist_core::streams;
 use ist_models::{Example, IGNORED_LABEL, Llama, LlamaConfig, TokenBatch};
-use ist_peft::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, PeftModel, attach};
+use ist_peft::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, PeftModel, Slot, attach};
 use rand::RngExt;
 use serde_json::{Value, json};
 
@@ -63,11 +63,13 @@ impl Numbers {
     pub(crate) fn adapted(&self, mut model: Model, fields: &Value) -> (Model, BuiltinConfig) {
         let mut config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
         let sites = attach::targeted_sites(&mut model, &mut config).unwrap();
-        for slot in model.slots().into_iter().filter(|slot| sites.contains(&slot.site)) {
-            let layout = BuiltinAdapter::layout(&config, &slot.site).into_iter();
-            let tensors =
-                layout.map(|spec| self.random(&format!("{} {}", slot.site.path, spec.suffix), [0.0, 0.4], &spec.shape));
-            *slot.adapter = Some(BuiltinAdapter::from_tensors(&config, &slot.site, tensors.collect(), &self.device));
+        let layout = BuiltinAdapter::file_layout(&config, &sites).into_iter();
+        let tensors = layout.map(|(key, shape)| self.random(&key, [0.0, 0.4], &shape)).collect();
+        let slots: Vec<_> = model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
+        let places: Vec<_> = slots.iter().map(Slot::place).collect();
+        let adapters = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
+        for (slot, adapter) in slots.into_iter().zip(adapters) {
+            *slot.adapter = Some(adapter);
         }
         (model, config)
     }

@@ -21,6 +21,13 @@ impl AttentionMask {
         Self { queries, keys, real: if padded { mask.into() } else { Arc::default() } }
     }
 
+    /// The same with `length` positions in front that every query sees.
+    #[must_use]
+    pub fn after_prefix(&self, length: usize) -> Self {
+        let rows = self.real.chunks(self.keys.max(1)).map(|row| [&vec![true; length][..], row].concat());
+        Self { queries: self.queries, keys: self.keys + length, real: rows.collect::<Vec<_>>().concat().into() }
+    }
+
     /// Queries of a row.
     pub fn queries(&self) -> usize {
         self.queries

@@ -6,34 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, module};
 use ist_core::LayerPass;
 
-use crate::linear::linear;
-use crate::{Adapter, Weight};
-
-/// A frozen linear map y = x W + b with W `[in, out]`, and nothing beside it.
-#[derive(Module, Debug)]
-pub struct FrozenLinear {
-    /// W, `[in, out]`.
-    pub weight: Weight<2>,
-    /// b, `[out]`.
-    pub bias: Option<Weight<1>>,
-}
-
-impl FrozenLinear {
-    /// x W + b for x `[.., in]`. A weight stored in a narrower type is widened a part at a time.
-    pub fn forward(&self, x: Tensor<3>, response: f64) -> Tensor<3> {
-        let bias = self.bias_value(x.dtype(), response);
-        let y = linear(x, self.weight.matrix(response));
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        }
-    }
-
-    /// b in the type `dtype`.
-    pub(crate) fn bias_value(&self, dtype: DType, response: f64) -> Option<Tensor<1>> {
-        self.bias.as_ref().map(|bias| bias.value(response, dtype))
-    }
-}
+use crate::{Adapter, FrozenLinear, FrozenNorm, NormValues, Weight};
 
 /// A frozen linear layer with an optional adapter.
 #[derive(Module, Debug)]
@@ -102,5 +75,29 @@ impl<A: Adapter> PeftEmbedding<A> {
     /// The type rows are looked up in: the master's f32 where the table trains, else the storage type.
     fn table_dtype(&self) -> DType {
         if self.weight.trains() { DType::F32 } else { self.weight.dtype() }
+    }
+}
+
+/// A frozen normalisation with an optional adapter. It holds the values; the model knows the formula.
+#[derive(Module, Debug)]
+pub struct PeftNorm<A: Module> {
+    /// The frozen part.
+    pub base: FrozenNorm,
+    /// The trainable part.
+    pub adapter: Option<A>,
+}
+
+impl<A: Adapter> PeftNorm<A> {
+    /// A normalisation without an adapter.
+    pub fn new(weight: Weight<1>, bias: Option<Weight<1>>) -> Self {
+        Self { base: FrozenNorm { weight, bias }, adapter: None }
+    }
+
+    /// Weight and bias in the type `dtype`, with the adapter at the pass's response factor.
+    pub fn values(&self, dtype: DType, pass: &LayerPass) -> NormValues {
+        match &self.adapter {
+            Some(adapter) => adapter.norm(&self.base, dtype, pass),
+            None => self.base.values(pass.response, dtype),
+        }
     }
 }

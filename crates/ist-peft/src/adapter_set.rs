@@ -1,0 +1,170 @@
+//! The macro that writes a set of PEFT methods.
+
+/// Writes an enum of PEFT methods and its configuration enum, and implements [`Adapter`](crate::Adapter) for it by dispatch.
+///
+/// Each type implements [`Method`](crate::Method). `burn` must be in scope (`use ist_core::burn;`), as for every module. The
+/// first method that claims a configuration gets it.
+///
+/// ```
+/// use ist_peft::ist_core::burn;
+/// ist_peft::adapter_set! {
+///     /// Every method this program knows.
+///     pub enum MyAdapter, MyConfig { Lora(ist_peft::Lora) }
+/// }
+/// ```
+#[macro_export]
+macro_rules! adapter_set {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident, $config:ident { $($variant:ident($method:ty)),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(burn::module::Module, Debug)]
+        #[allow(missing_docs, reason = "a variant's documentation is its method's")]
+        $vis enum $name { $($variant($method)),+ }
+
+        /// The configuration of one of the methods.
+        #[derive(Clone, Debug)]
+        #[allow(missing_docs, reason = "a variant's documentation is its method's")]
+        $vis enum $config { $($variant(<$method as $crate::Method>::Config)),+ }
+
+        // With a single method every pattern below is irrefutable.
+        #[allow(unreachable_patterns, irrefutable_let_patterns, reason = "the fallback arms are dead in a set of one")]
+        impl $crate::Adapter for $name {
+            type Config = $config;
+
+            fn parse(
+                fields: &$crate::serde_json::Map<String, $crate::serde_json::Value>,
+                dialect: $crate::Dialect,
+            ) -> Option<Result<$config, $crate::ConfigError>> {
+                None$(.or_else(|| {
+                    $crate::method::parse::<$method>(fields, dialect).map(|config| config.map($config::$variant))
+                }))+
+            }
+
+            fn peft_fields(config: &$config) -> $crate::serde_json::Map<String, $crate::serde_json::Value> {
+                match config { $($config::$variant(config) => $crate::method::peft_fields::<$method>(config)),+ }
+            }
+
+            fn method(config: &$config) -> &'static str {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::name(config)),+ }
+            }
+
+            fn targets(config: &$config) -> &$crate::Targets {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::targets(config)),+ }
+            }
+
+            fn targets_mut(config: &mut $config) -> &mut $crate::Targets {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::targets_mut(config)),+ }
+            }
+
+            fn usual_targets(config: &$config, roles: &$crate::Roles) -> Vec<&'static str> {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::usual_targets(config, roles)),+ }
+            }
+
+            fn fits(config: &$config, site: &$crate::Site) -> bool {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::fits(config, site)),+ }
+            }
+
+            fn starts_at_base(config: &$config) -> bool {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::starts_at_base(config)),+ }
+            }
+
+            fn parameters(config: &$config, site: &$crate::Site) -> usize {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::parameters(config, site)),+ }
+            }
+
+            fn token_cost(config: &$config, site: &$crate::Site) -> $crate::TokenCost {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::token_cost(config, site)),+ }
+            }
+
+            fn file_layout(config: &$config, sites: &[$crate::Site]) -> Vec<(String, Vec<usize>)> {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::file_layout(config, sites)),+ }
+            }
+
+            fn init_all(
+                config: &$config,
+                places: &[$crate::Place],
+                seed: u64,
+                device: &burn::tensor::Device,
+            ) -> Vec<Self> {
+                match config {
+                    $($config::$variant(config) => {
+                        let adapters = <$method as $crate::Method>::init_all(config, places, seed, device);
+                        adapters.into_iter().map(Self::$variant).collect()
+                    })+
+                }
+            }
+
+            fn from_file(
+                config: &$config,
+                places: &[$crate::Place],
+                tensors: Vec<burn::tensor::TensorData>,
+                device: &burn::tensor::Device,
+            ) -> Vec<Self> {
+                match config {
+                    $($config::$variant(config) => {
+                        let adapters = <$method as $crate::Method>::from_file(config, places, tensors, device);
+                        adapters.into_iter().map(Self::$variant).collect()
+                    })+
+                }
+            }
+
+            fn to_file(config: &$config, adapters: &[(&$crate::Site, &Self)]) -> Vec<burn::tensor::TensorData> {
+                match config {
+                    $($config::$variant(config) => {
+                        let own = adapters.iter().filter_map(|(site, adapter)| match adapter {
+                            Self::$variant(adapter) => Some((*site, adapter)),
+                            _ => None,
+                        });
+                        <$method as $crate::Method>::to_file(config, &own.collect::<Vec<_>>())
+                    })+
+                }
+            }
+
+            fn token_cost_of(&self, site: &$crate::Site) -> $crate::TokenCost {
+                match self { $(Self::$variant(adapter) => $crate::Method::token_cost_of(adapter, site)),+ }
+            }
+
+            fn learning_rate_ratios(&self) -> Vec<(burn::module::ParamId, f64)> {
+                match self { $(Self::$variant(adapter) => $crate::Method::learning_rate_ratios(adapter)),+ }
+            }
+
+            fn forward(
+                &self,
+                base: &$crate::FrozenLinear,
+                x: burn::tensor::Tensor<3>,
+                pass: &$crate::ist_core::LayerPass,
+            ) -> burn::tensor::Tensor<3> {
+                match self { $(Self::$variant(adapter) => $crate::Method::forward(adapter, base, x, pass)),+ }
+            }
+
+            fn embed(
+                &self,
+                base: burn::tensor::Tensor<3>,
+                ids: burn::tensor::Tensor<2, burn::tensor::Int>,
+                pass: &$crate::ist_core::LayerPass,
+            ) -> burn::tensor::Tensor<3> {
+                match self { $(Self::$variant(adapter) => $crate::Method::embed(adapter, base, ids, pass)),+ }
+            }
+
+            fn norm(
+                &self,
+                base: &$crate::FrozenNorm,
+                dtype: burn::tensor::DType,
+                pass: &$crate::ist_core::LayerPass,
+            ) -> $crate::NormValues {
+                match self { $(Self::$variant(adapter) => $crate::Method::norm(adapter, base, dtype, pass)),+ }
+            }
+
+            fn prefix(&self, pass: &$crate::ist_core::LayerPass) -> [burn::tensor::Tensor<3>; 2] {
+                match self { $(Self::$variant(adapter) => $crate::Method::prefix(adapter, pass)),+ }
+            }
+
+            fn prefix_length(&self) -> usize {
+                match self { $(Self::$variant(adapter) => $crate::Method::prefix_length(adapter)),+ }
+            }
+
+            fn merge(&self, base: $crate::Base) -> Result<$crate::Base, $crate::MergeError> {
+                match self { $(Self::$variant(adapter) => $crate::Method::merge(adapter, base)),+ }
+            }
+        }
+    };
+}
