@@ -99,11 +99,25 @@ pub fn load<A: Adapter>(
     device: &Device,
 ) -> Result<A::Config, AdapterFilesError> {
     let mut config = read_config::<A>(folder)?;
-    let sites = targeted_sites(model, &mut config)
-        .map_err(|source| AdapterFilesError::Targets { path: folder.join(CONFIG_FILE), source })?;
-    let adapters = read_tensors::<A>(&config, &places(model, &sites), folder, device)?;
-    put(model, &sites, adapters);
+    load_as(model, &mut config, folder, device)?;
     Ok(config)
+}
+
+/// Loads the tensors of a PEFT folder as adapters of a configuration that is known otherwise.
+///
+/// A run goes on from its own files that way: what only training knows (which matrix is frozen, what an adapter started from)
+/// is not in PEFT's configuration.
+pub fn load_as<A: Adapter>(
+    model: &mut impl PeftModel<A>,
+    config: &mut A::Config,
+    folder: &Path,
+    device: &Device,
+) -> Result<(), AdapterFilesError> {
+    let sites = targeted_sites(model, config)
+        .map_err(|source| AdapterFilesError::Targets { path: folder.join(CONFIG_FILE), source })?;
+    let adapters = read_tensors::<A>(config, &places(model, &sites), folder, device)?;
+    put(model, &sites, adapters);
+    Ok(())
 }
 
 fn read_tensors<A: Adapter>(
