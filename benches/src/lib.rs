@@ -8,7 +8,7 @@ pub mod table;
 use ist_core::LayerSet;
 use ist_core::burn::tensor::{DType, Device};
 use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
-use ist_peft::{Adapter, BuiltinAdapter, Dialect, attach};
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::json;
 
 /// The model the benchmarks run on.
@@ -106,8 +106,9 @@ pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
     }
     let fields = json!({"method": "lora", "r": recipe.rank, "alpha": recipe.alpha});
     let fields = fields.as_object().expect("an object was written above");
-    let mut adapter =
+    let adapter =
         BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
+    let mut adapter = Adapters::one(adapter);
     attach(&mut model, &mut adapter, 0, device).expect("the usual targets exist");
     model
 }

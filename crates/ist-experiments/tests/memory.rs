@@ -5,7 +5,7 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel};
 use ist_experiments::memory::{self, PeakAlloc};
 use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
-use ist_peft::{Adapter, BuiltinAdapter, Dialect, attach};
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -23,9 +23,8 @@ fn model(shape: &Value, adapter: &Value, storage: DType) -> Model {
     let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, &Device::flex()).store_as(storage);
     let fields = adapter.as_object().expect("an object");
-    let mut config =
-        BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
-    attach(&mut model, &mut config, 0, &Device::flex()).expect("the targets exist");
+    let config = BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
+    attach(&mut model, &mut Adapters::one(config), 0, &Device::flex()).expect("the targets exist");
     model
 }
 

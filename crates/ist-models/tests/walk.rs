@@ -19,7 +19,7 @@ use ist_core::step::{self, Memory, StepOutput, Treatment};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig, TunerError, streams};
 use ist_models::{CausalLm, Example, TokenBatch};
-use ist_peft::BuiltinConfig;
+use ist_peft::{Adapters, BuiltinAdapter};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -411,7 +411,7 @@ fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
 }
 
 /// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh model and tuner.
-fn reopened(model: &mut Model, config: &BuiltinConfig, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
+fn reopened(model: &mut Model, config: &Adapters<BuiltinAdapter>, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
     let folder = tempfile::tempdir().unwrap();
     ist_peft::save(model, config, folder.path(), "").unwrap();
     let mut again = Numbers::flex().base(false, |_, data| data);

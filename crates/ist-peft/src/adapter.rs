@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::adapter_set;
 use crate::method::{Dialect, MergeError, Place, TokenCost};
-use crate::{Base, ConfigError, FrozenLinear, FrozenNorm, Lora, NormValues, Roles, Site, Targets};
+use crate::{Base, Bottleneck, ConfigError, FrozenLinear, FrozenNorm, Ia3, Lora, NormValues, Roles, Site, Targets};
 
 /// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name does, for the method that the
 /// configuration or the adapter is of.
@@ -74,5 +74,7 @@ adapter_set! {
     /// The methods of this crate.
     pub enum BuiltinAdapter, BuiltinConfig {
         Lora(Lora),
+        Bottleneck(Bottleneck),
+        Ia3(Ia3),
     }
 }

@@ -4,6 +4,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::streams;
 
 use crate::adapter::Adapter;
+use crate::adapters::Adapters;
 use crate::frozen::BaseMut;
 use crate::method::{MergeError, Place};
 use crate::site::{Roles, Site, SiteKind};
@@ -95,20 +96,22 @@ fn or_none(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Puts a fresh adapter on every module the configuration targets; returns their sites.
+/// Puts fresh adapters on every module they target; returns their sites.
 ///
 /// A configuration without target modules gets the usual ones of its method, which are written into it.
 pub fn attach<A: Adapter>(
     model: &mut impl PeftModel<A>,
-    config: &mut A::Config,
+    adapters: &mut Adapters<A>,
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Site>, AttachError> {
-    let sites = targeted_sites(model, config)?;
+    let sites = targeted_sites(model, adapters)?;
     let seed = streams::mix(seed, streams::digest("adapter initialisation"));
-    let adapters = A::init_all(config, &places(model, &sites), seed, device);
-    put(model, &sites, adapters);
-    Ok(sites)
+    for (config, sites) in adapters.configs().zip(&sites) {
+        let fresh = A::init_all(config, &places(model, sites), seed, device);
+        put(model, sites, fresh);
+    }
+    Ok(sites.concat())
 }
 
 /// What is frozen at the modules of `sites`, in the model's order.
@@ -124,14 +127,14 @@ pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], ada
     }
 }
 
-/// The modules the configuration targets on this model, after filling in its default targets.
+/// The modules that each configuration targets on this model, after filling in the usual targets.
 pub fn targeted_sites<A: Adapter>(
     model: &mut impl PeftModel<A>,
-    config: &mut A::Config,
-) -> Result<Vec<Site>, AttachError> {
+    adapters: &mut Adapters<A>,
+) -> Result<Vec<Vec<Site>>, AttachError> {
     let (roles, num_layers) = (model.roles(), model.num_layers());
     let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
-    matching_sites::<A>(&every, roles, num_layers, config)
+    adapters.sites(&every, roles, num_layers)
 }
 
 /// The sites among `every` that the configuration targets, after filling in the method's usual targets.

@@ -29,7 +29,9 @@
 
 pub mod adapter;
 mod adapter_set;
+pub mod adapters;
 pub mod attach;
+pub mod bottleneck;
 pub mod dropout;
 pub mod fields;
 pub mod files;
@@ -37,11 +39,13 @@ pub mod frozen;
 pub mod frozen_matrix;
 #[cfg(feature = "flex")]
 pub mod frozen_product;
+pub mod ia3;
 pub mod int8;
 pub mod linear;
 pub mod lora;
 mod lora_linear;
 pub mod method;
+pub mod parameter;
 pub mod peft_modules;
 pub mod site;
 pub mod targets;
@@ -55,10 +59,13 @@ pub use ist_core;
 pub use serde_json;
 
 pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig};
+pub use adapters::{Adapters, Part};
 pub use attach::{AttachError, PeftModel, Slot, attach, matching_sites, merge};
+pub use bottleneck::{Bottleneck, BottleneckConfig};
 pub use fields::{ConfigError, FieldFault, Fields};
-pub use files::{AdapterFilesError, load, read_config, save};
+pub use files::{AdapterFilesError, load, read_config, restore, save};
 pub use frozen::{Base, BaseMut, FrozenLinear, FrozenNorm, NormValues};
+pub use ia3::{Ia3, Ia3Config};
 pub use lora::{Lora, LoraConfig};
 pub use method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
 pub use peft_modules::{PeftEmbedding, PeftLinear, PeftNorm};

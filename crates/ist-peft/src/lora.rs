@@ -102,7 +102,6 @@ impl Method for Lora {
         put("init_lora_weights", json!(true));
         put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank)));
         put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha)));
-        put("modules_to_save", Value::Null);
         fields
     }
 

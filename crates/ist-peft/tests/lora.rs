@@ -10,8 +10,8 @@ use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::streams;
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
 use ist_peft::{
-    Adapter, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, LoraConfig, PeftEmbedding, PeftLinear, PeftModel, Roles,
-    Site, Slot, TensorFile, Weight, attach, load, merge, save, tensor_file,
+    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, LoraConfig, PeftEmbedding, PeftLinear,
+    PeftModel, Roles, Site, Slot, TensorFile, Weight, attach, load, merge, save, tensor_file,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -84,9 +84,10 @@ impl Tiny {
     }
 
     /// Puts adapters of `config` on the model whose tensors are random and non-zero; returns how many.
-    fn adapt(&mut self, config: &mut BuiltinConfig) -> usize {
+    fn adapt(&mut self, adapters: &mut Adapters<BuiltinAdapter>) -> usize {
         let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
-        let sites = attach(self, config, 1, &device).unwrap();
+        let sites = attach(self, adapters, 1, &device).unwrap();
+        let config = adapters.parts()[0].config();
         let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
         let tensors = layout.map(|(key, shape)| random(&key, shape.try_into().unwrap()).convert_dtype(dtype)).collect();
         let slots: Vec<_> = self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
@@ -134,7 +135,7 @@ fn parse(fields: &Value, dialect: Dialect) -> Result<BuiltinConfig, ist_peft::Co
 }
 
 fn lora(config: &BuiltinConfig) -> &LoraConfig {
-    let BuiltinConfig::Lora(config) = config;
+    let BuiltinConfig::Lora(config) = config else { panic!("{config:?} is not LoRA's") };
     config
 }
 
@@ -174,11 +175,11 @@ proptest! {
     fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let folder = tempfile::tempdir().unwrap();
         let (mut model, mut again) = (Tiny::new(sizes, DType::F32), Tiny::new(sizes, DType::F32));
-        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let count = model.adapt(&mut config);
         save(&mut model, &config, folder.path(), "some/base").unwrap();
         let loaded = load(&mut again, folder.path(), &Device::flex()).unwrap();
-        prop_assert_eq!(lora(&loaded), lora(&config));
+        prop_assert_eq!(lora(loaded.parts()[0].config()), lora(config.parts()[0].config()));
         let (saved, found) = (named_tensors(&mut model, &config), named_tensors(&mut again, &loaded));
         prop_assert_eq!(found.len(), 2 * count);
         for ((name, saved), (other, found)) in saved.iter().zip(&found) {
@@ -191,7 +192,7 @@ proptest! {
     fn merged_equals_unmerged(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
-        model.adapt(&mut parse(&fields, Dialect::Toml).unwrap());
+        model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
         let unmerged = model.forward();
         merge(&mut model).unwrap();
         prop_assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
@@ -204,11 +205,8 @@ proptest! {
 /// A folder with adapters of rank 3 on every module of a model of sizes 7, 4, 5.
 fn saved() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = parse(
-        &json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]}),
-        Dialect::Toml,
-    )
-    .unwrap();
+    let fields = json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]});
+    let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
     let mut model = Tiny::new([7, 4, 5], DType::F32);
     model.adapt(&mut config);
     save(&mut model, &config, folder.path(), "some/base").unwrap();
@@ -348,12 +346,14 @@ fn values_out_of_range_are_refused_all_at_once() {
 
 #[test]
 fn targets_that_match_nothing_list_what_exists() {
-    let mut config = parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap();
+    let mut config = Adapters::one(parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap());
     let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
     for part in ["q_proj", "embed_tokens, up_proj, down_proj, lm_head"] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    let mut config = parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap();
+    let mut config = Adapters::one(
+        parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap(),
+    );
     let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("[2, 9]") && error.contains("2 layers"), "{error}");
 }

@@ -32,11 +32,11 @@ pub struct Plan {
 pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let config = config::read_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let shape = registry::shape(&model_source::find(&config.model.path)?).or_input()?;
-    let (adapter, sites) = prepare::adapter::<A>(&config.adapter, &shape)?;
-    let layers = prepare::adapted_layers(&sites, shape.num_layers);
+    let planned = prepare::adapters::<A>(&config.adapter, &shape)?;
+    let layers = planned.layers(shape.num_layers);
     let policy = prepare::policy(&config.policy, &layers)?;
     let records = records(&config, &shape)?;
-    let planner = Planner::new::<A>(&config, &shape, (&adapter, &sites), (layers, &*policy), records);
+    let planner = Planner::new(&config, &shape, planned.adapted(), (layers, &*policy), records);
     planner.must_fit()?;
     let plan = document::document(&planner)?;
     if arguments.json { print_json(&plan) } else { print_text(&document::render(&plan)) }

@@ -4,8 +4,9 @@
 //! then judges all of its fields; of a built-in one the reader has the last word: regular expressions, fields that exclude
 //! each other.
 
+use ist_peft::adapters::DEFAULT_NAME;
 use ist_peft::fields::FieldFault;
-use ist_peft::{Adapter, Dialect};
+use ist_peft::{Adapter, Dialect, Part};
 use serde_json::Map;
 use toml::{Table, Value};
 
@@ -18,7 +19,8 @@ pub(super) type Reader = fn(&Map<String, serde_json::Value>) -> Option<Vec<Field
 
 /// The reader of the methods of `A`.
 pub(super) fn reader<A: Adapter>(fields: &Map<String, serde_json::Value>) -> Option<Vec<FieldFault>> {
-    A::parse(fields, Dialect::Toml).map(|read| read.err().map(|error| error.faults).unwrap_or_default())
+    Part::<A>::parse(DEFAULT_NAME, fields, Dialect::Toml)
+        .map(|read| read.err().map(|error| error.faults).unwrap_or_default())
 }
 
 /// Takes out an adapter table whose method is not built in but known to `reader`, so that no schema judges it.

@@ -19,7 +19,6 @@ use ist_core::{LayerPolicy, LayerSet};
 use ist_models::BatchShape;
 use ist_models::footprint::{AdaptedSite, Resident};
 use ist_models::registry::Shape;
-use ist_peft::{Adapter, Site};
 use serde::Serialize;
 
 use crate::config::{Budget, PolicyConfig, RunConfig};
@@ -100,15 +99,14 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// The plan of a run whose adapter sits on `sites`.
-    pub fn new<A: Adapter>(
+    /// The plan of a run whose adapters sit on `adapted`.
+    pub fn new(
         config: &'a RunConfig,
         shape: &'a Shape,
-        (adapter, sites): (&A::Config, &[Site]),
+        adapted: Vec<AdaptedSite>,
         (layers, policy): (LayerSet, &dyn LayerPolicy),
         records: Records,
     ) -> Self {
-        let adapted: Vec<AdaptedSite> = sites.iter().map(|site| AdaptedSite::planned::<A>(adapter, site)).collect();
         let mut planner = Self {
             config,
             shape,

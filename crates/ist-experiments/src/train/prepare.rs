@@ -7,8 +7,10 @@ use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
+use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
 use ist_peft::{Adapter, Dialect, Site, attach};
 use serde_json::{Map, Value, json};
 
@@ -145,33 +147,56 @@ impl Prepared {
     }
 }
 
-/// The configured adapter's configuration, read and matched against a model of that shape, and the modules it sits on.
-pub fn adapter<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<(A::Config, Vec<Site>), Failure> {
+/// The configured adapters, matched against a model of that shape.
+pub struct Planned<A: Adapter> {
+    /// Their configurations.
+    pub adapters: Adapters<A>,
+    /// The modules of each configuration.
+    pub sites: Vec<Vec<Site>>,
+}
+
+impl<A: Adapter> Planned<A> {
+    /// The layers in which an adapter sits, of a model of `num_layers`.
+    pub fn layers(&self, num_layers: usize) -> LayerSet {
+        let layers = self.sites.iter().flatten().filter_map(|site| site.layer);
+        LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
+    }
+
+    /// The modules with what their adapters take.
+    pub fn adapted(&self) -> Vec<AdaptedSite> {
+        let each = self.adapters.configs().zip(&self.sites);
+        each.flat_map(|(config, sites)| sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))).collect()
+    }
+}
+
+/// The configured adapters, read and matched against a model of that shape.
+pub fn adapters<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<Planned<A>, Failure> {
     let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
-    let mut config = match &table.init_from {
+    let mut adapters = match &table.init_from {
         Some(folder) => ist_peft::read_config::<A>(folder).or_input()?,
-        None => parse_adapter::<A>(&table.method_fields())?,
+        None => Adapters::new(vec![parse_adapter::<A>(&table.method_fields())?]),
     };
     if table.init_from.is_none() {
-        attach::check_names::<A>(&shape.sites, &config).map_err(|error| fault(&error))?;
+        for config in adapters.configs() {
+            attach::check_names::<A>(&shape.sites, config).map_err(|error| fault(&error))?;
+        }
     }
-    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.roles, shape.num_layers, &mut config)
-        .map_err(|error| fault(&error))?;
-    Ok((config, sites))
+    let sites = adapters.sites(&shape.sites, shape.roles, shape.num_layers).map_err(|error| fault(&error))?;
+    Ok(Planned { adapters, sites })
 }
 
 /// Writes the method's usual targets into the table where it names none and the method has any to name.
 pub fn name_targets<A: Adapter>(table: &mut AdapterTable, shape: &Shape) {
-    if let Ok(config) = parse_adapter::<A>(&table.method_fields())
-        && A::peft_fields(&config).contains_key("target_modules")
+    if let Ok(part) = parse_adapter::<A>(&table.method_fields())
+        && part.peft_fields().contains_key("target_modules")
     {
-        table.name_targets(&A::usual_targets(&config, shape.roles));
+        table.name_targets(&A::usual_targets(part.config(), shape.roles));
     }
 }
 
 /// A method and its fields as a TOML file gives them.
-pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Config, Failure> {
-    match A::parse(fields, Dialect::Toml) {
+pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>, Failure> {
+    match Part::parse(DEFAULT_NAME, fields, Dialect::Toml) {
         Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
         None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
     }
@@ -180,12 +205,6 @@ pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Confi
 /// The configured policy over the layers that carry adapters.
 pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, Failure> {
     policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
-}
-
-/// The layers in which an adapter sits, of a model of `num_layers`.
-pub fn adapted_layers<'a>(sites: impl IntoIterator<Item = &'a Site>, num_layers: usize) -> LayerSet {
-    let layers = sites.into_iter().filter_map(|site| site.layer);
-    LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
 }
 
 /// The tuner of a run before its first step; resting moments are offloaded to files in `offload`.

@@ -1,0 +1,193 @@
+//! Every PEFT method equals PyTorch's and PEFT's on the fixtures `fixtures/method_*`: logits, loss, every gradient, three
+//! AdamW steps, merging, greedy ids, and what is saved again.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod fixture;
+
+use std::collections::BTreeMap;
+
+use fixture::{Expected, LOGITS, LOSS, Model, assert_close, assert_logits, folder, model, relative};
+use ist_core::burn::tensor::{Device, TensorData};
+use ist_core::gradients::{self, Gradients, OUTER, layer_prefix};
+use ist_core::optimizer::AdamWSettings;
+use ist_core::policy::All;
+use ist_core::step::{self, Memory};
+use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
+use ist_models::{TokenBatch, generate};
+use ist_peft::files::named_tensors;
+use ist_peft::{Adapters, BuiltinAdapter, Part, PeftModel};
+use serde_json::Value;
+
+/// The cases with one adapter folder over the base that they name.
+const CASES: &[&str] = &["ia3", "series", "adapterp", "parallel", "parallel_relu", "mixed"];
+
+/// Gradients, relative to the largest of a tensor.
+const GRADIENTS: f64 = 1e-5;
+/// Parameters after three steps.
+const AFTER: f32 = 1e-5;
+
+struct Case {
+    name: String,
+    expected: Expected,
+    model: Model,
+    adapters: Adapters<BuiltinAdapter>,
+}
+
+impl Case {
+    fn of(name: &str) -> Self {
+        let name = format!("method_{name}");
+        let expected = Expected::of(&name);
+        let mut model = model(expected.json["base_model"].as_str().unwrap());
+        let adapters = ist_peft::load(&mut model, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+        Self { name, expected, model, adapters }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        CASES.iter().map(|name| Self::of(name))
+    }
+
+    fn batch(&self) -> TokenBatch {
+        TokenBatch::new(&self.expected.examples(""), &Device::flex())
+    }
+
+    /// The tensors of the adapters, by the keys of their files.
+    fn tensors(&self, model: &Model) -> BTreeMap<String, Vec<f32>> {
+        let named = named_tensors(&mut model.clone(), &self.adapters);
+        named.into_iter().map(|(key, data)| (key, floats(&data))).collect()
+    }
+
+    /// The gradients laid out as the adapters' files: a parameter's place in a file is its gradient's.
+    fn gradients(&self, found: &Gradients) -> BTreeMap<String, Vec<f32>> {
+        let mut model = self.model.clone();
+        let mut replace = |name: &str, _| found.get(name).cloned();
+        let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut replace);
+        *model.outer_mut() = outer;
+        for index in 0..model.layers().len() {
+            let layer = gradients::map_parameters(&layer_prefix(index), model.layers()[index].clone(), &mut replace);
+            model.layers_mut()[index] = layer;
+        }
+        self.tensors(&model)
+    }
+}
+
+/// Which numbers have a gradient above rounding. Of one within it, the difference of large terms, AdamW makes a step of the
+/// whole rate, in whichever direction rounding says.
+fn told_by_a_gradient(gradient: &[f32]) -> Vec<bool> {
+    let largest = gradient.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let told: Vec<bool> = gradient.iter().map(|value| *value == 0.0 || value.abs() >= 1e-4 * largest).collect();
+    let left_out = told.iter().filter(|told| !**told).count();
+    assert!(left_out * 50 <= told.len(), "{left_out} of {} gradients are rounding", told.len());
+    told
+}
+
+fn floats(data: &TensorData) -> Vec<f32> {
+    data.iter::<f32>().collect()
+}
+
+#[test]
+fn adapted_logits_equal_pefts() {
+    for case in Case::all() {
+        assert_logits(&case.model, &case.expected, "adapted_logits", LOGITS);
+    }
+}
+
+#[test]
+fn merged_logits_equal_the_adapted_ones() {
+    for mut case in Case::all() {
+        let names = case.expected.names("");
+        match ist_peft::merge(&mut case.model) {
+            Ok(()) => {
+                let merged =
+                    if names.contains(&"merged_logits".to_owned()) { "merged_logits" } else { "adapted_logits" };
+                assert_logits(&case.model, &case.expected, merged, 5e-5);
+            }
+            Err(error) => {
+                assert!(!names.contains(&"merged_logits".to_owned()), "{}: {error}", case.name);
+                assert!(case.model.slots().iter().any(|slot| slot.adapter.is_some()), "{}: nothing is lost", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_gradient_equals_pytorchs_whatever_is_kept() {
+    for case in Case::all() {
+        for memory in [Memory::Keep, Memory::Recompute] {
+            let output = step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
+            assert_close(output.loss, case.expected.number("adapted_loss"), LOSS, &case.name);
+            let found = case.gradients(&output.gradients);
+            let keys = case.expected.names("grad.");
+            assert!(!keys.is_empty());
+            for key in keys {
+                let worst = relative(&found[&key], &case.expected.floats(&format!("grad.{key}")));
+                assert!(worst <= GRADIENTS, "{} {memory:?} {key}: {worst:e}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn parameters_after_three_adamw_steps_equal_pytorchs() {
+    for mut case in Case::all() {
+        let (adamw, expected) = (case.expected.json["adamw"].clone(), &case.expected);
+        let settings = TunerConfig {
+            learning_rate: adamw["lr"].as_f64().unwrap(),
+            clip_norm: Some(expected.number("clip_norm")),
+            adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
+            ..TunerConfig::default()
+        };
+        let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
+        for number in 0..3 {
+            let report =
+                tuner.step(&mut case.model, &[TokenBatch::new(&expected.examples(""), &Device::flex())]).unwrap();
+            let of = |key: &str| expected.json[key][number].as_f64().unwrap();
+            assert_close(report.loss, of("step_losses"), LOSS, &case.name);
+            assert_close(report.grad_norm, of("step_grad_norms"), 2e-5, &case.name);
+        }
+        let found = case.tensors(&case.model);
+        let keys = case.expected.names("after3.");
+        assert!(!keys.is_empty());
+        for key in keys {
+            let wanted = case.expected.floats(&format!("after3.{key}"));
+            let told = told_by_a_gradient(&case.expected.floats(&format!("grad.{key}")));
+            let compared = found[&key].iter().zip(&wanted).zip(&told).filter(|(_, told)| **told);
+            let worst = compared.fold(0.0f32, |most, ((a, b), _)| most.max((a - b).abs()));
+            assert!(worst <= AFTER, "{} {key}: {worst:e}", case.name);
+        }
+    }
+}
+
+#[test]
+fn greedy_ids_equal_transformers() {
+    for case in Case::all() {
+        let greedy = &case.expected.json["greedy"];
+        let lists = |value: &Value| -> Vec<Vec<u32>> { serde_json::from_value(value.clone()).unwrap() };
+        let (prompts, wanted) = (lists(&greedy["prompts"]), lists(&greedy["continuations"]));
+        let settings = generate::Settings { max_new_tokens: 20, ..generate::Settings::default() };
+        for (prompt, wanted) in prompts.iter().zip(&wanted) {
+            let found = generate::generate(&case.model, std::slice::from_ref(prompt), &settings).unwrap();
+            assert_eq!(&found[0], wanted, "{}", case.name);
+        }
+        let together = generate::generate(&case.model, &prompts, &settings).unwrap();
+        assert_eq!(together, lists(&greedy["left_padded"]["continuations"]), "{}", case.name);
+    }
+}
+
+#[test]
+fn what_is_saved_is_what_was_loaded() {
+    let place = tempfile::tempdir().unwrap();
+    // For `generate.py --check-saved`, which loads the folders with PEFT.
+    let kept = std::env::var_os("IST_SAVE_ADAPTERS").map(std::path::PathBuf::from);
+    for mut case in Case::all() {
+        let before = case.tensors(&case.model);
+        let saved = kept.as_deref().unwrap_or(place.path()).join(&case.name).join("adapter");
+        ist_peft::save(&mut case.model, &case.adapters, &saved, "").unwrap();
+        let mut again = model(case.expected.json["base_model"].as_str().unwrap());
+        let adapters = ist_peft::load::<BuiltinAdapter>(&mut again, &saved, &Device::flex()).unwrap();
+        let fields =
+            |adapters: &Adapters<BuiltinAdapter>| adapters.parts().iter().map(Part::peft_fields).collect::<Vec<_>>();
+        assert_eq!(fields(&adapters), fields(&case.adapters), "{}", case.name);
+        assert_eq!(case.tensors(&again), before, "{}", case.name);
+    }
+}
