@@ -16,7 +16,7 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_models::{TokenBatch, generate};
 use ist_peft::files::named_tensors;
-use ist_peft::{Adapters, BuiltinAdapter, Part, PeftModel};
+use ist_peft::{Adapters, BuiltinAdapter, Part, PeftModel, WeightedSum};
 use serde_json::Value;
 
 /// The cases with one adapter folder over the base that they name.
@@ -190,4 +190,17 @@ fn what_is_saved_is_what_was_loaded() {
         assert_eq!(fields(&adapters), fields(&case.adapters), "{}", case.name);
         assert_eq!(case.tensors(&again), before, "{}", case.name);
     }
+}
+
+#[test]
+fn a_weighted_sum_of_adapters_equals_pefts() {
+    let expected = Expected::of("method_weighted");
+    let (mut model, mut sum) = (model("llama_gqa"), WeightedSum::default());
+    let weights: Vec<f64> = serde_json::from_value(expected.json["weights"].clone()).unwrap();
+    for (name, weight) in ["adapter_a", "adapter_b"].into_iter().zip(weights) {
+        ist_peft::load::<BuiltinAdapter>(&mut model, &folder("method_weighted").join(name), &Device::flex()).unwrap();
+        sum.add(&mut model, weight).unwrap();
+    }
+    sum.fold(&mut model);
+    assert_logits(&model, &expected, "merged_logits", 5e-5);
 }

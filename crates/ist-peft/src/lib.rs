@@ -51,6 +51,7 @@ pub mod site;
 pub mod targets;
 pub mod tensor_file;
 pub mod weight;
+pub mod weighted;
 pub mod whole_file;
 
 #[doc(hidden)]
@@ -73,3 +74,4 @@ pub use site::{Roles, Site, SiteKind};
 pub use targets::{TargetModules, Targets};
 pub use tensor_file::{TensorFile, TensorFileError};
 pub use weight::Weight;
+pub use weighted::WeightedSum;

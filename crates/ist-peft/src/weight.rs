@@ -83,8 +83,12 @@ impl<const D: usize> Weight<D> {
     /// kept in the type it was kept in.
     pub(crate) fn replace_with(&mut self, change: impl FnOnce(Tensor<D>) -> Tensor<D>) {
         let stored = self.dtype();
-        let wide = if stored == DType::F64 { stored } else { DType::F32 };
-        self.frozen = AtRest::Float(cast(change(cast(self.current(), wide)), stored));
+        self.frozen = AtRest::Float(cast(change(cast(self.current(), wide(stored))), stored));
+    }
+
+    /// The value now as a frozen weight in f32 (f64 of one kept in f64).
+    pub(crate) fn widened(&self) -> Self {
+        Self::frozen(cast(self.current(), wide(self.dtype())))
     }
 
     /// Whether the weight itself trains.
@@ -124,6 +128,11 @@ impl Weight<2> {
             _ => FrozenMatrix::Float(self.at_rest(response)),
         }
     }
+}
+
+/// What is computed in over weights kept in `stored`.
+fn wide(stored: DType) -> DType {
+    if stored == DType::F64 { stored } else { DType::F32 }
 }
 
 fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {

@@ -194,14 +194,16 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
     model: &mut M,
     device: &Device,
 ) -> Result<Adapters<A>, Failure> {
-    let fields = config.adapter.method_fields();
-    if let Some(folder) = &config.adapter.init_from {
-        let loaded = ist_peft::load::<A>(model, folder, device).or_input()?;
-        agree::<A>(&loaded, &fields, folder)?;
-        return Ok(loaded);
-    }
-    let mut adapters = Adapters::new(vec![prepare::parse_adapter::<A>(&fields)?]);
+    let parts = prepare::parts::<A>(&config.adapter)?;
+    let mut adapters = Adapters::new(parts.concat());
     attach(model, &mut adapters, config.seed, device).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    for (table, parts) in config.adapter.tables().iter().zip(parts) {
+        if let Some(folder) = &table.init_from {
+            let mut own = Adapters::new(parts);
+            ist_peft::restore(model, &mut own, folder, device).or_input()?;
+            agree::<A>(&own, &table.method_fields(), folder)?;
+        }
+    }
     Ok(adapters)
 }
 

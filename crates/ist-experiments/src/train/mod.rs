@@ -223,7 +223,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     }
 
     fn adapters_are_fresh(&self) -> bool {
-        self.config.adapter.init_from.is_none()
+        self.config.adapter.tables().iter().all(|table| table.init_from.is_none())
     }
 
     fn check_fresh_adapters(&mut self) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
 use ist_peft::{Adapter, Dialect, Site, attach};
 use serde_json::{Map, Value, json};
 
-use crate::config::{AdapterTable, Padding, PolicyConfig, RunConfig};
+use crate::config::{AdapterTables, Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Records;
@@ -170,35 +170,63 @@ impl<A: Adapter> Planned<A> {
 }
 
 /// The configured adapters, read and matched against a model of that shape.
-pub fn adapters<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<Planned<A>, Failure> {
+pub fn adapters<A: Adapter>(tables: &AdapterTables, shape: &Shape) -> Result<Planned<A>, Failure> {
     let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
-    let mut adapters = match &table.init_from {
-        Some(folder) => ist_peft::read_config::<A>(folder).or_input()?,
-        None => Adapters::new(vec![parse_adapter::<A>(&table.method_fields())?]),
-    };
-    if table.init_from.is_none() {
-        for config in adapters.configs() {
+    let parts = parts::<A>(tables)?;
+    for (table, parts) in tables.tables().iter().zip(&parts) {
+        let fresh = parts.iter().filter(|_| table.init_from.is_none());
+        for config in fresh.flat_map(Part::configs) {
             attach::check_names::<A>(&shape.sites, config).map_err(|error| fault(&error))?;
         }
     }
+    let mut adapters = Adapters::new(parts.concat());
     let sites = adapters.sites(&shape.sites, shape.roles, shape.num_layers).map_err(|error| fault(&error))?;
     Ok(Planned { adapters, sites })
 }
 
-/// Writes the method's usual targets into the table where it names none and the method has any to name.
-pub fn name_targets<A: Adapter>(table: &mut AdapterTable, shape: &Shape) {
-    if let Ok(part) = parse_adapter::<A>(&table.method_fields())
-        && part.peft_fields().contains_key("target_modules")
-    {
-        table.name_targets(&A::usual_targets(part.config(), shape.roles));
+/// The adapters of each table: those of the folder it starts from, or the one it describes.
+pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Failure> {
+    let several = tables.tables().len() > 1;
+    let mut taken: Vec<String> = Vec::new();
+    let mut all = Vec::new();
+    for table in tables.tables() {
+        let mut parts = match &table.init_from {
+            Some(folder) => ist_peft::read_config::<A>(folder).or_input()?.parts().to_vec(),
+            None => vec![parse_adapter::<A>(&table.method_fields())?],
+        };
+        if let (true, [only]) = (several, parts.as_mut_slice()) {
+            only.name = table.name.clone().unwrap_or_else(|| A::method(only.config()).to_owned());
+        }
+        for part in &parts {
+            if taken.contains(&part.name) {
+                let name = &part.name;
+                let message =
+                    format!("`adapter`: two adapters are named \"{name}\"; give each table a `name` of its own");
+                return Err(Failure::input(message));
+            }
+            taken.push(part.name.clone());
+        }
+        all.push(parts);
     }
+    Ok(all)
 }
 
 /// A method and its fields as a TOML file gives them.
 pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>, Failure> {
     match Part::parse(DEFAULT_NAME, fields, Dialect::Toml) {
-        Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
+        Some(part) => part.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
         None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
+    }
+}
+
+/// Writes each method's usual targets into its table where it names none and the method has any to name.
+pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
+    for table in tables.tables_mut() {
+        if let Ok(part) = parse_adapter::<A>(&table.method_fields())
+            && part.peft_fields().contains_key("target_modules")
+        {
+            table.name_targets(&A::usual_targets(part.config(), shape.roles));
+        }
     }
 }
 
