@@ -21,7 +21,7 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The tensors' file name.
 pub const TENSORS_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before a module path.
-const PREFIX: &str = "base_model.model.";
+pub const PREFIX: &str = "base_model.model.";
 
 /// Why a PEFT folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,14 @@ pub enum AdapterFilesError {
         path: PathBuf,
         /// What does not fit.
         source: AttachError,
+    },
+    /// The tensors are in a pickle.
+    #[error(
+        "{path}: pickled tensors are not read; save them with safetensors (safetensors.torch.save_file(torch.load(..), ..))"
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
     },
     /// The tensors' file is broken.
     #[error(transparent)]

@@ -35,10 +35,12 @@ pub mod bottleneck;
 pub mod dropout;
 pub mod fields;
 pub mod files;
+pub mod foreign;
 pub mod frozen;
 pub mod frozen_matrix;
 #[cfg(feature = "flex")]
 pub mod frozen_product;
+pub mod gguf;
 pub mod ia3;
 pub mod int8;
 pub mod linear;
