@@ -20,7 +20,19 @@ use ist_peft::{Adapters, BuiltinAdapter, Part, PeftModel, WeightedSum};
 use serde_json::Value;
 
 /// The cases with one adapter folder over the base that they name.
-const CASES: &[&str] = &["ia3", "series", "adapterp", "parallel", "parallel_relu", "mixed"];
+const CASES: &[&str] = &[
+    "ia3",
+    "series",
+    "adapterp",
+    "parallel",
+    "parallel_relu",
+    "mixed",
+    "ln_tuning",
+    "ln_tuning_final",
+    "bitfit",
+    "full",
+    "prefix_tuning",
+];
 
 /// Gradients, relative to the largest of a tensor.
 const GRADIENTS: f64 = 1e-5;

@@ -5,9 +5,11 @@ use ist_core::streams;
 
 use crate::adapter::Adapter;
 use crate::adapters::Adapters;
+use crate::fields::ConfigError;
 use crate::frozen::BaseMut;
 use crate::method::{MergeError, Place};
 use crate::site::{Roles, Site, SiteKind};
+use crate::targets::names_site;
 
 /// One place of a model where an adapter can sit.
 #[derive(Debug)]
@@ -44,6 +46,17 @@ pub trait PeftModel<A: Adapter> {
 /// Why adapters cannot be put on a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
+    /// No module is of a kind that the method takes.
+    #[error("{method} sits on {takes}, and the model has none; choose another method")]
+    NothingFits {
+        /// The method.
+        method: &'static str,
+        /// What it can sit on.
+        takes: &'static str,
+    },
+    /// The configuration contradicts the model.
+    #[error("the adapter is for another model: {0}")]
+    OtherModel(ConfigError),
     /// No module matches.
     #[error(
         "the adapter's targets ({asked}) match no module that {method} can sit on; the model has {}",
@@ -144,29 +157,40 @@ pub fn matching_sites<A: Adapter>(
     num_layers: usize,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
-    let usual = A::usual_targets(config, roles);
+    let fitting = fitting::<A>(every, config)?;
+    let usual = usual_targets::<A>(every, roles, config);
     A::targets_mut(config).default_to(&usual);
     let (method, targets) = (A::method(config), A::targets(config));
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
         return Err(AttachError::Layers { layers, num_layers });
     }
-    let fitting = fitting::<A>(every, config);
     let sites: Vec<Site> = fitting.iter().filter(|site| targets.matches(site)).cloned().collect();
     if sites.is_empty() {
         return Err(AttachError::NothingMatches { method, asked: targets.describe(), exist: module_names(&fitting) });
     }
+    A::settle(config, &sites).map_err(AttachError::OtherModel)?;
     Ok(sites)
 }
 
-/// The modules that the method can sit on.
-fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Vec<Site> {
-    every.iter().filter(|site| A::fits(config, site)).cloned().collect()
+/// The modules the method usually adapts, of those among `every` that it can sit on.
+pub fn usual_targets<A: Adapter>(every: &[Site], roles: &Roles, config: &A::Config) -> Vec<&'static str> {
+    let exists = |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
+    A::usual_targets(config, roles).into_iter().filter(|name| exists(name)).collect()
+}
+
+/// The modules that the method can sit on; fails where there are none.
+fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, AttachError> {
+    let fitting: Vec<Site> = every.iter().filter(|site| A::fits(config, site)).cloned().collect();
+    if fitting.is_empty() {
+        return Err(AttachError::NothingFits { method: A::method(config), takes: A::takes(config) });
+    }
+    Ok(fitting)
 }
 
 /// Fails when a list of targets holds a name that no module of the model has.
 pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
-    let fitting = fitting::<A>(every, config);
+    let fitting = fitting::<A>(every, config)?;
     let unknown: Vec<String> = A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
     if unknown.is_empty() {
         return Ok(());

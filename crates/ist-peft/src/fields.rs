@@ -158,6 +158,13 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Target modules and `exclude_modules` alone, of a method that PEFT does not narrow to layers.
+    pub fn targets_in_every_layer(&mut self) -> Targets {
+        let key = self.spelt("targets", "target_modules");
+        let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
+        Targets::new(modules, exclude, None, Vec::new()).expect("only `layers_pattern` can be wrong")
+    }
+
     /// Modules by name suffixes or by one regular expression.
     pub fn modules(&mut self, key: &str) -> Option<TargetModules> {
         let value = self.value(key)?;

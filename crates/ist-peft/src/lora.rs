@@ -19,6 +19,7 @@ use crate::fields::{Fields, number};
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_linear::lora_linear;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::parameter::{normal, row_major};
 use crate::site::{Site, SiteKind};
 use crate::targets::{Patterns, Targets};
 
@@ -76,6 +77,7 @@ impl Method for Lora {
     const PEFT_TYPE: &'static str = "LORA";
     const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
         &[("bias", "\"none\""), ("megatron_core", "\"megatron.core\""), ("qalora_group_size", "16")];
+    const TAKES: &'static str = "linear modules and embeddings";
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
@@ -131,7 +133,7 @@ impl Method for Lora {
         let rank = config.rank_of(&site.path);
         let mut rng = streams::stream(seed, &site.path);
         let (a, b) = if site.kind == SiteKind::Embedding {
-            let b = (0..rank * site.d_out).map(|_| standard_normal(&mut rng) as f32).collect();
+            let b = (0..rank * site.d_out).map(|_| normal(&mut rng) as f32).collect();
             (vec![0.0; site.d_in * rank], b)
         } else {
             let bound = 1.0 / (site.d_in as f64).sqrt();
@@ -145,10 +147,7 @@ impl Method for Lora {
     fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
         let mut tensors = tensors.into_iter().map(|data| {
             let dtype = data.dtype();
-            let tensor = Tensor::<2>::from_data(data, (device, dtype)).transpose();
-            // Laid out as a fresh adapter's, so that sums over it run in the same order: a resumed run is bit-exact.
-            let [rows, columns] = tensor.dims();
-            tensor.reshape([rows * columns]).reshape([rows, columns])
+            row_major(Tensor::<2>::from_data(data, (device, dtype)).transpose())
         });
         let mut next = || tensors.next().expect("one tensor for each entry of the layout");
         let (a, b) = (next(), next());
@@ -194,12 +193,6 @@ impl Method for Lora {
 fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
     let masked = if dropout > 0.0 { site.d_in } else { 0 };
     TokenCost { keeps_input: true, keeps: rank, scratch: rank + masked }
-}
-
-/// One standard normal variate (Box and Muller).
-fn standard_normal(rng: &mut impl RngExt) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
 fn read(fields: &mut Fields) -> LoraConfig {

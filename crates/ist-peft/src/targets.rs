@@ -85,7 +85,7 @@ impl TargetModules {
 }
 
 /// Whether `name` is the site's path or a suffix of it after a dot.
-fn names_site(name: &str, site: &Site) -> bool {
+pub(crate) fn names_site(name: &str, site: &Site) -> bool {
     site.path == name || site.path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 

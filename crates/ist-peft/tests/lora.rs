@@ -29,6 +29,7 @@ static ROLES: Roles = Roles {
     mlp_in: &["up_proj"],
     mlp_out: &["down_proj"],
     norms: &[],
+    final_norm: &[],
     attention: &[],
 };
 

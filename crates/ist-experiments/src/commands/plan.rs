@@ -35,7 +35,8 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let planned = prepare::adapters::<A>(&config.adapter, &shape)?;
     let layers = planned.layers(shape.num_layers);
     let policy = prepare::policy(&config.policy, &layers)?;
-    let records = records(&config, &shape)?;
+    let context = shape.max_position_embeddings.saturating_sub(planned.positions_in_front());
+    let records = records(&config, &shape, context)?;
     let planner = Planner::new(&config, &shape, planned.adapted(), (layers, &*policy), records);
     planner.must_fit()?;
     let plan = document::document(&planner)?;
@@ -43,8 +44,8 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
 }
 
 /// Records of tokens are counted. Text is not tokenised for a plan: its records are taken to be as long as they may be.
-fn records(config: &RunConfig, shape: &Shape) -> Result<Records, Failure> {
-    let cutoff = config.data.cutoff.min(shape.max_position_embeddings);
+fn records(config: &RunConfig, shape: &Shape, context: usize) -> Result<Records, Failure> {
+    let cutoff = config.data.cutoff.min(context);
     if !config.data.train.is_file() {
         return Ok(Records::cut_to(cutoff));
     }

@@ -20,7 +20,7 @@ use crate::run::folder::{self, RunFolder};
 use crate::run::lines;
 use crate::text::TextModel;
 use crate::train::costs::Plan;
-use crate::train::prepare::{self, Prepared};
+use crate::train::prepare::{self, Planned, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
 
 /// `ist train`.
@@ -75,8 +75,9 @@ fn check<A: Adapter>(
     described: Value,
     shape: &Shape,
 ) -> Result<(Prepared, Box<dyn LayerPolicy>), Failure> {
-    let data = Prepared::new(config, text, described, shape);
     let adapter = prepare::adapters::<A>(&config.adapter, shape);
+    let in_front = adapter.as_ref().map_or(0, Planned::positions_in_front);
+    let data = Prepared::new(config, text, described, shape, in_front);
     let layers = match &adapter {
         Ok(planned) => planned.layers(shape.num_layers),
         Err(_) => LayerSet::all(shape.num_layers),

@@ -34,18 +34,21 @@ pub struct Prepared {
 impl Prepared {
     /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to be loaded yet.
     ///
-    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written.
+    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written. `in_front` are
+    /// the positions that adapters take of the model's context.
     pub fn new(
         config: &RunConfig,
         text: Result<TextModel, Failure>,
         model: Value,
         shape: &Shape,
+        in_front: usize,
     ) -> Result<Self, Failure> {
-        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings);
+        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings.saturating_sub(in_front));
         if config.data.cutoff > context {
             let found = config.data.cutoff;
+            let taken = if in_front > 0 { format!(" behind {in_front} of the adapter's") } else { String::new() };
             return Err(Failure::input(format!(
-                "`data.cutoff` is {found}, but the model's context has {context} positions; lower the cut-off"
+                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; lower the cut-off"
             )));
         }
         let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
@@ -162,6 +165,11 @@ impl<A: Adapter> Planned<A> {
         LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
     }
 
+    /// Positions that the adapters put in front of all tokens.
+    pub fn positions_in_front(&self) -> usize {
+        self.adapters.configs().map(A::positions_in_front).sum()
+    }
+
     /// The modules with what their adapters take.
     pub fn adapted(&self) -> Vec<AdaptedSite> {
         let each = self.adapters.configs().zip(&self.sites);
@@ -225,7 +233,7 @@ pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
         if let Ok(part) = parse_adapter::<A>(&table.method_fields())
             && part.peft_fields().contains_key("target_modules")
         {
-            table.name_targets(&A::usual_targets(part.config(), shape.roles));
+            table.name_targets(&attach::usual_targets::<A>(&shape.sites, shape.roles, part.config()));
         }
     }
 }
