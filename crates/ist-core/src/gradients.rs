@@ -51,9 +51,14 @@ impl Gradients {
         self.0.remove(name)
     }
 
+    /// Σ g² of every gradient with its name, in the order of names.
+    pub fn squares(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, gradient)| (name.as_str(), scalar(gradient.clone().square().sum())))
+    }
+
     /// The global norm, sqrt(Σ g²) over every gradient there is, summed in f64 in the order of names.
     pub fn norm(&self) -> f64 {
-        self.0.values().map(|gradient| scalar(gradient.clone().square().sum())).sum::<f64>().sqrt()
+        self.squares().map(|(_, square)| square).sum::<f64>().sqrt()
     }
 
     /// Multiplies by min(1, `max_norm` / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`; returns the norm before.

@@ -8,7 +8,7 @@ use ist_core::burn;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::{Footprint, LayerPass, LayeredModel, streams};
+use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
 use ist_peft::{
@@ -169,13 +169,29 @@ impl<A: Adapter> LlamaLayer<A> {
         pass: &LayerPass,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let norm = |x: &Tensor<3>, norm: &PeftNorm<A>| {
-            rms_norm(x.clone(), norm.values(x.dtype(), pass).weight, self.rms_norm_eps)
-        };
-        let attended = self.self_attn.forward(norm(&x, &self.input_layernorm), context, pass, cache);
-        let x = x + attended;
-        let mlp = self.mlp.forward(norm(&x, &self.post_attention_layernorm), pass);
-        x + mlp
+        self.feed_forward(self.attend(x, context, pass, cache), pass)
+    }
+
+    /// The first half: attention with its residual.
+    fn attend(
+        &self,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.norm(&x, &self.input_layernorm, pass), context, pass, cache);
+        x + attended
+    }
+
+    /// The second half: the MLP with its residual.
+    fn feed_forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let added = self.mlp.forward(self.norm(&x, &self.post_attention_layernorm, pass), pass);
+        x + added
+    }
+
+    fn norm(&self, x: &Tensor<3>, norm: &PeftNorm<A>, pass: &LayerPass) -> Tensor<3> {
+        rms_norm(x.clone(), norm.values(x.dtype(), pass).weight, self.rms_norm_eps)
     }
 
     /// The linear modules by their path within the layer.
@@ -482,6 +498,20 @@ impl<A: Adapter> LayeredModel for Llama<A> {
 
     fn layer(&self, layer: &LlamaLayer<A>, x: Tensor<3>, context: &LlamaContext, pass: &LayerPass) -> Tensor<3> {
         layer.forward(x, context, pass, None)
+    }
+
+    fn half(
+        &self,
+        half: Half,
+        layer: &LlamaLayer<A>,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
+        match half {
+            Half::First => layer.attend(x, context, pass, None),
+            Half::Second => layer.feed_forward(x, pass),
+        }
     }
 
     fn loss(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {

@@ -7,7 +7,7 @@
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
 use ist_core::plan::tape::{Operation, Place, Tape, Value};
-use ist_core::plan::{LayerFootprint, LossCost, threads};
+use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
 use ist_peft::SiteKind;
 use ist_peft::frozen_matrix::PANEL;
 
@@ -36,14 +36,15 @@ pub fn footprint(config: &LlamaConfig, resident: Resident, batch: BatchShape) ->
         let gradients = OtherGradients::of(resident.adapted, index);
         let role = |trains, below_trains| {
             let gradients = if trains { gradients } else { OtherGradients::default() };
-            layer(&sizes, &modules, trains, gradients).cost(below_trains)
+            cost(&sizes, &modules, (trains, gradients), below_trains)
         };
-        let resting = role(false, true);
+        let [attention, mlp] = work(config, batch, &modules);
         LayerFootprint {
-            resting,
+            resting: role(false, true),
             chosen: role(true, true),
             lowest: role(true, false),
-            work: work(config, batch, &modules),
+            work: attention + mlp,
+            half_work: mlp,
         }
     };
     Footprint {
@@ -233,10 +234,24 @@ fn residual(x: Value, added: Value, writes: u64) -> Operation {
     Operation { reads: vec![added, x], writes, in_place: true, gradient: Place::Incoming, ..Operation::default() }
 }
 
-/// A layer's forward pass; `trains` says whether its adapters do.
-fn layer(sizes: &Sizes, modules: &[Module; 7], trains: bool, gradients: OtherGradients) -> Tape {
-    let mut tape = Tape::new(sizes.hidden);
-    let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] = modules;
+/// What a layer takes; `trains` says whether its adapters do, with the gradients of those on no linear module.
+fn cost(
+    sizes: &Sizes,
+    modules: &[Module; 7],
+    (trains, gradients): (bool, OtherGradients),
+    below_trains: bool,
+) -> LayerCost {
+    let [mut whole, mut second] = [Tape::new(sizes.hidden), Tape::new(sizes.hidden)];
+    let attended = attend(&mut whole, sizes, modules, (trains, gradients));
+    let first = whole.clone();
+    mlp(&mut whole, attended, sizes, modules, (trains, gradients));
+    mlp(&mut second, Tape::INPUT, sizes, modules, (trains, gradients));
+    LayerCost { half: Some(first.kept_before(&second, below_trains)), ..whole.cost(below_trains) }
+}
+
+/// A layer's first half, from its input; what it writes.
+fn attend(tape: &mut Tape, sizes: &Sizes, modules: &[Module; 7], (trains, gradients): (bool, OtherGradients)) -> Value {
+    let [q_proj, k_proj, v_proj, o_proj, ..] = modules;
     let linear = |module, x| linear(sizes, module, trains, x, sizes.tokens);
     let x = Tape::INPUT;
     let normal = tape.push(rms_norm(x, sizes.hidden, gradients.norms[0]));
@@ -252,14 +267,19 @@ fn layer(sizes: &Sizes, modules: &[Module; 7], trains: bool, gradients: OtherGra
     };
     let mixed = tape.push(attention(sizes, q, k, v));
     let attended = tape.push(linear(o_proj, mixed));
-    let x = tape.push(residual(x, attended, sizes.hidden));
+    tape.push(residual(x, attended, sizes.hidden))
+}
+
+/// A layer's second half, from what the first one wrote.
+fn mlp(tape: &mut Tape, x: Value, sizes: &Sizes, modules: &[Module; 7], (trains, gradients): (bool, OtherGradients)) {
+    let [.., gate_proj, up_proj, down_proj] = modules;
+    let linear = |module, x| linear(sizes, module, trains, x, sizes.tokens);
     let normal = tape.push(rms_norm(x, sizes.hidden, gradients.norms[1]));
     let gate = tape.push(linear(gate_proj, normal));
     let up = tape.push(linear(up_proj, normal));
     let inner = tape.push(gated(gate, up, product(&[sizes.tokens, gate_proj.d_out as u64, sizes.number])));
     let added = tape.push(linear(down_proj, inner));
     tape.push(residual(x, added, sizes.hidden));
-    tape
 }
 
 /// The predicted positions, the final norm and the head with its cross-entropy.
@@ -307,12 +327,14 @@ fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
     }
 }
 
-/// Multiplications a token in the layer's forward pass, in thousands.
-fn work(config: &LlamaConfig, batch: BatchShape, modules: &[Module; 7]) -> u32 {
+/// Multiplications a token in the forward pass of a layer's halves, in thousands.
+fn work(config: &LlamaConfig, batch: BatchShape, modules: &[Module; 7]) -> [u32; 2] {
     let module = |module: &Module| {
         let adapter = module.adapter.map_or(0, |adapter| adapter.parameters);
         (module.d_in as f64) * (module.d_out as f64) + adapter as f64
     };
     let scores = config.num_attention_heads as f64 * config.head_dim as f64 * batch.sequence as f64;
-    ((modules.iter().map(module).sum::<f64>() + scores) / 1000.0).ceil() as u32
+    let (attention, mlp) = modules.split_at(4);
+    let products = [attention, mlp].map(|half| half.iter().map(module).sum::<f64>());
+    [products[0] + scores, products[1]].map(|work| (work / 1000.0).ceil() as u32)
 }

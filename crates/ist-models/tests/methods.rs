@@ -32,6 +32,8 @@ const CASES: &[&str] = &[
     "bitfit",
     "full",
     "prefix_tuning",
+    "lora_head",
+    "lora_embeddings_head",
 ];
 
 /// Gradients, relative to the largest of a tensor.

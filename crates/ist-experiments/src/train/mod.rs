@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
-use ist_core::{Footprint, Responses, Tuner, gradients, step};
+use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
 use ist_models::{CausalLm, TokenBatch};
 use ist_peft::{Adapter, Adapters};
 use serde_json::{Value, json};
@@ -212,12 +212,12 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if self.tuner.next_step() > 0 {
             return self.tuner.step(&mut self.model, batches).map_err(stop);
         }
-        let before = selfcheck::Fingerprint::of(&self.model);
-        let (report, found) = self.tuner.compute(&self.model, batches).map_err(stop)?;
+        let (before, mut sizes) = (selfcheck::Fingerprint::of(&self.model), selfcheck::GradientSizes::default());
+        let mut watch = |found: &Gradients| sizes.note(found);
+        let report = self.tuner.watched_step(&mut self.model, batches, &mut watch).map_err(stop)?;
         if self.adapters_are_fresh() {
-            selfcheck::chosen_layers_have_gradients(&self.model, &report.layers, &found).or_run()?;
+            sizes.reach(&self.model, &report.layers).or_run()?;
         }
-        self.tuner.apply(&mut self.model, &report, found).map_err(stop)?;
         before.only_moved(&self.model, &report.layers).or_run()?;
         Ok(report)
     }

@@ -24,12 +24,16 @@ const fn method<T: Serialize + DeserializeOwned + JsonSchema>(name: &'static str
 }
 
 /// The built-in methods; the first is the default.
-pub(in super::super) static METHODS: [MethodFields; 5] = [
+pub(in super::super) static METHODS: [MethodFields; 9] = [
     method::<Lora>("lora"),
     method::<Bottleneck>("series"),
     method::<Bottleneck>("adapterp"),
     method::<Bottleneck>("parallel"),
     method::<Ia3>("ia3"),
+    method::<Prefix>("prefix-tuning"),
+    method::<Norms>("layernorm"),
+    method::<Whole>("bitfit"),
+    method::<Whole>("full"),
 ];
 
 fn complete<T: Serialize + DeserializeOwned>(
@@ -41,45 +45,48 @@ fn complete<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Writes the fields of a method: those given, and those that say which modules it sits on.
+/// Writes the fields of a method, with those that say which modules it sits on: `in_layers` for modules that may be narrowed
+/// to some layers, `modules` for those that may not, `model` for a method that has no choice.
 macro_rules! method_fields {
-    ($(#[$meta:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
-        $(#[$meta])*
+    (@in_layers $name:ident { $($fields:tt)* }) => {
+        method_fields!(@modules $name {
+            $($fields)*
+            /// The layers to adapt, counted from 0. Default: all.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            layers_to_transform: Option<Layers> = None,
+            /// Where the layer's index stands in a module's path.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            layers_pattern: Option<Names> = None,
+        });
+    };
+    (@modules $name:ident { $($fields:tt)* }) => {
+        method_fields!(@model $name {
+            $($fields)*
+            /// The modules to adapt: name suffixes, or one regular expression. Default: the method's usual ones.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            targets: Option<Names> = None,
+            /// Modules to leave out: name suffixes, or one regular expression.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            exclude_modules: Option<Names> = None,
+        });
+    };
+    (@model $name:ident { $($(#[$about:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         struct $name {
             $($(#[$about])* $field: $type,)*
-            /// The modules to adapt: name suffixes, or one regular expression. Default: the method's usual ones.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            targets: Option<Names>,
-            /// The layers to adapt, counted from 0. Default: all.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            layers_to_transform: Option<Layers>,
-            /// Where the layer's index stands in a module's path.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            layers_pattern: Option<Names>,
-            /// Modules to leave out: name suffixes, or one regular expression.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            exclude_modules: Option<Names>,
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self {
-                    $($field: $default,)*
-                    targets: None,
-                    layers_to_transform: None,
-                    layers_pattern: None,
-                    exclude_modules: None,
-                }
+                Self { $($field: $default,)* }
             }
         }
     };
 }
 
 method_fields! {
-    /// `lora`.
-    Lora {
+    @in_layers Lora {
         /// The rank.
         #[schemars(range(min = 1))]
         r: usize = 32,
@@ -103,8 +110,7 @@ method_fields! {
 }
 
 method_fields! {
-    /// `series`, `adapterp` and `parallel`.
-    Bottleneck {
+    @in_layers Bottleneck {
         /// The width of the bottleneck.
         #[schemars(range(min = 1))]
         bottleneck_size: usize = 256,
@@ -121,13 +127,27 @@ method_fields! {
 }
 
 method_fields! {
-    /// `ia3`.
-    Ia3 {
+    @in_layers Ia3 {
         /// The targets whose input is scaled instead of their output. Default: those that leave an MLP.
         #[serde(skip_serializing_if = "Option::is_none")]
         feedforward_modules: Option<Names> = None,
     }
 }
+
+method_fields! {
+    @model Prefix {
+        /// Positions of the prefix; the model's context is shorter by them.
+        #[schemars(range(min = 1))]
+        num_virtual_tokens: usize = 30,
+        /// How the prefix begins: standard normal or at zero.
+        #[schemars(schema_with = "beginnings")]
+        init_weights: String = "normal".to_owned(),
+    }
+}
+
+method_fields! { @modules Norms {} }
+
+method_fields! { @in_layers Whole {} }
 
 /// A list of strings, or one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -155,4 +175,8 @@ fn alphas(_: &mut SchemaGenerator) -> Schema {
 
 fn activations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": json!(ist_peft::bottleneck::ACTIVATIONS)})
+}
+
+fn beginnings(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["normal", "zero"]})
 }

@@ -10,7 +10,7 @@ use super::super::*;
 use super::{LEAST, least_and, read};
 
 /// Configurations that together give every key.
-const WHOLE: [&str; 8] = [
+const WHOLE: [&str; 9] = [
     r#"
     seed = 1
     model = {path = "org/name@main", dtype = "bfloat16"}
@@ -75,6 +75,8 @@ const WHOLE: [&str; 8] = [
      adapter.init_from = 'a'",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'series', bottleneck_size = 4, non_linearity = 'relu', scaling = 0.5, dropout = 0.1}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     adapter = {method = 'prefix-tuning', num_virtual_tokens = 4, init_weights = 'zero'}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'ia3', feedforward_modules = ['down_proj'], modules_to_save = ['lm_head']}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'rst', layers_updated = 0.5}\n\
