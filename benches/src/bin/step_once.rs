@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use ist_benches::measure::{MIB, median};
 use ist_benches::{Model, Recipe, Shape, batch, model, process};
@@ -13,6 +13,7 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_core::policy::Registry;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
+use ist_experiments::config::Budget;
 use ist_experiments::memory::{self, PeakAlloc};
 use ist_models::{Example, TokenBatch};
 use serde_json::{Map, Value, json};
@@ -41,6 +42,8 @@ struct Arguments {
     /// Tokens of a row.
     #[arg(long, default_value_t = 256)]
     seq: usize,
+    #[arg(long, value_enum, default_value = "lora")]
+    method: Method,
     /// LoRA's rank, on q, k, v, up and down.
     #[arg(long, default_value_t = 32)]
     rank: usize,
@@ -49,8 +52,9 @@ struct Arguments {
     /// `all`, `ist`, `rst` or `fixed:2,5`.
     #[arg(long, default_value = "all")]
     policy: String,
-    #[arg(long, value_enum, default_value = "keep")]
-    memory: Treatment,
+    /// `keep`, `recompute`, or the most bytes that a step may take above the weights, such as `100MiB`.
+    #[arg(long, default_value = "keep", value_parser = memory_of)]
+    memory: Memory,
     /// Threads of the matrix products and of the operations.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -76,16 +80,35 @@ struct Arguments {
     tag: String,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Treatment {
-    Keep,
-    Recompute,
+/// The setting as a run's `memory.budget` is written.
+fn memory_of(text: &str) -> Result<Memory> {
+    Ok(match serde_json::from_value(json!(text))? {
+        Budget::Keep => Memory::Keep,
+        Budget::Recompute => Memory::Recompute,
+        Budget::Bytes(bytes) => Memory::Budget(bytes),
+        Budget::Auto => bail!("\"auto\" depends on the machine"),
+    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Storage {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    Lora,
+    Dora,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Dora => "dora",
+        }
+    }
 }
 
 impl Arguments {
@@ -106,14 +129,7 @@ impl Arguments {
             Storage::F32 => DType::F32,
             Storage::Bf16 => DType::BF16,
         };
-        Recipe { rank: self.rank, alpha: self.alpha, storage }
-    }
-
-    fn memory(&self) -> Memory {
-        match self.memory {
-            Treatment::Keep => Memory::Keep,
-            Treatment::Recompute => Memory::Recompute,
-        }
+        Recipe { method: self.method.name(), rank: self.rank, alpha: self.alpha, storage }
     }
 
     fn policy(&self) -> Result<Box<dyn LayerPolicy>> {
@@ -171,7 +187,7 @@ struct Run {
 
 impl Run {
     fn new(arguments: &Arguments, device: &Device) -> Result<Self> {
-        let config = TunerConfig { learning_rate: 1e-3, memory: arguments.memory(), ..TunerConfig::default() };
+        let config = TunerConfig { learning_rate: 1e-3, memory: arguments.memory, ..TunerConfig::default() };
         let shape = arguments.shape();
         Ok(Self {
             model: model(shape, arguments.recipe(), device),
@@ -262,6 +278,7 @@ fn report(arguments: &Arguments, bytes: &Bytes, weights: f64, timings: &[Timing]
     json!({
         "program": "ist",
         "tag": arguments.tag,
+        "method": arguments.method.name(),
         "dim": arguments.dim, "layers": arguments.layers, "vocab": arguments.vocab,
         "batch": arguments.batch, "seq": arguments.seq, "r": arguments.rank,
         "policy": arguments.policy,

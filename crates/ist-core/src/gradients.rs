@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients as Graph, Tensor};
 
 /// The prefix of parameters outside the layers.
@@ -51,9 +51,14 @@ impl Gradients {
         self.0.remove(name)
     }
 
+    /// Σ g² of every gradient with its name, in the order of names.
+    pub fn squares(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, gradient)| (name.as_str(), scalar(gradient.clone().square().sum())))
+    }
+
     /// The global norm, sqrt(Σ g²) over every gradient there is, summed in f64 in the order of names.
     pub fn norm(&self) -> f64 {
-        self.0.values().map(|gradient| scalar(gradient.clone().square().sum())).sum::<f64>().sqrt()
+        self.squares().map(|(_, square)| square).sum::<f64>().sqrt()
     }
 
     /// Multiplies by min(1, `max_norm` / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`; returns the norm before.
@@ -95,6 +100,13 @@ pub fn lift<M: Module>(module: &M) -> M {
 /// Calls `with` on the name and the flattened value of every parameter of `module`.
 pub fn for_each_parameter<M: Module>(prefix: &str, module: &M, with: &mut dyn FnMut(&str, Tensor<1>)) {
     module.visit(&mut Reader { path: Path::new(prefix), with });
+}
+
+/// The name and the id of every parameter of `module`. Ids are random; names are the same in every process.
+pub fn parameter_ids<M: Module>(prefix: &str, module: &M) -> Vec<(String, ParamId)> {
+    let mut names = Names { path: Path::new(prefix), found: Vec::new() };
+    module.visit(&mut names);
+    names.found
 }
 
 /// The number of trainable scalars in `module`.
@@ -172,6 +184,19 @@ impl ModuleVisitor for Reader<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         (self.with)(&self.path.name(), flat(param.val().inner()));
+    }
+}
+
+struct Names {
+    path: Path,
+    found: Vec<(String, ParamId)>,
+}
+
+impl ModuleVisitor for Names {
+    track_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((self.path.name(), param.id));
     }
 }
 

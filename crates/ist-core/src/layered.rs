@@ -33,6 +33,15 @@ impl LayerPass {
     }
 }
 
+/// One of the two parts of a layer, of which the second begins where the first ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The part that gets the layer's input.
+    First,
+    /// The part that makes its output.
+    Second,
+}
+
 /// A stack of layers between an embedding and a summed loss.
 ///
 /// The modules are arguments of the forward functions instead of being read from `self`, so that the step can pass lifted
@@ -65,6 +74,22 @@ pub trait LayeredModel {
     fn embed(&self, outer: &Self::Outer, batch: &Self::Batch, pass: &LayerPass) -> Tensor<3>;
     /// One layer, `[batch, sequence, hidden]` to the same shape.
     fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3>;
+    /// Half of a layer, `[batch, sequence, hidden]` to the same shape; the layer is its second half of its first.
+    ///
+    /// A model that does not say where its layers divide has empty first halves.
+    fn half(
+        &self,
+        half: Half,
+        layer: &Self::Layer,
+        x: Tensor<3>,
+        context: &Self::Context,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
+        match half {
+            Half::First => x,
+            Half::Second => self.layer(layer, x, context, pass),
+        }
+    }
     /// The *sum* of the token losses over the predicted positions, shape `[1]`, from the last layer's output.
     fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &Self::Batch, pass: &LayerPass) -> Tensor<1>;
 

@@ -72,13 +72,14 @@ pub mod schedule;
 pub mod step;
 pub mod streams;
 pub mod tuner;
+mod walk;
 
 /// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that versions cannot differ.
 pub use burn;
 
 pub use gradients::Gradients;
 pub use layer_set::{LayerSet, LayerSetError};
-pub use layered::{LayerPass, LayeredModel};
+pub use layered::{Half, LayerPass, LayeredModel};
 pub use plan::Footprint;
 pub use policy::{LayerPolicy, PolicyError};
 pub use response::Responses;

@@ -4,20 +4,17 @@
 //! |---|---|---|---|
 //! | [`Treatment::Skip`], below the lowest layer that trains | plain tensors | nothing | nothing |
 //! | [`Treatment::Recompute`] | plain tensors | the layer's input | the layer again with a graph, then its product |
+//! | [`Treatment::KeepHalf`] | half with a graph, half plain | that graph and its output | the second half again with a graph, then both products |
 //! | [`Treatment::Keep`] | with a graph of its own | that graph | its vector-Jacobian product |
 //!
-//! Every layer above the lowest that trains has a graph of its own, cut from its neighbours: its input is a new leaf, and the backward pass chains
-//! vector-Jacobian products from the loss downwards, freeing each layer's graph before the next one runs. A layer that does
-//! not train keeps its parameters plain and only passes the gradient to its input. No base weight is ever part of a graph's
-//! leaves, and below the lowest chosen layer there is no graph at all.
+//! The walk itself is `walk.rs`. Here are what is asked of it, and the passes without any graph: evaluation and scoring.
 
 use std::borrow::Borrow;
 
 use burn::tensor::Tensor;
 
-use crate::gradients::{Gradients, OUTER, count_parameters, layer_prefix, lift, scalar};
-use crate::plan::{self, Draw};
-use crate::pull_back::pull_back;
+use crate::gradients::{Gradients, scalar};
+use crate::walk::{Descent, MicroBatch};
 use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
 
 /// What the walk does with one layer.
@@ -27,6 +24,8 @@ pub enum Treatment {
     Skip,
     /// Plain forward that keeps the layer's input; its graph is built and used up in the backward pass.
     Recompute,
+    /// Forward whose first half has a graph, which lives until the layer's backward; the second half is run again.
+    KeepHalf,
     /// Forward with a graph of its own, which lives until the layer's backward.
     Keep,
 }
@@ -55,7 +54,7 @@ pub enum Memory {
     /// Keeps the inputs of those layers alone and runs each of them once more: the leanest.
     Recompute,
     /// Keeps as many graphs as fit into that many bytes above the model, its adapters and the optimizer's state, those that
-    /// save most time ([`plan`]). Of a model that does not tell its footprint none, as under `Recompute`.
+    /// save most time ([`plan`](crate::plan)). Of a model that does not tell its footprint none, as under `Recompute`.
     Budget(u64),
 }
 
@@ -71,23 +70,19 @@ pub fn gradients<M: LayeredModel>(
     dropout: Option<u64>,
 ) -> StepOutput {
     let tokens: usize = micro_batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
-    let walk = Walk {
-        model,
-        outer: lift(model.outer()),
-        layers: (0..model.layers().len()).map(|i| chosen.contains(i).then(|| lift(&model.layers()[i]))).collect(),
-        chosen,
-        memory,
-        scale: 1.0 / tokens.max(1) as f64,
-    };
     let mut gradients = Gradients::default();
     let (mut total, mut predicted_bytes) = (0.0, None);
     for (number, batch) in micro_batches.iter().enumerate() {
-        let seed = dropout.map(|seed| streams::mix(seed, number as u64));
-        let (loss, predicted) = walk.run(batch, seed, number > 0, &mut gradients);
-        total += loss;
-        predicted_bytes = predicted_bytes.max(predicted);
+        let dropout = dropout.map(|seed| streams::mix(seed, number as u64));
+        let (accumulates, updates_at_once) = (number > 0, false);
+        let micro_batch = MicroBatch { batch, tokens, chosen, memory, dropout, accumulates, updates_at_once };
+        let mut descent = Descent::begin(model, &micro_batch, &mut gradients);
+        while descent.layer(model, &mut gradients).is_some() {}
+        total += descent.total;
+        predicted_bytes = predicted_bytes.max(descent.predicted_bytes);
+        descent.finish(&mut gradients);
     }
-    StepOutput { loss: total * walk.scale, tokens, gradients, predicted_bytes }
+    StepOutput { loss: total * (1.0 / tokens.max(1) as f64), tokens, gradients, predicted_bytes }
 }
 
 /// The summed token loss of one batch in evaluation mode, forward only, with each layer at its response factor.
@@ -162,149 +157,4 @@ impl<M: LayeredModel> Probe<'_, M> {
             totals[candidate] += loss;
         }
     }
-}
-
-/// One step's modules: lifted where they train, the model's own plain ones elsewhere.
-struct Walk<'a, M: LayeredModel> {
-    model: &'a M,
-    outer: M::Outer,
-    layers: Vec<Option<M::Layer>>,
-    chosen: &'a LayerSet,
-    memory: Memory,
-    scale: f64,
-}
-
-/// A layer between forward and backward.
-struct Kept {
-    index: usize,
-    /// The factor and the seed it was run with.
-    pass: LayerPass,
-    held: Held,
-}
-
-/// What is held of a layer.
-enum Held {
-    /// Its graph.
-    Graph(Box<LayerGraph>),
-    /// Its input, plain, and whether anything below it trains.
-    Input(Box<Tensor<3>>, bool),
-}
-
-/// One layer's graph.
-struct LayerGraph {
-    /// The layer's input as a leaf; absent when nothing below it trains.
-    input: Option<Tensor<3>>,
-    output: Tensor<3>,
-}
-
-impl<M: LayeredModel> Walk<'_, M> {
-    /// Forward and backward of one micro-batch; adds to `gradients` and returns the summed token loss and the predicted
-    /// bytes. `accumulates` says whether it is not the step's first.
-    fn run(
-        &self,
-        batch: &M::Batch,
-        dropout: Option<u64>,
-        accumulates: bool,
-        gradients: &mut Gradients,
-    ) -> (f64, Option<u64>) {
-        let outer_pass = LayerPass { response: 1.0, dropout };
-        let embedded = self.model.embed(&self.outer, batch, &outer_pass);
-        let context = self.model.context(batch);
-        let footprint = self.model.footprint(batch);
-        let draw = Draw { chosen: self.chosen, embedding_trains: embedded.is_tracked(), accumulates };
-        let treatments = draw.treatments(self.memory, footprint.as_ref());
-        let predicted = footprint.map(|footprint| plan::peak(&footprint, &draw, &treatments));
-        let (plain, embedded) = (embedded.clone().inner(), embedded.is_tracked().then_some(embedded));
-        let (kept, x) = self.forward(plain, embedded.is_some(), &treatments, &context, dropout);
-        let below_trains = embedded.is_some() || !kept.is_empty();
-        let input = below_trains.then(|| leaf(x.clone()));
-        let loss = self.model.loss(&self.outer, input.clone().unwrap_or(x), batch, &outer_pass);
-        let total = scalar(loss.clone().inner());
-        if loss.is_tracked() {
-            let mut graph = loss.mul_scalar(self.scale).backward();
-            gradients.collect(OUTER, &self.outer, &mut graph);
-            let upstream = input.and_then(|input| input.grad_remove(&mut graph));
-            drop(graph);
-            self.backward(kept, &context, embedded, upstream, gradients);
-        }
-        (total, predicted)
-    }
-
-    /// Runs the layers upwards from the first one's input; `below_trains` says whether anything that made it does. Returns
-    /// those that the gradient passes and the last layer's output without a graph.
-    fn forward(
-        &self,
-        mut x: Tensor<3>,
-        mut below_trains: bool,
-        treatments: &[Treatment],
-        context: &M::Context,
-        dropout: Option<u64>,
-    ) -> (Vec<Kept>, Tensor<3>) {
-        let mut kept = Vec::new();
-        for (index, treatment) in treatments.iter().enumerate() {
-            let pass = LayerPass { response: 1.0, dropout: dropout.map(|seed| streams::mix(seed, 1 + index as u64)) };
-            // A chosen layer without adapters of its own, with nothing below it, has no graph to keep.
-            let tracked = below_trains || self.layers[index].as_ref().is_some_and(|layer| count_parameters(layer) > 0);
-            let (held, output) = match treatment {
-                Treatment::Keep if tracked => {
-                    let graph = self.graph(index, x, below_trains, context, &pass);
-                    let output = graph.output.clone().inner();
-                    (Some(Held::Graph(Box::new(graph))), output)
-                }
-                _ => {
-                    let input = tracked.then(|| Held::Input(Box::new(x.clone()), below_trains));
-                    (input, self.model.layer(&self.model.layers()[index], x, context, &pass))
-                }
-            };
-            kept.extend(held.map(|held| Kept { index, pass, held }));
-            (x, below_trains) = (output, tracked);
-        }
-        (kept, x)
-    }
-
-    /// Runs layer `index` on the plain input `x` with a graph of its own.
-    fn graph(
-        &self,
-        index: usize,
-        x: Tensor<3>,
-        below_trains: bool,
-        context: &M::Context,
-        pass: &LayerPass,
-    ) -> LayerGraph {
-        let layer = self.layers[index].as_ref().unwrap_or(&self.model.layers()[index]);
-        let input = below_trains.then(|| leaf(x.clone()));
-        let output = self.model.layer(layer, input.clone().unwrap_or(x), context, pass);
-        LayerGraph { input, output }
-    }
-
-    /// Chains the vector-Jacobian products downwards, dropping each graph as soon as it is used.
-    fn backward(
-        &self,
-        kept: Vec<Kept>,
-        context: &M::Context,
-        embedded: Option<Tensor<3>>,
-        mut upstream: Option<Tensor<3>>,
-        gradients: &mut Gradients,
-    ) {
-        for Kept { index, pass, held } in kept.into_iter().rev() {
-            let Some(gradient) = upstream.take() else { return };
-            let LayerGraph { input, output } = match held {
-                Held::Graph(graph) => *graph,
-                Held::Input(x, below_trains) => self.graph(index, *x, below_trains, context, &pass),
-            };
-            let mut graph = pull_back(output, gradient);
-            if let Some(module) = &self.layers[index] {
-                gradients.collect(&layer_prefix(index), module, &mut graph);
-            }
-            upstream = input.and_then(|input| input.grad_remove(&mut graph));
-        }
-        if let (Some(embedded), Some(gradient)) = (embedded, upstream) {
-            let mut graph = pull_back(embedded, gradient);
-            gradients.collect(OUTER, &self.outer, &mut graph);
-        }
-    }
-}
-
-fn leaf(x: Tensor<3>) -> Tensor<3> {
-    x.autodiff().require_grad()
 }

@@ -3,6 +3,10 @@
 //! It owns everything that a step changes besides the model, so that its state and the model's parameters are all an exact
 //! resume needs. Where batches come from, and what is printed or written, is not its business.
 
+mod by_layers;
+
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +41,8 @@ pub struct TunerConfig {
     pub resting_state: RestingState,
     /// Where offloaded moments go.
     pub offload: OffloadTo,
+    /// Factors on the learning rate by parameter name; 1 for all others.
+    pub rates: BTreeMap<String, f64>,
 }
 
 impl Default for TunerConfig {
@@ -52,6 +58,7 @@ impl Default for TunerConfig {
             adamw: AdamWSettings::default(),
             resting_state: RestingState::Keep,
             offload: OffloadTo::Host,
+            rates: BTreeMap::new(),
         }
     }
 }
@@ -115,6 +122,21 @@ pub enum TunerError {
         /// The layers that were to train.
         layers: Vec<usize>,
     },
+    /// A gradient is not a finite number after parameters above it were updated, in a step that updates layer by layer.
+    #[error(
+        "the gradient norm of {place} is {value} in step {step}, when layers {updated:?} were updated already: the model is \
+         that of no step. Go on from a checkpoint, with a lower learning rate or clip_norm"
+    )]
+    NotFiniteBelow {
+        /// The layer, or what stands outside the layers.
+        place: String,
+        /// The norm.
+        value: f64,
+        /// The step.
+        step: usize,
+        /// The layers that were updated.
+        updated: Vec<usize>,
+    },
     /// A saved state is not one of this tuner.
     #[error("the saved state of the run does not fit: {0}")]
     State(String),
@@ -136,7 +158,7 @@ struct Document {
     streams: Streams,
     policy_kind: String,
     policy: Value,
-    updates: std::collections::BTreeMap<String, usize>,
+    updates: BTreeMap<String, usize>,
 }
 
 /// Policy, step, optimizer, schedule and scoring.
@@ -206,26 +228,42 @@ impl Tuner {
     /// One optimizer step on one batch (given in micro-batches): draw, walk, clip, update.
     ///
     /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`] before every step.
+    ///
+    /// Without clipping and on a single micro-batch a layer's gradients are final when its backward pass is done. Then they are
+    /// used up before the next layer's exist, and only those of one layer are ever held; the numbers are the same. There alone a
+    /// gradient that is no finite number may be found when the layers above were updated ([`TunerError::NotFiniteBelow`]).
     pub fn step<M: LayeredModel>(
         &mut self,
         model: &mut M,
         micro_batches: &[M::Batch],
     ) -> Result<StepReport, TunerError> {
+        self.watched_step(model, micro_batches, &mut |_| {})
+    }
+
+    /// [`Tuner::step`] that shows `watch` every gradient before it is used: all together or layer by layer.
+    pub fn watched_step<M: LayeredModel>(
+        &mut self,
+        model: &mut M,
+        micro_batches: &[M::Batch],
+        watch: &mut dyn FnMut(&Gradients),
+    ) -> Result<StepReport, TunerError> {
+        if let ([batch], None) = (micro_batches, self.config.clip_norm) {
+            return self.step_by_layers(model, batch, watch);
+        }
         let (report, gradients) = self.compute(model, micro_batches)?;
+        watch(&gradients);
         self.apply(model, &report, gradients)?;
         Ok(report)
     }
 
-    /// The first half of [`Tuner::step`]: draws the layers and computes their clipped gradients. Moves no parameter.
+    /// The first half of a step that updates at the end: draws the layers and computes their clipped gradients. Moves no
+    /// parameter.
     pub fn compute<M: LayeredModel>(
         &mut self,
         model: &M,
         micro_batches: &[M::Batch],
     ) -> Result<(StepReport, Gradients), TunerError> {
-        let layers = self.policy.select(self.step, &mut self.streams.selection)?;
-        if let Some(device) = device_of(model) {
-            self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
-        }
+        let layers = self.draw(model)?;
         let dropout = streams::mix(self.seed, self.step as u64);
         let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
             step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
@@ -234,28 +272,54 @@ impl Tuner {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
         };
-        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
-            if !value.is_finite() {
-                let layers = layers.as_slice().to_vec();
-                return Err(TunerError::NotFinite { what, value, step: self.step, layers });
-            }
-        }
-        let learning_rate = self.learning_rate(self.step);
-        let step = self.step;
+        self.check("loss", loss, &layers)?;
+        self.check("gradient norm", grad_norm, &layers)?;
+        let (step, learning_rate) = (self.step, self.learning_rate(self.step));
         Ok((StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes }, gradients))
     }
 
-    /// The second half of [`Tuner::step`]: AdamW on every parameter that has a gradient.
+    /// The second half: AdamW on every parameter that has a gradient.
     pub fn apply<M: LayeredModel>(
         &mut self,
         model: &mut M,
         report: &StepReport,
         mut gradients: Gradients,
     ) -> Result<(), TunerError> {
+        for place in std::iter::once(None).chain(report.layers.iter().map(Some)) {
+            self.update(model, place, report.learning_rate, &mut gradients)?;
+        }
+        self.step += 1;
+        Ok(())
+    }
+
+    /// The layers of this step; the moments of the others go to rest.
+    fn draw<M: LayeredModel>(&mut self, model: &M) -> Result<LayerSet, TunerError> {
+        let layers = self.policy.select(self.step, &mut self.streams.selection)?;
+        if let Some(device) = device_of(model) {
+            self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
+        }
+        Ok(layers)
+    }
+
+    /// Fails when `value` is no finite number.
+    fn check(&self, what: &'static str, value: f64, layers: &LayerSet) -> Result<(), TunerError> {
+        let fault = || TunerError::NotFinite { what, value, step: self.step, layers: layers.as_slice().to_vec() };
+        if value.is_finite() { Ok(()) } else { Err(fault()) }
+    }
+
+    /// AdamW on the parameters of a layer, or of what stands outside the layers, as far as they have a gradient.
+    fn update<M: LayeredModel>(
+        &mut self,
+        model: &mut M,
+        place: Option<usize>,
+        learning_rate: f64,
+        gradients: &mut Gradients,
+    ) -> Result<(), TunerError> {
         let mut fault = None;
         let mut update = |name: &str, value| {
             let gradient = gradients.remove(name)?;
-            match self.optimizer.update(name, report.learning_rate, value, gradient) {
+            let rate = learning_rate * self.config.rates.get(name).unwrap_or(&1.0);
+            match self.optimizer.update(name, rate, value, gradient) {
                 Ok(value) => Some(value),
                 Err(error) => {
                     fault.get_or_insert(error);
@@ -263,17 +327,14 @@ impl Tuner {
                 }
             }
         };
-        let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut update);
-        *model.outer_mut() = outer;
-        for index in report.layers.iter() {
+        if let Some(index) = place {
             let layer = model.layers()[index].clone();
             model.layers_mut()[index] = gradients::map_parameters(&layer_prefix(index), layer, &mut update);
+        } else {
+            let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut update);
+            *model.outer_mut() = outer;
         }
-        if let Some(error) = fault {
-            return Err(error.into());
-        }
-        self.step += 1;
-        Ok(())
+        fault.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Everything [`Tuner::restore`] needs. The model's parameters are the caller's to save.

@@ -39,6 +39,8 @@ pub enum Command {
     Eval(commands::eval::Eval),
     /// Fold an adapter into its model and save the result
     Merge(commands::merge::Merge),
+    /// Bring an adapter into another program's form
+    Convert(commands::convert::Convert),
     /// What a run will need, before anything is loaded
     Plan(commands::plan::Plan),
     /// Describe a model, an adapter or a run
@@ -57,7 +59,7 @@ pub enum Command {
 }
 
 /// Commands that later work brings.
-const LATER: [&str; 6] = ["report", "selftest", "run", "list", "convert", "chat"];
+const LATER: [&str; 5] = ["report", "selftest", "run", "list", "chat"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -86,6 +88,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),
         Command::Eval(arguments) => commands::eval::run::<A>(&arguments),
         Command::Merge(arguments) => commands::merge::run::<A>(&arguments, quiet),
+        Command::Convert(arguments) => commands::convert::run::<A>(&arguments, quiet),
         Command::Plan(arguments) => commands::plan::run::<A>(&arguments),
         Command::Inspect(arguments) => commands::inspect::run::<A>(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run::<A>(&arguments, quiet),

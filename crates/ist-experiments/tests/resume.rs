@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Workbench, log};
+use serde_json::Value;
 
 /// Every file of two runs must agree, but for times and memory.
 fn assert_same(one: &Path, other: &Path) {
@@ -109,6 +110,20 @@ fn a_run_that_stopped_early_stays_stopped_when_it_is_resumed() {
     let result = bench.json(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--json"]);
     assert_eq!((result["status"].as_str(), log(&bench.path("run"), "metrics.jsonl")), (Some("stopped early"), steps));
     assert!(before == std::fs::read(bench.path("run").join(adapter)).unwrap());
+}
+
+#[test]
+fn a_run_resumed_without_its_folders_name_keeps_the_budget_it_began_with() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--quiet"], 0);
+    let mut plan: Value = serde_json::from_str(&bench.read("runs/run-1/plan.json")).unwrap();
+    assert_eq!(plan["budget"]["setting"], "auto");
+    // More than any machine has free, so that it cannot have been measured.
+    let settled = 1u64 << 50;
+    plan["budget"]["bytes"] = settled.into();
+    bench.write("runs/run-1/plan.json", &plan.to_string());
+    let resume = ["train", "run.toml", "--resume", "--set", "train.steps=12", "--quiet", "--json"];
+    assert_eq!(bench.json(&resume)["memory"]["budget_bytes"], settled);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> 
     fn device(&self) -> &Device;
     /// Rows of the embedding.
     fn vocab_size(&self) -> usize;
-    /// Positions the model was made for.
+    /// Positions there are for tokens: those the model was made for, less what an adapter puts in front.
     fn max_position_embeddings(&self) -> usize;
 
     /// The logits of the given rows of the flattened batch, `[rows, vocabulary]`, in evaluation mode.

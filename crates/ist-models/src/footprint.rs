@@ -1,6 +1,7 @@
 //! What any architecture needs to know to tell a batch's [`Footprint`](ist_core::Footprint), with nothing loaded.
 
 use ist_core::burn::tensor::DType;
+use ist_core::gradients::count_parameters;
 use ist_peft::{Adapter, Site, SiteKind, TokenCost};
 
 use crate::TokenBatch;
@@ -49,11 +50,14 @@ pub struct AdaptedSite {
 impl AdaptedSite {
     /// The adapter of that configuration on `site`, which need not exist yet.
     pub fn planned<A: Adapter>(config: &A::Config, site: &Site) -> Self {
-        let cost = match site.kind {
-            SiteKind::Linear => A::token_cost(config, site),
-            SiteKind::Embedding | SiteKind::Norm | SiteKind::Attention { .. } => TokenCost::default(),
-        };
+        let cost = if site.kind == SiteKind::Linear { A::token_cost(config, site) } else { TokenCost::default() };
         Self { site: site.clone(), cost, parameters: A::parameters(config, site) }
+    }
+
+    /// That adapter on `site`.
+    pub fn of<A: Adapter>(adapter: &A, site: Site) -> Self {
+        let cost = if site.kind == SiteKind::Linear { adapter.token_cost_of(&site) } else { TokenCost::default() };
+        Self { site, cost, parameters: count_parameters(adapter) }
     }
 }
 

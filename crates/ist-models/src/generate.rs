@@ -56,7 +56,7 @@ pub enum GenerateError {
         prompt: usize,
         /// Tokens to generate.
         new: usize,
-        /// The model's `max_position_embeddings`.
+        /// Positions there are for tokens.
         context: usize,
     },
 }

@@ -25,6 +25,7 @@ pub mod batch;
 pub mod causal_lm;
 pub mod footprint;
 pub mod generate;
+pub mod gguf;
 pub mod hub;
 pub mod llama;
 pub mod llama_config;

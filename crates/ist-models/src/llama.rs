@@ -8,13 +8,11 @@ use ist_core::burn;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::gradients::count_parameters;
-use ist_core::{Footprint, LayerPass, LayeredModel, streams};
+use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
 use ist_peft::{
-    Adapter, BaseMut, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, PeftNorm, Roles, Site, Slot, TokenCost,
-    Weight,
+    Adapter, BaseMut, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, PeftNorm, Roles, Site, Slot, Weight,
 };
 use rand::RngExt;
 
@@ -22,7 +20,7 @@ use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::llama_config::LlamaConfig;
-use crate::llama_layout::{ROLES, layer_modules};
+use crate::llama_layout::{ROLES, layer_modules, sites};
 use crate::llama_memory;
 use crate::ops::activation::Activation;
 use crate::ops::attention::{AttentionMask, attention};
@@ -171,13 +169,29 @@ impl<A: Adapter> LlamaLayer<A> {
         pass: &LayerPass,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let norm = |x: &Tensor<3>, norm: &PeftNorm<A>| {
-            rms_norm(x.clone(), norm.values(x.dtype(), pass).weight, self.rms_norm_eps)
-        };
-        let attended = self.self_attn.forward(norm(&x, &self.input_layernorm), context, pass, cache);
-        let x = x + attended;
-        let mlp = self.mlp.forward(norm(&x, &self.post_attention_layernorm), pass);
-        x + mlp
+        self.feed_forward(self.attend(x, context, pass, cache), pass)
+    }
+
+    /// The first half: attention with its residual.
+    fn attend(
+        &self,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.norm(&x, &self.input_layernorm, pass), context, pass, cache);
+        x + attended
+    }
+
+    /// The second half: the MLP with its residual.
+    fn feed_forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let added = self.mlp.forward(self.norm(&x, &self.post_attention_layernorm, pass), pass);
+        x + added
+    }
+
+    fn norm(&self, x: &Tensor<3>, norm: &PeftNorm<A>, pass: &LayerPass) -> Tensor<3> {
+        rms_norm(x.clone(), norm.values(x.dtype(), pass).weight, self.rms_norm_eps)
     }
 
     /// The linear modules by their path within the layer.
@@ -204,6 +218,23 @@ impl<A: Adapter> LlamaLayer<A> {
             &mlp.gate_proj,
             &mlp.up_proj,
             &mlp.down_proj,
+        ]
+    }
+
+    /// The adapters in the order of [`LlamaLayer::slots`].
+    fn adapters(&self) -> [Option<&A>; 10] {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        [
+            self.input_layernorm.adapter.as_ref(),
+            attention.prefix.as_ref(),
+            attention.q_proj.adapter.as_ref(),
+            attention.k_proj.adapter.as_ref(),
+            attention.v_proj.adapter.as_ref(),
+            attention.o_proj.adapter.as_ref(),
+            self.post_attention_layernorm.adapter.as_ref(),
+            mlp.gate_proj.adapter.as_ref(),
+            mlp.up_proj.adapter.as_ref(),
+            mlp.down_proj.adapter.as_ref(),
         ]
     }
 
@@ -375,20 +406,13 @@ impl<A: Adapter> Llama<A> {
 
     /// The modules with adapters and what those take.
     fn adapted_sites(&self) -> Vec<AdaptedSite> {
-        let linears = self.layers.iter().enumerate().flat_map(|(index, layer)| {
-            layer.linears().map(|linear| (format!("model.layers.{index}."), Some(index), linear))
-        });
-        let head = self.outer.lm_head.iter().map(|head| (String::new(), None, head));
-        let sites = linears.chain(head).filter_map(|(prefix, layer, linear)| {
-            let (site, adapter) = (linear_site(&prefix, layer, linear), linear.adapter.as_ref()?);
-            Some(AdaptedSite { cost: adapter.token_cost_of(&site), parameters: count_parameters(adapter), site })
-        });
-        let table = self.outer.embed_tokens.adapter.as_ref().map(|adapter| {
-            let [vocabulary, hidden] = self.outer.embed_tokens.weight.dims();
-            let site = Site::embedding("model.embed_tokens", vocabulary, hidden);
-            AdaptedSite { cost: TokenCost::default(), parameters: count_parameters(adapter), site }
-        });
-        table.into_iter().chain(sites).collect()
+        let outer = &self.outer;
+        let mut adapters = vec![outer.embed_tokens.adapter.as_ref()];
+        adapters.extend(self.layers.iter().flat_map(LlamaLayer::adapters));
+        adapters.push(outer.norm.adapter.as_ref());
+        adapters.extend(outer.lm_head.iter().map(|head| head.adapter.as_ref()));
+        let adapted = sites(&self.config).into_iter().zip(adapters);
+        adapted.filter_map(|(site, adapter)| Some(AdaptedSite::of(adapter?, site))).collect()
     }
 
     /// Positions in front of all tokens: those of a prefix, which every layer has or none.
@@ -476,6 +500,20 @@ impl<A: Adapter> LayeredModel for Llama<A> {
         layer.forward(x, context, pass, None)
     }
 
+    fn half(
+        &self,
+        half: Half,
+        layer: &LlamaLayer<A>,
+        x: Tensor<3>,
+        context: &LlamaContext,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
+        match half {
+            Half::First => layer.attend(x, context, pass, None),
+            Half::Second => layer.feed_forward(x, pass),
+        }
+    }
+
     fn loss(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
         if batch.predicted_tokens() == 0 {
             return Tensor::zeros([1], (&self.device, self.arithmetic));
@@ -554,7 +592,7 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
     }
 
     fn max_position_embeddings(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config.max_position_embeddings.saturating_sub(self.prefix_length())
     }
 
     fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
@@ -647,7 +685,7 @@ fn positions_of(mask: &[bool]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llama_layout::{parameter_count, sites, tensors};
+    use crate::llama_layout::{parameter_count, tensors};
     use ist_peft::BuiltinAdapter;
     use std::collections::BTreeMap;
 

@@ -16,6 +16,7 @@ pub static ROLES: Roles = Roles {
     mlp_in: &["gate_proj", "up_proj"],
     mlp_out: &["down_proj"],
     norms: &["input_layernorm", "post_attention_layernorm"],
+    final_norm: &["norm"],
     attention: &["self_attn"],
 };
 

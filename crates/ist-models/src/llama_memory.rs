@@ -7,7 +7,8 @@
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
 use ist_core::plan::tape::{Operation, Place, Tape, Value};
-use ist_core::plan::{LayerFootprint, LossCost, threads};
+use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
+use ist_peft::SiteKind;
 use ist_peft::frozen_matrix::PANEL;
 
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
@@ -32,13 +33,18 @@ pub fn footprint(config: &LlamaConfig, resident: Resident, batch: BatchShape) ->
     let sizes = Sizes::new(config, resident, batch);
     let per_layer = |index| {
         let modules = modules(config, resident.adapted, index, sizes.narrow[0]);
-        let role = |trains, below_trains| layer(&sizes, &modules, trains).cost(below_trains);
-        let resting = role(false, true);
+        let gradients = OtherGradients::of(resident.adapted, index);
+        let role = |trains, below_trains| {
+            let gradients = if trains { gradients } else { OtherGradients::default() };
+            cost(&sizes, &modules, (trains, gradients), below_trains)
+        };
+        let [attention, mlp] = work(config, batch, &modules);
         LayerFootprint {
-            resting,
+            resting: role(false, true),
             chosen: role(true, true),
             lowest: role(true, false),
-            work: work(config, batch, &modules),
+            work: attention + mlp,
+            half_work: mlp,
         }
     };
     Footprint {
@@ -58,6 +64,10 @@ struct Sizes {
     hidden: u64,
     query: u64,
     key: u64,
+    /// Keys or values of the tokens and of a prefix.
+    all_keys: u64,
+    /// Positions of a prefix.
+    prefix: usize,
     /// The logarithms of the attention's denominators.
     statistics: u64,
     /// One block of queries × all keys, of all threads.
@@ -77,15 +87,20 @@ impl Sizes {
         let threads = threads().min(batch.rows.saturating_mul(config.num_key_value_heads)) as u64;
         let narrow = resident.storage.size() < resident.arithmetic.size();
         let queries = BLOCK.min(batch.sequence) as u64;
+        let key_width = config.num_key_value_heads.saturating_mul(config.head_dim);
+        let prefix = prefix_length(resident.adapted);
+        let keys = batch.sequence.saturating_add(prefix) as u64;
         Self {
             tokens,
             predicted: batch.predicted as u64,
             number,
             hidden: tensor(config.hidden_size),
             query: tensor(config.num_attention_heads.saturating_mul(config.head_dim)),
-            key: tensor(config.num_key_value_heads.saturating_mul(config.head_dim)),
+            key: tensor(key_width),
+            all_keys: product(&[batch.rows as u64, keys, key_width as u64, number]),
+            prefix,
             statistics: tensor(config.num_attention_heads),
-            scores: product(&[threads, queries, batch.sequence as u64, number]),
+            scores: product(&[threads, queries, keys, number]),
             angles: product(&[batch.sequence as u64, config.head_dim as u64, number]),
             width: config.hidden_size,
             vocabulary: config.vocab_size,
@@ -102,6 +117,15 @@ impl Sizes {
     fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
         if narrow { product(&[(PANEL as u64).min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
     }
+}
+
+/// Positions of the prefix in front of every layer's keys and values: half of its numbers are keys.
+fn prefix_length(adapted: &[AdaptedSite]) -> usize {
+    let of = |adapted: &AdaptedSite| match adapted.site.kind {
+        SiteKind::Attention { kv_heads, head_dim } => Some(adapted.parameters / (2 * kv_heads * head_dim).max(1)),
+        _ => None,
+    };
+    adapted.iter().find_map(of).unwrap_or(0)
 }
 
 fn product(factors: &[u64]) -> u64 {
@@ -126,6 +150,26 @@ fn modules<'a>(config: &LlamaConfig, adapted: &'a [AdaptedSite], index: usize, n
     })
 }
 
+/// The gradients of a layer's adapters that sit on no linear module, in bytes.
+#[derive(Clone, Copy, Default)]
+struct OtherGradients {
+    /// Of the norms before the attention and before the MLP.
+    norms: [u64; 2],
+    /// Of the keys and of the values of a prefix.
+    prefix: u64,
+}
+
+impl OtherGradients {
+    fn of(adapted: &[AdaptedSite], index: usize) -> Self {
+        let of = |name: &str| {
+            let here = adapted.iter().filter(|adapted| adapted.site.layer == Some(index));
+            let here = here.filter(|adapted| adapted.site.name() == name);
+            here.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum()
+        };
+        Self { norms: ["input_layernorm", "post_attention_layernorm"].map(of), prefix: of("self_attn") / 2 }
+    }
+}
+
 /// y = x W with an adapter that trains or rests, for `tokens` rows of x.
 fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -> Operation {
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
@@ -136,6 +180,7 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
         reads: vec![x],
         writes: numbers(module.d_out),
         keeps: if kept.is_some() && cost.keeps_input { vec![x] } else { Vec::new() },
+        keeps_result: kept.is_some() && cost.keeps_output,
         notes: if kept.is_some() { numbers(cost.keeps) } else { 0 },
         trains: kept.map_or(0, |adapter| product(&[adapter.parameters as u64, GRADIENT])),
         forward: moment,
@@ -146,13 +191,19 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
     }
 }
 
-/// x / rms(x) · w, whose backward pass reads x again.
-fn rms_norm(x: Value, writes: u64) -> Operation {
-    Operation { reads: vec![x], writes, keeps: vec![x], gradient: Place::OverIncoming, ..Operation::default() }
+/// x / rms(x) · w, whose backward pass reads x again. `trains` is the size of w's gradient where it trains.
+fn rms_norm(x: Value, writes: u64, trains: u64) -> Operation {
+    Operation { reads: vec![x], writes, keeps: vec![x], trains, gradient: Place::OverIncoming, ..Operation::default() }
 }
 
 fn rotate(x: Value, writes: u64) -> Operation {
     Operation { reads: vec![x], writes, in_place: true, gradient: Place::OverIncoming, ..Operation::default() }
+}
+
+/// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
+fn after_prefix(sizes: &Sizes, tokens: Value, trains: u64) -> Operation {
+    let backward = sizes.all_keys - sizes.key;
+    Operation { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..Operation::default() }
 }
 
 /// Keeps q, k, v and a number a query and head. The heads' results are put together at the end, in both passes.
@@ -163,7 +214,7 @@ fn attention(sizes: &Sizes, q: Value, k: Value, v: Value) -> Operation {
         keeps: vec![q, k, v],
         notes: sizes.statistics,
         forward: sizes.query + sizes.statistics + SCORES[0] * sizes.scores,
-        backward: sizes.query + 2 * sizes.key + SCORES[1] * sizes.scores,
+        backward: sizes.query + 2 * sizes.all_keys + SCORES[1] * sizes.scores,
         ..Operation::default()
     }
 }
@@ -184,28 +235,52 @@ fn residual(x: Value, added: Value, writes: u64) -> Operation {
     Operation { reads: vec![added, x], writes, in_place: true, gradient: Place::Incoming, ..Operation::default() }
 }
 
-/// A layer's forward pass; `trains` says whether its adapters do.
-fn layer(sizes: &Sizes, modules: &[Module; 7], trains: bool) -> Tape {
-    let mut tape = Tape::new(sizes.hidden);
-    let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] = modules;
+/// What a layer takes; `trains` says whether its adapters do, with the gradients of those on no linear module.
+fn cost(
+    sizes: &Sizes,
+    modules: &[Module; 7],
+    (trains, gradients): (bool, OtherGradients),
+    below_trains: bool,
+) -> LayerCost {
+    let [mut whole, mut second] = [Tape::new(sizes.hidden), Tape::new(sizes.hidden)];
+    let attended = attend(&mut whole, sizes, modules, (trains, gradients));
+    let first = whole.clone();
+    mlp(&mut whole, attended, sizes, modules, (trains, gradients));
+    mlp(&mut second, Tape::INPUT, sizes, modules, (trains, gradients));
+    LayerCost { half: Some(first.kept_before(&second, below_trains)), ..whole.cost(below_trains) }
+}
+
+/// A layer's first half, from its input; what it writes.
+fn attend(tape: &mut Tape, sizes: &Sizes, modules: &[Module; 7], (trains, gradients): (bool, OtherGradients)) -> Value {
+    let [q_proj, k_proj, v_proj, o_proj, ..] = modules;
     let linear = |module, x| linear(sizes, module, trains, x, sizes.tokens);
     let x = Tape::INPUT;
-    let normal = tape.push(rms_norm(x, sizes.hidden));
+    let normal = tape.push(rms_norm(x, sizes.hidden, gradients.norms[0]));
     let q = tape.push(linear(q_proj, normal));
     let q = tape.push(rotate(q, sizes.query));
     let k = tape.push(linear(k_proj, normal));
     let k = tape.push(rotate(k, sizes.key));
     let v = tape.push(linear(v_proj, normal));
+    let [k, v] = if sizes.prefix > 0 {
+        [k, v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradients.prefix)))
+    } else {
+        [k, v]
+    };
     let mixed = tape.push(attention(sizes, q, k, v));
     let attended = tape.push(linear(o_proj, mixed));
-    let x = tape.push(residual(x, attended, sizes.hidden));
-    let normal = tape.push(rms_norm(x, sizes.hidden));
+    tape.push(residual(x, attended, sizes.hidden))
+}
+
+/// A layer's second half, from what the first one wrote.
+fn mlp(tape: &mut Tape, x: Value, sizes: &Sizes, modules: &[Module; 7], (trains, gradients): (bool, OtherGradients)) {
+    let [.., gate_proj, up_proj, down_proj] = modules;
+    let linear = |module, x| linear(sizes, module, trains, x, sizes.tokens);
+    let normal = tape.push(rms_norm(x, sizes.hidden, gradients.norms[1]));
     let gate = tape.push(linear(gate_proj, normal));
     let up = tape.push(linear(up_proj, normal));
     let inner = tape.push(gated(gate, up, product(&[sizes.tokens, gate_proj.d_out as u64, sizes.number])));
     let added = tape.push(linear(down_proj, inner));
     tape.push(residual(x, added, sizes.hidden));
-    tape
 }
 
 /// The predicted positions, the final norm and the head with its cross-entropy.
@@ -214,7 +289,7 @@ fn loss(sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
     let rows = product(&[sizes.predicted, sizes.width as u64, sizes.number]);
     let losses = product(&[sizes.predicted, sizes.number]);
     let predicted = tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
-    let normal = tape.push(rms_norm(predicted, rows));
+    let normal = tape.push(rms_norm(predicted, rows, 0));
     let head = adapted.iter().find(|adapted| adapted.site.path == "lm_head");
     let logits = match head {
         Some(_) => 2 * logits(sizes, sizes.predicted),
@@ -253,12 +328,14 @@ fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
     }
 }
 
-/// Multiplications a token in the layer's forward pass, in thousands.
-fn work(config: &LlamaConfig, batch: BatchShape, modules: &[Module; 7]) -> u32 {
+/// Multiplications a token in the forward pass of a layer's halves, in thousands.
+fn work(config: &LlamaConfig, batch: BatchShape, modules: &[Module; 7]) -> [u32; 2] {
     let module = |module: &Module| {
         let adapter = module.adapter.map_or(0, |adapter| adapter.parameters);
         (module.d_in as f64) * (module.d_out as f64) + adapter as f64
     };
     let scores = config.num_attention_heads as f64 * config.head_dim as f64 * batch.sequence as f64;
-    ((modules.iter().map(module).sum::<f64>() + scores) / 1000.0).ceil() as u32
+    let (attention, mlp) = modules.split_at(4);
+    let products = [attention, mlp].map(|half| half.iter().map(module).sum::<f64>());
+    [products[0] + scores, products[1]].map(|work| (work / 1000.0).ceil() as u32)
 }

@@ -12,7 +12,7 @@ use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
 use ist_models::{CausalLm, Example, Llama, TokenBatch, generate};
-use ist_peft::{BuiltinConfig, PeftModel};
+use ist_peft::{Adapters, BuiltinAdapter, PeftModel};
 use serde_json::{Value, json};
 
 const OUTSIDE: [&str; 2] = ["embed_tokens", "lm_head"];
@@ -192,7 +192,7 @@ fn a_fresh_adapter_is_the_base_model() {
 }
 
 /// Merges and returns the model.
-fn assert_merges((mut model, _): (Model, BuiltinConfig), batch: &TokenBatch, tolerance: f64) -> Model {
+fn assert_merges((mut model, _): (Model, Adapters<BuiltinAdapter>), batch: &TokenBatch, tolerance: f64) -> Model {
     let unmerged = floats(model.logits(batch));
     ist_peft::merge(&mut model).unwrap();
     assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod fixture;
 
-use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
+use std::collections::BTreeMap;
+
+use fixture::{Expected, LOGITS, LOSS, Model, assert_close, assert_logits, folder, model, relative};
+use ist_core::burn::tensor::{DType, Device};
 use ist_core::gradients::{self, layer_prefix};
 use ist_core::optimizer::AdamWSettings;
 use ist_core::policy::{All, Ist, IstConfig, LayerPolicy, PolicyError};
@@ -13,119 +15,10 @@ use ist_core::schedule::Schedule;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig};
 use ist_models::registry::{self, ModelFiles};
-use ist_models::{CausalLm, Example, Llama, TokenBatch, generate};
-use ist_peft::{BuiltinAdapter, BuiltinConfig};
+use ist_models::{CausalLm, TokenBatch, generate};
+use ist_peft::{Adapters, BuiltinAdapter};
 use rand::Rng;
-use safetensors::SafeTensors;
 use serde_json::Value;
-
-type Model = Llama<BuiltinAdapter>;
-
-/// Logits and log-probabilities: the noise of f32 sums in another order.
-const LOGITS: f64 = 3e-5;
-/// Losses, relative.
-const LOSS: f64 = 5e-6;
-
-fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(case)
-}
-
-fn model(case: &str) -> Model {
-    registry::load_llama(&ModelFiles::in_folder(&folder(case)).unwrap(), DType::F32, &Device::flex()).unwrap()
-}
-
-fn adapted(case: &str, adapter: &str) -> (Model, BuiltinConfig) {
-    let mut model = model(case);
-    let config = ist_peft::load(&mut model, &folder(adapter), &Device::flex()).unwrap();
-    (model, config)
-}
-
-struct Expected {
-    tensors: Vec<u8>,
-    json: Value,
-}
-
-impl Expected {
-    fn of(case: &str) -> Self {
-        let tensors = std::fs::read(folder(case).join("expected.safetensors")).unwrap();
-        let json = serde_json::from_str(&std::fs::read_to_string(folder(case).join("expected.json")).unwrap()).unwrap();
-        Self { tensors, json }
-    }
-
-    fn file(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.tensors).unwrap()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        let bytes = self.file().tensor(name).unwrap().data().to_vec();
-        bytes.chunks(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect()
-    }
-
-    fn rows(&self, name: &str) -> Vec<Vec<i64>> {
-        let file = self.file();
-        let view = file.tensor(name).unwrap();
-        let values: Vec<i64> =
-            view.data().chunks(8).map(|chunk| i64::from_le_bytes(chunk.try_into().unwrap())).collect();
-        values.chunks(view.shape()[1]).map(<[i64]>::to_vec).collect()
-    }
-
-    /// The named records; labels as the file has them.
-    fn examples(&self, prefix: &str) -> Vec<Example> {
-        let [ids, mask, labels] =
-            ["input_ids", "attention_mask", "labels"].map(|name| self.rows(&format!("{prefix}{name}")));
-        let rows = ids.into_iter().zip(mask).zip(labels);
-        rows.map(|((ids, mask), labels)| Example {
-            input_ids: ids.into_iter().map(|id| id as u32).collect(),
-            attention_mask: mask.into_iter().map(|real| real == 1).collect(),
-            labels,
-        })
-        .collect()
-    }
-
-    fn number(&self, key: &str) -> f64 {
-        self.json[key].as_f64().unwrap()
-    }
-
-    fn names(&self, prefix: &str) -> Vec<String> {
-        let file = self.file();
-        let names = file.names().into_iter().filter_map(|name| name.strip_prefix(prefix).map(str::to_owned));
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    }
-}
-
-/// The logits of every position of every row, next to the mask.
-fn all_logits(model: &Model, examples: &[Example]) -> Vec<f32> {
-    let mut batch = TokenBatch::new(examples, &Device::flex());
-    let positions = batch.input_ids.shape().num_elements() as i64;
-    let rows: Vec<i64> = (0..positions).collect();
-    batch.rows = Tensor::from_data(TensorData::new(rows, [positions as usize]), &Device::flex());
-    model.logits(&batch).into_data().iter::<f32>().collect()
-}
-
-fn assert_logits(model: &Model, expected: &Expected, name: &str, tolerance: f64) {
-    let examples = expected.examples("");
-    let (found, wanted) = (all_logits(model, &examples), expected.floats(name));
-    let vocabulary = found.len() / (examples.len() * examples[0].input_ids.len());
-    let real: Vec<bool> = examples.iter().flat_map(|example| example.attention_mask.clone()).collect();
-    assert_eq!(found.len(), wanted.len());
-    let worst = found.iter().zip(&wanted).enumerate().filter(|(at, _)| real[at / vocabulary]);
-    let worst = worst.map(|(_, (a, b))| f64::from((a - b).abs())).fold(0.0, f64::max);
-    assert!(worst <= tolerance, "{name}: {worst:e}");
-}
-
-fn assert_close(found: f64, expected: f64, relative: f64, what: &str) {
-    assert!((found - expected).abs() <= relative * expected.abs().max(1e-6), "{what}: {found} against {expected}");
-}
-
-/// Largest difference relative to the largest expected value.
-fn relative(found: &[f32], expected: &[f32]) -> f64 {
-    let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let worst = found.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-    assert_eq!(found.len(), expected.len());
-    f64::from(worst / largest.max(1e-12))
-}
 
 /// Our name of the parameter behind a PEFT key.
 fn parameter_name(key: &str) -> String {
@@ -156,6 +49,12 @@ fn parameters(model: &Model) -> BTreeMap<String, Vec<f32>> {
         });
     }
     found
+}
+
+fn adapted(case: &str, adapter: &str) -> (Model, Adapters<BuiltinAdapter>) {
+    let mut model = model(case);
+    let adapters = ist_peft::load(&mut model, &folder(adapter), &Device::flex()).unwrap();
+    (model, adapters)
 }
 
 const CASES: [&str; 2] = ["llama_gqa", "llama3_rope"];

@@ -5,7 +5,7 @@
 mod common;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
 use ist_core::burn;
@@ -13,13 +13,16 @@ use ist_core::burn::module::{Module, ModuleVisitor, Param};
 use ist_core::burn::tensor::{DType, Device, Gradients as Graph, Tensor, TensorData};
 use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
 use ist_core::optimizer::{AdamWSettings, RestingState};
-use ist_core::plan::{self, Draw};
+use ist_core::plan::{self, Draw, KeptCost, LayerCost, LayerFootprint};
 use ist_core::policy::{Fixed, Registry};
 use ist_core::step::{self, Memory, StepOutput, Treatment};
 use ist_core::tuner::{StepReport, TunerState};
-use ist_core::{LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig, TunerError, streams};
+use ist_core::{
+    Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig,
+    TunerError, streams,
+};
 use ist_models::{CausalLm, Example, TokenBatch};
-use ist_peft::BuiltinConfig;
+use ist_peft::{Adapters, BuiltinAdapter};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -75,18 +78,111 @@ fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f6
     (loss, reader.found)
 }
 
+/// A model of whose layers a budget can only keep the first halves.
+struct Halved {
+    model: Model,
+    halves: Cell<usize>,
+}
+
+/// What a whole graph takes of it.
+const TOO_MUCH: u64 = 1 << 40;
+
+impl Halved {
+    const HALVES: Memory = Memory::Budget(TOO_MUCH - 1);
+
+    fn of(model: &Model) -> Self {
+        Self { model: model.clone(), halves: Cell::new(0) }
+    }
+}
+
+impl LayeredModel for Halved {
+    type Outer = <Model as LayeredModel>::Outer;
+    type Layer = <Model as LayeredModel>::Layer;
+    type Batch = TokenBatch;
+    type Context = <Model as LayeredModel>::Context;
+
+    fn outer(&self) -> &Self::Outer {
+        self.model.outer()
+    }
+
+    fn outer_mut(&mut self) -> &mut Self::Outer {
+        self.model.outer_mut()
+    }
+
+    fn layers(&self) -> &[Self::Layer] {
+        self.model.layers()
+    }
+
+    fn layers_mut(&mut self) -> &mut [Self::Layer] {
+        self.model.layers_mut()
+    }
+
+    fn context(&self, batch: &TokenBatch) -> Self::Context {
+        self.model.context(batch)
+    }
+
+    fn predicted_tokens(&self, batch: &TokenBatch) -> usize {
+        self.model.predicted_tokens(batch)
+    }
+
+    fn embed(&self, outer: &Self::Outer, batch: &TokenBatch, pass: &LayerPass) -> Tensor<3> {
+        self.model.embed(outer, batch, pass)
+    }
+
+    fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3> {
+        self.model.layer(layer, x, context, pass)
+    }
+
+    fn half(
+        &self,
+        half: Half,
+        layer: &Self::Layer,
+        x: Tensor<3>,
+        context: &Self::Context,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
+        self.halves.set(self.halves.get() + 1);
+        self.model.half(half, layer, x, context, pass)
+    }
+
+    fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
+        self.model.loss(outer, x, batch, pass)
+    }
+
+    fn footprint(&self, _: &TokenBatch) -> Option<Footprint> {
+        let half = Some(KeptCost::default());
+        let cost = LayerCost { graph: TOO_MUCH, tracked: TOO_MUCH, backward: TOO_MUCH, half, ..LayerCost::default() };
+        let layer = LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 2, half_work: 1 };
+        Some(Footprint { layers: vec![layer; LAYERS], ..Footprint::default() })
+    }
+}
+
+#[test]
+fn a_layer_kept_in_half_runs_its_first_half_once_and_its_second_half_twice() {
+    let numbers = Numbers::flex();
+    let (model, batches) = (Halved::of(&numbers.lora(&[], 0.3).0), [numbers.batch(&records(2))]);
+    for mask in 1..1 << LAYERS {
+        model.halves.set(0);
+        step::gradients(&model, &batches, &set(mask), Halved::HALVES, Some(1));
+        let lowest = set(mask).iter().next().unwrap();
+        assert_eq!(model.halves.get(), 3 * (LAYERS - lowest));
+    }
+}
+
 /// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's, whether
-/// graphs are kept, recomputed, or kept as far as a budget allows.
+/// graphs are kept, kept in half, recomputed, or kept as far as a budget allows.
 fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout: Option<u64>, tolerance: f64) {
     let (loss, mut expected) = one_graph(model, batches, dropout);
     expected.retain(|name, _| layer_of(name).is_none_or(|layer| chosen.contains(layer)));
-    for memory in [Memory::Keep, Memory::Recompute, Memory::Budget(between(model, batches, chosen))] {
-        let output = step::gradients(model, batches, chosen, memory, dropout);
-        assert!((output.loss - loss).abs() <= tolerance * loss, "{memory:?} {} against {loss}", output.loss);
-        assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{memory:?} {chosen:?}");
+    let halved = step::gradients(&Halved::of(model), batches, chosen, Halved::HALVES, dropout);
+    let whole = [Memory::Keep, Memory::Recompute, Memory::Budget(between(model, batches, chosen))];
+    let whole = whole.map(|memory| (format!("{memory:?}"), step::gradients(model, batches, chosen, memory, dropout)));
+    for (memory, output) in whole.into_iter().chain([("halves".to_owned(), halved)]) {
+        assert!((output.loss - loss).abs() <= tolerance * loss, "{memory} {} against {loss}", output.loss);
+        assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{memory} {chosen:?}");
         for (name, gradient) in named(&output) {
             let worst = relative(&gradient, &expected[&name]);
-            assert!(worst <= tolerance, "{memory:?} {chosen:?} {name}: {worst:e}");
+            assert!(worst <= tolerance, "{memory} {chosen:?} {name}: {worst:e}");
         }
     }
 }
@@ -142,14 +238,17 @@ fn a_budget_keeps_some_graphs_and_changes_no_gradient() {
 #[test]
 fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
     let numbers = Numbers::ndarray(DType::F64);
-    let fields = json!({"r": 2, "alpha": 3, "targets": ["q_proj", "down_proj"], "layers_to_transform": [0, 2]});
-    let (model, _) = numbers.adapted(numbers.base(false, |_, data| data), &fields);
     let batches = [numbers.batch(&records(2))];
-    for mask in [0b0101, 0b1010, 0b1111, 0b0110] {
-        let output = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
-        assert_eq!(output.gradients.len(), 4 * (mask & 0b0101usize).count_ones() as usize);
-        if !output.gradients.is_empty() {
-            assert_walk(&model, &batches, &set(mask), None, EXACT);
+    for targets in [&["q_proj", "down_proj"][..], &["v_proj"], &["o_proj", "k_proj"], &["up_proj"], &["gate_proj"]] {
+        let fields = json!({"r": 2, "alpha": 3, "targets": targets, "layers_to_transform": [0, 2]});
+        let (model, _) = numbers.adapted(numbers.base(false, |_, data| data), &fields);
+        for mask in [0b0101, 0b1010, 0b1111, 0b0110] {
+            let output = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
+            let trained = 2 * targets.len() * (mask & 0b0101usize).count_ones() as usize;
+            assert_eq!(output.gradients.len(), trained);
+            if trained > 0 {
+                assert_walk(&model, &batches, &set(mask), None, EXACT);
+            }
         }
     }
 }
@@ -411,7 +510,7 @@ fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
 }
 
 /// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh model and tuner.
-fn reopened(model: &mut Model, config: &BuiltinConfig, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
+fn reopened(model: &mut Model, config: &Adapters<BuiltinAdapter>, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
     let folder = tempfile::tempdir().unwrap();
     ist_peft::save(model, config, folder.path(), "").unwrap();
     let mut again = Numbers::flex().base(false, |_, data| data);
@@ -451,6 +550,83 @@ fn offloaded_moments_change_no_number_and_dropped_ones_do() {
     let kept = run(RestingState::Keep);
     assert!(kept == run(RestingState::Offload));
     assert!(kept != run(RestingState::Drop));
+}
+
+#[test]
+fn updating_layer_by_layer_changes_no_bit() {
+    let numbers = Numbers::flex();
+    for (outside, memory) in [
+        (&OUTSIDE[..], Memory::Keep),
+        (&OUTSIDE[1..], Memory::Recompute),
+        (&[], Memory::Recompute),
+        (&[], Memory::Keep),
+    ] {
+        let run = |at_once: bool| {
+            let (mut model, _) = numbers.lora(outside, 0.2);
+            let policy = Registry::default()
+                .build("rst", json!({"layers_updated": 2}).as_object().unwrap(), &LayerSet::all(LAYERS))
+                .unwrap();
+            let config = TunerConfig { learning_rate: 0.02, clip_norm: None, memory, ..TunerConfig::default() };
+            let mut tuner = Tuner::new(config, policy, 3);
+            let step = |number: u64| {
+                let batch = [numbers.batch(&records(number))];
+                if at_once {
+                    return tuner.step(&mut model, &batch).unwrap();
+                }
+                let (report, gradients) = tuner.compute(&model, &batch).unwrap();
+                tuner.apply(&mut model, &report, gradients).unwrap();
+                report
+            };
+            let reports = (0..5).map(step).map(|report| StepReport { predicted_bytes: None, ..report });
+            (reports.collect::<Vec<_>>(), bytes(&model), tuner.state().unwrap().document)
+        };
+        assert!(run(true) == run(false), "{outside:?} {memory:?}");
+    }
+}
+
+#[test]
+fn layer_by_layer_only_one_layers_gradients_exist() {
+    let (mut model, _) = Numbers::flex().lora(&OUTSIDE, 0.0);
+    let config = |clip_norm| TunerConfig { clip_norm, ..TunerConfig::default() };
+    let mut seen = |clip_norm, rows: usize| {
+        let mut tuner = Tuner::new(config(clip_norm), Box::new(Fixed::new(set(0b1010))), 3);
+        let batches: Vec<_> = records(1).chunks(rows).map(|records| Numbers::flex().batch(records)).collect();
+        let mut seen = Vec::new();
+        let mut watch = |found: &Gradients| seen.push(found.names().map(layer_of).collect::<BTreeSet<_>>());
+        tuner.watched_step(&mut model, &batches, &mut watch).unwrap();
+        seen
+    };
+    let [none, first, second, third] = [BTreeSet::new(), [None].into(), [Some(1)].into(), [Some(3)].into()];
+    // The embedding trains, so the gradient passes all layers.
+    assert_eq!(seen(None, 4), [third, none.clone(), second, none, first]);
+    let all = [BTreeSet::from([None, Some(1), Some(3)])];
+    assert_eq!([seen(Some(1.0), 4), seen(None, 2)], [all.clone(), all]);
+}
+
+#[test]
+fn a_gradient_that_is_no_number_ends_a_step_that_updated_the_layers_above_it() {
+    let device = Device::flex();
+    // The product of all gains and the input is 1, so the loss is fine; d loss / d gain of the first is 8e30.
+    let gain = |value: f32| Param::from_tensor(Tensor::full([1], value, &device)).set_require_grad(false);
+    let batch = [Tensor::ones([1, 2, 2], &device) * 1e30];
+    for (mask, updated) in [(0b0101, vec![2]), (0b0001, vec![])] {
+        let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain([1e-30, 1.0][index.min(1)]) }).collect();
+        let (outer, calls) = (Nothing { unused: 0 }, Cell::new(0));
+        let mut model = Watched { outer, layers, chosen: set(mask), calls, recompute: false };
+        let config = TunerConfig { clip_norm: None, ..TunerConfig::default() };
+        let mut tuner = Tuner::new(config, Box::new(Fixed::new(set(mask))), 1);
+        let error = tuner.step(&mut model, &batch).unwrap_err();
+        let moved =
+            model.layers.iter().filter(|layer| ![1e-30, 1.0].contains(&(gradients::scalar(layer.gain.val()) as f32)));
+        assert_eq!(moved.map(|layer| layer.index).collect::<Vec<_>>(), updated);
+        assert_eq!(tuner.optimizer().updates("layers.0.gain"), 0);
+        match error {
+            TunerError::NotFiniteBelow { place, updated: found, .. } => {
+                assert_eq!((place.as_str(), found), ("layer 0", updated));
+            }
+            other => assert!(matches!(other, TunerError::NotFinite { .. }) && updated.is_empty(), "{other}"),
+        }
+    }
 }
 
 #[test]

@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::adapter_set;
 use crate::method::{Dialect, MergeError, Place, TokenCost};
-use crate::{Base, ConfigError, Dora, FrozenLinear, FrozenNorm, Lora, NormValues, Roles, Site, Targets, Vera};
+use crate::{
+    Base, BitFit, Bottleneck, ConfigError, Dora, FrozenLinear, FrozenNorm, Full, Ia3, LayerNormTuning, Lora,
+    NormValues, PrefixTuning, Roles, Site, Targets, Vera,
+};
 
 /// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name does, for the method that the
 /// configuration or the adapter is of.
@@ -34,6 +37,14 @@ pub trait Adapter: Module + ModuleDisplay {
     fn usual_targets(config: &Self::Config, roles: &Roles) -> Vec<&'static str>;
     /// Whether the method can sit on that module.
     fn fits(config: &Self::Config, site: &Site) -> bool;
+    /// The modules the method can sit on, in words.
+    fn takes(config: &Self::Config) -> &'static str;
+    /// Takes over what the model decides, once the modules are known; fails on what contradicts it.
+    fn settle(config: &mut Self::Config, sites: &[Site]) -> Result<(), ConfigError>;
+    /// Takes over from `given` what only training knows; nothing from that of another method.
+    fn train_as(config: &mut Self::Config, given: &Self::Config) -> Result<(), ConfigError>;
+    /// Positions that the method puts in front of all tokens.
+    fn positions_in_front(config: &Self::Config) -> usize;
     /// Whether a fresh adapter leaves the model what it is.
     fn starts_at_base(config: &Self::Config) -> bool;
     /// Scalars that train on `site`.
@@ -76,5 +87,11 @@ adapter_set! {
         Lora(Lora),
         Dora(Dora),
         Vera(Vera),
+        Bottleneck(Bottleneck),
+        Ia3(Ia3),
+        LayerNorm(LayerNormTuning),
+        BitFit(BitFit),
+        Full(Full),
+        Prefix(PrefixTuning),
     }
 }

@@ -1,12 +1,19 @@
 //! Putting adapters on a model's modules, and folding them in.
 
+use std::collections::{BTreeMap, HashMap};
+
+use ist_core::burn::module::ParamId;
 use ist_core::burn::tensor::Device;
-use ist_core::streams;
+use ist_core::gradients::{self, OUTER, layer_prefix};
+use ist_core::{LayeredModel, streams};
 
 use crate::adapter::Adapter;
+use crate::adapters::Adapters;
+use crate::fields::ConfigError;
 use crate::frozen::BaseMut;
 use crate::method::{MergeError, Place};
 use crate::site::{Roles, Site, SiteKind};
+use crate::targets::names_site;
 
 /// One place of a model where an adapter can sit.
 #[derive(Debug)]
@@ -43,6 +50,17 @@ pub trait PeftModel<A: Adapter> {
 /// Why adapters cannot be put on a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
+    /// No module is of a kind that the method takes.
+    #[error("{method} sits on {takes}, and the model has none; choose another method")]
+    NothingFits {
+        /// The method.
+        method: &'static str,
+        /// What it can sit on.
+        takes: &'static str,
+    },
+    /// The configuration contradicts the model.
+    #[error("the adapter is for another model: {0}")]
+    OtherModel(ConfigError),
     /// No module matches.
     #[error(
         "the adapter's targets ({asked}) match no module that {method} can sit on; the model has {}",
@@ -95,20 +113,22 @@ fn or_none(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Puts a fresh adapter on every module the configuration targets; returns their sites.
+/// Puts fresh adapters on every module they target; returns their sites.
 ///
 /// A configuration without target modules gets the usual ones of its method, which are written into it.
 pub fn attach<A: Adapter>(
     model: &mut impl PeftModel<A>,
-    config: &mut A::Config,
+    adapters: &mut Adapters<A>,
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Site>, AttachError> {
-    let sites = targeted_sites(model, config)?;
+    let sites = targeted_sites(model, adapters)?;
     let seed = streams::mix(seed, streams::digest("adapter initialisation"));
-    let adapters = A::init_all(config, &places(model, &sites), seed, device);
-    put(model, &sites, adapters);
-    Ok(sites)
+    for (config, sites) in adapters.configs().zip(&sites) {
+        let fresh = A::init_all(config, &places(model, sites), seed, device);
+        put(model, sites, fresh);
+    }
+    Ok(sites.concat())
 }
 
 /// What is frozen at the modules of `sites`, in the model's order.
@@ -124,14 +144,26 @@ pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], ada
     }
 }
 
-/// The modules the configuration targets on this model, after filling in its default targets.
+/// The factors on the learning rate that adapters ask for, by parameter name.
+pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(model: &mut M) -> BTreeMap<String, f64> {
+    let slots = model.slots().into_iter();
+    let ratios = slots.filter_map(|slot| slot.adapter.as_ref().map(A::learning_rate_ratios));
+    let ratios: HashMap<ParamId, f64> = ratios.flatten().collect();
+    let mut named = gradients::parameter_ids(OUTER, model.outer());
+    for (index, layer) in model.layers().iter().enumerate() {
+        named.extend(gradients::parameter_ids(&layer_prefix(index), layer));
+    }
+    named.into_iter().filter_map(|(name, id)| Some((name, *ratios.get(&id)?))).collect()
+}
+
+/// The modules that each configuration targets on this model, after filling in the usual targets.
 pub fn targeted_sites<A: Adapter>(
     model: &mut impl PeftModel<A>,
-    config: &mut A::Config,
-) -> Result<Vec<Site>, AttachError> {
+    adapters: &mut Adapters<A>,
+) -> Result<Vec<Vec<Site>>, AttachError> {
     let (roles, num_layers) = (model.roles(), model.num_layers());
     let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
-    matching_sites::<A>(&every, roles, num_layers, config)
+    adapters.sites(&every, roles, num_layers)
 }
 
 /// The sites among `every` that the configuration targets, after filling in the method's usual targets.
@@ -141,29 +173,40 @@ pub fn matching_sites<A: Adapter>(
     num_layers: usize,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
-    let usual = A::usual_targets(config, roles);
+    let fitting = fitting::<A>(every, config)?;
+    let usual = usual_targets::<A>(every, roles, config);
     A::targets_mut(config).default_to(&usual);
     let (method, targets) = (A::method(config), A::targets(config));
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
         return Err(AttachError::Layers { layers, num_layers });
     }
-    let fitting = fitting::<A>(every, config);
     let sites: Vec<Site> = fitting.iter().filter(|site| targets.matches(site)).cloned().collect();
     if sites.is_empty() {
         return Err(AttachError::NothingMatches { method, asked: targets.describe(), exist: module_names(&fitting) });
     }
+    A::settle(config, &sites).map_err(AttachError::OtherModel)?;
     Ok(sites)
 }
 
-/// The modules that the method can sit on.
-fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Vec<Site> {
-    every.iter().filter(|site| A::fits(config, site)).cloned().collect()
+/// The modules the method usually adapts, of those among `every` that it can sit on.
+pub fn usual_targets<A: Adapter>(every: &[Site], roles: &Roles, config: &A::Config) -> Vec<&'static str> {
+    let exists = |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
+    A::usual_targets(config, roles).into_iter().filter(|name| exists(name)).collect()
+}
+
+/// The modules that the method can sit on; fails where there are none.
+fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, AttachError> {
+    let fitting: Vec<Site> = every.iter().filter(|site| A::fits(config, site)).cloned().collect();
+    if fitting.is_empty() {
+        return Err(AttachError::NothingFits { method: A::method(config), takes: A::takes(config) });
+    }
+    Ok(fitting)
 }
 
 /// Fails when a list of targets holds a name that no module of the model has.
 pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
-    let fitting = fitting::<A>(every, config);
+    let fitting = fitting::<A>(every, config)?;
     let unknown: Vec<String> = A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
     if unknown.is_empty() {
         return Ok(());

@@ -19,13 +19,14 @@ use serde_json::{Map, Value};
 use crate::dora_linear::{dora_linear, gains};
 use crate::dora_norm::column_norms;
 use crate::dropout::dropout;
-use crate::fields::Fields;
+use crate::fields::{ConfigError, Fields};
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::linear::linear;
-use crate::lora::{DEFAULTS, Lora, from_file_layout, in_file_layout, is_lora, resting};
+use crate::lora::{DEFAULTS, Lora, is_lora};
 use crate::lora_config::{LoraConfig, peft_init, read_shared, write};
 use crate::lora_init::start;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::parameter::{resting, to_file, transposed, values, vector};
 use crate::site::Site;
 use crate::targets::Targets;
 
@@ -100,6 +101,10 @@ impl Method for Dora {
         &mut config.targets
     }
 
+    fn train_as(config: &mut LoraConfig, given: &LoraConfig) -> Result<(), ConfigError> {
+        config.train_as(given)
+    }
+
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
         let mut layout = Lora::layout(config, site);
         layout.push(TensorSpec::new("lora_magnitude_vector", [site.d_out]));
@@ -114,14 +119,11 @@ impl Method for Dora {
 
     fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
         let [a, b, magnitude]: [TensorData; 3] = tensors.try_into().expect("one tensor for each entry of the layout");
-        let dtype = magnitude.dtype();
-        let magnitude = Tensor::from_data(magnitude, (device, dtype));
-        Self::new(config, &place.site, [a, b].map(|data| from_file_layout(data, device)), magnitude)
+        Self::new(config, &place.site, [a, b].map(|data| transposed(data, device)), vector(magnitude, device))
     }
 
     fn tensors(&self) -> Vec<TensorData> {
-        let [a, b] = [self.a.val(), self.b.val()].map(in_file_layout);
-        vec![a, b, self.magnitude.val().inner().into_data()]
+        vec![to_file(&self.a), to_file(&self.b), values(&self.magnitude)]
     }
 
     fn learning_rate_ratios(&self) -> Vec<(ParamId, f64)> {
@@ -159,8 +161,14 @@ impl Method for Dora {
     }
 }
 
-/// The low-rank product, the input and the output stay; dropout needs the masked input and a second output for a moment.
+/// The low-rank product, the input and the output stay: with dropout, or where a bias makes another output of it, an output
+/// of its own. Dropout needs the masked input and one more output for a moment.
 fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
-    let masked = if dropout > 0.0 { site.d_in + site.d_out } else { 0 };
-    TokenCost { keeps_input: true, keeps: rank + site.d_out, scratch: rank + masked }
+    let (masked, own) = if dropout > 0.0 { (site.d_in + site.d_out, true) } else { (0, site.bias) };
+    TokenCost {
+        keeps_input: true,
+        keeps_output: !own,
+        keeps: rank + if own { site.d_out } else { 0 },
+        scratch: rank + masked,
+    }
 }

@@ -105,7 +105,13 @@ impl<B: Backend> From<Operands<B>> for Saved<B> {
         let (weight, a, b, gain) = (Stored::of(next(), &saved.ints), next(), next(), next());
         let rest: Vec<_> = floats.collect();
         let trained = <[_; 4]>::try_from(rest).ok();
-        Self { weight, a, b, gain, trained: trained.map(|[magnitude, x, low, kept]| Trained { magnitude, x, low, kept }) }
+        Self {
+            weight,
+            a,
+            b,
+            gain,
+            trained: trained.map(|[magnitude, x, low, kept]| Trained { magnitude, x, low, kept }),
+        }
     }
 }
 
@@ -222,9 +228,7 @@ impl Operation for DoraLinear {
 #[cfg(feature = "flex")]
 use crate::dora_norm::norms_flex;
 #[cfg(feature = "flex")]
-use crate::frozen_product::{fits, multiply_weight, multiply_weight_transposed, with_width};
-#[cfg(feature = "flex")]
-use crate::lora_linear::outer;
+use crate::frozen_product::{fits, multiply_weight, multiply_weight_transposed, outer, with_width};
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "flex")]
@@ -447,7 +451,8 @@ mod tests {
         let mut graph = (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
         let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
         let mut found = vec![floats(y.inner().into_data())];
-        found.extend([x, a, b, m].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())));
+        found
+            .extend([x, a, b, m].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())));
         found
     }
 

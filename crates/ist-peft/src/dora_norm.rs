@@ -31,12 +31,7 @@ impl Operation for ColumnNorms {
         norms::<B>(&Stored::of(weight, &ints), &a, &b, self.scale)
     }
 
-    fn backward<B: Backend>(
-        &self,
-        _: Operands<B>,
-        _: FloatTensor<B>,
-        wanted: &[bool],
-    ) -> Vec<Option<FloatTensor<B>>> {
+    fn backward<B: Backend>(&self, _: Operands<B>, _: FloatTensor<B>, wanted: &[bool]) -> Vec<Option<FloatTensor<B>>> {
         wanted.iter().map(|_| None).collect()
     }
 
@@ -189,7 +184,8 @@ mod tests {
         let (device, [a, b, weight]) = (Device::flex(), factors(None));
         let [d_in, d_out, _] = SIZES;
         let narrow: Vec<f32> = weight.iter().map(|w| half::bf16::from_f32(*w).to_f32()).collect();
-        let [found, _] = error(&[a.clone(), b.clone(), narrow], stored(&weight, DType::BF16, &device), &device, DType::F32);
+        let [found, _] =
+            error(&[a.clone(), b.clone(), narrow], stored(&weight, DType::BF16, &device), &device, DType::F32);
         assert!(found < 1e-6, "{found:e}");
         let packed = Int8Matrix::quantise(&TensorData::new(weight, [d_out, d_in]), &device);
         let wide: Vec<f32> = packed.dequantise(DType::F32).transpose().into_data().iter::<f32>().collect();

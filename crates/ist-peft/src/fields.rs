@@ -96,6 +96,11 @@ impl<'a> Fields<'a> {
         self.checked(key, default, "true or false", Value::as_bool)
     }
 
+    /// A string.
+    pub fn text(&mut self, key: &str, default: &str) -> String {
+        self.checked(key, default.to_owned(), "a string", |value| value.as_str().map(str::to_owned))
+    }
+
     /// A field whose value must be one of `allowed`, or absent.
     pub fn one_of(&mut self, key: &str, allowed: &[Value]) {
         if let Some(value) = self.value(key)
@@ -151,6 +156,13 @@ impl<'a> Fields<'a> {
             self.fault("layers_pattern", message);
             Targets::default()
         })
+    }
+
+    /// Target modules and `exclude_modules` alone, of a method that PEFT does not narrow to layers.
+    pub fn targets_in_every_layer(&mut self) -> Targets {
+        let key = self.spelt("targets", "target_modules");
+        let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
+        Targets::new(modules, exclude, None, Vec::new()).expect("only `layers_pattern` can be wrong")
     }
 
     /// Modules by name suffixes or by one regular expression.
@@ -230,7 +242,7 @@ pub fn number(value: f64) -> Value {
 }
 
 /// Whether a value says "off": null, false, `{}`, `[]` or `""`.
-fn is_neutral(value: &Value) -> bool {
+pub(crate) fn is_neutral(value: &Value) -> bool {
     [Value::Null, json!(false), json!({}), json!([]), json!("")].contains(value)
 }
 
@@ -242,7 +254,7 @@ fn above_zero(value: &Value) -> Option<f64> {
     value.as_f64().filter(|number| *number > 0.0 && number.is_finite())
 }
 
-fn strings(value: &Value) -> Option<Vec<String>> {
+pub(crate) fn strings(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(one) => Some(vec![one.clone()]),
         Value::Array(many) => many.iter().map(|one| one.as_str().map(str::to_owned)).collect(),

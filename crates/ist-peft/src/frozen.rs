@@ -119,6 +119,45 @@ impl Base {
         self
     }
 
+    /// The same module in f32 (f64 where it is kept in f64).
+    #[must_use]
+    pub fn widened(&self) -> Self {
+        let bias = |bias: &Option<Weight<1>>| bias.as_ref().map(Weight::widened);
+        match self {
+            Self::Linear(linear) => {
+                Self::Linear(FrozenLinear { weight: linear.weight.widened(), bias: bias(&linear.bias) })
+            }
+            Self::Embedding(table) => Self::Embedding(table.widened()),
+            Self::Norm(norm) => Self::Norm(FrozenNorm { weight: norm.weight.widened(), bias: bias(&norm.bias) }),
+            Self::Attention => Self::Attention,
+        }
+    }
+
+    /// a · self + b · other, every tensor of it, computed in f32 (or wider) and stored as self is; `other` is a module of the
+    /// same kind and shape.
+    #[must_use]
+    pub fn combine(self, a: f64, other: &Self, b: f64) -> Self {
+        let sum = self.combine_matrix(a, other, b);
+        let sum = match other.bias() {
+            Some(bias) => sum.map_bias(|own| own.mul_scalar(a) + bias.widened().current().mul_scalar(b)),
+            None => sum,
+        };
+        match other {
+            Self::Norm(norm) => sum.map_norm(|own| own.mul_scalar(a) + norm.weight.widened().current().mul_scalar(b)),
+            _ => sum,
+        }
+    }
+
+    fn combine_matrix(self, a: f64, other: &Self, b: f64) -> Self {
+        match other {
+            Self::Linear(_) | Self::Embedding(_) => {
+                let matrix = other.matrix().widened().current().mul_scalar(b);
+                self.map_matrix(|own| own.mul_scalar(a) + matrix)
+            }
+            Self::Norm(_) | Self::Attention => self,
+        }
+    }
+
     /// The same normalisation with another weight, computed in f32 (or wider) and stored as it was.
     #[must_use]
     pub fn map_norm(mut self, change: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Self {

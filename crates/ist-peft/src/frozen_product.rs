@@ -48,6 +48,13 @@ pub(crate) fn with_width(elements: Vec<f32>, x: &FlexTensor, width: usize) -> Fl
     flex::tensor(elements, shape)
 }
 
+/// aᵀ b, of the given shape.
+pub(crate) fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
+    let mut out = vec![0.0; shape[0] * shape[1]];
+    multiply(MatrixMut::new(&mut out, shape[0], shape[1], shape[1]), a.transposed(), b, 1.0, false, true);
+    flex::tensor(out, shape)
+}
+
 /// out = x W, or out + x W when `accumulate`: x `[n, in]`, W `[in, out]`, out `[n, out]`.
 pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
     let [d_in, d_out] = weight.dims();

@@ -29,30 +29,41 @@
 
 pub mod adapter;
 mod adapter_set;
+pub mod adapters;
 pub mod attach;
+pub mod bitfit;
+pub mod bottleneck;
 pub mod dora;
 mod dora_linear;
 mod dora_norm;
 pub mod dropout;
 pub mod fields;
 pub mod files;
+pub mod foreign;
 pub mod frozen;
 pub mod frozen_matrix;
 #[cfg(feature = "flex")]
 pub mod frozen_product;
+pub mod full;
+pub mod gguf;
+pub mod ia3;
 pub mod int8;
+pub mod layernorm;
 pub mod linear;
 pub mod lora;
 pub mod lora_config;
 pub mod lora_init;
 mod lora_linear;
 pub mod method;
+pub mod parameter;
 pub mod peft_modules;
+pub mod prefix;
 pub mod site;
 pub mod targets;
 pub mod tensor_file;
 pub mod vera;
 pub mod weight;
+pub mod weighted;
 pub mod whole_file;
 
 #[doc(hidden)]
@@ -61,17 +72,25 @@ pub use ist_core;
 pub use serde_json;
 
 pub use adapter::{Adapter, BuiltinAdapter, BuiltinConfig};
+pub use adapters::{Adapters, Part};
 pub use attach::{AttachError, PeftModel, Slot, attach, matching_sites, merge};
+pub use bitfit::{BitFit, BitFitConfig};
+pub use bottleneck::{Bottleneck, BottleneckConfig};
 pub use dora::Dora;
 pub use fields::{ConfigError, FieldFault, Fields};
-pub use files::{AdapterFilesError, load, load_as, read_config, save};
+pub use files::{AdapterFilesError, load, read_config, restore, save};
 pub use frozen::{Base, BaseMut, FrozenLinear, FrozenNorm, NormValues};
+pub use full::{Full, FullConfig};
+pub use ia3::{Ia3, Ia3Config};
+pub use layernorm::{LayerNormConfig, LayerNormTuning};
 pub use lora::Lora;
 pub use lora_config::{LoraConfig, LoraInit};
 pub use method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
 pub use peft_modules::{PeftEmbedding, PeftLinear, PeftNorm};
+pub use prefix::{PrefixConfig, PrefixModel, PrefixTuning};
 pub use site::{Roles, Site, SiteKind};
 pub use targets::{TargetModules, Targets};
 pub use tensor_file::{TensorFile, TensorFileError};
 pub use vera::{Vera, VeraConfig};
 pub use weight::Weight;
+pub use weighted::WeightedSum;

@@ -12,11 +12,11 @@ use ist_core::operation::{Operands, Operation, apply};
 
 use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, rows};
 #[cfg(feature = "flex")]
-use crate::frozen_product;
+use crate::frozen_product::{self, outer};
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "flex")]
-use ist_core::operation::flex::FlexTensor;
+use ist_core::operation::flex::{self, FlexTensor, Matrix};
 
 /// x W for x `[batch, sequence, in]` and W `[in, out]` in its storage type; the result has x's type.
 ///
@@ -71,10 +71,16 @@ impl Operation for Linear {
 
     #[cfg(feature = "flex")]
     fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
-        if wanted[1] {
+        if !flex::all_f32(saved.floats.iter().skip(1).chain([&gradient])) {
             return self.backward(saved, gradient, wanted);
         }
         let weight = Stored::of(saved.floats[0].clone(), &saved.ints);
-        vec![Some(frozen_product::transposed_product(gradient, &weight)), None]
+        let d_weight = saved.floats.get(1).map(|x| {
+            let (x, gradient) = (flex::contiguous(x.clone()), flex::contiguous(gradient.clone()));
+            let ([d_in, d_out], [x_slice, g]) = (weight.dims(), [&x, &gradient].map(flex::slice));
+            let tokens = x_slice.len() / d_in;
+            outer(Matrix::new(x_slice, tokens, d_in, d_in), Matrix::new(g, tokens, d_out, d_out), [d_in, d_out])
+        });
+        vec![wanted[0].then(|| frozen_product::transposed_product(gradient, &weight)), d_weight]
     }
 }

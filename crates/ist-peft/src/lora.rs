@@ -28,12 +28,13 @@ use ist_core::LayerPass;
 use serde_json::{Map, Value};
 
 use crate::dropout::dropout;
-use crate::fields::Fields;
+use crate::fields::{ConfigError, Fields};
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_config::{LoraConfig, read, write};
 use crate::lora_init::{Start, start};
 use crate::lora_linear::lora_linear;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::parameter::{resting, transposed};
 use crate::site::{Site, SiteKind};
 use crate::targets::Targets;
 
@@ -87,26 +88,6 @@ impl Lora {
     }
 }
 
-/// A parameter that is not part of a graph.
-pub(crate) fn resting<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
-    Param::from_tensor(tensor).set_require_grad(false)
-}
-
-/// A matrix of a file, transposed.
-///
-/// It is laid out as a fresh adapter's, so that sums over it run in the same order: a resumed run is bit-exact.
-pub(crate) fn from_file_layout(data: TensorData, device: &Device) -> Tensor<2> {
-    let dtype = data.dtype();
-    let tensor = Tensor::<2>::from_data(data, (device, dtype)).transpose();
-    let [rows, columns] = tensor.dims();
-    tensor.reshape([rows * columns]).reshape([rows, columns])
-}
-
-/// A tensor of an adapter as its file holds it.
-pub(crate) fn in_file_layout(tensor: Tensor<2>) -> TensorData {
-    tensor.inner().transpose().into_data()
-}
-
 fn join(tensor: Tensor<2>, with: Option<Tensor<2>>, dimension: usize) -> Tensor<2> {
     match with {
         Some(with) => Tensor::cat(vec![tensor, with], dimension),
@@ -118,6 +99,7 @@ impl Method for Lora {
     const NAME: &'static str = "lora";
     const PEFT_TYPE: &'static str = "LORA";
     const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = DEFAULTS;
+    const TAKES: &'static str = "linear modules and embeddings";
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
@@ -144,6 +126,10 @@ impl Method for Lora {
         site.kind == SiteKind::Linear || site.kind == SiteKind::Embedding && !config.init.starts_in_weight()
     }
 
+    fn train_as(config: &mut LoraConfig, given: &LoraConfig) -> Result<(), ConfigError> {
+        config.train_as(given)
+    }
+
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
         let rank = config.stored_rank_of(&site.path);
         let [a, b] = match site.kind {
@@ -163,13 +149,13 @@ impl Method for Lora {
     }
 
     fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        let tensors: Vec<_> = tensors.into_iter().map(|data| from_file_layout(data, device)).collect();
+        let tensors: Vec<_> = tensors.into_iter().map(|data| transposed(data, device)).collect();
         let [a, b]: [Tensor<2>; 2] = tensors.try_into().expect("one tensor for each entry of the layout");
         Self::new(config, &place.site, Start::from_file(config, &place.site, [a, b]))
     }
 
     fn tensors(&self) -> Vec<TensorData> {
-        [self.down(), self.up()].map(in_file_layout).into()
+        [self.down(), self.up()].map(|matrix| matrix.inner().transpose().into_data()).into()
     }
 
     fn learning_rate_ratios(&self) -> Vec<(ParamId, f64)> {
@@ -223,5 +209,5 @@ pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {
 /// The low-rank product stays and, where A trains, the input; dropout needs the masked input for a moment.
 fn token_cost(rank: usize, dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
     let masked = if dropout > 0.0 { site.d_in } else { 0 };
-    TokenCost { keeps_input: trains_a, keeps: rank, scratch: rank + masked }
+    TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: rank + masked }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::fields::{Fields, number};
+use crate::fields::{ConfigError, FieldFault, Fields, number};
 use crate::method::Dialect;
 use crate::targets::{Patterns, Targets};
 
@@ -81,6 +81,16 @@ impl LoraConfig {
     pub fn scaling_of(&self, path: &str) -> f64 {
         let (rank, alpha) = (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
+    }
+
+    /// Takes over from `given` what is not in PEFT's file.
+    pub(crate) fn train_as(&mut self, given: &Self) -> Result<(), ConfigError> {
+        if given.init != LoraInit::default() {
+            let message = "has no effect on an adapter that is loaded; leave it out".to_owned();
+            return Err(ConfigError { faults: vec![FieldFault { field: "init_lora_weights".to_owned(), message }] });
+        }
+        (self.freeze_a, self.loraplus_lr_ratio) = (given.freeze_a, given.loraplus_lr_ratio);
+        Ok(())
     }
 
     /// The rank of that module in its file: A and B beside what they started from, where that is a part of W.
@@ -169,6 +179,5 @@ pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
     put("init_lora_weights", json!(true));
     put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank * ranks)));
     put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha * alphas)));
-    put("modules_to_save", Value::Null);
     fields
 }

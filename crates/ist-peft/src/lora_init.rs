@@ -20,6 +20,7 @@ use rand::RngExt;
 
 use crate::lora_config::{LoraConfig, LoraInit};
 use crate::method::Place;
+use crate::parameter::normal;
 use crate::site::{Site, SiteKind};
 
 /// A, B and, where they start in the weight, [A₀, -B₀].
@@ -55,9 +56,8 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
     let (rank, [d_in, d_out]) = (config.rank_of(&site.path), [site.d_in, site.d_out]);
     let mut rng = streams::stream(seed, &site.path);
     let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
-    let mut normals = |count: usize, deviation: f64| -> Vec<f64> {
-        (0..count).map(|_| deviation * standard_normal(&mut rng)).collect()
-    };
+    let mut normals =
+        |count: usize, deviation: f64| -> Vec<f64> { (0..count).map(|_| deviation * normal(&mut rng)).collect() };
     let singles = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
     let (a, b) = match config.init {
         _ if site.kind == SiteKind::Embedding => (vec![0.0; d_in * rank], singles(normals(rank * d_out, 1.0))),
@@ -147,10 +147,4 @@ fn orthogonal(weight: MatRef<f64>, rank: usize) -> [Mat<f64>; 2] {
     let rank = rank.min(weight.nrows()).min(weight.ncols());
     let q = orthonormal(weight.transpose().subcols(0, rank));
     [weight * &q, q.transpose().to_owned()]
-}
-
-/// One standard normal variate (Box and Muller).
-fn standard_normal(rng: &mut impl RngExt) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }

@@ -139,7 +139,7 @@ impl Operation for LoraLinear {
 }
 
 #[cfg(feature = "flex")]
-use crate::frozen_product::{fits, multiply_weight, multiply_weight_transposed, with_width};
+use crate::frozen_product::{fits, multiply_weight, multiply_weight_transposed, outer, with_width};
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "flex")]
@@ -201,14 +201,6 @@ impl LoraLinear {
         });
         vec![d_x, None, d_a, d_b]
     }
-}
-
-/// aᵀ b.
-#[cfg(feature = "flex")]
-pub(crate) fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
-    let mut out = vec![0.0; shape[0] * shape[1]];
-    multiply(MatrixMut::new(&mut out, shape[0], shape[1], shape[1]), a.transposed(), b, 1.0, false, true);
-    flex::tensor(out, shape)
 }
 
 #[cfg(test)]

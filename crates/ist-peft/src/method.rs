@@ -55,6 +55,8 @@ impl TensorSpec {
 pub struct TokenCost {
     /// Whether its input stays for the backward pass; modules with the same input share one copy.
     pub keeps_input: bool,
+    /// Whether its output stays, which whatever reads it may keep as well.
+    pub keeps_output: bool,
     /// What stays besides.
     pub keeps: usize,
     /// What either pass needs for a moment, beside its results; also where the adapter rests.
@@ -64,7 +66,7 @@ pub struct TokenCost {
 impl TokenCost {
     /// What is counted for a method that does not say: input and output stay, in copies of their own.
     pub fn unknown(site: &Site) -> Self {
-        Self { keeps_input: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
+        Self { keeps_input: false, keeps_output: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
     }
 }
 
@@ -98,6 +100,8 @@ pub trait Method: Module + ModuleDisplay {
     const PEFT_TYPE: &'static str;
     /// Fields of PEFT's file with a documented default that is not neutral by itself.
     const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = &[];
+    /// The modules it can sit on, in words.
+    const TAKES: &'static str = "linear modules";
     /// The checked configuration.
     type Config: Clone + Debug + Send + Sync;
 
@@ -131,6 +135,28 @@ pub trait Method: Module + ModuleDisplay {
     /// Whether it can sit on that module.
     fn fits(_config: &Self::Config, site: &Site) -> bool {
         site.kind == SiteKind::Linear
+    }
+    /// Takes over what the model decides, once the modules are known.
+    ///
+    /// # Errors
+    /// Every field that contradicts the model.
+    fn settle(_config: &mut Self::Config, _sites: &[Site]) -> Result<(), ConfigError> {
+        Ok(())
+    }
+    /// Takes over from `given` what only training knows and PEFT's file does not say.
+    ///
+    /// # Errors
+    /// Every field of `given` that has no effect on an adapter that is loaded.
+    fn train_as(_config: &mut Self::Config, _given: &Self::Config) -> Result<(), ConfigError> {
+        Ok(())
+    }
+    /// The fields of PEFT's `adapter_config.json` that say which modules it sits on.
+    fn target_fields(config: &Self::Config) -> Map<String, Value> {
+        Self::targets(config).peft_fields()
+    }
+    /// Positions that it puts in front of all tokens.
+    fn positions_in_front(_config: &Self::Config) -> usize {
+        0
     }
     /// Whether a fresh adapter leaves the model what it is.
     fn starts_at_base(_config: &Self::Config) -> bool {
@@ -221,6 +247,6 @@ pub fn parse<M: Method>(fields: &Map<String, Value>, dialect: Dialect) -> Option
 pub fn peft_fields<M: Method>(config: &M::Config) -> Map<String, Value> {
     let mut fields = Map::from_iter([("peft_type".to_owned(), Value::from(M::PEFT_TYPE))]);
     fields.append(&mut M::write(config));
-    fields.append(&mut M::targets(config).peft_fields());
+    fields.append(&mut M::target_fields(config));
     fields
 }

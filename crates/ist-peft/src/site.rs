@@ -91,6 +91,8 @@ pub struct Roles {
     pub mlp_out: &'static [&'static str],
     /// The normalisations of a layer.
     pub norms: &'static [&'static str],
+    /// The normalisation behind the last layer.
+    pub final_norm: &'static [&'static str],
     /// Self-attention as a whole.
     pub attention: &'static [&'static str],
 }

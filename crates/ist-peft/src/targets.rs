@@ -65,7 +65,8 @@ impl TargetModules {
         Ok(Self::Pattern(Pattern { source: source.to_owned(), regex }))
     }
 
-    fn matches(&self, site: &Site) -> bool {
+    /// Whether the module is one of them.
+    pub fn matches(&self, site: &Site) -> bool {
         match self {
             Self::Names(names) => names.iter().any(|name| names_site(name, site)),
             Self::Pattern(pattern) => pattern.regex.is_match(&site.path).unwrap_or(false),
@@ -73,7 +74,8 @@ impl TargetModules {
         }
     }
 
-    fn to_json(&self) -> Value {
+    /// As PEFT's file spells them.
+    pub fn to_json(&self) -> Value {
         match self {
             Self::Names(names) => json!(names),
             Self::Pattern(pattern) => json!(pattern.source),
@@ -83,7 +85,7 @@ impl TargetModules {
 }
 
 /// Whether `name` is the site's path or a suffix of it after a dot.
-fn names_site(name: &str, site: &Site) -> bool {
+pub(crate) fn names_site(name: &str, site: &Site) -> bool {
     site.path == name || site.path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
@@ -111,6 +113,14 @@ impl Targets {
             compile(pattern, pattern)?;
         }
         Ok(Self { modules, exclude, layers, layers_pattern })
+    }
+
+    /// The names of a list; `None` where one regular expression or nothing is given.
+    pub fn names(&self) -> Option<&[String]> {
+        match &self.modules {
+            Some(TargetModules::Names(names)) => Some(names),
+            _ => None,
+        }
     }
 
     /// Names modules where none is named.

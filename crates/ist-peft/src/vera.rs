@@ -28,10 +28,10 @@ use crate::dropout::dropout;
 use crate::fields::{Fields, number};
 use crate::files::key_of;
 use crate::frozen::{Base, FrozenLinear, add_bias};
-use crate::lora::{from_file_layout, in_file_layout, resting};
 use crate::lora_config::LoraConfig;
 use crate::lora_linear::lora_linear;
 use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::parameter::{resting, transposed, values, vector};
 use crate::site::{Roles, Site};
 use crate::targets::Targets;
 
@@ -88,7 +88,8 @@ impl Vera {
 impl Method for Vera {
     const NAME: &'static str = "vera";
     const PEFT_TYPE: &'static str = "VERA";
-    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = &[("bias", "\"none\""), ("init_weights", "true")];
+    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("bias", "\"none\""), ("init_weights", "true")];
     type Config = VeraConfig;
 
     fn read(fields: &mut Fields) -> VeraConfig {
@@ -119,7 +120,6 @@ impl Method for Vera {
             ("bias".to_owned(), json!("none")),
             ("fan_in_fan_out".to_owned(), json!(false)),
             ("init_weights".to_owned(), json!(true)),
-            ("modules_to_save".to_owned(), Value::Null),
         ])
     }
 
@@ -148,7 +148,7 @@ impl Method for Vera {
     }
 
     fn tensors(&self) -> Vec<TensorData> {
-        [&self.lambda_b, &self.lambda_d].map(|vector| vector.val().inner().into_data()).into()
+        [&self.lambda_b, &self.lambda_d].map(values).into()
     }
 
     fn file_layout(config: &VeraConfig, sites: &[Site]) -> Vec<(String, Vec<usize>)> {
@@ -171,7 +171,7 @@ impl Method for Vera {
 
     fn from_file(config: &VeraConfig, places: &[Place], tensors: Vec<TensorData>, device: &Device) -> Vec<Self> {
         let mut tensors = tensors.into_iter();
-        let mut shared = || from_file_layout(tensors.next().expect("one tensor for each entry of the layout"), device);
+        let mut shared = || transposed(tensors.next().expect("one tensor for each entry of the layout"), device);
         let shared = [shared(), shared()];
         places
             .iter()
@@ -180,7 +180,7 @@ impl Method for Vera {
     }
 
     fn to_file(_: &VeraConfig, adapters: &[(&Site, &Self)]) -> Vec<TensorData> {
-        let shared = adapters.first().map(|(_, one)| [&one.shared_a, &one.shared_b].map(|t| in_file_layout(t.clone())));
+        let shared = adapters.first().map(|(_, one)| [&one.shared_a, &one.shared_b].map(shared_to_file));
         shared.into_iter().flatten().chain(adapters.iter().flat_map(|(_, adapter)| adapter.tensors())).collect()
     }
 
@@ -210,19 +210,14 @@ impl Method for Vera {
 }
 
 /// A module from its λ_b and λ_d.
-fn build(
-    config: &VeraConfig,
-    site: &Site,
-    shared: &[Tensor<2>; 2],
-    tensors: Vec<TensorData>,
-    device: &Device,
-) -> Vera {
+fn build(config: &VeraConfig, site: &Site, shared: &[Tensor<2>; 2], tensors: Vec<TensorData>, device: &Device) -> Vera {
     let vectors: [TensorData; 2] = tensors.try_into().expect("one tensor for each entry of the layout");
-    let vectors = vectors.map(|data| {
-        let dtype = data.dtype();
-        Tensor::from_data(data, (device, dtype))
-    });
-    Vera::new(config, site, shared, vectors)
+    Vera::new(config, site, shared, vectors.map(|data| vector(data, device)))
+}
+
+/// A shared matrix in PyTorch's `[out, in]`.
+fn shared_to_file(matrix: &Tensor<2>) -> TensorData {
+    matrix.clone().transpose().into_data()
 }
 
 /// The widest input and the widest output, which need not be of one module.
@@ -244,7 +239,7 @@ fn drawn(config: &VeraConfig, places: &[Place], device: &Device) -> [Tensor<2>; 
 /// The low-rank product stays.
 fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
     let masked = if dropout > 0.0 { site.d_in } else { 0 };
-    TokenCost { keeps_input: false, keeps: rank, scratch: rank + masked }
+    TokenCost { keeps_input: false, keeps_output: false, keeps: rank, scratch: rank + masked }
 }
 
 /// λ_d ⊙ B ⊙ λ_b: rows and columns of a constant B `[r, out]`, scaled. B and the vectors are kept.

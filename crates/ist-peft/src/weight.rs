@@ -10,6 +10,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::frozen_matrix::FrozenMatrix;
 use crate::int8::Int8Matrix;
+use crate::parameter::row_major;
 
 /// How a frozen value is kept.
 #[derive(Module, Debug)]
@@ -60,13 +61,27 @@ impl<const D: usize> Weight<D> {
     /// W₀ + f · (W - W₀) in the type `dtype`, where f is the response factor; W₀ when the weight does not train.
     pub fn value(&self, response: f64, dtype: DType) -> Tensor<D> {
         match &self.trained {
-            Some(master) if (response - 1.0).abs() < f64::EPSILON => cast(master.val(), dtype),
-            Some(master) => {
-                let frozen = cast(self.frozen.float(), dtype);
-                frozen.clone() + (cast(master.val(), dtype) - frozen).mul_scalar(response)
-            }
+            Some(master) => self.towards(master.val(), response, dtype),
             None => cast(self.frozen.float(), dtype),
         }
+    }
+
+    /// W₀ + f · (W - W₀) in the type `dtype` for a W that stands elsewhere; with f = 1 W₀ is not read.
+    pub(crate) fn towards(&self, trained: Tensor<D>, response: f64, dtype: DType) -> Tensor<D> {
+        if is_full(response) {
+            return cast(trained, dtype);
+        }
+        let frozen = cast(self.frozen.float(), dtype);
+        frozen.clone() + (cast(trained, dtype) - frozen).mul_scalar(response)
+    }
+
+    /// The value now as a parameter begins: in f32 (f64 of one kept in f64), its elements in row-major order.
+    pub(crate) fn as_parameter(&self) -> Tensor<D> {
+        row_major(cast(self.current(), self.wide()))
+    }
+
+    fn wide(&self) -> DType {
+        if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
     }
 
     /// [`Weight::value`] in the float type a frozen weight is kept in, and in f32 of one that trains.
@@ -82,9 +97,13 @@ impl<const D: usize> Weight<D> {
     /// Replaces the frozen value by what `change` makes of it, for merging: computed in f32 (f64 of one kept in f64) and
     /// kept in the type it was kept in.
     pub(crate) fn replace_with(&mut self, change: impl FnOnce(Tensor<D>) -> Tensor<D>) {
-        let stored = self.dtype();
-        let wide = if stored == DType::F64 { stored } else { DType::F32 };
+        let (stored, wide) = (self.dtype(), self.wide());
         self.frozen = AtRest::Float(cast(change(cast(self.current(), wide)), stored));
+    }
+
+    /// The value now as a frozen weight in f32 (f64 of one kept in f64).
+    pub(crate) fn widened(&self) -> Self {
+        Self::frozen(cast(self.current(), self.wide()))
     }
 
     /// Whether the weight itself trains.
@@ -126,8 +145,14 @@ impl Weight<2> {
     }
 }
 
-fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+/// The tensor in that type.
+pub(crate) fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
+}
+
+/// Whether a response factor is 1.
+pub(crate) fn is_full(response: f64) -> bool {
+    (response - 1.0).abs() < f64::EPSILON
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::path::Path;
 use common::{Tiny, largest_difference, parse, random};
 use ist_core::burn::tensor::{DType, Device, TensorData};
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
-use ist_peft::{BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save, tensor_file};
+use ist_peft::{
+    Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save, tensor_file,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -51,11 +53,11 @@ proptest! {
     fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let folder = tempfile::tempdir().unwrap();
         let (mut model, mut again) = (Tiny::new(sizes, DType::F32), Tiny::new(sizes, DType::F32));
-        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let count = model.adapt(&mut config);
         save(&mut model, &config, folder.path(), "some/base").unwrap();
         let loaded = load(&mut again, folder.path(), &Device::flex()).unwrap();
-        prop_assert_eq!(lora(&loaded), lora(&config));
+        prop_assert_eq!(lora(loaded.parts()[0].config()), lora(config.parts()[0].config()));
         let (saved, found) = (named_tensors(&mut model, &config), named_tensors(&mut again, &loaded));
         prop_assert_eq!(found.len(), 2 * count);
         for ((name, saved), (other, found)) in saved.iter().zip(&found) {
@@ -68,7 +70,7 @@ proptest! {
     fn merged_equals_unmerged(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
-        model.adapt(&mut parse(&fields, Dialect::Toml).unwrap());
+        model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
         let unmerged = model.forward();
         merge(&mut model).unwrap();
         prop_assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
@@ -81,11 +83,8 @@ proptest! {
 /// A folder with adapters of rank 3 on every module of a model of sizes 7, 4, 5.
 fn saved() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = parse(
-        &json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]}),
-        Dialect::Toml,
-    )
-    .unwrap();
+    let fields = json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]});
+    let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
     let mut model = Tiny::new([7, 4, 5], DType::F32);
     model.adapt(&mut config);
     save(&mut model, &config, folder.path(), "some/base").unwrap();
@@ -225,12 +224,14 @@ fn values_out_of_range_are_refused_all_at_once() {
 
 #[test]
 fn targets_that_match_nothing_list_what_exists() {
-    let mut config = parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap();
+    let mut config = Adapters::one(parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap());
     let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
     for part in ["q_proj", "embed_tokens, up_proj, down_proj, lm_head"] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    let mut config = parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap();
+    let mut config = Adapters::one(
+        parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap(),
+    );
     let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("[2, 9]") && error.contains("2 layers"), "{error}");
 }

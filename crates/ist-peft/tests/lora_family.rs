@@ -8,9 +8,7 @@ use common::{Tiny, largest_difference, parse};
 use ist_core::burn::tensor::{DType, Device};
 use ist_core::gradients::count_parameters;
 use ist_peft::files::{TENSORS_FILE, named_tensors};
-use ist_peft::{
-    Adapter, BuiltinAdapter, BuiltinConfig, Dialect, PeftModel, TensorFile, attach, load, load_as, merge, save,
-};
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, TensorFile, attach, load, merge, restore, save};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -50,8 +48,8 @@ fn configurations() -> impl Strategy<Value = (Value, Count, usize)> {
     })
 }
 
-fn is_dora(config: &BuiltinConfig) -> bool {
-    BuiltinAdapter::method(config) == "dora"
+fn is_dora(adapters: &Adapters<BuiltinAdapter>) -> bool {
+    BuiltinAdapter::method(adapters.parts()[0].config()) == "dora"
 }
 
 fn adapters(model: &mut Tiny) -> Vec<BuiltinAdapter> {
@@ -65,7 +63,7 @@ proptest! {
     fn a_fresh_adapter_leaves_the_model_what_it_is((fields, count, r) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F32);
         let base = model.forward();
-        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let sites = attach(&mut model, &mut config, 1, &Device::flex()).unwrap();
         let scale = base.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
         for response in [1.0, 0.25, 0.0] {
@@ -74,8 +72,8 @@ proptest! {
         for (adapter, site) in adapters(&mut model).iter().zip(&sites) {
             let expected = count(site.d_in, site.d_out, r);
             prop_assert_eq!(count_parameters(adapter), expected);
-            prop_assert_eq!(BuiltinAdapter::parameters(&config, site), expected);
-            prop_assert_eq!(BuiltinAdapter::token_cost(&config, site), adapter.token_cost_of(site));
+            prop_assert_eq!(BuiltinAdapter::parameters(config.parts()[0].config(), site), expected);
+            prop_assert_eq!(BuiltinAdapter::token_cost(config.parts()[0].config(), site), adapter.token_cost_of(site));
         }
     }
 
@@ -83,7 +81,7 @@ proptest! {
     fn a_response_of_zero_is_the_base_model_but_for_doras_magnitudes((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
-        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         model.adapt(&mut config);
         let difference = largest_difference(&model.forward_at(0.0), &base);
         prop_assert!((difference < 1e-12) != is_dora(&config), "{difference}");
@@ -93,7 +91,7 @@ proptest! {
     fn merged_equals_unmerged((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
-        model.adapt(&mut parse(&fields, Dialect::Toml).unwrap());
+        model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
         let unmerged = model.forward();
         merge(&mut model).unwrap();
         prop_assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
@@ -106,13 +104,13 @@ proptest! {
     fn what_is_saved_is_the_same_adapter_to_readers_and_to_the_run_itself((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let folder = tempfile::tempdir().unwrap();
         let [mut model, mut read, mut resumed] = [(); 3].map(|()| Tiny::new(sizes, DType::F32));
-        let mut config = parse(&fields, Dialect::Toml).unwrap();
+        let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         model.adapt(&mut config);
         save(&mut model, &config, folder.path(), "some/base").unwrap();
         let loaded = load(&mut read, folder.path(), &Device::flex()).unwrap();
-        load_as(&mut resumed, &mut config, folder.path(), &Device::flex()).unwrap();
+        restore(&mut resumed, &mut config, folder.path(), &Device::flex()).unwrap();
         prop_assert_eq!(is_dora(&loaded), is_dora(&config));
-        let bytes = |model: &mut Tiny, config: &BuiltinConfig| {
+        let bytes = |model: &mut Tiny, config: &Adapters<BuiltinAdapter>| {
             let tensors = named_tensors(model, config).into_iter();
             tensors.map(|(name, data)| (name, data.shape().to_vec(), data.as_bytes().to_vec())).collect::<Vec<_>>()
         };
@@ -165,9 +163,13 @@ fn files_that_only_fit_changed_weights_or_need_another_generator_are_refused_wit
 #[test]
 fn vera_takes_the_projections_to_queries_and_values_and_holds_one_copy_of_its_matrices() {
     let mut model = Tiny::new([7, 4, 5], DType::F32);
-    let mut config = parse(&json!({"method": "vera", "r": 3}), Dialect::Toml).unwrap();
+    let fields = json!({"method": "vera", "r": 3});
+    let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
     let sites = attach(&mut model, &mut config, 1, &Device::flex()).unwrap();
-    assert_eq!(sites.iter().map(|site| site.name()).collect::<Vec<_>>(), ["up_proj", "down_proj", "up_proj", "down_proj"]);
+    assert_eq!(
+        sites.iter().map(|site| site.name()).collect::<Vec<_>>(),
+        ["up_proj", "down_proj", "up_proj", "down_proj"]
+    );
     let shapes: Vec<_> =
         named_tensors(&mut model, &config).into_iter().map(|(name, data)| (name, data.shape().to_vec())).collect();
     assert_eq!(shapes[0], ("base_model.vera_A".to_owned(), vec![3, 5]));

@@ -1,9 +1,9 @@
-//! The memory plan: which layers keep their graph and which are run again, so that a step's predicted peak stays within a
-//! budget at the least recomputation.
+//! The memory plan: which layers keep their graph, which keep half of it and which are run again, so that a step's predicted
+//! peak stays within a budget at the least recomputation.
 //!
 //! A step's peak is not a sum. The graphs grow while the walk goes up and shrink while it comes down, so it is the largest
-//! of its phases, with l the lowest layer that trains, h the bytes of a layer's input and g_j those of layer j's graph where
-//! it is kept:
+//! of its phases, with l the lowest layer that trains, h the bytes of a layer's input and g_j those of what is kept of layer
+//! j's graph:
 //!
 //! | phase | live above what is always held |
 //! |---|---|
@@ -25,6 +25,17 @@ use crate::step::{Memory, Treatment};
 
 pub use search::{leanest, within};
 
+/// What keeping a graph, or half of one, takes; in bytes beyond the layer's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptCost {
+    /// What is kept, from the layer's forward to its backward pass.
+    pub graph: u64,
+    /// The most while it runs, the output included.
+    pub tracked: u64,
+    /// The most during its backward pass, with what is run again for it.
+    pub backward: u64,
+}
+
 /// What one layer takes on one micro-batch, in bytes beyond its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerCost {
@@ -38,6 +49,8 @@ pub struct LayerCost {
     pub backward: u64,
     /// The gradients of its parameters, which stay until the optimizer has used them.
     pub gradients: u64,
+    /// The same with half of the graph; `None` for a layer that does not divide.
+    pub half: Option<KeptCost>,
 }
 
 /// One layer in each of its roles.
@@ -51,6 +64,8 @@ pub struct LayerFootprint {
     pub lowest: LayerCost,
     /// What running it once more costs, relative to the other layers.
     pub work: u32,
+    /// What running its second half once more costs.
+    pub half_work: u32,
 }
 
 /// What lies behind the last layer, in bytes beyond its output.
@@ -106,12 +121,14 @@ pub struct Draw<'a> {
     pub embedding_trains: bool,
     /// Whether gradients of earlier micro-batches are held.
     pub accumulates: bool,
+    /// Whether a layer's gradients are used up as soon as its backward pass is done.
+    pub updates_at_once: bool,
 }
 
 impl<'a> Draw<'a> {
     /// The first micro-batch of a step that trains `chosen` and nothing below layer 0.
     pub fn of(chosen: &'a LayerSet) -> Self {
-        Self { chosen, embedding_trains: false, accumulates: false }
+        Self { chosen, embedding_trains: false, accumulates: false, updates_at_once: false }
     }
 
     /// The lowest layer that has a graph; the number of layers when none has.
@@ -143,9 +160,8 @@ pub fn peak(footprint: &Footprint, draw: &Draw, treatments: &[Treatment]) -> u64
     let phases = Phases::new(footprint, draw);
     let (mut most, mut below) = (phases.skipped(), 0);
     for (layer, treatment) in treatments.iter().enumerate().skip(phases.lowest) {
-        let kept = *treatment == Treatment::Keep;
-        most = most.max(phases.running(layer, below, kept)).max(phases.backward(layer, below, kept));
-        below += phases.held(layer, kept);
+        most = most.max(phases.running(layer, below, *treatment)).max(phases.backward(layer, below, *treatment));
+        below += phases.held(layer, *treatment);
     }
     most.max(phases.loss(below))
 }
@@ -175,17 +191,13 @@ impl<'a> Phases<'a> {
         let mut above = footprint.loss.gradients;
         for (index, cost) in costs.iter().enumerate().skip(lowest).rev() {
             gradients[index] = above;
-            above += cost.gradients;
+            above += if draw.updates_at_once { 0 } else { cost.gradients };
         }
         let earlier = if draw.accumulates { above } else { 0 };
         // The embedded tokens have a graph of their own, which is the last to go.
         let embedded = if draw.embedding_trains { footprint.hidden } else { 0 };
         let (embedding_trains, base) = (draw.embedding_trains, footprint.held + earlier + embedded);
         Self { footprint, lowest, embedding_trains, costs, gradients, base }
-    }
-
-    fn cost(&self, layer: usize) -> &LayerCost {
-        &self.costs[layer]
     }
 
     /// The inputs of the layers above the lowest, up to `layer`.
@@ -198,9 +210,19 @@ impl<'a> Phases<'a> {
         if layer == self.lowest && !self.embedding_trains { self.footprint.hidden } else { 0 }
     }
 
+    /// What keeping a graph of that layer takes; `None` where none is kept.
+    fn kept(&self, layer: usize, treatment: Treatment) -> Option<KeptCost> {
+        let LayerCost { graph, tracked, backward, half, .. } = self.costs[layer];
+        match treatment {
+            Treatment::Keep => Some(KeptCost { graph, tracked, backward }),
+            Treatment::KeepHalf => half,
+            Treatment::Skip | Treatment::Recompute => None,
+        }
+    }
+
     /// What stays of a layer from its forward to its backward pass.
-    fn held(&self, layer: usize, kept: bool) -> u64 {
-        if kept { self.cost(layer).graph } else { self.own_input(layer) }
+    fn held(&self, layer: usize, treatment: Treatment) -> u64 {
+        self.kept(layer, treatment).map_or(self.own_input(layer), |kept| kept.graph)
     }
 
     /// The layers below the lowest, one after the other.
@@ -209,9 +231,9 @@ impl<'a> Phases<'a> {
         self.base + if self.lowest > 0 { self.footprint.hidden } else { 0 } + plain
     }
 
-    fn running(&self, layer: usize, below: u64, kept: bool) -> u64 {
-        let cost = self.cost(layer);
-        self.inputs(layer) + below + if kept { cost.tracked } else { self.own_input(layer) + cost.plain }
+    fn running(&self, layer: usize, below: u64, treatment: Treatment) -> u64 {
+        let plain = self.own_input(layer) + self.costs[layer].plain;
+        self.inputs(layer) + below + self.kept(layer, treatment).map_or(plain, |kept| kept.tracked)
     }
 
     fn loss(&self, graphs: u64) -> u64 {
@@ -222,10 +244,11 @@ impl<'a> Phases<'a> {
     }
 
     /// A layer that was not kept is run again first, beside the incoming gradient.
-    fn backward(&self, layer: usize, below: u64, kept: bool) -> u64 {
-        let cost = self.cost(layer);
-        let again = if kept { 0 } else { cost.tracked + self.footprint.hidden };
-        self.inputs(layer) + below + self.gradients[layer] + cost.backward.max(again)
+    fn backward(&self, layer: usize, below: u64, treatment: Treatment) -> u64 {
+        let cost = &self.costs[layer];
+        let again = cost.backward.max(cost.tracked + self.footprint.hidden);
+        let own = self.kept(layer, treatment).map_or(again, |kept| kept.backward);
+        self.inputs(layer) + below + self.gradients[layer] + own
     }
 }
 
@@ -234,9 +257,9 @@ mod tests {
     use super::*;
 
     fn even(layers: usize) -> Footprint {
-        let cost = LayerCost { graph: 100, plain: 40, tracked: 120, backward: 160, gradients: 0 };
+        let cost = LayerCost { graph: 100, plain: 40, tracked: 120, backward: 160, ..LayerCost::default() };
         let chosen = LayerCost { graph: 150, tracked: 170, backward: 230, gradients: 5, ..cost };
-        let layer = LayerFootprint { resting: cost, chosen, lowest: chosen, work: 1 };
+        let layer = LayerFootprint { resting: cost, chosen, lowest: chosen, work: 1, half_work: 0 };
         let loss = LossCost { plain: 30, tracked: 60, logits: 20, gradients: 0 };
         Footprint { held: 7, hidden: 10, layers: vec![layer; layers], loss }
     }
@@ -276,6 +299,15 @@ mod tests {
         assert_eq!(recompute, 7 + 230, "the backward of layer 1");
         let second = Draw { accumulates: true, ..draw };
         assert_eq!(peak(&footprint, &second, &draw.uniform(Treatment::Keep)), keep + 5);
+    }
+
+    #[test]
+    fn gradients_that_are_used_at_once_are_those_of_one_layer() {
+        let (footprint, chosen) = (Footprint { hidden: 0, ..even(5) }, set(&[1, 2, 3, 4], 5));
+        let draw = Draw::of(&chosen);
+        let of = |draw: &Draw| peak(&footprint, draw, &draw.uniform(Treatment::Recompute));
+        // The backward of layer 1, under the gradients of the three above it.
+        assert_eq!(of(&draw) - of(&Draw { updates_at_once: true, ..draw }), 3 * 5);
     }
 
     #[test]

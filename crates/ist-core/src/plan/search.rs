@@ -3,7 +3,7 @@
 //! Every phase depends on the graphs kept below its layer and on that layer's own treatment, and never falls when more is
 //! kept below. So the layers are decided from the lowest upwards, and of all ways to have saved the same work so far only
 //! the one with the fewest bytes can lead to the best plan: the others are dropped. What remains is one way for each amount
-//! of work, so n layers of equal work cost about n² operations.
+//! of work, so n layers of equal work that do not divide cost about n² operations, and up to n³ where they do.
 
 use super::{Draw, Footprint, LayerFootprint, Phases, peak};
 use crate::step::Treatment;
@@ -38,55 +38,62 @@ pub fn leanest(footprint: &Footprint, draw: &Draw) -> Vec<Treatment> {
 /// The layers decided so far.
 #[derive(Clone, Copy)]
 struct Way {
-    /// Work of the layers that are kept.
+    /// Work that is not done again.
     saved: u64,
-    /// Bytes of their graphs.
+    /// Bytes of the graphs.
     bytes: u64,
     /// Where in the trail it comes from.
     trail: usize,
+    /// The last decision.
+    treatment: Treatment,
 }
 
 struct Search<'a> {
     phases: Phases<'a>,
     budget: u64,
-    /// Every decision that was taken: the one before it, and whether its layer is kept.
-    trail: Vec<(usize, bool)>,
+    /// Every decision that may lead to the best plan: the one before it, and its layer's treatment.
+    trail: Vec<(usize, Treatment)>,
 }
 
 impl<'a> Search<'a> {
     fn new(footprint: &'a Footprint, draw: &Draw, budget: u64) -> Self {
-        Self { phases: Phases::new(footprint, draw), budget, trail: vec![(0, false)] }
+        Self { phases: Phases::new(footprint, draw), budget, trail: Vec::new() }
     }
 
     fn run(mut self) -> Option<Vec<Treatment>> {
         if self.phases.skipped() > self.budget {
             return None;
         }
-        let layers = &self.phases.footprint.layers;
-        let mut ways = vec![Way { saved: 0, bytes: 0, trail: 0 }];
-        for (layer, LayerFootprint { work, .. }) in layers.iter().enumerate().skip(self.phases.lowest) {
-            let decided = ways.iter().flat_map(|way| [false, true].map(|kept| (way, kept)));
-            let allowed: Vec<(Way, bool)> = decided
-                .filter(|(way, kept)| self.allows(layer, way.bytes, *kept))
-                .map(|(way, kept)| (*way, kept))
-                .collect();
-            ways = allowed.into_iter().map(|(way, kept)| self.decide(layer, u64::from(*work), way, kept)).collect();
+        let mut ways = vec![Way { saved: 0, bytes: 0, trail: 0, treatment: Treatment::Skip }];
+        for layer in self.phases.lowest..self.phases.footprint.layers.len() {
+            ways = ways.into_iter().flat_map(|way| self.decisions(layer, way)).collect();
             drop_dominated(&mut ways);
+            for way in &mut ways {
+                self.trail.push((way.trail, way.treatment));
+                way.trail = self.trail.len() - 1;
+            }
         }
         let fits = |way: &&Way| self.phases.loss(way.bytes) <= self.budget;
         let best = *ways.iter().filter(fits).max_by_key(|way| way.saved)?;
         Some(self.treatments(best.trail))
     }
 
-    fn allows(&self, layer: usize, below: u64, kept: bool) -> bool {
-        let phases = &self.phases;
-        phases.running(layer, below, kept).max(phases.backward(layer, below, kept)) <= self.budget
-    }
-
-    fn decide(&mut self, layer: usize, work: u64, way: Way, kept: bool) -> Way {
-        self.trail.push((way.trail, kept));
-        let bytes = way.bytes + self.phases.held(layer, kept);
-        Way { saved: way.saved + if kept { work } else { 0 }, bytes, trail: self.trail.len() - 1 }
+    /// `way` with every treatment of the next layer that stays within the budget.
+    fn decisions(&self, layer: usize, way: Way) -> Vec<Way> {
+        let (phases, cost) = (&self.phases, &self.phases.footprint.layers[layer]);
+        let divides = phases.costs[layer].half.is_some();
+        let allowed = |treatment: &Treatment| {
+            let phases =
+                phases.running(layer, way.bytes, *treatment).max(phases.backward(layer, way.bytes, *treatment));
+            (*treatment != Treatment::KeepHalf || divides) && phases <= self.budget
+        };
+        let decide = |treatment| Way {
+            saved: way.saved + u64::from(cost.work - work(cost, treatment)),
+            bytes: way.bytes + phases.held(layer, treatment),
+            treatment,
+            ..way
+        };
+        [Treatment::Recompute, Treatment::KeepHalf, Treatment::Keep].into_iter().filter(allowed).map(decide).collect()
     }
 
     /// The decisions that end at that place of the trail.
@@ -94,11 +101,18 @@ impl<'a> Search<'a> {
         let (layers, lowest) = (self.phases.footprint.layers.len(), self.phases.lowest);
         let mut treatments = vec![Treatment::Skip; layers];
         for treatment in treatments[lowest..].iter_mut().rev() {
-            let (before, kept) = self.trail[at];
-            *treatment = if kept { Treatment::Keep } else { Treatment::Recompute };
-            at = before;
+            (at, *treatment) = self.trail[at];
         }
         treatments
+    }
+}
+
+/// What is done again of a layer under that treatment.
+fn work(layer: &LayerFootprint, treatment: Treatment) -> u32 {
+    match treatment {
+        Treatment::Recompute => layer.work,
+        Treatment::KeepHalf => layer.half_work,
+        Treatment::Skip | Treatment::Keep => 0,
     }
 }
 
@@ -117,62 +131,80 @@ fn drop_dominated(ways: &mut Vec<Way>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LayerCost, LossCost};
+    use super::super::{KeptCost, LayerCost, LossCost};
     use super::*;
     use crate::LayerSet;
     use proptest::prelude::*;
 
+    fn kept() -> impl Strategy<Value = KeptCost> {
+        (0u64..50, 0u64..30, 0u64..40).prop_map(|(graph, extra, backward)| KeptCost {
+            graph,
+            tracked: graph + extra,
+            backward: graph + backward,
+        })
+    }
+
     fn cost() -> impl Strategy<Value = LayerCost> {
-        (0u64..50, 0u64..30, 0u64..30, 0u64..40, 0u64..5).prop_map(|(graph, plain, extra, backward, gradients)| {
-            LayerCost { graph, plain, tracked: graph + extra, backward: graph + backward, gradients }
+        (kept(), 0u64..30, 0u64..5, kept()).prop_map(|(whole, plain, gradients, half)| {
+            let KeptCost { graph, tracked, backward } = whole;
+            LayerCost { graph, plain, tracked, backward, gradients, half: Some(half) }
         })
     }
 
     fn layer() -> impl Strategy<Value = LayerFootprint> {
-        (cost(), cost(), cost(), 1u32..4).prop_map(|(resting, chosen, lowest, work)| {
-            let resting = LayerCost { gradients: 0, ..resting };
-            LayerFootprint { resting, chosen, lowest, work }
-        })
+        (cost(), cost(), cost(), 1u32..6, 0u32..6, any::<bool>()).prop_map(
+            |(resting, chosen, lowest, work, half_work, divides)| {
+                let divided = |cost: LayerCost| LayerCost { half: cost.half.filter(|_| divides), ..cost };
+                let resting = LayerCost { gradients: 0, ..divided(resting) };
+                let (chosen, lowest, half_work) = (divided(chosen), divided(lowest), half_work.min(work));
+                LayerFootprint { resting, chosen, lowest, work, half_work }
+            },
+        )
     }
 
     fn footprint() -> impl Strategy<Value = Footprint> {
         let loss = (0u64..40, 0u64..60, 0u64..3);
         let loss = loss.prop_map(|(plain, tracked, gradients)| LossCost { plain, tracked, logits: 0, gradients });
-        (0u64..9, 1u64..12, prop::collection::vec(layer(), 1..8), loss)
+        (0u64..9, 1u64..12, prop::collection::vec(layer(), 1..7), loss)
             .prop_map(|(held, hidden, layers, loss)| Footprint { held, hidden, layers, loss })
     }
 
-    fn work(footprint: &Footprint, treatments: &[Treatment]) -> u32 {
-        let again =
-            footprint.layers.iter().zip(treatments).filter(|(_, treatment)| **treatment == Treatment::Recompute);
-        again.map(|(layer, _)| layer.work).sum()
+    fn total_work(footprint: &Footprint, treatments: &[Treatment]) -> u32 {
+        footprint.layers.iter().zip(treatments).map(|(layer, treatment)| work(layer, *treatment)).sum()
     }
 
     /// Peak and recomputed work of every way to treat the layers.
     fn every_way(footprint: &Footprint, draw: &Draw) -> Vec<(u64, u32)> {
-        let free = footprint.layers.len() - draw.lowest();
-        let way = |mask: usize| {
-            let mut treatments = draw.uniform(Treatment::Recompute);
-            for (bit, treatment) in treatments[draw.lowest()..].iter_mut().enumerate() {
-                *treatment = if mask >> bit & 1 == 1 { Treatment::Keep } else { Treatment::Recompute };
-            }
-            (peak(footprint, draw, &treatments), work(footprint, &treatments))
-        };
-        (0..1 << free).map(way).collect()
+        let mut ways = vec![draw.uniform(Treatment::Skip)];
+        for (index, layer) in footprint.layers.iter().enumerate().skip(draw.lowest()) {
+            let divides = layer.resting.half.is_some();
+            let possible = [Treatment::Recompute, Treatment::KeepHalf, Treatment::Keep].into_iter();
+            let possible = possible.filter(|treatment| divides || *treatment != Treatment::KeepHalf);
+            let with = |treatment| {
+                ways.iter().map(move |way| {
+                    let mut way = way.clone();
+                    way[index] = treatment;
+                    way
+                })
+            };
+            ways = possible.flat_map(with).collect();
+        }
+        ways.iter().map(|way| (peak(footprint, draw, way), total_work(footprint, way))).collect()
     }
 
     proptest! {
         #[test]
         fn the_plan_is_the_best_of_all_ways(
             footprint in footprint(), mask in 0usize..256, budget in 0u64..500, embedding_trains: bool, accumulates: bool,
+            updates_at_once: bool,
         ) {
             let layers = footprint.layers.len();
             let chosen = LayerSet::new((0..layers).filter(|layer| mask >> layer & 1 == 1), layers).unwrap();
-            let draw = Draw { chosen: &chosen, embedding_trains, accumulates };
+            let draw = Draw { chosen: &chosen, embedding_trains, accumulates, updates_at_once };
             let ways = every_way(&footprint, &draw);
             let best = ways.iter().filter(|(peak, _)| *peak <= budget).map(|(_, work)| *work).min();
             let found = within(&footprint, &draw, budget);
-            prop_assert_eq!(found.as_ref().map(|treatments| work(&footprint, treatments)), best);
+            prop_assert_eq!(found.as_ref().map(|treatments| total_work(&footprint, treatments)), best);
             if let Some(treatments) = found {
                 prop_assert!(peak(&footprint, &draw, &treatments) <= budget);
             }
@@ -187,15 +219,15 @@ mod tests {
             let draw = Draw::of(&chosen);
             if let Some(small) = within(&footprint, &draw, budget) {
                 let large = within(&footprint, &draw, budget + more).unwrap();
-                prop_assert!(work(&footprint, &large) <= work(&footprint, &small));
+                prop_assert!(total_work(&footprint, &large) <= total_work(&footprint, &small));
             }
         }
     }
 
     #[test]
     fn high_layers_are_kept_before_low_ones() {
-        let cost = LayerCost { graph: 100, plain: 30, tracked: 120, backward: 150, gradients: 0 };
-        let layer = LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 1 };
+        let cost = LayerCost { graph: 100, plain: 30, tracked: 120, backward: 150, ..LayerCost::default() };
+        let layer = LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 1, half_work: 0 };
         let loss = LossCost { plain: 10, tracked: 20, logits: 0, gradients: 0 };
         let footprint = Footprint { held: 0, hidden: 10, layers: vec![layer; 6], loss };
         let chosen = LayerSet::new([0, 3], 6).unwrap();
@@ -207,12 +239,20 @@ mod tests {
 
     #[test]
     fn a_hundred_layers_are_planned_at_once() {
-        let cost = |graph| LayerCost { graph, plain: 30, tracked: graph + 20, backward: graph + 50, gradients: 1 };
-        let layer = |work| LayerFootprint { resting: cost(100), chosen: cost(163), lowest: cost(150), work };
+        let cost = |graph| {
+            let half = KeptCost { graph: graph / 3, tracked: graph, backward: graph + 40 };
+            LayerCost { graph, plain: 30, tracked: graph + 20, backward: graph + 50, gradients: 1, half: Some(half) }
+        };
+        let layer = |work| {
+            let half_work = 2 * work / 3;
+            LayerFootprint { resting: cost(100), chosen: cost(163), lowest: cost(150), work, half_work }
+        };
         let layers = (0..100).map(|index| layer(100 + index % 3)).collect();
         let footprint = Footprint { held: 0, hidden: 10, layers, loss: LossCost::default() };
         let chosen = LayerSet::new((0..100).step_by(4), 100).unwrap();
         let treatments = within(&footprint, &Draw::of(&chosen), 6000).unwrap();
-        assert!(treatments.contains(&Treatment::Keep) && treatments.contains(&Treatment::Recompute));
+        for treatment in [Treatment::Keep, Treatment::KeepHalf, Treatment::Recompute] {
+            assert!(treatments.contains(&treatment), "{treatment:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! then played forwards and backwards with the bytes alone: a value lives until its last reader is done or, where it is
 //! kept, until the backward pass of whoever keeps it. Nothing is computed and no tensor exists.
 
-use super::LayerCost;
+use super::{KeptCost, LayerCost};
 
 /// A value on a tape: the input or what an operation wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Operation {
     pub writes: u64,
     /// Which values the backward pass needs again.
     pub keeps: Vec<Value>,
+    /// Whether it needs its own result again, too.
+    pub keeps_result: bool,
     /// What it keeps besides: statistics, a low-rank product.
     pub notes: u64,
     /// The gradients of its own parameters; 0 when none trains.
@@ -64,9 +66,13 @@ impl Tape {
     }
 
     /// Adds an operation; what it writes.
-    pub fn push(&mut self, operation: Operation) -> Value {
+    pub fn push(&mut self, mut operation: Operation) -> Value {
+        let result = Value(self.operations.len() + 1);
+        if operation.keeps_result {
+            operation.keeps.push(result);
+        }
         self.operations.push(operation);
-        Value(self.operations.len())
+        result
     }
 
     /// What the tape costs. `below_trains` says whether the input's gradient is asked for; without it the input counts to the
@@ -76,7 +82,23 @@ impl Tape {
         let (plain, _) = self.forwards(&vec![false; self.operations.len()], 0);
         let (most, graph) = self.forwards(&tracked, if below_trains { 0 } else { self.input });
         let gradients = self.operations.iter().map(|operation| operation.trains).sum();
-        LayerCost { graph, plain, tracked: most, backward: self.backwards(&tracked, below_trains, graph), gradients }
+        let backward = self.backwards(&tracked, below_trains, graph);
+        LayerCost { graph, plain, tracked: most, backward, gradients, half: None }
+    }
+
+    /// What it takes to keep the graph of this tape alone where `second` follows it: that one begins with what this one writes,
+    /// has no graph while it runs, and is run again with one before its backward pass.
+    pub fn kept_before(&self, second: &Self, below_trains: bool) -> KeptCost {
+        let trains = self.tracked(below_trains).pop().unwrap_or(below_trains);
+        let (first, again, between) = (self.cost(below_trains), second.cost(trains), second.input);
+        // What lies between counts to the second half itself where nobody asks for its gradient.
+        let given = if trains { between } else { 0 };
+        let last = if trains { again.gradients + first.backward } else { 0 };
+        KeptCost {
+            graph: first.graph + between,
+            tracked: first.tracked.max(first.graph + between + again.plain),
+            backward: last.max(first.graph + given + again.backward.max(again.tracked + between)),
+        }
     }
 
     /// Which operations are nodes of a graph: those that train or read from one that is.
@@ -296,6 +318,33 @@ mod tests {
         assert_eq!((cost.graph, cost.gradients), (31, 4));
         assert_eq!(cost.backward, 31 + 10 + 4);
         assert_eq!(residual(0).cost(false).graph, 0);
+    }
+
+    #[test]
+    fn a_graph_kept_in_half_makes_room_for_the_second_half_alone() {
+        let (first, second) = (residual(0), residual(4));
+        // The first half's graph and what lies between; under it the second half's graph, incoming gradient and its own.
+        let KeptCost { graph, tracked, backward } = first.kept_before(&second, true);
+        assert_eq!((graph, tracked, backward), (31 + 10, 41 + 30 + 10, 41 + 31 + 10 + 30 + 4));
+        // A first half that does not train has no graph, and nobody asks for the gradient of what lies between.
+        let KeptCost { graph, backward, .. } = first.kept_before(&second, false);
+        assert_eq!((graph, backward), (10, second.cost(false).backward.max(second.cost(false).tracked + 10)));
+    }
+
+    #[test]
+    fn a_result_that_is_kept_counts_once_whoever_else_keeps_it_and_is_not_written_over() {
+        let cost = |keeps_result, reader_keeps: bool| {
+            let mut tape = Tape::new(10);
+            let first =
+                Operation { reads: vec![Tape::INPUT], writes: 30, keeps_result, trains: 1, ..Operation::default() };
+            let inner = tape.push(first);
+            let keeps = if reader_keeps { vec![inner] } else { Vec::new() };
+            tape.push(Operation { reads: vec![inner], writes: 10, keeps, in_place: true, ..Operation::default() });
+            tape.cost(true)
+        };
+        assert_eq!([cost(false, false), cost(true, false), cost(false, true)].map(|cost| cost.graph), [0, 30, 30]);
+        assert_eq!(cost(true, true), cost(false, true));
+        assert_eq!([cost(false, false), cost(true, false)].map(|cost| cost.tracked), [30, 40]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use clap::Args;
 use ist_models::registry;
-use ist_peft::{Adapter, TensorFile, files};
+use ist_peft::{Adapter, Part, TensorFile, files};
 use serde_json::{Value, json};
 
 use super::{print_json, print_text};
@@ -30,7 +30,7 @@ pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {
     if is("result.json") || (is("config.toml") && !is("config.json")) {
         return inspect_run(folder, arguments.json);
     }
-    let found = if is(files::CONFIG_FILE) { adapter::<A>(folder)? } else { model(&arguments.path)? };
+    let found = if files::holds_adapters(folder) { adapter::<A>(folder)? } else { model(&arguments.path)? };
     if arguments.json {
         return print_json(&found);
     }
@@ -64,16 +64,26 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {
-    let config = ist_peft::read_config::<A>(folder).or_input()?;
-    let file = TensorFile::open(&folder.join(files::TENSORS_FILE)).or_input()?;
-    let size = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
-    Ok(json!({
-        "kind": "adapter",
-        "method": A::method(&config),
-        "fields": A::peft_fields(&config),
-        "tensors": file.names().count(),
-        "parameters": file.names().map(size).sum::<usize>(),
-    }))
+    let adapters = ist_peft::read_config::<A>(folder).or_input()?;
+    let described = |part: &Part<A>, folder: &Path| -> Result<Value, Failure> {
+        let file = TensorFile::open(&folder.join(files::TENSORS_FILE)).or_input()?;
+        let size = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
+        Ok(json!({
+            "kind": "adapter",
+            "method": A::method(part.config()),
+            "fields": part.peft_fields(),
+            "tensors": file.names().count(),
+            "parameters": file.names().map(size).sum::<usize>(),
+        }))
+    };
+    match adapters.parts() {
+        [only] if folder.join(files::CONFIG_FILE).is_file() => described(only, folder),
+        parts => {
+            let each = parts.iter().map(|part| Ok((part.name.clone(), described(part, &folder.join(&part.name))?)));
+            let each = each.collect::<Result<serde_json::Map<_, _>, Failure>>()?;
+            Ok(json!({"kind": "adapters", "adapters": each}))
+        }
+    }
 }
 
 fn model(name: &str) -> Result<Value, Failure> {

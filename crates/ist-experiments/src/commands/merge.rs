@@ -1,11 +1,11 @@
-//! `ist merge`: fold an adapter into its model and save a folder that transformers loads.
+//! `ist merge`: fold an adapter, or a weighted sum of several, into its model and save a folder that transformers loads.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
-use ist_peft::Adapter;
+use ist_peft::{Adapter, WeightedSum};
 
 use crate::device;
 use crate::failure::{Failure, OrFail};
@@ -19,9 +19,12 @@ pub struct Merge {
     /// The model
     #[arg(long)]
     pub model: String,
-    /// The adapter
-    #[arg(long)]
-    pub adapter: PathBuf,
+    /// The adapter; several times with --weights
+    #[arg(long, required = true)]
+    pub adapter: Vec<PathBuf>,
+    /// One weight an adapter, of any sign: --weights 0.7,-0.4
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub weights: Vec<f64>,
     /// The folder to write
     #[arg(long)]
     pub output: PathBuf,
@@ -31,18 +34,37 @@ pub struct Merge {
 pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     let output = &arguments.output;
     whole_folder::must_be_free(output)?;
+    let (adapters, weights) = (&arguments.adapter, &arguments.weights);
+    check_weights(adapters.len(), weights)?;
     let device = device::open("auto")?;
     let files = model_source::find_named(&arguments.model)?;
-    let job = Job { files: &files, output };
-    model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, Some(&arguments.adapter), job)?;
+    let job = Job { files: &files, adapters, weights, output };
+    model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, None, job)?;
     if !quiet {
         eprintln!("{}", output.display());
     }
     Ok(())
 }
 
+/// Fails unless there is a finite weight for each of several adapters.
+fn check_weights(adapters: usize, weights: &[f64]) -> Result<(), Failure> {
+    let (given, needs) = (weights.len(), adapters > 1);
+    if given != adapters && (needs || given > 0) {
+        return Err(Failure::input(format!(
+            "`--weights` has {given} weights for {adapters} adapters; give one for each"
+        )));
+    }
+    match weights.iter().find(|weight| !weight.is_finite()) {
+        Some(weight) => Err(Failure::input(format!("`--weights` must be finite numbers, found {weight}"))),
+        None => Ok(()),
+    }
+}
+
 struct Job<'a> {
     files: &'a ModelFiles,
+    adapters: &'a [PathBuf],
+    /// Empty for one adapter as it is.
+    weights: &'a [f64],
     output: &'a Path,
 }
 
@@ -50,7 +72,16 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
     type Output = ();
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<(), Failure> {
-        ist_peft::merge(&mut model).or_input()?;
+        let device = model.device().clone();
+        let mut sum = WeightedSum::default();
+        for (number, folder) in self.adapters.iter().enumerate() {
+            ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            match self.weights.get(number) {
+                Some(weight) => sum.add(&mut model, *weight).or_input()?,
+                None => ist_peft::merge(&mut model).or_input()?,
+            }
+        }
+        sum.fold(&mut model);
         whole_folder::write(self.output, |folder| {
             write_model::<A, M>(&model, &model.config_json(), folder)?;
             for (name, bytes) in self.files.companions().or_run()? {

@@ -1,5 +1,6 @@
 //! One file a command: what it takes and what it does.
 
+pub mod convert;
 pub mod devices;
 pub mod eval;
 pub mod generate;

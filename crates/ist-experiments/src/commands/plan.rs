@@ -32,19 +32,20 @@ pub struct Plan {
 pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let config = config::read_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let shape = registry::shape(&model_source::find(&config.model.path)?).or_input()?;
-    let (adapter, sites) = prepare::adapter::<A>(&config.adapter, &shape)?;
-    let layers = prepare::adapted_layers(&sites, shape.num_layers);
+    let planned = prepare::adapters::<A>(&config.adapter, &shape)?;
+    let layers = planned.layers(shape.num_layers);
     let policy = prepare::policy(&config.policy, &layers)?;
-    let records = records(&config, &shape)?;
-    let planner = Planner::new::<A>(&config, &shape, (&adapter, &sites), (layers, &*policy), records);
+    let context = shape.max_position_embeddings.saturating_sub(planned.positions_in_front());
+    let records = records(&config, &shape, context)?;
+    let planner = Planner::new(&config, &shape, planned.adapted(), (layers, &*policy), records);
     planner.must_fit()?;
     let plan = document::document(&planner)?;
     if arguments.json { print_json(&plan) } else { print_text(&document::render(&plan)) }
 }
 
 /// Records of tokens are counted. Text is not tokenised for a plan: its records are taken to be as long as they may be.
-fn records(config: &RunConfig, shape: &Shape) -> Result<Records, Failure> {
-    let cutoff = config.data.cutoff.min(shape.max_position_embeddings);
+fn records(config: &RunConfig, shape: &Shape, context: usize) -> Result<Records, Failure> {
+    let cutoff = config.data.cutoff.min(context);
     if !config.data.train.is_file() {
         return Ok(Records::cut_to(cutoff));
     }

@@ -7,7 +7,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
-use ist_peft::{Adapter, attach};
+use ist_peft::{Adapter, Adapters, attach};
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, RunConfig};
@@ -20,7 +20,7 @@ use crate::run::folder::{self, RunFolder};
 use crate::run::lines;
 use crate::text::TextModel;
 use crate::train::costs::Plan;
-use crate::train::prepare::{self, Prepared};
+use crate::train::prepare::{self, Planned, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
 
 /// `ist train`.
@@ -75,10 +75,11 @@ fn check<A: Adapter>(
     described: Value,
     shape: &Shape,
 ) -> Result<(Prepared, Box<dyn LayerPolicy>), Failure> {
-    let data = Prepared::new(config, text, described, shape);
-    let adapter = prepare::adapter::<A>(&config.adapter, shape);
+    let adapter = prepare::adapters::<A>(&config.adapter, shape);
+    let in_front = adapter.as_ref().map_or(0, Planned::positions_in_front);
+    let data = Prepared::new(config, text, described, shape, in_front);
     let layers = match &adapter {
-        Ok((_, sites)) => prepare::adapted_layers(sites, shape.num_layers),
+        Ok(planned) => planned.layers(shape.num_layers),
         Err(_) => LayerSet::all(shape.num_layers),
     };
     let policy = prepare::policy(&config.policy, &layers);
@@ -99,9 +100,9 @@ fn plan<A: Adapter>(
     policy: &dyn LayerPolicy,
     settled: Option<u64>,
 ) -> Result<Plan, Failure> {
-    let (adapter, sites) = prepare::adapter::<A>(&config.adapter, shape)?;
-    let layers = prepare::adapted_layers(&sites, shape.num_layers);
-    let planner = Planner::new::<A>(config, shape, (&adapter, &sites), (layers, policy), data.planned());
+    let planned = prepare::adapters::<A>(&config.adapter, shape)?;
+    let layers = planned.layers(shape.num_layers);
+    let planner = Planner::new(config, shape, planned.adapted(), (layers, policy), data.planned());
     let planner = planner.with_limit(settled);
     planner.must_fit()?;
     let (memory, budget, fixed) = (planner.memory(), planner.limit(), planner.fixed());
@@ -153,7 +154,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
         let (config, data, policy, plan) = (self.config, self.data, self.policy, self.plan);
-        let adapter = put_adapters_on::<A, M>(config, &mut model, self.device)?;
+        let adapters = put_adapters_on::<A, M>(config, &mut model, self.device)?;
         let per_epoch = EpochOrder::new(data.train.examples.len(), Order::Sequential, 0, "count")
             .batches_per_epoch(config.train.batch);
         let total_steps = config.train.total_steps(per_epoch);
@@ -167,7 +168,8 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         }
         let document = serde_json::to_vec_pretty(&plan.document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
-        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps);
+        let rates = attach::learning_rates(&mut model);
+        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates);
         let say = |line: &str| {
             if !self.quiet {
                 eprintln!("{line}");
@@ -181,7 +183,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         interrupt::install();
         let (resume, quiet) = (self.resume, self.quiet);
         let (folder, data, plan) = (&folder, &data, &plan);
-        let start = Start { config, folder, data, model, adapter, tuner, plan, total_steps, resume, quiet };
+        let start = Start { config, folder, data, model, adapters, tuner, plan, total_steps, resume, quiet };
         let result = Run::new(start)?.finish()?;
         say(&summary::render(&result, &folder.path().display().to_string()));
         Ok(result)
@@ -193,25 +195,31 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
     config: &RunConfig,
     model: &mut M,
     device: &Device,
-) -> Result<A::Config, Failure> {
-    let fields = config.adapter.method_fields();
-    if let Some(folder) = &config.adapter.init_from {
-        let loaded = ist_peft::load::<A>(model, folder, device).or_input()?;
-        agree::<A>(&loaded, &fields, folder)?;
-        return Ok(loaded);
+) -> Result<Adapters<A>, Failure> {
+    let parts = prepare::parts::<A>(&config.adapter)?;
+    let mut adapters = Adapters::new(parts.concat());
+    attach(model, &mut adapters, config.seed, device).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    for (table, parts) in config.adapter.tables().iter().zip(parts) {
+        if let Some(folder) = &table.init_from {
+            let mut own = Adapters::new(parts);
+            ist_peft::restore(model, &mut own, folder, device).or_input()?;
+            agree::<A>(&own, &table.method_fields(), folder)?;
+        }
     }
-    let mut parsed = prepare::parse_adapter::<A>(&fields)?;
-    attach(model, &mut parsed, config.seed, device).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
-    Ok(parsed)
+    Ok(adapters)
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.
-fn agree<A: Adapter>(loaded: &A::Config, given: &Map<String, Value>, folder: &Path) -> Result<(), Failure> {
+fn agree<A: Adapter>(loaded: &Adapters<A>, given: &Map<String, Value>, folder: &Path) -> Result<(), Failure> {
     if given.is_empty() {
         return Ok(());
     }
-    let there = A::peft_fields(loaded);
-    let given_fields = A::peft_fields(&prepare::parse_adapter::<A>(given)?);
+    let [only] = loaded.parts() else {
+        let folder = folder.display();
+        let message = format!("{folder} holds several adapters; leave the keys beside `adapter.init_from` out");
+        return Err(Failure::input(message));
+    };
+    let (there, given_fields) = (only.peft_fields(), prepare::parse_adapter::<A>(given)?.peft_fields());
     let name_in_file = |key: &str| {
         match key {
             "alpha" => "lora_alpha",

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::document::{Document, join};
-use super::schema::{SIZE, is_default, keys, names, property, variants_of};
+use super::schema::{REPEATABLE, SIZE, is_default, keys, names, property, variants_of};
 use super::words::{allowed, expected, found};
 use super::{memory, nearest, words};
 
@@ -44,6 +44,11 @@ impl Checker {
     fn value(&mut self, schema: &Json, value: &Value, key: &str) {
         match (schema["type"].as_str(), value) {
             (Some("object"), Value::Table(table)) => self.table(schema, table, key),
+            (Some("object"), Value::Array(list)) if is_repeated(schema, list) => {
+                for (index, table) in list.iter().enumerate() {
+                    self.value(schema, table, &format!("{key}[{index}]"));
+                }
+            }
             (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => self.list(schema, list, key),
             _ if accepts(schema, value) => {}
             _ => {
@@ -196,6 +201,11 @@ fn in_range(schema: &Json, number: f64) -> bool {
         && holds("maximum", f64::le)
         && holds("exclusiveMinimum", f64::gt)
         && holds("exclusiveMaximum", f64::lt)
+}
+
+/// Whether a list stands for a table that may be given several times.
+fn is_repeated(schema: &Json, list: &[Value]) -> bool {
+    schema[REPEATABLE] == true && !list.is_empty() && list.iter().all(Value::is_table)
 }
 
 fn fits_length(schema: &Json, length: usize) -> bool {

@@ -42,7 +42,7 @@ mod tests;
 mod train;
 mod words;
 
-pub use adapter::AdapterTable;
+pub use adapter::{AdapterTable, AdapterTables};
 pub use data::{DataConfig, Padding};
 pub use difference::{differences, resume_faults};
 pub use faults::{ConfigError, Fault, Place};

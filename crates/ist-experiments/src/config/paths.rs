@@ -14,6 +14,9 @@ pub(super) fn resolve(schema: &Json, table: &mut Table, folder: &Path) {
         let Some(schema) = property(schema, name) else { continue };
         match value {
             Value::Table(inner) => resolve(schema, inner, folder),
+            Value::Array(list) => {
+                list.iter_mut().filter_map(Value::as_table_mut).for_each(|inner| resolve(schema, inner, folder));
+            }
             Value::String(text) => resolve_text(schema["format"].as_str(), text, folder),
             _ => {}
         }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::adapter::AdapterTable;
+use super::adapter::AdapterTables;
 use super::data::DataConfig;
 use super::document::Document;
 use super::faults::ConfigError;
@@ -32,9 +32,9 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// The records.
     pub data: DataConfig,
-    /// The PEFT method.
+    /// The PEFT method; `[[adapter]]` for several, none on a module that another is on.
     #[serde(default)]
-    pub adapter: AdapterTable,
+    pub adapter: AdapterTables,
     /// Which layers train in a step.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -95,6 +95,7 @@ pub fn read_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunCon
 /// The one gate: overrides, later work, schema, what the schema cannot say, paths, defaults that depend on other keys.
 pub(super) fn gate(document: &mut Document, overrides: &[String], reader: method::Reader) {
     overrides::apply(document, overrides);
+    method::unwrap_single(document);
     let foreign = method::take_foreign(document, reader);
     later::refuse(document);
     check::check(&schema::RUN, document);
@@ -144,7 +145,13 @@ fn files(document: &mut Document) {
     for key in ["data.train", "data.validation", "policy.path", "eval.data"] {
         absent(document, key, "file", Path::is_file);
     }
-    absent(document, "adapter.init_from", "folder", Path::is_dir);
+    let tables: Vec<String> = method::keyed(document).into_iter().map(|(key, _)| key).collect();
+    for (index, key) in tables.iter().enumerate() {
+        let (_, table) = method::keyed(document).swap_remove(index);
+        if let Some(folder) = table.get("init_from").and_then(Value::as_str).map(str::to_owned) {
+            missing(document, &format!("{key}.init_from"), &folder, "folder", Path::is_dir);
+        }
+    }
     if let Some(text) = document.get("model.path").and_then(Value::as_str)
         && matches!(ModelRef::from(text.to_owned()), ModelRef::Folder(_))
     {
@@ -153,10 +160,14 @@ fn files(document: &mut Document) {
 }
 
 fn absent(document: &mut Document, key: &str, what: &str, is_there: fn(&Path) -> bool) {
-    let Some(path) = document.get(key).and_then(Value::as_str).filter(|_| !document.is_faulty(key)) else { return };
-    if !is_there(Path::new(path)) {
-        let message = format!("names no {what}: {path} does not exist or is not a {what}");
-        document.fault(key, message);
+    if let Some(path) = document.get(key).and_then(Value::as_str).map(str::to_owned) {
+        missing(document, key, &path, what, is_there);
+    }
+}
+
+fn missing(document: &mut Document, key: &str, path: &str, what: &str, is_there: fn(&Path) -> bool) {
+    if !document.is_faulty(key) && !is_there(Path::new(path)) {
+        document.fault(key, format!("names no {what}: {path} does not exist or is not a {what}"));
     }
 }
 

@@ -22,7 +22,22 @@ pub(super) static PRETRAIN: LazyLock<Value> = LazyLock::new(of::<PretrainConfig>
 
 /// The JSON Schema (draft 2020-12) of the configuration that `ist train` reads.
 pub fn json_schema() -> Value {
-    RUN.clone()
+    let mut schema = RUN.clone();
+    repeat(&mut schema);
+    schema
+}
+
+/// Spells out that a table may be given several times.
+fn repeat(schema: &mut Value) {
+    for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let Some(table) = property.as_object_mut() else { continue };
+        if table.remove(REPEATABLE).is_some() {
+            let about = ["description", "default"].map(|key| (key.to_owned(), table.remove(key).unwrap_or_default()));
+            let list = json!({"type": "array", "items": table, "minItems": 1});
+            *property = json!({"anyOf": [table, list]});
+            property.as_object_mut().into_iter().for_each(|property| property.extend(about.clone()));
+        }
+    }
 }
 
 /// The JSON Schema (draft 2020-12) of the configuration that `ist pretrain` reads.
@@ -30,6 +45,8 @@ pub fn pretrain_json_schema() -> Value {
     PRETRAIN.clone()
 }
 
+/// Our own word for a table that may be given several times, `[[name]]`; [`json_schema`] spells it out.
+pub(super) const REPEATABLE: &str = "repeatable";
 /// A string that names a file or folder; the gate makes it absolute.
 pub(super) const PATH: &str = "path";
 /// A string that names a model; the gate makes a folder absolute.

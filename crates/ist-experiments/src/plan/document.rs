@@ -56,6 +56,7 @@ fn of(estimate: &Estimate) -> Value {
         "bytes": by_kind(estimate),
         "layers": estimate.layers.as_slice(),
         "kept": treated(Treatment::Keep),
+        "kept_in_half": treated(Treatment::KeepHalf),
         "recomputed": treated(Treatment::Recompute),
     })
 }
@@ -137,8 +138,8 @@ fn table(plan: &Value) -> String {
 /// What is done with the layers of the worst draw.
 fn draw(worst: &Value) -> String {
     format!(
-        "worst draw   trains {}, keeps the graphs of {}, runs {} again\n",
-        worst["layers"], worst["kept"], worst["recomputed"]
+        "worst draw   trains {}, keeps the graphs of {} and half of those of {}, runs {} again\n",
+        worst["layers"], worst["kept"], worst["kept_in_half"], worst["recomputed"]
     )
 }
 

@@ -19,7 +19,6 @@ use ist_core::{LayerPolicy, LayerSet};
 use ist_models::BatchShape;
 use ist_models::footprint::{AdaptedSite, Resident};
 use ist_models::registry::Shape;
-use ist_peft::{Adapter, Site};
 use serde::Serialize;
 
 use crate::config::{Budget, PolicyConfig, RunConfig};
@@ -100,15 +99,14 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// The plan of a run whose adapter sits on `sites`.
-    pub fn new<A: Adapter>(
+    /// The plan of a run whose adapters sit on `adapted`.
+    pub fn new(
         config: &'a RunConfig,
         shape: &'a Shape,
-        (adapter, sites): (&A::Config, &[Site]),
+        adapted: Vec<AdaptedSite>,
         (layers, policy): (LayerSet, &dyn LayerPolicy),
         records: Records,
     ) -> Self {
-        let adapted: Vec<AdaptedSite> = sites.iter().map(|site| AdaptedSite::planned::<A>(adapter, site)).collect();
         let mut planner = Self {
             config,
             shape,
@@ -189,8 +187,28 @@ impl<'a> Planner<'a> {
 
     fn draw<'b>(&self, layers: &'b LayerSet) -> Draw<'b> {
         let embedding_trains = self.adapted.iter().any(|adapted| adapted.site.path.ends_with("embed_tokens"));
-        let accumulates = self.config.train.batch > self.config.train.micro_batch;
-        Draw { chosen: layers, embedding_trains, accumulates }
+        let (accumulates, updates_at_once) = (self.accumulates(), self.updates_at_once());
+        Draw { chosen: layers, embedding_trains, accumulates, updates_at_once }
+    }
+
+    /// Whether a batch is split into micro-batches.
+    fn accumulates(&self) -> bool {
+        self.config.train.batch > self.config.train.micro_batch
+    }
+
+    /// Whether a layer is updated as soon as its backward pass is done.
+    fn updates_at_once(&self) -> bool {
+        self.config.optimizer.clip().is_none() && !self.accumulates()
+    }
+
+    /// Scalars whose gradients are held together at most when `layers` train.
+    fn gradients(&self, layers: &LayerSet) -> u64 {
+        if !self.updates_at_once() {
+            return self.parameters(layers);
+        }
+        let of = |layer| LayerSet::new([layer], self.shape.num_layers).expect("a layer of the model");
+        let largest = layers.iter().map(|layer| self.parameters(&of(layer))).max();
+        largest.unwrap_or_else(|| self.parameters(layers))
     }
 
     /// Candidates that are scored together; 0 for a policy that scores none.
@@ -212,7 +230,7 @@ impl<'a> Planner<'a> {
         Estimate {
             peak: self.fixed.total() + walk.max(scoring),
             fixed: self.fixed,
-            gradients: self.parameters(layers) * NUMBER,
+            gradients: self.gradients(layers) * NUMBER,
             activations: plan::peak(&activations_alone(footprint.clone()), &draw, &treatments),
             logits: footprint.loss.logits,
             scoring,
@@ -271,6 +289,9 @@ fn activations_alone(mut footprint: Footprint) -> Footprint {
     for layer in &mut footprint.layers {
         for cost in [&mut layer.resting, &mut layer.chosen, &mut layer.lowest] {
             cost.backward -= cost.gradients.min(cost.backward);
+            if let Some(half) = &mut cost.half {
+                half.backward -= cost.gradients.min(half.backward);
+            }
             cost.gradients = 0;
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::tuner::TunerState;
-use ist_peft::{Adapter, PeftModel, TensorFile, whole_file};
+use ist_peft::{Adapter, Adapters, PeftModel, TensorFile, whole_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ pub fn save<A: Adapter>(
     folder: &Path,
     keep: usize,
     model: &mut impl PeftModel<A>,
-    config: &A::Config,
+    adapters: &Adapters<A>,
     tuner: TunerState,
     progress: &Progress,
     inputs: &Value,
@@ -82,7 +82,7 @@ pub fn save<A: Adapter>(
         return Ok(());
     }
     let partial = whole_file::begin_folder(folder, PARTIAL).context("cannot create a checkpoint")?;
-    ist_peft::save(model, config, partial.path(), "")?;
+    ist_peft::save(model, adapters, partial.path(), "")?;
     ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
     let document =
         serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document, inputs: inputs.clone() })?;
@@ -112,17 +112,18 @@ pub struct Loaded {
     pub set_aside: Vec<String>,
 }
 
-/// Loads the newest checkpoint that is whole onto the model.
+/// Loads the newest checkpoint that is whole onto the model with those adapters.
 ///
 /// `None` when there is none at all; an error when there are some and none is whole.
 pub fn load_newest<A: Adapter>(
     folder: &Path,
     model: &mut impl PeftModel<A>,
+    adapters: &mut Adapters<A>,
     device: &Device,
 ) -> Result<Option<Loaded>> {
     let mut broken = Vec::new();
     for steps in list(folder)?.into_iter().rev() {
-        match load::<A>(&folder.join(steps.to_string()), model, device) {
+        match load::<A>(&folder.join(steps.to_string()), model, adapters, device) {
             Ok(loaded) => return Ok(Some(Loaded { set_aside: set_aside(folder, &broken)?, ..loaded })),
             Err(error) => broken.push((steps, format!("{error:#}"))),
         }
@@ -146,8 +147,13 @@ fn set_aside(folder: &Path, broken: &[(usize, String)]) -> Result<Vec<String>> {
     broken.iter().map(rename).collect()
 }
 
-fn load<A: Adapter>(folder: &Path, model: &mut impl PeftModel<A>, device: &Device) -> Result<Loaded> {
-    ist_peft::load(model, folder, device)?;
+fn load<A: Adapter>(
+    folder: &Path,
+    model: &mut impl PeftModel<A>,
+    adapters: &mut Adapters<A>,
+    device: &Device,
+) -> Result<Loaded> {
+    ist_peft::restore(model, adapters, folder, device)?;
     let path = folder.join("state.json");
     let context = || path.display().to_string();
     let Document { progress, tuner, inputs } =

@@ -17,9 +17,9 @@ use std::time::Instant;
 use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
-use ist_core::{Footprint, Responses, Tuner, gradients, step};
+use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
 use ist_models::{CausalLm, TokenBatch};
-use ist_peft::Adapter;
+use ist_peft::{Adapter, Adapters};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
@@ -41,7 +41,7 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
     folder: &'a RunFolder,
     data: &'a Prepared,
     model: M,
-    adapter: A::Config,
+    adapters: Adapters<A>,
     tuner: Tuner,
     training: EpochOrder,
     scoring: EpochOrder,
@@ -65,8 +65,8 @@ pub struct Start<'a, A: Adapter, M> {
     pub data: &'a Prepared,
     /// The model with its adapters on.
     pub model: M,
-    /// The adapters' configuration.
-    pub adapter: A::Config,
+    /// The adapters' configurations.
+    pub adapters: Adapters<A>,
     /// The tuner before its first step.
     pub tuner: Tuner,
     /// What the run is planned to take.
@@ -82,7 +82,8 @@ pub struct Start<'a, A: Adapter, M> {
 impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
     pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
-        let Start { config, folder, data, mut model, adapter, mut tuner, plan, total_steps, resume, quiet } = start;
+        let Start { config, folder, data, mut model, mut adapters, mut tuner, plan, total_steps, resume, quiet } =
+            start;
         let order = |order, purpose| EpochOrder::new(data.train.examples.len(), order, config.seed, purpose);
         let (mut training, mut scoring) = (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
         let mut progress = Progress {
@@ -95,8 +96,11 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         };
         let device = model.device().clone();
         let checkpoints = folder.join("checkpoints");
-        let newest =
-            if resume { checkpoint::load_newest::<A>(&checkpoints, &mut model, &device).or_input()? } else { None };
+        let newest = if resume {
+            checkpoint::load_newest(&checkpoints, &mut model, &mut adapters, &device).or_input()?
+        } else {
+            None
+        };
         let mut warnings = Vec::new();
         if let Some(Loaded { state, progress: saved, inputs, set_aside }) = newest {
             reads_the_same(&inputs, &data.inputs())?;
@@ -120,7 +124,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             folder,
             data,
             model,
-            adapter,
+            adapters,
             tuner,
             training,
             scoring,
@@ -208,22 +212,22 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if self.tuner.next_step() > 0 {
             return self.tuner.step(&mut self.model, batches).map_err(stop);
         }
-        let before = selfcheck::Fingerprint::of(&self.model);
-        let (report, found) = self.tuner.compute(&self.model, batches).map_err(stop)?;
+        let (before, mut sizes) = (selfcheck::Fingerprint::of(&self.model), selfcheck::GradientSizes::default());
+        let mut watch = |found: &Gradients| sizes.note(found);
+        let report = self.tuner.watched_step(&mut self.model, batches, &mut watch).map_err(stop)?;
         if self.adapters_are_fresh() {
-            selfcheck::chosen_layers_have_gradients(&self.model, &report.layers, &found).or_run()?;
+            sizes.reach(&self.model, &report.layers).or_run()?;
         }
-        self.tuner.apply(&mut self.model, &report, found).map_err(stop)?;
         before.only_moved(&self.model, &report.layers).or_run()?;
         Ok(report)
     }
 
     fn adapters_are_fresh(&self) -> bool {
-        self.config.adapter.init_from.is_none()
+        self.config.adapter.tables().iter().all(|table| table.init_from.is_none())
     }
 
     fn check_fresh_adapters(&mut self) -> Result<(), Failure> {
-        if self.adapters_are_fresh() {
+        if self.adapters_are_fresh() && self.adapters.configs().all(A::starts_at_base) {
             let batch = self.data.batch(&self.data.train, &[0], self.model.device());
             selfcheck::fresh_adapters_change_nothing(&self.model, &batch).or_run()?;
         }
@@ -312,14 +316,14 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
 
     fn save_adapter(&mut self, name: &str) -> Result<(), Failure> {
         let base = self.config.model.path.to_string();
-        ist_peft::save(&mut self.model, &self.adapter, &self.folder.join(name), &base).or_run()
+        ist_peft::save(&mut self.model, &self.adapters, &self.folder.join(name), &base).or_run()
     }
 
     fn save_checkpoint(&mut self) -> anyhow::Result<()> {
         let (folder, keep) = (self.folder.join("checkpoints"), self.config.train.keep_last);
         let state = self.tuner.state()?;
         let inputs = self.data.inputs();
-        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapter, state, &self.progress, &inputs).context(
+        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapters, state, &self.progress, &inputs).context(
             "cannot save a checkpoint; what was saved before is whole: go on with --resume when the cause is gone",
         )
     }

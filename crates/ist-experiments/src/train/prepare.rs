@@ -1,5 +1,6 @@
 //! What a run needs before its first step: data as batches, the tuner, the model's records for the result.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -7,12 +8,14 @@ use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
+use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
 use ist_peft::{Adapter, Dialect, Site, attach};
 use serde_json::{Map, Value, json};
 
-use crate::config::{AdapterTable, Padding, PolicyConfig, RunConfig};
+use crate::config::{AdapterTables, Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Records;
@@ -32,18 +35,21 @@ pub struct Prepared {
 impl Prepared {
     /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to be loaded yet.
     ///
-    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written.
+    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written. `in_front` are
+    /// the positions that adapters take of the model's context.
     pub fn new(
         config: &RunConfig,
         text: Result<TextModel, Failure>,
         model: Value,
         shape: &Shape,
+        in_front: usize,
     ) -> Result<Self, Failure> {
-        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings);
+        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings.saturating_sub(in_front));
         if config.data.cutoff > context {
             let found = config.data.cutoff;
+            let taken = if in_front > 0 { format!(" behind {in_front} of the adapter's") } else { String::new() };
             return Err(Failure::input(format!(
-                "`data.cutoff` is {found}, but the model's context has {context} positions; lower the cut-off"
+                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; lower the cut-off"
             )));
         }
         let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
@@ -145,35 +151,98 @@ impl Prepared {
     }
 }
 
-/// The configured adapter's configuration, read and matched against a model of that shape, and the modules it sits on.
-pub fn adapter<A: Adapter>(table: &AdapterTable, shape: &Shape) -> Result<(A::Config, Vec<Site>), Failure> {
-    let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
-    let mut config = match &table.init_from {
-        Some(folder) => ist_peft::read_config::<A>(folder).or_input()?,
-        None => parse_adapter::<A>(&table.method_fields())?,
-    };
-    if table.init_from.is_none() {
-        attach::check_names::<A>(&shape.sites, &config).map_err(|error| fault(&error))?;
-    }
-    let sites = ist_peft::matching_sites::<A>(&shape.sites, shape.roles, shape.num_layers, &mut config)
-        .map_err(|error| fault(&error))?;
-    Ok((config, sites))
+/// The configured adapters, matched against a model of that shape.
+pub struct Planned<A: Adapter> {
+    /// Their configurations.
+    pub adapters: Adapters<A>,
+    /// The modules of each configuration.
+    pub sites: Vec<Vec<Site>>,
 }
 
-/// Writes the method's usual targets into the table where it names none and the method has any to name.
-pub fn name_targets<A: Adapter>(table: &mut AdapterTable, shape: &Shape) {
-    if let Ok(config) = parse_adapter::<A>(&table.method_fields())
-        && A::peft_fields(&config).contains_key("target_modules")
-    {
-        table.name_targets(&A::usual_targets(&config, shape.roles));
+impl<A: Adapter> Planned<A> {
+    /// The layers in which an adapter sits, of a model of `num_layers`.
+    pub fn layers(&self, num_layers: usize) -> LayerSet {
+        let layers = self.sites.iter().flatten().filter_map(|site| site.layer);
+        LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
     }
+
+    /// Positions that the adapters put in front of all tokens.
+    pub fn positions_in_front(&self) -> usize {
+        self.adapters.configs().map(A::positions_in_front).sum()
+    }
+
+    /// The modules with what their adapters take.
+    pub fn adapted(&self) -> Vec<AdaptedSite> {
+        let each = self.adapters.configs().zip(&self.sites);
+        each.flat_map(|(config, sites)| sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))).collect()
+    }
+}
+
+/// The configured adapters, read and matched against a model of that shape.
+pub fn adapters<A: Adapter>(tables: &AdapterTables, shape: &Shape) -> Result<Planned<A>, Failure> {
+    let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
+    let parts = parts::<A>(tables)?;
+    for (table, parts) in tables.tables().iter().zip(&parts) {
+        let fresh = parts.iter().filter(|_| table.init_from.is_none());
+        for config in fresh.flat_map(Part::configs) {
+            attach::check_names::<A>(&shape.sites, config).map_err(|error| fault(&error))?;
+        }
+    }
+    let mut adapters = Adapters::new(parts.concat());
+    let sites = adapters.sites(&shape.sites, shape.roles, shape.num_layers).map_err(|error| fault(&error))?;
+    Ok(Planned { adapters, sites })
+}
+
+/// The adapters of each table: those of the folder it starts from, or the one it describes.
+pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Failure> {
+    let several = tables.tables().len() > 1;
+    let mut taken: Vec<String> = Vec::new();
+    let mut all = Vec::new();
+    for table in tables.tables() {
+        let mut parts = match &table.init_from {
+            Some(folder) => {
+                let mut parts = ist_peft::read_config::<A>(folder).or_input()?.parts().to_vec();
+                if let ([only], false) = (parts.as_mut_slice(), table.method_fields().is_empty()) {
+                    let given = parse_adapter::<A>(&table.method_fields())?;
+                    only.train_as(&given).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+                }
+                parts
+            }
+            None => vec![parse_adapter::<A>(&table.method_fields())?],
+        };
+        if let (true, [only]) = (several, parts.as_mut_slice()) {
+            only.name = table.name.clone().unwrap_or_else(|| A::method(only.config()).to_owned());
+        }
+        for part in &parts {
+            if taken.contains(&part.name) {
+                let name = &part.name;
+                let message =
+                    format!("`adapter`: two adapters are named \"{name}\"; give each table a `name` of its own");
+                return Err(Failure::input(message));
+            }
+            taken.push(part.name.clone());
+        }
+        all.push(parts);
+    }
+    Ok(all)
 }
 
 /// A method and its fields as a TOML file gives them.
-pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<A::Config, Failure> {
-    match A::parse(fields, Dialect::Toml) {
-        Some(config) => config.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
+pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>, Failure> {
+    match Part::parse(DEFAULT_NAME, fields, Dialect::Toml) {
+        Some(part) => part.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
         None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
+    }
+}
+
+/// Writes each method's usual targets into its table where it names none and the method has any to name.
+pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
+    for table in tables.tables_mut() {
+        if let Ok(part) = parse_adapter::<A>(&table.method_fields())
+            && part.peft_fields().contains_key("target_modules")
+        {
+            table.name_targets(&attach::usual_targets::<A>(&shape.sites, shape.roles, part.config()));
+        }
     }
 }
 
@@ -182,19 +251,15 @@ pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerP
     policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
 }
 
-/// The layers in which an adapter sits, of a model of `num_layers`.
-pub fn adapted_layers<'a>(sites: impl IntoIterator<Item = &'a Site>, num_layers: usize) -> LayerSet {
-    let layers = sites.into_iter().filter_map(|site| site.layer);
-    LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
-}
-
-/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`.
+/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`, and the parameters named
+/// in `rates` learn at that multiple of the base rate.
 pub fn tuner(
     config: &RunConfig,
     policy: Box<dyn LayerPolicy>,
     memory: Memory,
     offload: &Path,
     total_steps: usize,
+    rates: BTreeMap<String, f64>,
 ) -> Tuner {
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
@@ -207,6 +272,7 @@ pub fn tuner(
         adamw: config.optimizer.adamw(),
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
+        rates,
     };
     Tuner::new(settings, policy, config.seed)
 }

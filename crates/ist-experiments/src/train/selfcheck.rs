@@ -26,27 +26,40 @@ pub fn fresh_adapters_change_nothing<M: LayeredModel>(model: &M, batch: &M::Batc
     Ok(())
 }
 
-/// Fails unless every adapter of the chosen layers got a finite gradient, and at least one tensor of each adapter a non-zero
-/// one (with a zero B, A's gradient is zero and B's is not).
-pub fn chosen_layers_have_gradients<M: LayeredModel>(model: &M, layers: &LayerSet, found: &Gradients) -> Result<()> {
-    let mut modules: BTreeMap<String, bool> = BTreeMap::new();
-    for name in parameter_names(model, layers) {
-        let Some(gradient) = found.get(&name) else {
-            bail!("self-check: parameter {name} is in a chosen layer but got no gradient; it would never train");
-        };
-        // A sum, not a maximum: not every backend's maximum sees a NaN.
-        let size = gradients::scalar(gradient.clone().abs().sum());
-        if !size.is_finite() {
-            bail!("self-check: the gradient of {name} is not finite in the first step");
+/// The sizes Σ |g| of a step's gradients by name, noted as they are used up.
+#[derive(Debug, Default)]
+pub struct GradientSizes(BTreeMap<String, f64>);
+
+impl GradientSizes {
+    /// Notes these gradients.
+    pub fn note(&mut self, found: &Gradients) {
+        for name in found.names() {
+            // A sum, not a maximum: not every backend's maximum sees a NaN.
+            let size = found.get(name).map(|gradient| gradients::scalar(gradient.clone().abs().sum()));
+            self.0.insert(name.to_owned(), size.unwrap_or_default());
         }
-        let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
-        *modules.entry(module.to_owned()).or_default() |= size > 0.0;
     }
-    match modules.iter().find(|(_, moves)| !**moves) {
-        Some((module, _)) => {
-            bail!("self-check: every gradient of {module} is zero in the first step; it would never train")
+
+    /// Fails unless every adapter of the chosen layers got a finite gradient, and at least one tensor of each adapter a
+    /// non-zero one (with a zero B, A's gradient is zero and B's is not).
+    pub fn reach<M: LayeredModel>(&self, model: &M, layers: &LayerSet) -> Result<()> {
+        let mut modules: BTreeMap<String, bool> = BTreeMap::new();
+        for name in parameter_names(model, layers) {
+            let Some(size) = self.0.get(&name) else {
+                bail!("self-check: parameter {name} is in a chosen layer but got no gradient; it would never train");
+            };
+            if !size.is_finite() {
+                bail!("self-check: the gradient of {name} is not finite in the first step");
+            }
+            let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
+            *modules.entry(module.to_owned()).or_default() |= *size > 0.0;
         }
-        None => Ok(()),
+        match modules.iter().find(|(_, moves)| !**moves) {
+            Some((module, _)) => {
+                bail!("self-check: every gradient of {module} is zero in the first step; it would never train")
+            }
+            None => Ok(()),
+        }
     }
 }
 

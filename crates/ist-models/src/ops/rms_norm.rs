@@ -81,8 +81,9 @@ impl Operation for RmsNorm {
         gradient: flex::FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<flex::FlexTensor>> {
-        if flex::all_f32(&saved.floats) && !wanted[1] {
-            vec![Some(self.backward_rows(saved, gradient)), None]
+        if flex::all_f32(&saved.floats) {
+            let d_weight = wanted[1].then(|| self.weight_gradient(&saved, gradient.clone()));
+            vec![wanted[0].then(|| self.backward_rows(saved, gradient)), d_weight]
         } else {
             self.backward(saved, gradient, wanted)
         }
@@ -112,6 +113,19 @@ impl RmsNorm {
             }
         });
         flex::tensor(out, x.shape())
+    }
+
+    fn weight_gradient(&self, saved: &Operands<burn::backend::Flex>, gradient: flex::FlexTensor) -> flex::FlexTensor {
+        let (x, gradient) = (flex::contiguous(saved.floats[0].clone()), flex::contiguous(gradient));
+        let width = saved.floats[1].shape()[0];
+        let mut sum = vec![0.0; width];
+        for (x, gradient) in flex::slice(&x).chunks(width).zip(flex::slice(&gradient).chunks(width)) {
+            let scale = self.scale_of_row(x);
+            for ((sum, x), gradient) in sum.iter_mut().zip(x).zip(gradient) {
+                *sum += gradient * x * scale;
+            }
+        }
+        flex::tensor(sum, [width])
     }
 
     fn backward_rows(&self, saved: Operands<burn::backend::Flex>, gradient: flex::FlexTensor) -> flex::FlexTensor {

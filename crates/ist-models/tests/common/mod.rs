@@ -4,7 +4,7 @@ use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::step::StepOutput;
 use ist_core::streams;
 use ist_models::{Example, IGNORED_LABEL, Llama, LlamaConfig, TokenBatch};
-use ist_peft::{Adapter, BuiltinAdapter, BuiltinConfig, Dialect, PeftModel, Slot, attach};
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach};
 use rand::RngExt;
 use serde_json::{Value, json};
 
@@ -60,22 +60,23 @@ impl Numbers {
     }
 
     /// `model` with LoRA whose A and B are random and non-zero; `fields` as in a configuration's `[adapter]` table.
-    pub(crate) fn adapted(&self, mut model: Model, fields: &Value) -> (Model, BuiltinConfig) {
-        let mut config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
-        let sites = attach::targeted_sites(&mut model, &mut config).unwrap();
+    pub(crate) fn adapted(&self, mut model: Model, fields: &Value) -> (Model, Adapters<BuiltinAdapter>) {
+        let config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+        let mut adapters = Adapters::one(config.clone());
+        let sites = attach::targeted_sites(&mut model, &mut adapters).unwrap().concat();
         let layout = BuiltinAdapter::file_layout(&config, &sites).into_iter();
         let tensors = layout.map(|(key, shape)| self.random(&key, [0.0, 0.4], &shape)).collect();
         let slots: Vec<_> = model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
-        let adapters = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
-        for (slot, adapter) in slots.into_iter().zip(adapters) {
+        let made = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
+        for (slot, adapter) in slots.into_iter().zip(made) {
             *slot.adapter = Some(adapter);
         }
-        (model, config)
+        (model, adapters)
     }
 
     /// The untied model with LoRA of rank 2 on every linear module of the layers and on `more`.
-    pub(crate) fn lora(&self, more: &[&str], dropout: f64) -> (Model, BuiltinConfig) {
+    pub(crate) fn lora(&self, more: &[&str], dropout: f64) -> (Model, Adapters<BuiltinAdapter>) {
         let targets = [&IN_LAYERS[..], more].concat();
         let fields = json!({"method": "lora", "r": 2, "alpha": 3, "dropout": dropout, "targets": targets});
         self.adapted(self.base(false, |_, data| data), &fields)

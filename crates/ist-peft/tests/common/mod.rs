@@ -4,8 +4,8 @@ use ist_core::LayerPass;
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::streams;
 use ist_peft::{
-    Adapter, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear, PeftModel, Roles, Site, Slot,
-    Weight, attach,
+    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear, PeftModel, Roles,
+    Site, Slot, Weight, attach,
 };
 use rand::RngExt;
 use serde_json::Value;
@@ -22,6 +22,7 @@ static ROLES: Roles = Roles {
     mlp_in: &["up_proj"],
     mlp_out: &["down_proj"],
     norms: &[],
+    final_norm: &[],
     attention: &[],
 };
 
@@ -82,10 +83,11 @@ impl Tiny {
         self.head.forward(x, &pass).into_data().iter::<f64>().collect()
     }
 
-    /// Puts adapters of `config` on the model whose tensors are random and non-zero; returns how many.
-    pub(crate) fn adapt(&mut self, config: &mut BuiltinConfig) -> usize {
+    /// Puts adapters on the model whose tensors are random and non-zero; returns how many.
+    pub(crate) fn adapt(&mut self, adapters: &mut Adapters<BuiltinAdapter>) -> usize {
         let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
-        let sites = attach(self, config, 1, &device).unwrap();
+        let sites = attach(self, adapters, 1, &device).unwrap();
+        let config = adapters.parts()[0].config();
         let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
         let tensors = layout.map(|(key, shape)| random(&key, shape).convert_dtype(dtype)).collect();
         let slots: Vec<_> = self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();

@@ -29,9 +29,10 @@ fn every_default_is_the_documented_one() {
         padding: Padding::Left,
     };
     assert_eq!(config.data, data);
-    assert_eq!((config.adapter.method.as_deref(), &config.adapter.init_from), (Some("lora"), &None));
+    let [adapter] = config.adapter.tables() else { panic!("one adapter, not {:?}", config.adapter) };
+    assert_eq!((adapter.method.as_deref(), &adapter.init_from), (Some("lora"), &None));
     let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false});
-    assert_eq!(json!(config.adapter.fields), fields);
+    assert_eq!(json!(adapter.fields), fields);
     let ist = IstPolicy {
         layers_updated: Share::Fraction(0.25),
         layers_suppressed: Share::Fraction(0.5),
@@ -116,7 +117,7 @@ fn a_micro_batch_is_the_whole_batch_by_default() {
 
 #[test]
 fn with_an_adapter_to_start_from_only_what_is_given_stands() {
-    let adapter = least_and("adapter = {init_from = 'old/adapter', alpha = 8}").unwrap().adapter;
+    let adapter = least_and("adapter = {init_from = 'old/adapter', alpha = 8}").unwrap().adapter.tables()[0].clone();
     assert_eq!((adapter.method.as_deref(), adapter.init_from), (None, Some("/base/old/adapter".into())));
     assert_eq!(json!(adapter.fields), json!({"alpha": 8.0}));
 }

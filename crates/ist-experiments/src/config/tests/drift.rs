@@ -10,7 +10,7 @@ use super::super::*;
 use super::{LEAST, least_and, read};
 
 /// Configurations that together give every key.
-const WHOLE: [&str; 6] = [
+const WHOLE: [&str; 9] = [
     r#"
     seed = 1
     model = {path = "org/name@main", dtype = "bfloat16"}
@@ -73,7 +73,14 @@ const WHOLE: [&str; 6] = [
     "#,
     "model.path = 'x'\ndata = {train = 'x', validation_records = 3}\ntrain.epochs = 2\npolicy.kind = 'all'\n\
      adapter.init_from = 'a'",
-    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'rst', layers_updated = 0.5}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     adapter = {method = 'series', bottleneck_size = 4, non_linearity = 'relu', scaling = 0.5, dropout = 0.1}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     adapter = {method = 'prefix-tuning', num_virtual_tokens = 4, init_weights = 'zero'}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     adapter = {method = 'ia3', feedforward_modules = ['down_proj'], modules_to_save = ['lm_head']}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'rst', layers_updated = 0.5}\n\
+     [[adapter]]\nname = 'a'\n[[adapter]]\nname = 'b'",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'lisa', layers_updated = 0.5, interval = 3}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'fixed', layers = [0]}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'replay', path = 's.jsonl'}",
@@ -84,6 +91,8 @@ fn keys_of(table: &toml::Table, schema: &Value, parent: &str, found: &mut BTreeS
         let key = super::super::document::join(parent, name);
         found.insert(key.clone());
         let inner = property(schema, name).unwrap();
+        let tables = value.as_array().into_iter().flatten().filter_map(toml::Value::as_table);
+        tables.for_each(|table| keys_of(table, inner, &key, found));
         if let (Some(table), false) = (value.as_table(), names(inner).is_empty()) {
             keys_of(table, inner, &key, found);
         }
@@ -173,12 +182,14 @@ fn the_schema_carries_descriptions_and_defaults_for_editors() {
     let schema = json_schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     for key in keys(&RUN) {
-        let inner = key.split('.').fold(&schema, |schema, name| property(schema, name).unwrap());
+        let inner = key.split('.').fold(&*RUN, |schema, name| property(schema, name).unwrap());
         assert!(inner["description"].is_string() || inner.get("const").is_some(), "{key}: {inner}");
         assert_ne!(inner.get("default"), Some(&Value::Null), "{key}");
     }
     assert_eq!(schema["properties"]["optimizer"]["properties"]["lr"]["default"], 2e-4);
     assert_eq!(schema["required"], serde_json::json!(["model", "data", "train"]));
+    let [table, list] = [0, 1].map(|branch| &schema["properties"]["adapter"]["anyOf"][branch]);
+    assert_eq!((&table["type"], &list["items"]), (&"object".into(), table), "a table, or a list of them");
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn an_override_is_checked_like_the_file() {
     let config =
         read_with(LEAST, &["train.steps=99", "policy.kind=rst", "adapter.rank_pattern.\"layers.0\"=4"]).unwrap();
     assert_eq!((config.train.steps, config.policy.kind()), (Some(99), "rst"));
-    assert_eq!(config.adapter.fields["rank_pattern"]["layers.0"], 4);
+    assert_eq!(config.adapter.tables()[0].fields["rank_pattern"]["layers.0"], 4);
     for (text, expected) in [
         ("train.step=3", "--set: `train.step` is not a known key; did you mean `train.steps`?"),
         ("train.steps=many", "--set: `train.steps` must be an integer of at least 1, found the string \"many\""),

@@ -11,7 +11,7 @@ use super::LEAST;
 
 /// A set of methods with one of its own, `mine`, which takes `width`.
 fn reader(fields: &Map<String, Value>) -> Option<Vec<FieldFault>> {
-    (fields["method"] == "mine" || fields["method"] == "dora").then(|| {
+    (fields["method"] == "mine" || fields["method"] == "adalora").then(|| {
         let faulty = fields.get("width").is_some_and(|width| width == 0);
         faulty.then(|| FieldFault { field: "width".into(), message: "must not be 0".into() }).into_iter().collect()
     })
@@ -26,11 +26,11 @@ fn read(adapter: &str) -> Result<RunConfig, ConfigError> {
 
 #[test]
 fn a_method_from_outside_is_read_by_its_own_crate() {
-    let adapter = read("{method = 'mine', width = 3, init_from = 'old'}").unwrap().adapter;
+    let adapter = read("{method = 'mine', width = 3, init_from = 'old'}").unwrap().adapter.tables()[0].clone();
     assert_eq!(adapter.method.as_deref(), Some("mine"));
     assert_eq!((json!(adapter.fields), adapter.init_from), (json!({"width": 3}), Some("/base/old".into())));
     // What is later work here may be there in another set.
-    assert_eq!(read("{method = 'dora'}").unwrap().adapter.method.as_deref(), Some("dora"));
+    assert_eq!(read("{method = 'adalora'}").unwrap().adapter.tables()[0].method.as_deref(), Some("adalora"));
 }
 
 #[test]
@@ -44,5 +44,6 @@ fn its_faults_have_their_keys_and_lines() {
 #[test]
 fn a_method_of_no_set_stays_unknown() {
     let error = read("{method = 'yours', width = 3}").unwrap_err().to_string();
-    assert!(error.contains("`adapter.method` must be \"lora\", found the string \"yours\""), "{error}");
+    assert!(error.contains("`adapter.method` must be one of \"lora\", "), "{error}");
+    assert!(error.contains("found the string \"yours\""), "{error}");
 }

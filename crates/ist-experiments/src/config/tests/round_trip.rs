@@ -86,9 +86,19 @@ fn adapter() -> impl Strategy<Value = AdapterTable> {
                 fields.insert("rank_pattern".to_owned(), json!(patterns));
             }
             let method = if init_from.is_some() { None } else { Some("lora".to_owned()) };
-            AdapterTable { method, init_from, fields }
+            AdapterTable { method, name: None, init_from, fields }
         },
     )
+}
+
+/// One, or several by name.
+fn adapters() -> impl Strategy<Value = AdapterTables> {
+    prop::collection::vec(adapter(), 1..3).prop_map(|mut tables| {
+        if tables.len() > 1 {
+            tables.iter_mut().enumerate().for_each(|(at, table)| table.name = Some(format!("adapter-{at}")));
+        }
+        tables.into()
+    })
 }
 
 fn policy() -> impl Strategy<Value = PolicyConfig> {
@@ -162,7 +172,7 @@ fn run() -> impl Strategy<Value = RunConfig> {
     let budget = prop_oneof![select(vec![Budget::Auto, Budget::Keep, Budget::Recompute]), sizes];
     let budget = budget.prop_map(|budget| MemoryConfig { budget });
     let seed = prop_oneof![0..10_u64, Just(i64::MAX as u64)];
-    (seed, (model(), data(), adapter(), policy(), optimizer(), train(), budget, eval()), of(count())).prop_map(
+    (seed, (model(), data(), adapters(), policy(), optimizer(), train(), budget, eval()), of(count())).prop_map(
         |(seed, (model, data, adapter, policy, optimizer, mut train, memory, eval), early_stopping)| {
             train.early_stopping = early_stopping.filter(|_| data.validates());
             RunConfig { seed, model, data, adapter, policy, optimizer, train, memory, eval }

@@ -1,0 +1,67 @@
+//! Parameters of methods: made, laid out, and read from files the same way everywhere.
+
+use ist_core::burn::module::Param;
+use ist_core::burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+
+/// A parameter that rests: the step lifts copies of those it trains.
+pub fn resting<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
+    Param::from_tensor(tensor).set_require_grad(false)
+}
+
+/// The same tensor with its elements in row-major order. Fresh parameters and those of a file are laid out alike, so that
+/// sums over them run in the same order: a resumed run is bit-exact.
+pub fn row_major<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    let shape = tensor.shape();
+    tensor.reshape([shape.num_elements()]).reshape(shape)
+}
+
+/// A file's matrix, transposed from PyTorch's `[out, in]`.
+///
+/// It is laid out as a fresh parameter.
+pub fn transposed(data: TensorData, device: &Device) -> Tensor<2> {
+    let dtype = data.dtype();
+    row_major(Tensor::<2>::from_data(data, (device, dtype)).transpose())
+}
+
+/// A file's tensor as it is there.
+pub fn from_file<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    let dtype = data.dtype();
+    Tensor::from_data(data, (device, dtype))
+}
+
+/// A file's vector, of whatever shape it has there.
+pub fn vector(data: TensorData, device: &Device) -> Tensor<1> {
+    let (dtype, elements) = (data.dtype(), data.num_elements());
+    let data = TensorData::from_bytes(data.into_bytes(), [elements], dtype);
+    Tensor::from_data(data, (device, dtype))
+}
+
+/// Kaiming-uniform with a = √5: uniform within ± 1/√`rows`, as PyTorch initialises a linear layer with `rows` inputs.
+pub fn kaiming_uniform(rng: &mut impl RngExt, [rows, columns]: [usize; 2], device: &Device) -> Tensor<2> {
+    let bound = 1.0 / (rows as f64).sqrt();
+    let values: Vec<f32> = (0..rows * columns).map(|_| rng.random_range(-bound..bound) as f32).collect();
+    Tensor::from_data(TensorData::new(values, [rows, columns]), device)
+}
+
+/// The parameter's value in PyTorch's `[out, in]`.
+pub fn to_file(parameter: &Param<Tensor<2>>) -> TensorData {
+    parameter.val().inner().transpose().into_data()
+}
+
+/// The parameter's value as it is.
+pub fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> TensorData {
+    parameter.val().inner().into_data()
+}
+
+/// Standard normal numbers.
+pub fn standard_normal<const D: usize>(rng: &mut impl RngExt, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| normal(rng) as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// One standard normal variate (Box and Muller).
+pub fn normal(rng: &mut impl RngExt) -> f64 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
