@@ -18,6 +18,7 @@ macro_rules! adapter_set {
         $(#[$meta])*
         #[derive(burn::module::Module, Debug)]
         #[allow(missing_docs, reason = "a variant's documentation is its method's")]
+        #[allow(clippy::large_enum_variant, reason = "handles, beside megabytes of weights; a module cannot be boxed")]
         $vis enum $name { $($variant($method)),+ }
 
         /// The configuration of one of the methods.

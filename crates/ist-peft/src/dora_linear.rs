@@ -154,12 +154,12 @@ impl DoraLinear {
         &self,
         gradient: FloatTensor<B>,
         trained: &Trained<B>,
-        gain: FloatTensor<B>,
+        gain: &FloatTensor<B>,
     ) -> FloatTensor<B> {
         let sum = B::float_sum_dim(B::float_mul(gradient, rows::<B>(trained.kept.clone())), 0);
-        let sum = B::float_reshape(cast_like::<B>(sum, &gain), gain.shape());
+        let sum = B::float_reshape(cast_like::<B>(sum, gain), gain.shape());
         let sum = if self.dropout.is_some() { B::float_mul(sum, gain.clone()) } else { sum };
-        let d_magnitude = B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), &gain)));
+        let d_magnitude = B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), gain)));
         cast_like::<B>(d_magnitude, &trained.magnitude)
     }
 }
@@ -184,7 +184,7 @@ impl Operation for DoraLinear {
         let scaled = B::float_mul(flat.clone(), row::<B>(gain.clone(), &gradient));
         let up = B::float_matmul(scaled.clone(), B::float_transpose(cast_like::<B>(b.clone(), &gradient)));
         let up = B::float_mul_scalar(up, self.scale.into());
-        let d_m = trained.as_ref().map(|trained| self.magnitude_gradient(flat, trained, gain));
+        let d_m = trained.as_ref().map(|trained| self.magnitude_gradient(flat, trained, &gain));
         let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
             let input = rows::<B>(masked::<B>(x, self.dropout));
             let d_a = B::float_matmul(B::float_transpose(input), up.clone());
@@ -426,7 +426,7 @@ mod tests {
         let x = leaf(random("x", [tokens, d_in], device, dtype), case.tracked[0]);
         let a = leaf(random("a", [d_in, rank], device, dtype), case.tracked[1]);
         let b = leaf(random("b", [rank, d_out], device, dtype), case.tracked[1]);
-        let m = leaf(random("m", [1, d_out], device, dtype), case.tracked[1]);
+        let magnitude = leaf(random("m", [1, d_out], device, dtype), case.tracked[1]);
         let weight: Tensor<2> = random("w", [d_out, d_in], device, DType::F32);
         let weight = match case.storage {
             DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device())),
@@ -438,12 +438,12 @@ mod tests {
         };
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if case.own {
-            dora_linear(input, weight, [a.clone(), b.clone()], m.clone().squeeze_dim(0), SCALE, case.masked)
+            dora_linear(input, weight, [a.clone(), b.clone()], magnitude.clone().squeeze_dim(0), SCALE, case.masked)
         } else {
             let (probability, seed) = case.masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
             let input = dropout(input, probability, seed).squeeze_dim::<2>(0);
             let sum = wide.clone() + a.clone().inner().matmul(b.clone().inner()).mul_scalar(SCALE);
-            let gain = m.clone() / sum.square().sum_dim(0).sqrt();
+            let gain = magnitude.clone() / sum.square().sum_dim(0).sqrt();
             let plain = input.clone().matmul(wide.clone());
             let low = input.matmul(a.clone()).matmul(b.clone()).mul_scalar(SCALE);
             (x.clone().matmul(wide) + plain * (gain.clone() - 1.0) + low * gain).unsqueeze()
@@ -451,8 +451,9 @@ mod tests {
         let mut graph = (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
         let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
         let mut found = vec![floats(y.inner().into_data())];
-        found
-            .extend([x, a, b, m].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())));
+        found.extend(
+            [x, a, b, magnitude].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())),
+        );
         found
     }
 
