@@ -127,7 +127,7 @@ method_fields! {
 }
 
 method_fields! {
-    @in_layers Ia3 {
+    @modules Ia3 {
         /// The targets whose input is scaled instead of their output. Default: those that leave an MLP.
         #[serde(skip_serializing_if = "Option::is_none")]
         feedforward_modules: Option<Names> = None,
