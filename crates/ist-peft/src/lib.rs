@@ -32,6 +32,7 @@ mod adapter_set;
 pub mod adapters;
 pub mod attach;
 pub mod bitfit;
+pub mod blended;
 pub mod bottleneck;
 pub mod dropout;
 pub mod fields;
