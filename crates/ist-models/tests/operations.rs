@@ -19,6 +19,7 @@ use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
 use ist_peft::blended::blended;
 use ist_peft::linear::linear;
+use ist_peft::lookup::lookup;
 use proptest::prelude::*;
 use rand::RngExt;
 
@@ -279,6 +280,22 @@ proptest! {
             },
             &[random(seed, "x", rows * d_in, 1.0), random(seed, "w", d_in * d_out, 1.0)],
             2,
+        );
+    }
+
+    #[test]
+    fn a_lookup_has_the_values_and_gradients_of_its_formula(seed in 0u64..1000, rows in 1usize..30, hidden in 1usize..9, vocabulary in 2usize..20) {
+        let one_hot = |like: &Tensor<1>| {
+            let ids = targets(rows, vocabulary, like).into_data().iter::<i64>().collect::<Vec<_>>();
+            let hot = ids.iter().flat_map(|&id| (0..vocabulary).map(move |at| f64::from(u8::from(at as i64 == id))));
+            tensor::<2>(hot.collect(), [rows, vocabulary], &like.device().inner(), like.dtype())
+        };
+        agree(
+            "lookup",
+            &|inputs| lookup(inputs[0].clone().reshape([vocabulary, hidden]), targets(rows, vocabulary, &inputs[0]).unsqueeze()).flatten(0, 2),
+            &|inputs| one_hot(&inputs[0]).matmul(inputs[0].clone().reshape([vocabulary, hidden])).flatten(0, 1),
+            &[random(seed, "table", vocabulary * hidden, 1.0)],
+            1,
         );
     }
 

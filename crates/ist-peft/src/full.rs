@@ -16,7 +16,7 @@
 use ist_core::burn;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::LayerPass;
 
 use crate::blended::blended;
@@ -24,6 +24,7 @@ use crate::fields::Fields;
 use crate::frozen::{Base, FrozenLinear, FrozenNorm, NormValues, add_bias};
 use crate::layernorm::{self, LayerNormTuning};
 use crate::linear::linear;
+use crate::lookup::lookup;
 use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{from_file, resting, to_file, transposed, values};
 use crate::site::{Roles, Site, SiteKind};
@@ -163,7 +164,7 @@ impl Method for Full {
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
         let Self::Embedding(table) = self else { unreachable!("an embedding has the copy of one") };
-        let rows = cast(module::embedding(table.weight.val(), ids), base.dtype());
+        let rows = cast(lookup(table.weight.val(), ids), base.dtype());
         if is_full(pass.response) {
             return rows;
         }

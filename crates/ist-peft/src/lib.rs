@@ -48,6 +48,7 @@ pub mod ia3;
 pub mod int8;
 pub mod layernorm;
 pub mod linear;
+pub mod lookup;
 pub mod lora;
 mod lora_linear;
 pub mod method;
