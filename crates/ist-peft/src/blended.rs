@@ -77,7 +77,9 @@ impl Operation for Blended {
         let mut out = vec![0.0; n * d_out];
         multiply_weight(&mut out, flex::slice(&x), &frozen, false);
         let part = (1.0 - self.f) as f32;
-        out.iter_mut().for_each(|value| *value *= part);
+        for value in &mut out {
+            *value *= part;
+        }
         let [x_rows, weight] = [(&x, n, d_in), (&trained, d_in, d_out)]
             .map(|(tensor, rows, columns)| Matrix::new(flex::slice(tensor), rows, columns, columns));
         multiply(MatrixMut::new(&mut out, n, d_out, d_out), x_rows, weight, self.f as f32, true, true);
