@@ -71,6 +71,8 @@ pub const RANK: usize = 32;
 /// What a model needs besides its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
+    /// `lora` or another method with its fields.
+    pub method: &'static str,
     /// LoRA's rank.
     pub rank: usize,
     /// LoRA's alpha.
@@ -81,7 +83,7 @@ pub struct Recipe {
 
 impl Default for Recipe {
     fn default() -> Self {
-        Self { rank: RANK, alpha: 64.0, storage: DType::F32 }
+        Self { method: "lora", rank: RANK, alpha: 64.0, storage: DType::F32 }
     }
 }
 
@@ -104,10 +106,10 @@ pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
     if recipe.storage != DType::F32 {
         model = model.store_as(recipe.storage);
     }
-    let fields = json!({"method": "lora", "r": recipe.rank, "alpha": recipe.alpha});
+    let fields = json!({"method": recipe.method, "r": recipe.rank, "alpha": recipe.alpha});
     let fields = fields.as_object().expect("an object was written above");
     let adapter =
-        BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
+        BuiltinAdapter::parse(fields, Dialect::Toml).expect("the method is built in").expect("the fields are valid");
     let mut adapter = Adapters::one(adapter);
     attach(&mut model, &mut adapter, 0, device).expect("the usual targets exist");
     model

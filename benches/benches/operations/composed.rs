@@ -33,3 +33,29 @@ pub(super) fn geglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 pub(super) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     activation::log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1).neg()
 }
+
+/// x W + 2 · (x̃ A) B.
+pub(super) fn lora(
+    [x, dropped]: [Tensor<3>; 2],
+    weight: Tensor<2>,
+    [a, b]: [Tensor<2>; 2],
+    _: Option<Tensor<1>>,
+) -> Tensor<3> {
+    let low = dropped.matmul(a.unsqueeze()).mul_scalar(2.0);
+    x.matmul(weight.unsqueeze()) + low.matmul(b.unsqueeze())
+}
+
+/// x W + (m / n - 1) ⊙ x̃ W + m / n ⊙ 2 · (x̃ A) B with n_c = ‖W_c + 2 A B_c‖, a constant.
+pub(super) fn dora(
+    [x, dropped]: [Tensor<3>; 2],
+    weight: Tensor<2>,
+    [a, b]: [Tensor<2>; 2],
+    magnitude: Option<Tensor<1>>,
+) -> Tensor<3> {
+    let sum = weight.clone() + a.clone().inner().matmul(b.clone().inner()).mul_scalar(2.0);
+    let norms = sum.square().sum_dim(0).sqrt().squeeze_dim::<1>(0);
+    let gain = (magnitude.expect("DoRA has magnitudes") / norms).unsqueeze::<3>();
+    let low = dropped.clone().matmul(a.unsqueeze()).mul_scalar(2.0).matmul(b.unsqueeze());
+    let weight = weight.unsqueeze::<3>();
+    x.matmul(weight.clone()) + dropped.matmul(weight) * (gain.clone() - 1.0) + low * gain
+}

@@ -30,6 +30,9 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 /// A forward pass whose inputs are leaves of a new graph; the result is flattened.
 type Run = Box<dyn Fn() -> Tensor<1>>;
 
+/// The result from [x, x with dropout], W, [A, B] and, where a method has them, magnitudes; s = 2.
+type Formula = fn([Tensor<3>; 2], Tensor<2>, [Tensor<2>; 2], Option<Tensor<1>>) -> Tensor<3>;
+
 /// One operation and its composed form, on the same inputs.
 struct Case {
     name: &'static str,
@@ -148,12 +151,13 @@ impl Inputs {
         Case::new(name, own, move || leaf(&again).matmul(same.clone().cast(DType::F32).unsqueeze()))
     }
 
-    fn lora(&self, name: &'static str, dropout: f64) -> Case {
+    /// A method of LoRA's family on one module, and its formula of x, W and the parameters with the dropout's seed.
+    fn low_rank(&self, name: &'static str, method: &str, dropout: f64, formula: Formula) -> Case {
         let Shape { hidden, intermediate, .. } = self.shape;
         let (x, weight) = (self.hidden(hidden), self.weight(hidden, intermediate));
-        let fields = json!({"method": "lora", "r": RANK, "alpha": 2 * RANK, "dropout": dropout});
+        let fields = json!({"method": method, "r": RANK, "alpha": 2 * RANK, "dropout": dropout});
         let config = BuiltinAdapter::parse(fields.as_object().expect("an object"), Dialect::Toml);
-        let config = config.expect("lora is built in").expect("the fields are valid");
+        let config = config.expect("the method is built in").expect("the fields are valid");
         let site = Site::linear("up_proj", Some(0), hidden, intermediate);
         let mut linear = PeftLinear::new("up_proj", Weight::frozen(weight.clone()), None);
         let place = Place { site, base: Base::Linear(linear.base.clone()) };
@@ -161,16 +165,15 @@ impl Inputs {
         let linear = map_parameters("", linear, &mut |_, value| Some(self.random(value.dims())));
         let mut parameters = Vec::new();
         for_each_parameter("", &linear, &mut |_, value| parameters.push(value));
-        let [a, b]: [Tensor<1>; 2] = parameters.try_into().expect("A and B");
-        let (a, b) = (a.reshape([hidden, RANK]), b.reshape([RANK, intermediate]));
         let pass = LayerPass { response: 1.0, dropout: (dropout > 0.0).then_some(7) };
         let (again, seed) = (x.clone(), pass.dropout_of("up_proj"));
         let own = move || lift(&linear).forward(leaf(&x), &pass);
         let composed = move || {
             let x = leaf(&again);
-            let input = ist_peft::dropout::dropout(x.clone(), dropout, seed);
-            let low = input.matmul(leaf(&a).unsqueeze()).mul_scalar(2.0);
-            x.matmul(weight.clone().unsqueeze()) + low.matmul(leaf(&b).unsqueeze())
+            let dropped = ist_peft::dropout::dropout(x.clone(), dropout, seed);
+            let leaves: Vec<_> = parameters.iter().map(leaf).collect();
+            let factors = [leaves[0].clone().reshape([hidden, RANK]), leaves[1].clone().reshape([RANK, intermediate])];
+            formula([x, dropped], weight.clone(), factors, leaves.get(2).cloned())
         };
         Case::new(name, own, composed)
     }
@@ -201,8 +204,10 @@ impl Inputs {
             self.gated("GeGLU", Activation::Gelu, composed::geglu),
             self.frozen_linear("frozen linear", DType::F32),
             self.frozen_linear("frozen linear in bf16", DType::BF16),
-            self.lora("linear with LoRA", 0.0),
-            self.lora("linear with LoRA, dropout", 0.1),
+            self.low_rank("linear with LoRA", "lora", 0.0, composed::lora),
+            self.low_rank("linear with LoRA, dropout", "lora", 0.1, composed::lora),
+            self.low_rank("linear with DoRA", "dora", 0.0, composed::dora),
+            self.low_rank("linear with DoRA, dropout", "dora", 0.1, composed::dora),
             self.cross_entropy(),
             self.head(),
         ]

@@ -42,6 +42,8 @@ struct Arguments {
     /// Tokens of a row.
     #[arg(long, default_value_t = 256)]
     seq: usize,
+    #[arg(long, value_enum, default_value = "lora")]
+    method: Method,
     /// LoRA's rank, on q, k, v, up and down.
     #[arg(long, default_value_t = 32)]
     rank: usize,
@@ -94,6 +96,21 @@ enum Storage {
     Bf16,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    Lora,
+    Dora,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Dora => "dora",
+        }
+    }
+}
+
 impl Arguments {
     fn shape(&self) -> Shape {
         Shape {
@@ -112,7 +129,7 @@ impl Arguments {
             Storage::F32 => DType::F32,
             Storage::Bf16 => DType::BF16,
         };
-        Recipe { rank: self.rank, alpha: self.alpha, storage }
+        Recipe { method: self.method.name(), rank: self.rank, alpha: self.alpha, storage }
     }
 
     fn policy(&self) -> Result<Box<dyn LayerPolicy>> {
@@ -261,6 +278,7 @@ fn report(arguments: &Arguments, bytes: &Bytes, weights: f64, timings: &[Timing]
     json!({
         "program": "ist",
         "tag": arguments.tag,
+        "method": arguments.method.name(),
         "dim": arguments.dim, "layers": arguments.layers, "vocab": arguments.vocab,
         "batch": arguments.batch, "seq": arguments.seq, "r": arguments.rank,
         "policy": arguments.policy,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients as Graph, Tensor};
 
 /// The prefix of parameters outside the layers.
@@ -102,6 +102,13 @@ pub fn for_each_parameter<M: Module>(prefix: &str, module: &M, with: &mut dyn Fn
     module.visit(&mut Reader { path: Path::new(prefix), with });
 }
 
+/// The name and the id of every parameter of `module`. Ids are random; names are the same in every process.
+pub fn parameter_ids<M: Module>(prefix: &str, module: &M) -> Vec<(String, ParamId)> {
+    let mut names = Names { path: Path::new(prefix), found: Vec::new() };
+    module.visit(&mut names);
+    names.found
+}
+
 /// The number of trainable scalars in `module`.
 pub fn count_parameters<M: Module>(module: &M) -> usize {
     let mut count = 0;
@@ -177,6 +184,19 @@ impl ModuleVisitor for Reader<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         (self.with)(&self.path.name(), flat(param.val().inner()));
+    }
+}
+
+struct Names {
+    path: Path,
+    found: Vec<(String, ParamId)>,
+}
+
+impl ModuleVisitor for Names {
+    track_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((self.path.name(), param.id));
     }
 }
 

@@ -41,6 +41,8 @@ pub struct TunerConfig {
     pub resting_state: RestingState,
     /// Where offloaded moments go.
     pub offload: OffloadTo,
+    /// Factors on the learning rate by parameter name; 1 for all others.
+    pub rates: BTreeMap<String, f64>,
 }
 
 impl Default for TunerConfig {
@@ -56,6 +58,7 @@ impl Default for TunerConfig {
             adamw: AdamWSettings::default(),
             resting_state: RestingState::Keep,
             offload: OffloadTo::Host,
+            rates: BTreeMap::new(),
         }
     }
 }
@@ -315,7 +318,8 @@ impl Tuner {
         let mut fault = None;
         let mut update = |name: &str, value| {
             let gradient = gradients.remove(name)?;
-            match self.optimizer.update(name, learning_rate, value, gradient) {
+            let rate = learning_rate * self.config.rates.get(name).unwrap_or(&1.0);
+            match self.optimizer.update(name, rate, value, gradient) {
                 Ok(value) => Some(value),
                 Err(error) => {
                     fault.get_or_insert(error);

@@ -14,6 +14,11 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
+    Case { adapter: "{method = 'lora', r = 2, freeze_a = true, loraplus_lr_ratio = 4}", merges: true },
+    Case { adapter: "{method = 'lora', r = 2, init_lora_weights = 'pissa'}", merges: true },
+    Case { adapter: "{method = 'lora', r = 2, init_lora_weights = 'olora', use_rslora = true}", merges: true },
+    Case { adapter: "{method = 'dora', r = 2, dropout = 0.1}", merges: true },
+    Case { adapter: "{method = 'vera', r = 16}", merges: true },
     Case { adapter: "{method = 'series', bottleneck_size = 4, dropout = 0.1}", merges: false },
     Case { adapter: "{method = 'adapterp', bottleneck_size = 4, non_linearity = 'gelu'}", merges: false },
     Case { adapter: "{method = 'parallel', bottleneck_size = 4, layers_to_transform = [0, 2, 5, 7]}", merges: false },

@@ -180,6 +180,7 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
         reads: vec![x],
         writes: numbers(module.d_out),
         keeps: if kept.is_some() && cost.keeps_input { vec![x] } else { Vec::new() },
+        keeps_result: kept.is_some() && cost.keeps_output,
         notes: if kept.is_some() { numbers(cost.keeps) } else { 0 },
         trains: kept.map_or(0, |adapter| product(&[adapter.parameters as u64, GRADIENT])),
         forward: moment,

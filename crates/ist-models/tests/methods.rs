@@ -7,7 +7,7 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use fixture::{Expected, LOGITS, LOSS, Model, assert_close, assert_logits, folder, model, relative};
+use fixture::{Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, model, relative};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::gradients::{self, Gradients, OUTER, layer_prefix};
 use ist_core::optimizer::AdamWSettings;
@@ -16,11 +16,16 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_models::{LlamaConfig, TokenBatch, generate, gguf};
 use ist_peft::files::named_tensors;
-use ist_peft::{Adapters, BuiltinAdapter, Part, PeftModel, WeightedSum};
-use serde_json::Value;
+use ist_peft::{Adapters, BuiltinAdapter, Dialect, Part, PeftModel, WeightedSum, attach};
+use serde_json::{Value, json};
 
 /// The cases with one adapter folder over the base that they name.
 const CASES: &[&str] = &[
+    "dora",
+    "dora_rslora",
+    "vera",
+    "lora_fa",
+    "loraplus",
     "ia3",
     "series",
     "adapterp",
@@ -53,7 +58,14 @@ impl Case {
         let name = format!("method_{name}");
         let expected = Expected::of(&name);
         let mut model = model(expected.json["base_model"].as_str().unwrap());
-        let adapters = ist_peft::load(&mut model, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+        let mut adapters = ist_peft::load(&mut model, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+        if let Some(fields) = training_fields(&name, &expected) {
+            let mut part = adapters.parts()[0].clone();
+            let given = Part::parse("", fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+            part.train_as(&given).unwrap();
+            adapters = Adapters::new(vec![part]);
+            ist_peft::restore(&mut model, &mut adapters, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+        }
         Self { name, expected, model, adapters }
     }
 
@@ -82,6 +94,15 @@ impl Case {
             model.layers_mut()[index] = layer;
         }
         self.tensors(&model)
+    }
+}
+
+/// What PEFT's file does not say of a case.
+fn training_fields(name: &str, expected: &Expected) -> Option<Value> {
+    match name {
+        "method_lora_fa" => Some(json!({"method": "lora", "freeze_a": true})),
+        "method_loraplus" => Some(json!({"method": "lora", "loraplus_lr_ratio": expected.json["loraplus_lr_ratio"]})),
+        _ => None,
     }
 }
 
@@ -133,6 +154,9 @@ fn every_gradient_equals_pytorchs_whatever_is_kept() {
             let found = case.gradients(&output.gradients);
             let keys = case.expected.names("grad.");
             assert!(!keys.is_empty());
+            if case.name == "method_lora_fa" {
+                assert_eq!(output.gradients.len(), keys.len(), "A has no gradient");
+            }
             for key in keys {
                 let worst = relative(&found[&key], &case.expected.floats(&format!("grad.{key}")));
                 assert!(worst <= GRADIENTS, "{} {memory:?} {key}: {worst:e}", case.name);
@@ -141,24 +165,29 @@ fn every_gradient_equals_pytorchs_whatever_is_kept() {
     }
 }
 
+/// Three AdamW steps as the fixture's, whose losses and norms must agree.
+fn three_steps(case: &mut Case) {
+    let (adamw, expected) = (case.expected.json["adamw"].clone(), &case.expected);
+    let settings = TunerConfig {
+        learning_rate: adamw["lr"].as_f64().unwrap(),
+        clip_norm: Some(expected.number("clip_norm")),
+        adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
+        rates: attach::learning_rates(&mut case.model),
+        ..TunerConfig::default()
+    };
+    let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
+    for number in 0..3 {
+        let report = tuner.step(&mut case.model, &[TokenBatch::new(&expected.examples(""), &Device::flex())]).unwrap();
+        let of = |key: &str| expected.json[key][number].as_f64().unwrap();
+        assert_close(report.loss, of("step_losses"), LOSS, &case.name);
+        assert_close(report.grad_norm, of("step_grad_norms"), 2e-5, &case.name);
+    }
+}
+
 #[test]
 fn parameters_after_three_adamw_steps_equal_pytorchs() {
     for mut case in Case::all() {
-        let (adamw, expected) = (case.expected.json["adamw"].clone(), &case.expected);
-        let settings = TunerConfig {
-            learning_rate: adamw["lr"].as_f64().unwrap(),
-            clip_norm: Some(expected.number("clip_norm")),
-            adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
-            ..TunerConfig::default()
-        };
-        let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
-        for number in 0..3 {
-            let report =
-                tuner.step(&mut case.model, &[TokenBatch::new(&expected.examples(""), &Device::flex())]).unwrap();
-            let of = |key: &str| expected.json[key][number].as_f64().unwrap();
-            assert_close(report.loss, of("step_losses"), LOSS, &case.name);
-            assert_close(report.grad_norm, of("step_grad_norms"), 2e-5, &case.name);
-        }
+        three_steps(&mut case);
         let found = case.tensors(&case.model);
         let keys = case.expected.names("after3.");
         assert!(!keys.is_empty());
@@ -234,4 +263,97 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
         LlamaConfig::parse(&std::fs::read_to_string(folder("llama_gqa").join("config.json")).unwrap()).unwrap();
     let refused = gguf::write_llama_adapter(&folder("method_dora").join("adapter"), &config, std::path::Path::new("x"));
     assert!(refused.unwrap_err().to_string().contains("DoRA"));
+}
+
+/// A₀ and B₀ of the fixtures have other signs: row i of A and column i of B may be negated together. By key the sign of each
+/// of ours.
+fn signs(expected: &Expected, started: &BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
+    let mut signs = BTreeMap::new();
+    for key in expected.names("initial.").iter().filter(|key| key.contains("lora_A")) {
+        let theirs = expected.floats(&format!("initial.{key}"));
+        let ours = &started[key];
+        let [rank, width] = expected.file().tensor(&format!("initial.{key}")).unwrap().shape().try_into().unwrap();
+        let product = |row: usize| -> f32 {
+            (0..width).map(|column| ours[row * width + column] * theirs[row * width + column]).sum()
+        };
+        signs.insert(key.clone(), (0..rank).map(|row| product(row).signum()).collect());
+    }
+    signs
+}
+
+/// The first r rows of a stored A, or the first r columns of a stored B of `2 r`, with the fixtures' signs.
+fn trained_part(key: &str, stored: &[f32], signs: &BTreeMap<String, Vec<f32>>) -> Vec<f32> {
+    let signs = &signs[&key.replace("lora_B", "lora_A")];
+    let rank = signs.len();
+    if key.contains("lora_A") {
+        let width = stored.len() / (2 * rank);
+        return (0..rank * width).map(|at| stored[at] * signs[at / width]).collect();
+    }
+    let rows = stored.len() / (2 * rank);
+    (0..rows * rank).map(|at| stored[at / rank * 2 * rank + at % rank] * signs[at % rank]).collect()
+}
+
+#[test]
+fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
+    for method in ["pissa", "olora"] {
+        let name = format!("method_{method}");
+        let expected = Expected::of(&name);
+        let mut model = model("llama_gqa");
+        let fields = json!({"method": "lora", "init_lora_weights": method, "r": 2, "alpha": 4,
+            "targets": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [0, 1, 3]});
+        let part = Part::parse("", fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+        let mut adapters = Adapters::<BuiltinAdapter>::new(vec![part]);
+        attach(&mut model, &mut adapters, 0, &Device::flex()).unwrap();
+        assert_logits(&model, &Expected::of("llama_gqa"), "logits", LOGITS);
+        let mut case = Case { name, expected, model, adapters };
+
+        let started = case.tensors(&case.model);
+        let signs = signs(&case.expected, &started);
+        for key in case.expected.names("initial.") {
+            let found = trained_part(&key, &started[&key], &signs);
+            let worst = relative(&found, &case.expected.floats(&format!("initial.{key}")));
+            assert!(worst <= GRADIENTS, "{method} {key} starts apart: {worst:e}");
+        }
+        for memory in [Memory::Keep, Memory::Recompute] {
+            let output = step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
+            let found = case.gradients(&output.gradients);
+            assert_eq!(output.gradients.len(), case.expected.names("grad.").len());
+            for key in case.expected.names("grad.") {
+                let found = trained_part(&key, &found[&key], &signs);
+                let worst = relative(&found, &case.expected.floats(&format!("grad.{key}")));
+                assert!(worst <= GRADIENTS, "{method} {memory:?} {key}: {worst:e}");
+            }
+        }
+        three_steps(&mut case);
+        let found = case.tensors(&case.model);
+        for key in case.expected.names("after3.") {
+            let ours = trained_part(&key, &found[&key], &signs);
+            let wanted = case.expected.floats(&format!("after3.{key}"));
+            let told = told_by_a_gradient(&case.expected.floats(&format!("grad.{key}")));
+            let compared = ours.iter().zip(&wanted).zip(&told).filter(|(_, told)| **told);
+            let worst = compared.fold(0.0f32, |most, ((a, b), _)| most.max((a - b).abs()));
+            assert!(worst <= AFTER, "{method} {key}: {worst:e}");
+        }
+        // What is saved is a plain LoRA of rank 4 on the untouched base, as what PEFT converts its own to.
+        let place = tempfile::tempdir().unwrap();
+        ist_peft::save(&mut case.model, &case.adapters, place.path(), "").unwrap();
+        let mut plain = fixture::model("llama_gqa");
+        let read = ist_peft::load::<BuiltinAdapter>(&mut plain, place.path(), &Device::flex()).unwrap();
+        let config: Value =
+            serde_json::from_str(&std::fs::read_to_string(place.path().join("adapter_config.json")).unwrap()).unwrap();
+        assert_eq!(
+            (&config["r"], &config["lora_alpha"], &config["init_lora_weights"]),
+            (&json!(4), &json!(8), &json!(true))
+        );
+        assert_eq!(named_floats(&mut plain, &read), found);
+        let examples = case.expected.examples("");
+        assert_eq!(all_logits(&plain, &examples), all_logits(&case.model, &examples));
+        let theirs = folder(&case.name).join("adapter");
+        ist_peft::load::<BuiltinAdapter>(&mut plain, &theirs, &Device::flex()).unwrap();
+        assert_logits(&plain, &case.expected, "adapted_logits", LOGITS);
+    }
+}
+
+fn named_floats(model: &mut Model, adapters: &Adapters<BuiltinAdapter>) -> BTreeMap<String, Vec<f32>> {
+    named_tensors(model, adapters).into_iter().map(|(key, data)| (key, floats(&data))).collect()
 }

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use crate::adapter_set;
 use crate::method::{Dialect, MergeError, Place, TokenCost};
 use crate::{
-    Base, BitFit, Bottleneck, ConfigError, FrozenLinear, FrozenNorm, Full, Ia3, LayerNormTuning, Lora, NormValues,
-    PrefixTuning, Roles, Site, Targets,
+    Base, BitFit, Bottleneck, ConfigError, Dora, FrozenLinear, FrozenNorm, Full, Ia3, LayerNormTuning, Lora,
+    NormValues, PrefixTuning, Roles, Site, Targets, Vera,
 };
 
 /// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name does, for the method that the
@@ -41,6 +41,8 @@ pub trait Adapter: Module + ModuleDisplay {
     fn takes(config: &Self::Config) -> &'static str;
     /// Takes over what the model decides, once the modules are known; fails on what contradicts it.
     fn settle(config: &mut Self::Config, sites: &[Site]) -> Result<(), ConfigError>;
+    /// Takes over from `given` what only training knows; nothing from that of another method.
+    fn train_as(config: &mut Self::Config, given: &Self::Config) -> Result<(), ConfigError>;
     /// Positions that the method puts in front of all tokens.
     fn positions_in_front(config: &Self::Config) -> usize;
     /// Whether a fresh adapter leaves the model what it is.
@@ -83,6 +85,8 @@ adapter_set! {
     /// The methods of this crate.
     pub enum BuiltinAdapter, BuiltinConfig {
         Lora(Lora),
+        Dora(Dora),
+        Vera(Vera),
         Bottleneck(Bottleneck),
         Ia3(Ia3),
         LayerNorm(LayerNormTuning),

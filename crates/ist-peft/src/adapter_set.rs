@@ -71,6 +71,16 @@ macro_rules! adapter_set {
                 match config { $($config::$variant(config) => <$method as $crate::Method>::settle(config, sites)),+ }
             }
 
+            fn train_as(config: &mut $config, given: &$config) -> Result<(), $crate::ConfigError> {
+                match (config, given) {
+                    $(($config::$variant(config), $config::$variant(given)) => {
+                        <$method as $crate::Method>::train_as(config, given)
+                    })+
+                    // Another method: whoever asked compares the fields and says so.
+                    _ => Ok(()),
+                }
+            }
+
             fn positions_in_front(config: &$config) -> usize {
                 match config { $($config::$variant(config) => <$method as $crate::Method>::positions_in_front(config)),+ }
             }

@@ -71,6 +71,14 @@ impl<A: Adapter> Part<A> {
         std::iter::once(&mut self.config).chain(&mut self.whole)
     }
 
+    /// Takes over from `given` what only training knows and the folder this part was read from does not say.
+    ///
+    /// # Errors
+    /// Fields of `given` that have no effect on an adapter that is loaded.
+    pub fn train_as(&mut self, given: &Self) -> Result<(), ConfigError> {
+        A::train_as(&mut self.config, &given.config)
+    }
+
     /// The fields of PEFT's `adapter_config.json`.
     pub fn peft_fields(&self) -> Map<String, Value> {
         let mut fields = A::peft_fields(&self.config);

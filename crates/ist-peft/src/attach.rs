@@ -1,7 +1,11 @@
 //! Putting adapters on a model's modules, and folding them in.
 
+use std::collections::{BTreeMap, HashMap};
+
+use ist_core::burn::module::ParamId;
 use ist_core::burn::tensor::Device;
-use ist_core::streams;
+use ist_core::gradients::{self, OUTER, layer_prefix};
+use ist_core::{LayeredModel, streams};
 
 use crate::adapter::Adapter;
 use crate::adapters::Adapters;
@@ -138,6 +142,18 @@ pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], ada
     for (slot, adapter) in slots.zip(adapters) {
         *slot.adapter = Some(adapter);
     }
+}
+
+/// The factors on the learning rate that adapters ask for, by parameter name.
+pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(model: &mut M) -> BTreeMap<String, f64> {
+    let slots = model.slots().into_iter();
+    let ratios = slots.filter_map(|slot| slot.adapter.as_ref().map(A::learning_rate_ratios));
+    let ratios: HashMap<ParamId, f64> = ratios.flatten().collect();
+    let mut named = gradients::parameter_ids(OUTER, model.outer());
+    for (index, layer) in model.layers().iter().enumerate() {
+        named.extend(gradients::parameter_ids(&layer_prefix(index), layer));
+    }
+    named.into_iter().filter_map(|(name, id)| Some((name, *ratios.get(&id)?))).collect()
 }
 
 /// The modules that each configuration targets on this model, after filling in the usual targets.

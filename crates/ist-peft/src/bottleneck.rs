@@ -266,6 +266,7 @@ fn token_cost([d_in, d_out]: [usize; 2], size: usize, dropout: f64, output: bool
     let own_input = output || dropout > 0.0;
     TokenCost {
         keeps_input: !own_input,
+        keeps_output: false,
         keeps: 2 * size + if own_input { d_in } else { 0 },
         scratch: size + d_in.max(d_out),
     }

@@ -3,9 +3,13 @@
 //! The mask is drawn on the host from the seed of (run, step, micro-batch, layer, module): it never depends on the order in
 //! which layers run, and a layer that is run again gets the same mask.
 
+use ist_core::burn::backend::tensor::FloatTensor;
+use ist_core::burn::backend::{Backend, TensorMetadata};
 use ist_core::burn::tensor::{Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use crate::frozen_matrix::cast_like;
 
 /// x ⊙ m / (1 - p) with m ~ Bernoulli(1 - p) drawn from `seed`; x itself without a seed (evaluation) or with p = 0.
 pub fn dropout(x: Tensor<3>, probability: f64, seed: Option<u64>) -> Tensor<3> {
@@ -18,6 +22,14 @@ pub fn dropout(x: Tensor<3>, probability: f64, seed: Option<u64>) -> Tensor<3> {
         }
         _ => x,
     }
+}
+
+/// [`dropout`] within an operation, by probability and seed.
+pub(crate) fn masked<B: Backend>(x: FloatTensor<B>, dropout: Option<(f64, u64)>) -> FloatTensor<B> {
+    let Some((probability, seed)) = dropout else { return x };
+    let mask = TensorData::new(mask(x.shape().num_elements(), probability, seed), x.shape());
+    let mask = B::float_from_data(mask, &x.device());
+    B::float_mul(cast_like::<B>(mask, &x), x)
 }
 
 /// What each of `elements` numbers is multiplied with: 0, or 1 / (1 - p).

@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A value that `read` accepts, else a fault that says what was expected.
-    fn checked<T>(&mut self, key: &str, default: T, expected: &str, read: impl Fn(&Value) -> Option<T>) -> T {
+    pub fn checked<T>(&mut self, key: &str, default: T, expected: &str, read: impl Fn(&Value) -> Option<T>) -> T {
         let Some(value) = self.value(key) else { return default };
         read(value).unwrap_or_else(|| {
             self.fault(key, format!("must be {expected}, found {value}"));

@@ -89,7 +89,7 @@ impl<B: Backend> Stored<B> {
     }
 
     /// Some columns in x's type.
-    fn columns(&self, range: Range<usize>, x: &FloatTensor<B>) -> FloatTensor<B> {
+    pub(crate) fn columns(&self, range: Range<usize>, x: &FloatTensor<B>) -> FloatTensor<B> {
         match self {
             Self::Float(weight) => cast_like::<B>(columns::<B>(weight.clone(), range), x),
             Self::Int8(values, scales) => {
@@ -150,7 +150,8 @@ pub(crate) fn cast_like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<
     if tensor.dtype() == other.dtype() { tensor } else { B::float_cast(tensor, other.dtype().into()) }
 }
 
-fn columns<B: Backend>(matrix: FloatTensor<B>, range: Range<usize>) -> FloatTensor<B> {
+/// Some columns of a matrix.
+pub(crate) fn columns<B: Backend>(matrix: FloatTensor<B>, range: Range<usize>) -> FloatTensor<B> {
     let [height, width] = matrix.shape().dims::<2>();
     if range == (0..width) {
         return matrix;

@@ -90,13 +90,36 @@ fn for_each_panel(weight: &Stored<Flex>, mut work: impl FnMut(usize, Matrix, usi
     for from in (0..d_out).step_by(size) {
         let width = size.min(d_out - from);
         let panel = &mut panel[..d_in * width];
-        // A column of the weight is a row of the panel, as in files.
-        match weight {
-            Stored::Float(weight) => widen_bf16(panel, weight, from),
-            Stored::Int8(values, scales) => widen_int8(panel, values, scales, from),
-        }
+        widen(panel, weight, from);
         work(from, Matrix::strided(panel, [d_in, width], [1, d_in as isize]), width);
     }
+}
+
+/// Fills `panel` with the columns of the weight from `from` on; a column of the weight is a row of the panel, as in files.
+///
+/// The weight is one that [`fits`].
+pub(crate) fn widen(panel: &mut [f32], weight: &Stored<Flex>, from: usize) {
+    match weight {
+        Stored::Float(weight) if weight.dtype() == DType::F32 => copy_f32(panel, weight, from),
+        Stored::Float(weight) => widen_bf16(panel, weight, from),
+        Stored::Int8(values, scales) => widen_int8(panel, values, scales, from),
+    }
+}
+
+/// The columns of a f32 weight from `from` on.
+fn copy_f32(panel: &mut [f32], weight: &FlexTensor, from: usize) {
+    let ([d_in, _], [row_stride, column_stride], start) = flex::strides(weight);
+    let source = &weight.storage::<f32>()[start..];
+    flex::for_each_row(panel, d_in, |column, panel| {
+        let source = &source[(from + column) * column_stride as usize..];
+        if row_stride == 1 {
+            panel.copy_from_slice(&source[..d_in]);
+        } else {
+            for (out, value) in panel.iter_mut().zip(source.iter().step_by(row_stride as usize)) {
+                *out = *value;
+            }
+        }
+    });
 }
 
 /// The columns of a bf16 weight from `from` on. bf16 is the upper half of f32.

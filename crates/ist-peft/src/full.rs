@@ -32,7 +32,7 @@ use crate::targets::Targets;
 use crate::weight::{cast, is_full};
 
 /// The input stays.
-const TOKEN_COST: TokenCost = TokenCost { keeps_input: true, keeps: 0, scratch: 0 };
+const TOKEN_COST: TokenCost = TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: 0 };
 
 /// Full fine-tuning's checked configuration.
 #[derive(Clone, Debug, PartialEq)]

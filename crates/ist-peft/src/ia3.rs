@@ -154,8 +154,8 @@ impl Method for Ia3 {
 /// The gradient of the scale needs what it multiplied.
 fn token_cost(on_input: bool, site: &Site) -> TokenCost {
     if on_input {
-        TokenCost { keeps_input: true, keeps: 0, scratch: site.d_in }
+        TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: site.d_in }
     } else {
-        TokenCost { keeps_input: false, keeps: site.d_out, scratch: site.d_out }
+        TokenCost { keeps_input: false, keeps_output: false, keeps: site.d_out, scratch: site.d_out }
     }
 }

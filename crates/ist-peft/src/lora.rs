@@ -3,88 +3,107 @@
 //!
 //! y = x W + b + f · s · (dropout(x) A) B, with A `[in, r]`, B `[r, out]`, s = alpha / r (or alpha / √r) and f the response
 //! factor. It is computed on the activation side: the sum W + s A B never exists. r · (in + out) parameters a module.
-//! A is Kaiming-uniform with a = √5, so uniform within ±1/√in; B is zero. On an embedding A is zero and B standard normal,
-//! as in PEFT.
+//! A is Kaiming-uniform with a = √5, so uniform within ±1/√in, or normal with deviation 1/r (`init_lora_weights = "gaussian"`);
+//! B is zero. On an embedding A is zero and B standard normal, as in PEFT.
+//!
+//! Three variants are LoRA with a difference in training; their files are plain LoRA:
+//!
+//! - LoRA-FA (`freeze_a`; Zhang et al., [arXiv 2308.03303](https://arxiv.org/abs/2308.03303)): A stays, r · out parameters train,
+//!   and the r numbers a token of x A are kept instead of x. AdamW is plain; PEFT's `create_lorafa_optimizer` rescales B's
+//!   gradient besides.
+//! - LoRA+ (`loraplus_lr_ratio`; Hayou et al., [arXiv 2402.12354](https://arxiv.org/abs/2402.12354)): B learns at that multiple
+//!   of A's rate, except on embeddings.
+//! - PiSSA (Meng et al., [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) and OLoRA (Büyükakyüz,
+//!   [arXiv 2406.01775](https://arxiv.org/abs/2406.01775)), `init_lora_weights = "pissa"`, `"pissa_niter_N"` or `"olora"`: A and
+//!   B start at a part A₀ B₀ of the weight ([`lora_init`](crate::lora_init)). PEFT takes s A₀ B₀ off the weight; here the weight
+//!   stays, in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), computed as one LoRA of rank 2r with
+//!   A₀ and B₀ constant. Without dropout that is the same function. So f = 0 is the base model, and the file is what PEFT
+//!   converts its own to: a plain LoRA of twice the rank on the untouched base.
 
 use ist_core::burn;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
-use ist_core::{LayerPass, streams};
-use rand::RngExt;
-use serde_json::{Map, Value, json};
+use ist_core::LayerPass;
+use serde_json::{Map, Value};
 
 use crate::dropout::dropout;
-use crate::fields::{Fields, number};
+use crate::fields::{ConfigError, Fields};
 use crate::frozen::{Base, FrozenLinear, add_bias};
+use crate::lora_config::{LoraConfig, read, write};
+use crate::lora_init::{Start, start};
 use crate::lora_linear::lora_linear;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
-use crate::parameter::{normal, row_major};
+use crate::parameter::{resting, transposed};
 use crate::site::{Site, SiteKind};
-use crate::targets::{Patterns, Targets};
-
-/// LoRA's checked configuration, with PEFT's field names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraConfig {
-    /// Rank, at least 1.
-    pub r: usize,
-    /// The scaling's numerator, above 0.
-    pub lora_alpha: f64,
-    /// Dropout on the low-rank branch's input, in [0, 1).
-    pub lora_dropout: f64,
-    /// s = alpha / √r instead of alpha / r.
-    pub use_rslora: bool,
-    /// Ranks of modules whose name matches.
-    pub rank_pattern: Patterns<usize>,
-    /// Alphas of modules whose name matches.
-    pub alpha_pattern: Patterns<f64>,
-    /// The modules to adapt.
-    pub targets: Targets,
-}
-
-impl LoraConfig {
-    /// The rank on that module.
-    pub fn rank_of(&self, path: &str) -> usize {
-        self.rank_pattern.get(path).unwrap_or(self.r)
-    }
-
-    /// s on that module.
-    pub fn scaling_of(&self, path: &str) -> f64 {
-        let (rank, alpha) = (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
-        if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
-    }
-}
+use crate::targets::Targets;
 
 /// One LoRA module.
 #[derive(Module, Debug)]
 pub struct Lora {
-    a: Param<Tensor<2>>,
+    /// Where A trains.
+    a: Option<Param<Tensor<2>>>,
+    /// A where it does not.
+    frozen_a: Option<Tensor<2>>,
     b: Param<Tensor<2>>,
+    /// A₀.
+    start_a: Option<Tensor<2>>,
+    /// -B₀.
+    start_b: Option<Tensor<2>>,
     scaling: f64,
     dropout: f64,
+    b_ratio: f64,
 }
 
 impl Lora {
-    fn new(config: &LoraConfig, site: &Site, a: Tensor<2>, b: Tensor<2>) -> Self {
-        let resting = |tensor| Param::from_tensor(tensor).set_require_grad(false);
-        let scaling = config.scaling_of(&site.path);
-        Self { a: resting(a), b: resting(b), scaling, dropout: config.lora_dropout }
+    fn new(config: &LoraConfig, site: &Site, start: Start) -> Self {
+        let Start { a, b, initial } = start;
+        let (trained, frozen_a) = if config.freeze_a { (None, Some(a)) } else { (Some(a), None) };
+        let (start_a, start_b) = initial.map(|[a, minus_b]| (a, minus_b)).unzip();
+        Self {
+            a: trained.map(resting),
+            frozen_a,
+            b: resting(b),
+            start_a,
+            start_b,
+            scaling: config.scaling_of(&site.path),
+            dropout: config.lora_dropout,
+            b_ratio: if site.kind == SiteKind::Embedding { 1.0 } else { config.loraplus_lr_ratio },
+        }
+    }
+
+    /// A, or [A, A₀].
+    fn down(&self) -> Tensor<2> {
+        let a = self.a.as_ref().map(Param::val).or_else(|| self.frozen_a.clone()).expect("A trains or is frozen");
+        join(a, self.start_a.clone(), 1)
+    }
+
+    /// B, or B above -B₀.
+    fn up(&self) -> Tensor<2> {
+        join(self.b.val(), self.start_b.clone(), 0)
+    }
+
+    fn rank(&self) -> usize {
+        self.b.dims()[0]
+    }
+}
+
+fn join(tensor: Tensor<2>, with: Option<Tensor<2>>, dimension: usize) -> Tensor<2> {
+    match with {
+        Some(with) => Tensor::cat(vec![tensor, with], dimension),
+        None => tensor,
     }
 }
 
 impl Method for Lora {
     const NAME: &'static str = "lora";
     const PEFT_TYPE: &'static str = "LORA";
-    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
-        &[("bias", "\"none\""), ("megatron_core", "\"megatron.core\""), ("qalora_group_size", "16")];
+    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = DEFAULTS;
     const TAKES: &'static str = "linear modules and embeddings";
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
-        match dialect {
-            Dialect::Toml => fields.get("method").is_none_or(|method| method == Self::NAME),
-            Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == Self::PEFT_TYPE),
-        }
+        is_lora(fields, dialect) && !fields.get("use_dora").is_some_and(|dora| *dora == Value::Bool(true))
     }
 
     fn read(fields: &mut Fields) -> LoraConfig {
@@ -92,19 +111,7 @@ impl Method for Lora {
     }
 
     fn write(config: &LoraConfig) -> Map<String, Value> {
-        let mut fields = Map::new();
-        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-        put("r", json!(config.r));
-        put("lora_alpha", number(config.lora_alpha));
-        put("lora_dropout", json!(config.lora_dropout));
-        put("use_rslora", json!(config.use_rslora));
-        put("use_dora", json!(false));
-        put("bias", json!("none"));
-        put("fan_in_fan_out", json!(false));
-        put("init_lora_weights", json!(true));
-        put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank)));
-        put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha)));
-        fields
+        write(config, false)
     }
 
     fn targets(config: &LoraConfig) -> &Targets {
@@ -115,12 +122,16 @@ impl Method for Lora {
         &mut config.targets
     }
 
-    fn fits(_: &LoraConfig, site: &Site) -> bool {
-        matches!(site.kind, SiteKind::Linear | SiteKind::Embedding)
+    fn fits(config: &LoraConfig, site: &Site) -> bool {
+        site.kind == SiteKind::Linear || site.kind == SiteKind::Embedding && !config.init.starts_in_weight()
+    }
+
+    fn train_as(config: &mut LoraConfig, given: &LoraConfig) -> Result<(), ConfigError> {
+        config.train_as(given)
     }
 
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
-        let rank = config.rank_of(&site.path);
+        let rank = config.stored_rank_of(&site.path);
         let [a, b] = match site.kind {
             SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
             _ => ["lora_A.weight", "lora_B.weight"],
@@ -128,86 +139,75 @@ impl Method for Lora {
         vec![TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
     }
 
+    fn parameters(config: &LoraConfig, site: &Site) -> usize {
+        let a = if config.freeze_a { 0 } else { site.d_in };
+        config.rank_of(&site.path) * (a + site.d_out)
+    }
+
     fn init(config: &LoraConfig, place: &Place, seed: u64, device: &Device) -> Self {
-        let site = &place.site;
-        let rank = config.rank_of(&site.path);
-        let mut rng = streams::stream(seed, &site.path);
-        let (a, b) = if site.kind == SiteKind::Embedding {
-            let b = (0..rank * site.d_out).map(|_| normal(&mut rng) as f32).collect();
-            (vec![0.0; site.d_in * rank], b)
-        } else {
-            let bound = 1.0 / (site.d_in as f64).sqrt();
-            let a = (0..site.d_in * rank).map(|_| rng.random_range(-bound..bound) as f32).collect();
-            (a, vec![0.0; rank * site.d_out])
-        };
-        let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
-        Self::new(config, site, tensor(a, [site.d_in, rank]), tensor(b, [rank, site.d_out]))
+        Self::new(config, &place.site, start(config, place, seed, device))
     }
 
     fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        let mut tensors = tensors.into_iter().map(|data| {
-            let dtype = data.dtype();
-            row_major(Tensor::<2>::from_data(data, (device, dtype)).transpose())
-        });
-        let mut next = || tensors.next().expect("one tensor for each entry of the layout");
-        let (a, b) = (next(), next());
-        Self::new(config, &place.site, a, b)
+        let tensors: Vec<_> = tensors.into_iter().map(|data| transposed(data, device)).collect();
+        let [a, b]: [Tensor<2>; 2] = tensors.try_into().expect("one tensor for each entry of the layout");
+        Self::new(config, &place.site, Start::from_file(config, &place.site, [a, b]))
     }
 
     fn tensors(&self) -> Vec<TensorData> {
-        [&self.a, &self.b].map(|param| param.val().inner().transpose().into_data()).into()
+        [self.down(), self.up()].map(|matrix| matrix.inner().transpose().into_data()).into()
+    }
+
+    fn learning_rate_ratios(&self) -> Vec<(ParamId, f64)> {
+        if self.b_ratio == 1.0 { Vec::new() } else { vec![(self.b.id, self.b_ratio)] }
     }
 
     fn token_cost(config: &LoraConfig, site: &Site) -> TokenCost {
-        token_cost(config.rank_of(&site.path), config.lora_dropout, site)
+        token_cost(config.stored_rank_of(&site.path), config.lora_dropout, !config.freeze_a, site)
     }
 
     fn token_cost_of(&self, site: &Site) -> TokenCost {
-        token_cost(self.a.dims()[1], self.dropout, site)
+        let rank = self.rank() + self.start_b.as_ref().map_or(0, |start| start.dims()[0]);
+        token_cost(rank, self.dropout, self.a.is_some(), site)
     }
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.scaling * pass.response;
         if base.weight.trains() {
             let input = dropout(x.clone(), self.dropout, pass.dropout);
-            let low = module::linear(input, self.a.val(), None).mul_scalar(scale);
-            return base.forward(x, pass.response) + module::linear(low, self.b.val(), None);
+            let low = module::linear(input, self.down(), None).mul_scalar(scale);
+            return base.forward(x, pass.response) + module::linear(low, self.up(), None);
         }
-        let dropout = pass.dropout.map(|seed| (self.dropout, seed)).filter(|_| self.dropout > 0.0);
+        let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
-        add_bias(lora_linear(x, base.weight.matrix(pass.response), self.a.val(), self.b.val(), scale, dropout), bias)
+        add_bias(lora_linear(x, base.weight.matrix(pass.response), self.down(), self.up(), scale, dropout), bias)
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
-        let low = module::embedding(self.a.val(), ids).mul_scalar(self.scaling * pass.response);
-        base + module::linear(low, self.b.val(), None)
+        let low = module::embedding(self.down(), ids).mul_scalar(self.scaling * pass.response);
+        base + module::linear(low, self.up(), None)
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let delta = self.a.val().inner().matmul(self.b.val().inner()).mul_scalar(self.scaling);
+        let delta = self.down().inner().matmul(self.up().inner()).mul_scalar(self.scaling);
         Ok(base.map_matrix(|weight| weight + delta))
     }
 }
 
-/// The input and the low-rank product stay; dropout needs the masked input for a moment.
-fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
-    let masked = if dropout > 0.0 { site.d_in } else { 0 };
-    TokenCost { keeps_input: true, keeps: rank, scratch: rank + masked }
+/// Fields of PEFT's file whose default is not neutral by itself.
+pub(crate) const DEFAULTS: &[(&str, &str)] =
+    &[("bias", "\"none\""), ("megatron_core", "\"megatron.core\""), ("qalora_group_size", "16")];
+
+/// Whether the fields are those of LoRA or DoRA.
+pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {
+    match dialect {
+        Dialect::Toml => fields.get("method").is_none_or(|method| method == Lora::NAME),
+        Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == Lora::PEFT_TYPE),
+    }
 }
 
-fn read(fields: &mut Fields) -> LoraConfig {
-    // PEFT's own defaults differ from our TOML's.
-    let (r_default, alpha_default) = if fields.dialect() == Dialect::Toml { (32, 64.0) } else { (8, 8.0) };
-    if fields.dialect() == Dialect::Peft {
-        fields.one_of("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal")]);
-    }
-    LoraConfig {
-        r: fields.count("r", r_default),
-        lora_alpha: fields.number_above_zero(fields.spelt("alpha", "lora_alpha"), alpha_default),
-        lora_dropout: fields.probability(fields.spelt("dropout", "lora_dropout"), 0.0),
-        use_rslora: fields.flag("use_rslora", false),
-        rank_pattern: fields.rank_patterns("rank_pattern"),
-        alpha_pattern: fields.number_patterns("alpha_pattern"),
-        targets: fields.targets(),
-    }
+/// The low-rank product stays and, where A trains, the input; dropout needs the masked input for a moment.
+fn token_cost(rank: usize, dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
+    let masked = if dropout > 0.0 { site.d_in } else { 0 };
+    TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: rank + masked }
 }

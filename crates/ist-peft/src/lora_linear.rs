@@ -3,18 +3,18 @@
 //! y = x W + (x ⊙ m) A B · s, with the dropout mask m (1 without dropout). With the gradient g of y and u = s · g Bᵀ:
 //! dx = g Wᵀ + (u Aᵀ) ⊙ m, dA = (x ⊙ m)ᵀ u, dB = ((x ⊙ m) A · s)ᵀ g.
 //!
-//! Kept are the handles of W, A and B; where A or B trains also x and the r numbers a token of (x ⊙ m) A · s. The mask is
-//! drawn again from its seed.
+//! Kept are the handles of W, A and B; where B trains also the r numbers a token of (x ⊙ m) A · s, and where A does x. The
+//! mask is drawn again from its seed.
 //! dW does not exist: a weight that trains is no operand of this operation.
 
 use ist_core::burn;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
 
-use crate::dropout::mask;
+use crate::dropout::masked;
 use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, like, rows};
 
 /// x W + s · dropout(x) A B for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]`, B `[r, out]`.
@@ -39,19 +39,11 @@ struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// x ⊙ m.
-    fn masked<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        let Some((probability, seed)) = self.dropout else { return x };
-        let mask = TensorData::new(mask(x.shape().num_elements(), probability, seed), x.shape());
-        let mask = B::float_from_data(mask, &x.device());
-        B::float_mul(cast_like::<B>(mask, &x), x)
-    }
-
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
         let ints = inputs.ints.clone();
         let [x, weight, a, b] = inputs.floats();
-        let input = rows::<B>(self.masked::<B>(x.clone()));
+        let input = rows::<B>(masked::<B>(x.clone(), self.dropout));
         let low = B::float_mul_scalar(B::float_matmul(input, cast_like::<B>(a, &x)), self.scale.into());
         let shape = x.shape();
         let added = B::float_matmul(low.clone(), cast_like::<B>(b, &x));
@@ -63,8 +55,8 @@ impl LoraLinear {
 fn saved<B: Backend>(inputs: Operands<B>, low: FloatTensor<B>, wanted: &[bool]) -> Operands<B> {
     let ints = inputs.ints.clone();
     let [x, weight, a, b] = inputs.floats();
-    let trained = (wanted[2] || wanted[3]).then_some([x, low]);
-    Stored::of(weight, &ints).operands([a, b].into_iter().chain(trained.into_iter().flatten()))
+    let trained = wanted[2].then_some(x).into_iter().chain(wanted[3].then_some(low));
+    Stored::of(weight, &ints).operands([a, b].into_iter().chain(trained))
 }
 
 /// The same by name.
@@ -72,16 +64,19 @@ struct Saved<B: Backend> {
     weight: Stored<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
-    /// x and (x ⊙ m) A · s.
-    trained: Option<[FloatTensor<B>; 2]>,
+    /// x, where A trains.
+    x: Option<FloatTensor<B>>,
+    /// (x ⊙ m) A · s, where B trains.
+    low: Option<FloatTensor<B>>,
 }
 
-impl<B: Backend> From<Operands<B>> for Saved<B> {
-    fn from(saved: Operands<B>) -> Self {
+impl<B: Backend> Saved<B> {
+    fn new(saved: Operands<B>, wanted: &[bool]) -> Self {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("the weight, A and B are always kept");
         let (weight, a, b) = (Stored::of(next(), &saved.ints), next(), next());
-        Self { weight, a, b, trained: floats.next().zip(floats.next()).map(|(x, low)| [x, low]) }
+        let x = wanted[2].then(&mut next);
+        Self { weight, a, b, x, low: wanted[3].then(next) }
     }
 }
 
@@ -101,19 +96,18 @@ impl Operation for LoraLinear {
         gradient: FloatTensor<B>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<B>>> {
-        let Saved { weight, a, b, trained } = Saved::<B>::from(saved);
+        let Saved { weight, a, b, x, low } = Saved::<B>::new(saved, wanted);
         let flat = rows::<B>(gradient.clone());
         let up = B::float_matmul(flat.clone(), B::float_transpose(cast_like::<B>(b.clone(), &gradient)));
         let up = B::float_mul_scalar(up, self.scale.into());
-        let (d_a, d_b) = trained.map_or((None, None), |[x, low]| {
-            let input = rows::<B>(self.masked::<B>(x));
-            let d_a = B::float_matmul(B::float_transpose(input), up.clone());
-            let d_b = B::float_matmul(B::float_transpose(low), flat);
-            (Some(cast_like::<B>(d_a, &a)), Some(cast_like::<B>(d_b, &b)))
+        let d_a = x.map(|x| {
+            let input = rows::<B>(masked::<B>(x, self.dropout));
+            cast_like::<B>(B::float_matmul(B::float_transpose(input), up.clone()), &a)
         });
+        let d_b = low.map(|low| cast_like::<B>(B::float_matmul(B::float_transpose(low), flat), &b));
         let d_x = wanted[0].then(|| {
             let through = B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
-            let through = self.masked::<B>(like::<B>(through, &gradient.shape()));
+            let through = masked::<B>(like::<B>(through, &gradient.shape()), self.dropout);
             B::float_add(weight.transposed_product(gradient), through)
         });
         vec![d_x, None, d_a, d_b]
@@ -165,7 +159,7 @@ impl LoraLinear {
         let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
         let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
         let n = x.shape().num_elements() / d_in;
-        let input = flex::contiguous(self.masked::<Flex>(x.clone()));
+        let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
         let mut low = vec![0.0; n * rank];
         let (input, down) =
             (Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(flex::slice(&a), d_in, rank, rank));
@@ -183,7 +177,7 @@ impl LoraLinear {
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
-        let Saved { weight, a, b, trained } = Saved::<Flex>::from(saved);
+        let Saved { weight, a, b, x, low } = Saved::<Flex>::new(saved, wanted);
         let [a, b, gradient] = [a, b, gradient].map(flex::contiguous);
         let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
         let n = gradient.shape().num_elements() / d_out;
@@ -192,16 +186,16 @@ impl LoraLinear {
         let b = Matrix::new(flex::slice(&b), rank, d_out, d_out);
         multiply(MatrixMut::new(&mut up, n, rank, rank), g, b.transposed(), self.scale as f32, false, true);
         let up = Matrix::new(&up, n, rank, rank);
-        let (d_a, d_b) = trained.map_or((None, None), |[x, low]| {
-            let input = flex::contiguous(self.masked::<Flex>(x));
-            let d_a = outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank]);
-            (Some(d_a), Some(outer(Matrix::new(flex::slice(&low), n, rank, rank), g, [rank, d_out])))
+        let d_a = x.map(|x| {
+            let input = flex::contiguous(masked::<Flex>(x, self.dropout));
+            outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank])
         });
+        let d_b = low.map(|low| outer(Matrix::new(flex::slice(&low), n, rank, rank), g, [rank, d_out]));
         let d_x = wanted[0].then(|| {
             let mut d_x = vec![0.0; n * d_in];
             let down = Matrix::new(flex::slice(&a), d_in, rank, rank).transposed();
             multiply(MatrixMut::new(&mut d_x, n, d_in, d_in), up, down, 1.0, false, true);
-            let mut d_x = flex::into_vec(self.masked::<Flex>(with_width(d_x, &gradient, d_in)));
+            let mut d_x = flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.dropout));
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
             with_width(d_x, &gradient, d_in)
         });
@@ -214,7 +208,7 @@ mod tests {
     use super::*;
     use crate::dropout::dropout;
     use crate::int8::Int8Matrix;
-    use burn::tensor::{DType, Device};
+    use burn::tensor::{DType, Device, TensorData};
     use ist_core::streams;
     use rand::RngExt;
 

@@ -55,6 +55,8 @@ impl TensorSpec {
 pub struct TokenCost {
     /// Whether its input stays for the backward pass; modules with the same input share one copy.
     pub keeps_input: bool,
+    /// Whether its output stays, which whatever reads it may keep as well.
+    pub keeps_output: bool,
     /// What stays besides.
     pub keeps: usize,
     /// What either pass needs for a moment, beside its results; also where the adapter rests.
@@ -64,7 +66,7 @@ pub struct TokenCost {
 impl TokenCost {
     /// What is counted for a method that does not say: input and output stay, in copies of their own.
     pub fn unknown(site: &Site) -> Self {
-        Self { keeps_input: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
+        Self { keeps_input: false, keeps_output: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
     }
 }
 
@@ -139,6 +141,13 @@ pub trait Method: Module + ModuleDisplay {
     /// # Errors
     /// Every field that contradicts the model.
     fn settle(_config: &mut Self::Config, _sites: &[Site]) -> Result<(), ConfigError> {
+        Ok(())
+    }
+    /// Takes over from `given` what only training knows and PEFT's file does not say.
+    ///
+    /// # Errors
+    /// Every field of `given` that has no effect on an adapter that is loaded.
+    fn train_as(_config: &mut Self::Config, _given: &Self::Config) -> Result<(), ConfigError> {
         Ok(())
     }
     /// The fields of PEFT's `adapter_config.json` that say which modules it sits on.

@@ -19,6 +19,8 @@ pub struct Operation {
     pub writes: u64,
     /// Which values the backward pass needs again.
     pub keeps: Vec<Value>,
+    /// Whether it needs its own result again, too.
+    pub keeps_result: bool,
     /// What it keeps besides: statistics, a low-rank product.
     pub notes: u64,
     /// The gradients of its own parameters; 0 when none trains.
@@ -64,9 +66,13 @@ impl Tape {
     }
 
     /// Adds an operation; what it writes.
-    pub fn push(&mut self, operation: Operation) -> Value {
+    pub fn push(&mut self, mut operation: Operation) -> Value {
+        let result = Value(self.operations.len() + 1);
+        if operation.keeps_result {
+            operation.keeps.push(result);
+        }
         self.operations.push(operation);
-        Value(self.operations.len())
+        result
     }
 
     /// What the tape costs. `below_trains` says whether the input's gradient is asked for; without it the input counts to the
@@ -323,6 +329,22 @@ mod tests {
         // A first half that does not train has no graph, and nobody asks for the gradient of what lies between.
         let KeptCost { graph, backward, .. } = first.kept_before(&second, false);
         assert_eq!((graph, backward), (10, second.cost(false).backward.max(second.cost(false).tracked + 10)));
+    }
+
+    #[test]
+    fn a_result_that_is_kept_counts_once_whoever_else_keeps_it_and_is_not_written_over() {
+        let cost = |keeps_result, reader_keeps: bool| {
+            let mut tape = Tape::new(10);
+            let first =
+                Operation { reads: vec![Tape::INPUT], writes: 30, keeps_result, trains: 1, ..Operation::default() };
+            let inner = tape.push(first);
+            let keeps = if reader_keeps { vec![inner] } else { Vec::new() };
+            tape.push(Operation { reads: vec![inner], writes: 10, keeps, in_place: true, ..Operation::default() });
+            tape.cost(true)
+        };
+        assert_eq!([cost(false, false), cost(true, false), cost(false, true)].map(|cost| cost.graph), [0, 30, 30]);
+        assert_eq!(cost(true, true), cost(false, true));
+        assert_eq!([cost(false, false), cost(true, false)].map(|cost| cost.tracked), [30, 40]);
     }
 
     #[test]

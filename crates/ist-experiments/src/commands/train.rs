@@ -168,7 +168,8 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         }
         let document = serde_json::to_vec_pretty(&plan.document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
-        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps);
+        let rates = attach::learning_rates(&mut model);
+        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates);
         let say = |line: &str| {
             if !self.quiet {
                 eprintln!("{line}");

@@ -1,5 +1,6 @@
 //! What a run needs before its first step: data as batches, the tuner, the model's records for the result.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -199,7 +200,14 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
     let mut all = Vec::new();
     for table in tables.tables() {
         let mut parts = match &table.init_from {
-            Some(folder) => ist_peft::read_config::<A>(folder).or_input()?.parts().to_vec(),
+            Some(folder) => {
+                let mut parts = ist_peft::read_config::<A>(folder).or_input()?.parts().to_vec();
+                if let ([only], false) = (parts.as_mut_slice(), table.method_fields().is_empty()) {
+                    let given = parse_adapter::<A>(&table.method_fields())?;
+                    only.train_as(&given).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+                }
+                parts
+            }
             None => vec![parse_adapter::<A>(&table.method_fields())?],
         };
         if let (true, [only]) = (several, parts.as_mut_slice()) {
@@ -243,13 +251,15 @@ pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerP
     policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
 }
 
-/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`.
+/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`, and the parameters named
+/// in `rates` learn at that multiple of the base rate.
 pub fn tuner(
     config: &RunConfig,
     policy: Box<dyn LayerPolicy>,
     memory: Memory,
     offload: &Path,
     total_steps: usize,
+    rates: BTreeMap<String, f64>,
 ) -> Tuner {
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
@@ -262,6 +272,7 @@ pub fn tuner(
         adamw: config.optimizer.adamw(),
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
+        rates,
     };
     Tuner::new(settings, policy, config.seed)
 }
