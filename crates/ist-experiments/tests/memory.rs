@@ -101,6 +101,11 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
     let every = json!({"method": "lora", "r": 8, "alpha": 16, "dropout": 0.1, "targets":
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]});
     let few = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]});
+    let biased = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6,
+        "num_attention_heads": 8, "attention_bias": true, "mlp_bias": true});
+    let [norms, biases, full] = ["layernorm", "bitfit", "full"].map(|method| json!({"method": method}));
+    let some = json!({"method": "full", "targets": ["q_proj", "down_proj", "lm_head", "embed_tokens"]});
+    let prefix = json!({"method": "prefix-tuning", "num_virtual_tokens": 64});
     let head = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["v_proj", "lm_head", "embed_tokens"]});
     let cases = [
         (&small, &usual, DType::F32, [4, 256, 1]),
@@ -110,6 +115,12 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
         (&grouped, &few, DType::F32, [1, 512, 1]),
         (&wide, &usual, DType::F32, [2, 256, 1]),
         (&wide, &head, DType::F32, [2, 128, 1]),
+        (&small, &norms, DType::F32, [2, 256, 1]),
+        (&biased, &biases, DType::F32, [2, 256, 1]),
+        (&small, &full, DType::F32, [2, 256, 1]),
+        (&small, &full, DType::BF16, [2, 256, 2]),
+        (&wide, &some, DType::F32, [2, 128, 1]),
+        (&grouped, &prefix, DType::F32, [4, 128, 1]),
     ];
     let (mut faults, mut with_halves) = (Vec::new(), 0);
     for (shape, adapter, storage, [rows, sequence, parts]) in cases {

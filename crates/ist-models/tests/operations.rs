@@ -17,7 +17,9 @@ use ist_models::ops::layer_norm::layer_norm;
 use ist_models::ops::linear_cross_entropy::{chunk_rows, linear_cross_entropy};
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
+use ist_peft::blended::blended;
 use ist_peft::linear::linear;
+use ist_peft::lookup::lookup;
 use proptest::prelude::*;
 use rand::RngExt;
 
@@ -274,6 +276,47 @@ proptest! {
             },
             &|inputs| {
                 let (x, weight): (Tensor<3>, Tensor<2>) = shaped(inputs);
+                x.squeeze_dim::<2>(0).matmul(weight).flatten(0, 1)
+            },
+            &[random(seed, "x", rows * d_in, 1.0), random(seed, "w", d_in * d_out, 1.0)],
+            2,
+        );
+    }
+
+    #[test]
+    fn a_lookup_has_the_values_and_gradients_of_its_formula(seed in 0u64..1000, rows in 1usize..30, hidden in 1usize..9, vocabulary in 2usize..20) {
+        let one_hot = |like: &Tensor<1>| {
+            let ids = targets(rows, vocabulary, like).into_data().iter::<i64>().collect::<Vec<_>>();
+            let hot = ids.iter().flat_map(|&id| (0..vocabulary).map(move |at| f64::from(u8::from(at as i64 == id))));
+            tensor::<2>(hot.collect(), [rows, vocabulary], &like.device().inner(), like.dtype())
+        };
+        agree(
+            "lookup",
+            &|inputs| lookup(inputs[0].clone().reshape([vocabulary, hidden]), targets(rows, vocabulary, &inputs[0]).unsqueeze()).flatten(0, 2),
+            &|inputs| one_hot(&inputs[0]).matmul(inputs[0].clone().reshape([vocabulary, hidden])).flatten(0, 1),
+            &[random(seed, "table", vocabulary * hidden, 1.0)],
+            1,
+        );
+    }
+
+    #[test]
+    fn a_map_between_two_weights_has_the_values_and_gradients_of_its_formula(
+        seed in 0u64..1000, rows in 1usize..9, d_in in 1usize..40, d_out in 1usize..40, f in 0.1f64..0.9,
+    ) {
+        let frozen = |like: &Tensor<1>| {
+            let frozen = random(seed, "w0", d_in * d_out, 1.0);
+            tensor::<2>(frozen, [d_out, d_in], &like.device().inner(), like.dtype()).transpose()
+        };
+        let shaped = |inputs: &[Tensor<1>]| (inputs[0].clone().reshape([1, rows, d_in]), inputs[1].clone().reshape([d_in, d_out]));
+        agree(
+            "blended",
+            &|inputs| {
+                let (x, weight) = shaped(inputs);
+                blended(x, frozen(&inputs[0]), weight, f).flatten(0, 2)
+            },
+            &|inputs| {
+                let (x, weight): (Tensor<3>, Tensor<2>) = shaped(inputs);
+                let weight = weight.mul_scalar(f) + frozen(&inputs[0]).mul_scalar(1.0 - f);
                 x.squeeze_dim::<2>(0).matmul(weight).flatten(0, 1)
             },
             &[random(seed, "x", rows * d_in, 1.0), random(seed, "w", d_in * d_out, 1.0)],

@@ -84,12 +84,13 @@ impl Method for BitFit {
         vec![values(&self.bias)]
     }
 
-    fn token_cost(_: &BitFitConfig, site: &Site) -> TokenCost {
-        token_cost(site)
+    /// Nothing stays, and the gradient is a sum over tokens that is made in passing.
+    fn token_cost(_: &BitFitConfig, _: &Site) -> TokenCost {
+        TokenCost::default()
     }
 
-    fn token_cost_of(&self, site: &Site) -> TokenCost {
-        token_cost(site)
+    fn token_cost_of(&self, _: &Site) -> TokenCost {
+        TokenCost::default()
     }
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
@@ -105,9 +106,4 @@ impl Method for BitFit {
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
         Ok(base.map_bias(|_| self.bias.val().inner()))
     }
-}
-
-/// Nothing is kept. The gradient is a sum over tokens, whose first step has the output's size.
-fn token_cost(site: &Site) -> TokenCost {
-    TokenCost { scratch: site.d_out, ..TokenCost::default() }
 }

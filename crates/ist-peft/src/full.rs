@@ -4,7 +4,8 @@
 //!
 //! A weight W₀ is replaced by W₀ + f · (W - W₀) with W a trained copy in f32 and f the response factor, and a bias likewise:
 //!
-//! - linear `[in, out]`: y = x W + b, and (1 - f) · x W₀ + f · x W + b at other factors than 1, so that no third matrix exists.
+//! - linear `[in, out]`: y = x W + b, and (1 - f) · x W₀ + f · x W + b at other factors than 1, so that no third matrix exists
+//!   ([`blended`]).
 //!   The backward pass keeps x and makes dW = xᵀ g, as large as W;
 //! - embedding `[vocabulary, hidden]`: rows of W. A head that is tied to the table goes on reading W₀; merging unties it;
 //! - norm `[width]`: as [`LayerNormTuning`].
@@ -15,18 +16,23 @@
 use ist_core::burn;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, module};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::LayerPass;
 
+use crate::blended::blended;
 use crate::fields::Fields;
 use crate::frozen::{Base, FrozenLinear, FrozenNorm, NormValues, add_bias};
 use crate::layernorm::{self, LayerNormTuning};
 use crate::linear::linear;
+use crate::lookup::lookup;
 use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{from_file, resting, to_file, transposed, values};
 use crate::site::{Roles, Site, SiteKind};
 use crate::targets::Targets;
 use crate::weight::{cast, is_full};
+
+/// The input stays.
+const TOKEN_COST: TokenCost = TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: 0 };
 
 /// Full fine-tuning's checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,13 +70,12 @@ impl FullMatrix {
         let (dtype, f) = (x.dtype(), pass.response);
         let bias = base.bias.as_ref().zip(self.bias.as_ref());
         let bias = bias.map(|(frozen, bias)| frozen.towards(bias.val(), f, dtype));
-        let trained = |x| linear(x, self.weight.val());
         let product = if is_full(f) {
-            trained(x)
+            linear(x, self.weight.val())
         } else if f == 0.0 {
             linear(x, base.weight.matrix(f))
         } else {
-            linear(x.clone(), base.weight.matrix(f)).mul_scalar(1.0 - f) + trained(x).mul_scalar(f)
+            blended(x, base.weight.matrix(f), self.weight.val(), f)
         };
         add_bias(product, bias)
     }
@@ -144,12 +149,12 @@ impl Method for Full {
         [weight].into_iter().chain(bias.as_ref().map(values)).collect()
     }
 
-    fn token_cost(_: &FullConfig, site: &Site) -> TokenCost {
-        token_cost(site)
+    fn token_cost(_: &FullConfig, _: &Site) -> TokenCost {
+        TOKEN_COST
     }
 
-    fn token_cost_of(&self, site: &Site) -> TokenCost {
-        token_cost(site)
+    fn token_cost_of(&self, _: &Site) -> TokenCost {
+        TOKEN_COST
     }
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
@@ -159,7 +164,7 @@ impl Method for Full {
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
         let Self::Embedding(table) = self else { unreachable!("an embedding has the copy of one") };
-        let rows = cast(module::embedding(table.weight.val(), ids), base.dtype());
+        let rows = cast(lookup(table.weight.val(), ids), base.dtype());
         if is_full(pass.response) {
             return rows;
         }
@@ -182,9 +187,4 @@ impl Method for Full {
             None => base,
         })
     }
-}
-
-/// The input stays. Probes, at other factors than 1, have two products for a moment, and a bias' gradient is a sum over tokens.
-fn token_cost(site: &Site) -> TokenCost {
-    TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: site.d_out }
 }

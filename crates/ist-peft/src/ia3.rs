@@ -84,11 +84,16 @@ impl Method for Ia3 {
         let usual = FEEDFORWARD.iter().map(ToString::to_string).collect();
         let given = fields.modules("feedforward_modules");
         let left_open = (fields.dialect() == Dialect::Toml).then_some(TargetModules::Names(usual));
-        Ia3Config { targets: fields.targets(), feedforward_modules: given.or(left_open) }
+        Ia3Config { targets: fields.targets_in_every_layer(), feedforward_modules: given.or(left_open) }
     }
 
     fn write(config: &Ia3Config) -> Map<String, Value> {
         Map::from_iter([("feedforward_modules".to_owned(), config.feedforward_json())])
+    }
+
+    /// PEFT's configuration of this method knows no layers.
+    fn target_fields(config: &Ia3Config) -> Map<String, Value> {
+        config.targets.module_fields()
     }
 
     fn targets(config: &Ia3Config) -> &Targets {

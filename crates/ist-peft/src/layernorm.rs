@@ -80,9 +80,7 @@ impl Method for LayerNormTuning {
 
     /// PEFT's configuration of this method knows no layers.
     fn target_fields(config: &LayerNormConfig) -> Map<String, Value> {
-        let mut fields = config.targets.peft_fields();
-        fields.retain(|key, _| key.ends_with("_modules"));
-        fields
+        config.targets.module_fields()
     }
 
     fn layout(_: &LayerNormConfig, site: &Site) -> Vec<TensorSpec> {

@@ -172,6 +172,13 @@ impl Targets {
             .join(", ")
     }
 
+    /// The fields of PEFT's `adapter_config.json` of a method that cannot be narrowed to some layers.
+    pub fn module_fields(&self) -> Map<String, Value> {
+        let mut fields = self.peft_fields();
+        fields.retain(|key, _| key.ends_with("_modules"));
+        fields
+    }
+
     /// The fields of PEFT's `adapter_config.json`.
     pub fn peft_fields(&self) -> Map<String, Value> {
         let modules = |modules: &Option<TargetModules>| modules.as_ref().map_or(Value::Null, TargetModules::to_json);

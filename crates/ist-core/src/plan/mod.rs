@@ -190,7 +190,8 @@ impl<'a> Phases<'a> {
         let mut gradients = vec![0; costs.len()];
         let mut above = footprint.loss.gradients;
         for (index, cost) in costs.iter().enumerate().skip(lowest).rev() {
-            gradients[index] = above;
+            // Those of a later micro-batch are added to the ones that are there.
+            gradients[index] = if draw.accumulates { 0 } else { above };
             above += if draw.updates_at_once { 0 } else { cost.gradients };
         }
         let earlier = if draw.accumulates { above } else { 0 };

@@ -24,8 +24,10 @@ const fn method<T: Serialize + DeserializeOwned + JsonSchema>(name: &'static str
 }
 
 /// The built-in methods; the first is the default.
-pub(in super::super) static METHODS: [MethodFields; 9] = [
+pub(in super::super) static METHODS: [MethodFields; 11] = [
     method::<Lora>("lora"),
+    method::<Dora>("dora"),
+    method::<Vera>("vera"),
     method::<Bottleneck>("series"),
     method::<Bottleneck>("adapterp"),
     method::<Bottleneck>("parallel"),
@@ -45,9 +47,37 @@ fn complete<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Writes the fields of a method, with those that say which modules it sits on: `in_layers` for modules that may be narrowed
+/// Writes the fields of a method: `low_rank` with those that LoRA and DoRA share, and all with those that say which modules it
+/// sits on: `in_layers` for modules that may be narrowed
 /// to some layers, `modules` for those that may not, `model` for a method that has no choice.
 macro_rules! method_fields {
+    (@low_rank $name:ident { $($fields:tt)* }) => {
+        method_fields!(@in_layers $name {
+            /// The rank.
+            #[schemars(range(min = 1))]
+            r: usize = 32,
+            /// The scaling's numerator: alpha / r, or alpha / √r with `use_rslora`.
+            #[schemars(extend("exclusiveMinimum" = 0))]
+            alpha: f64 = 64.0,
+            /// Dropout on the input of the method's branch.
+            #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+            dropout: f64 = 0.0,
+            /// Scale by alpha / √r.
+            use_rslora: bool = false,
+            /// Ranks of modules whose name matches.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            #[schemars(schema_with = "ranks")]
+            rank_pattern: BTreeMap<String, usize> = BTreeMap::new(),
+            /// Alphas of modules whose name matches.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            #[schemars(schema_with = "alphas")]
+            alpha_pattern: BTreeMap<String, f64> = BTreeMap::new(),
+            /// B's learning rate beside A's (LoRA+).
+            #[schemars(extend("exclusiveMinimum" = 0))]
+            loraplus_lr_ratio: f64 = 1.0,
+            $($fields)*
+        });
+    };
     (@in_layers $name:ident { $($fields:tt)* }) => {
         method_fields!(@modules $name {
             $($fields)*
@@ -86,26 +116,30 @@ macro_rules! method_fields {
 }
 
 method_fields! {
-    @in_layers Lora {
+    @low_rank Lora {
+        /// Whether A stays as it began (LoRA-FA).
+        freeze_a: bool = false,
+        /// What A and B start from.
+        #[schemars(schema_with = "starts")]
+        init_lora_weights: Value = Value::Bool(true),
+    }
+}
+
+method_fields! { @low_rank Dora {} }
+
+method_fields! {
+    @in_layers Vera {
         /// The rank.
         #[schemars(range(min = 1))]
-        r: usize = 32,
-        /// The scaling's numerator: alpha / r, or alpha / √r with `use_rslora`.
-        #[schemars(extend("exclusiveMinimum" = 0))]
-        alpha: f64 = 64.0,
+        r: usize = 256,
+        /// What λ_d starts at.
+        d_initial: f64 = 0.1,
         /// Dropout on the input of the method's branch.
         #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         dropout: f64 = 0.0,
-        /// Scale by alpha / √r.
-        use_rslora: bool = false,
-        /// Ranks of modules whose name matches.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        #[schemars(schema_with = "ranks")]
-        rank_pattern: BTreeMap<String, usize> = BTreeMap::new(),
-        /// Alphas of modules whose name matches.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        #[schemars(schema_with = "alphas")]
-        alpha_pattern: BTreeMap<String, f64> = BTreeMap::new(),
+        /// The seed of the random matrices that all modules share.
+        #[schemars(range(min = 0))]
+        projection_prng_key: u64 = 0,
     }
 }
 
@@ -127,7 +161,7 @@ method_fields! {
 }
 
 method_fields! {
-    @in_layers Ia3 {
+    @modules Ia3 {
         /// The targets whose input is scaled instead of their output. Default: those that leave an MLP.
         #[serde(skip_serializing_if = "Option::is_none")]
         feedforward_modules: Option<Names> = None,
@@ -179,4 +213,9 @@ fn activations(_: &mut SchemaGenerator) -> Schema {
 
 fn beginnings(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["normal", "zero"]})
+}
+
+/// What LoRA starts from; the method's reader knows the names.
+fn starts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"const": true, "type": "boolean"}, {"type": "string", "minLength": 1}]})
 }

@@ -31,7 +31,8 @@ fn every_default_is_the_documented_one() {
     assert_eq!(config.data, data);
     let [adapter] = config.adapter.tables() else { panic!("one adapter, not {:?}", config.adapter) };
     assert_eq!((adapter.method.as_deref(), &adapter.init_from), (Some("lora"), &None));
-    let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false});
+    let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false, "loraplus_lr_ratio": 1.0,
+        "freeze_a": false, "init_lora_weights": true});
     assert_eq!(json!(adapter.fields), fields);
     let ist = IstPolicy {
         layers_updated: Share::Fraction(0.25),

@@ -10,7 +10,7 @@ use super::super::*;
 use super::{LEAST, least_and, read};
 
 /// Configurations that together give every key.
-const WHOLE: [&str; 9] = [
+const WHOLE: [&str; 10] = [
     r#"
     seed = 1
     model = {path = "org/name@main", dtype = "bfloat16"}
@@ -33,6 +33,9 @@ const WHOLE: [&str; 9] = [
     use_rslora = true
     rank_pattern = {"layers.0" = 4}
     alpha_pattern = {"layers.0" = 8.5}
+    loraplus_lr_ratio = 16
+    freeze_a = false
+    init_lora_weights = "pissa_niter_4"
     layers_to_transform = [0, 1]
     layers_pattern = "layers"
     exclude_modules = ["k_proj"]
@@ -77,6 +80,8 @@ const WHOLE: [&str; 9] = [
      adapter = {method = 'series', bottleneck_size = 4, non_linearity = 'relu', scaling = 0.5, dropout = 0.1}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'prefix-tuning', num_virtual_tokens = 4, init_weights = 'zero'}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     adapter = {method = 'vera', r = 8, d_initial = 0.2, projection_prng_key = 3}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'ia3', feedforward_modules = ['down_proj'], modules_to_save = ['lm_head']}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'rst', layers_updated = 0.5}\n\
