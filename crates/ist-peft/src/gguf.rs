@@ -72,7 +72,9 @@ fn bytes(architecture: &str, alpha: f32, tensors: &[(String, Matrix)]) -> Vec<u8
         string(&mut out, name);
         out.extend(2u32.to_le_bytes());
         let [rows, columns] = matrix.shape;
-        [columns, rows].iter().for_each(|size| out.extend((*size as u64).to_le_bytes()));
+        for size in [columns, rows] {
+            out.extend((size as u64).to_le_bytes());
+        }
         out.extend(F32.to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
         offset += (matrix.values.len() * size_of::<f32>()).next_multiple_of(ALIGNMENT);

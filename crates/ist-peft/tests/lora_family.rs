@@ -167,7 +167,7 @@ fn vera_takes_the_projections_to_queries_and_values_and_holds_one_copy_of_its_ma
     let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
     let sites = attach(&mut model, &mut config, 1, &Device::flex()).unwrap();
     assert_eq!(
-        sites.iter().map(|site| site.name()).collect::<Vec<_>>(),
+        sites.iter().map(ist_peft::Site::name).collect::<Vec<_>>(),
         ["up_proj", "down_proj", "up_proj", "down_proj"]
     );
     let shapes: Vec<_> =
