@@ -30,9 +30,9 @@ use ist_models::ops::rope::Rotation;
 use ist_peft::frozen_matrix::FrozenMatrix;
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
-use ist_peft::{Adapter, BuiltinAdapter, Dialect, PeftLinear, Site, Weight};
+use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
 use rand::RngExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Of the largest element of the value or of a gradient.
 const TOLERANCE: f64 = 1e-5;
@@ -243,26 +243,27 @@ impl ModuleVisitor for OfParameters<'_> {
     }
 }
 
-/// A linear module with LoRA of rank 3 and with dropout, from 24 to 36 features.
-fn lora(numbers: &Numbers) -> PeftLinear<BuiltinAdapter> {
-    let fields = json!({"method": "lora", "r": 3, "alpha": 5, "dropout": 0.3, "targets": ["q_proj"]});
+/// A linear module with that method's adapter, from 24 to 36 features.
+fn adapted(fields: &Value, numbers: &Numbers) -> PeftLinear<BuiltinAdapter> {
     let config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
-    let site = Site::linear("model.layers.0.self_attn.q_proj", Some(0), 24, 36);
-    let specs = BuiltinAdapter::layout(&config, &site).into_iter();
-    let values = specs.map(|spec| {
-        let values = random(spec.suffix, spec.shape.iter().product(), 0.5);
-        TensorData::new(values, spec.shape).convert_dtype(numbers.dtype)
+    let site = Site::linear("model.layers.0.self_attn.q_proj", Some(0), 24, 36).with_bias(true);
+    let layout = BuiltinAdapter::file_layout(&config, std::slice::from_ref(&site)).into_iter();
+    let values = layout.map(|(key, shape)| {
+        let values = random(&key, shape.iter().product(), 0.5);
+        TensorData::new(values, shape).convert_dtype(numbers.dtype)
     });
     let weight = Weight::frozen(tensor(random("weight", 864, 1.0), [24, 36], numbers));
     let bias = Weight::frozen(tensor(random("bias", 36, 1.0), [36], numbers));
     let mut module = PeftLinear::new("self_attn.q_proj", weight, Some(bias));
-    module.adapter = Some(BuiltinAdapter::from_tensors(&config, &site, values.collect(), &numbers.device));
+    let place = Place { site, base: Base::Linear(module.base.clone()) };
+    module.adapter = BuiltinAdapter::from_file(&config, &[place], values.collect(), &numbers.device).pop();
     module
 }
 
 /// Value and gradients of the module, with x tracked and the adapter lifted where asked.
-fn run_lora(numbers: &Numbers, tracked: bool, trains: bool) -> Vec<Vec<f64>> {
-    let module = if trains { lift(&lora(numbers)) } else { lora(numbers) };
+fn run_adapted(fields: &Value, numbers: &Numbers, tracked: bool, trains: bool) -> Vec<Vec<f64>> {
+    let module = adapted(fields, numbers);
+    let module = if trains { lift(&module) } else { module };
     let x = tensor(random("x", 240, 1.0), [2, 5, 24], numbers);
     let x = if tracked { x.autodiff().require_grad() } else { x };
     let value = module.forward(x.clone(), &LayerPass { response: 0.7, dropout: Some(11) });
@@ -274,12 +275,22 @@ fn run_lora(numbers: &Numbers, tracked: bool, trains: bool) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn a_linear_module_with_lora_and_dropout_is_the_same() {
+fn a_linear_module_with_an_adapter_is_the_same() {
     let Some(webgpu) = webgpu() else { return };
-    for (tracked, trains, results) in [(true, true, 4), (true, false, 2), (false, true, 3)] {
-        let [found, expected] = [&webgpu, &exact()].map(|numbers| run_lora(numbers, tracked, trains));
-        assert_eq!(found.len(), results);
-        compare(&format!("LoRA, x {tracked}, A and B {trains}"), &found, &expected);
+    for (fields, parameters) in [
+        (json!({"method": "lora", "r": 3, "alpha": 5, "dropout": 0.3}), 2),
+        (json!({"method": "dora", "r": 3, "alpha": 5}), 3),
+        (json!({"method": "vera", "r": 3}), 2),
+        (json!({"method": "full"}), 2),
+        (json!({"method": "ia3"}), 1),
+        (json!({"method": "parallel", "bottleneck_size": 3}), 2),
+    ] {
+        for (tracked, trains) in [(true, true), (true, false), (false, true)] {
+            let run = |numbers: &Numbers| run_adapted(&fields, numbers, tracked, trains);
+            let [found, expected] = [&webgpu, &exact()].map(run);
+            assert_eq!(found.len(), 1 + usize::from(tracked) + if trains { parameters } else { 0 }, "{fields}");
+            compare(&format!("{fields}, x {tracked}, parameters {trains}"), &found, &expected);
+        }
     }
 }
 
