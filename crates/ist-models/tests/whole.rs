@@ -289,7 +289,7 @@ proptest! {
             let all = shape.model(DType::F32).weights();
             prop_assert_eq!(counted, all.iter().map(|(_, data)| data.num_elements()).sum::<usize>());
         } else if fields == json!({"method": "bitfit"}) {
-            let biases = shape.model(DType::F32).weights().into_iter().filter(|(name, _)| name.ends_with(".bias"));
+            let biases = shape.model(DType::F32).weights().into_iter().filter(|(name, _)| name.contains("_proj.bias"));
             prop_assert_eq!(counted, biases.map(|(_, data)| data.num_elements()).sum::<usize>());
         } else if fields["method"] == "prefix-tuning" {
             let length = fields["num_virtual_tokens"].as_u64().unwrap() as usize;
