@@ -88,6 +88,20 @@ proptest! {
     }
 
     #[test]
+    fn the_response_factor_scales_s_wherever_it_stands((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+        prop_assume!(fields["method"] != "vera"); // has no s
+        let mut damped = fields.clone();
+        damped["alpha"] = json!(fields["alpha"].as_f64().unwrap() * 0.25);
+        let [outputs, expected] = [(fields, 0.25), (damped, 1.0)].map(|(fields, response)| {
+            let mut model = Tiny::new(sizes, DType::F64);
+            model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
+            model.forward_at(response)
+        });
+        let scale = expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
+        prop_assert!(largest_difference(&outputs, &expected) <= 1e-11 * scale);
+    }
+
+    #[test]
     fn merged_equals_unmerged((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
