@@ -9,12 +9,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+/// From the given fields to all that have a value.
+type Completion = fn(Map<String, Value>) -> serde_json::Result<Map<String, Value>>;
+
 /// A built-in method as the configuration sees it.
 pub(in super::super) struct MethodFields {
     /// Its name.
     pub(in super::super) name: &'static str,
     /// The given fields and the defaults of the others.
-    pub(super) complete: fn(Map<String, Value>) -> Result<Map<String, Value>, serde_json::Error>,
+    pub(super) complete: Completion,
     /// The schema of its fields.
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -38,9 +41,7 @@ pub(in super::super) static METHODS: [MethodFields; 11] = [
     method::<Whole>("full"),
 ];
 
-fn complete<T: Serialize + DeserializeOwned>(
-    table: Map<String, Value>,
-) -> Result<Map<String, Value>, serde_json::Error> {
+fn complete<T: Serialize + DeserializeOwned>(table: Map<String, Value>) -> serde_json::Result<Map<String, Value>> {
     match serde_json::to_value(serde_json::from_value::<T>(Value::Object(table))?)? {
         Value::Object(map) => Ok(map),
         _ => unreachable!("a struct of numbers, strings and string-keyed maps is a JSON object"),
