@@ -9,7 +9,7 @@ use ist_core::LayerSet;
 use ist_core::burn::tensor::{DType, Device};
 use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The model the benchmarks run on.
 pub type Model = Llama<BuiltinAdapter>;
@@ -92,6 +92,15 @@ impl Default for Recipe {
 /// # Panics
 /// If the shape is no valid model; the shapes of this crate are.
 pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
+    let fields = json!({"method": recipe.method, "r": recipe.rank, "alpha": recipe.alpha});
+    adapted_model(shape, recipe.storage, &fields, device)
+}
+
+/// A model of random weights with the adapter of those fields, as a configuration's `[adapter]` has them.
+///
+/// # Panics
+/// If the shape is no valid model or the fields are no valid adapter of it.
+pub fn adapted_model(shape: Shape, storage: DType, fields: &Value, device: &Device) -> Model {
     let document = json!({
         "model_type": "llama",
         "vocab_size": shape.vocabulary,
@@ -103,11 +112,10 @@ pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
     });
     let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, device);
-    if recipe.storage != DType::F32 {
-        model = model.store_as(recipe.storage);
+    if storage != DType::F32 {
+        model = model.store_as(storage);
     }
-    let fields = json!({"method": recipe.method, "r": recipe.rank, "alpha": recipe.alpha});
-    let fields = fields.as_object().expect("an object was written above");
+    let fields = fields.as_object().expect("an adapter's fields are an object");
     let adapter =
         BuiltinAdapter::parse(fields, Dialect::Toml).expect("the method is built in").expect("the fields are valid");
     let mut adapter = Adapters::one(adapter);
