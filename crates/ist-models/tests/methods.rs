@@ -347,7 +347,8 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
         );
         assert_eq!(named_floats(&mut plain, &read), found);
         let examples = case.expected.examples("");
-        assert_eq!(all_logits(&plain, &examples), all_logits(&case.model, &examples));
+        let worst = relative(&all_logits(&plain, &examples), &all_logits(&case.model, &examples));
+        assert!(worst <= LOGITS, "{method}: {worst:e}");
         let theirs = folder(&case.name).join("adapter");
         ist_peft::load::<BuiltinAdapter>(&mut plain, &theirs, &Device::flex()).unwrap();
         assert_logits(&plain, &case.expected, "adapted_logits", LOGITS);

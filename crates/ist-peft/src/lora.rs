@@ -16,8 +16,7 @@
 //! - PiSSA (Meng et al., [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) and OLoRA (Büyükakyüz,
 //!   [arXiv 2406.01775](https://arxiv.org/abs/2406.01775)), `init_lora_weights = "pissa"`, `"pissa_niter_N"` or `"olora"`: A and
 //!   B start at a part A₀ B₀ of the weight ([`lora_init`](crate::lora_init)). PEFT takes s A₀ B₀ off the weight; here the weight
-//!   stays, in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), computed as one LoRA of rank 2r with
-//!   A₀ and B₀ constant. Without dropout that is the same function. So f = 0 is the base model, and the file is what PEFT
+//!   stays, in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), with A₀ and B₀ constant. Without dropout that is the same function. So f = 0 is the base model, and the file is what PEFT
 //!   converts its own to: a plain LoRA of twice the rank on the untouched base.
 
 use ist_core::burn;
@@ -32,7 +31,7 @@ use crate::fields::{ConfigError, Fields};
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_config::{LoraConfig, read, write};
 use crate::lora_init::{Start, start};
-use crate::lora_linear::lora_linear;
+use crate::lora_linear::lora_linear_from;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{resting, transposed};
 use crate::site::{Site, SiteKind};
@@ -72,10 +71,13 @@ impl Lora {
         }
     }
 
+    fn a(&self) -> Tensor<2> {
+        self.a.as_ref().map(Param::val).or_else(|| self.frozen_a.clone()).expect("A trains or is frozen")
+    }
+
     /// A, or [A, A₀].
     fn down(&self) -> Tensor<2> {
-        let a = self.a.as_ref().map(Param::val).or_else(|| self.frozen_a.clone()).expect("A trains or is frozen");
-        join(a, self.start_a.clone(), 1)
+        join(self.a(), self.start_a.clone(), 1)
     }
 
     /// B, or B above -B₀.
@@ -163,12 +165,13 @@ impl Method for Lora {
     }
 
     fn token_cost(config: &LoraConfig, site: &Site) -> TokenCost {
-        token_cost(config.stored_rank_of(&site.path), config.lora_dropout, !config.freeze_a, site)
+        let ranks = [config.rank_of(&site.path), config.stored_rank_of(&site.path)];
+        token_cost(ranks, config.lora_dropout, !config.freeze_a, site)
     }
 
     fn token_cost_of(&self, site: &Site) -> TokenCost {
-        let rank = self.rank() + self.start_b.as_ref().map_or(0, |start| start.dims()[0]);
-        token_cost(rank, self.dropout, self.a.is_some(), site)
+        let stored = self.rank() + self.start_b.as_ref().map_or(0, |start| start.dims()[0]);
+        token_cost([self.rank(), stored], self.dropout, self.a.is_some(), site)
     }
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
@@ -180,7 +183,9 @@ impl Method for Lora {
         }
         let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
-        add_bias(lora_linear(x, base.weight.matrix(pass.response), self.down(), self.up(), scale, dropout), bias)
+        let (weight, factors) = (base.weight.matrix(pass.response), [self.a(), self.b.val()]);
+        let start = self.start_a.clone().zip(self.start_b.clone()).map(|(a, b)| [a, b]);
+        add_bias(lora_linear_from(x, weight, factors, start, scale, dropout), bias)
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
@@ -206,8 +211,8 @@ pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {
     }
 }
 
-/// The low-rank product stays and, where A trains, the input; dropout needs the masked input for a moment.
-fn token_cost(rank: usize, dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
+/// The low-rank product stays and, where A trains, the input. What an adapter is measured from has its own product; dropout needs the masked input for a moment.
+fn token_cost([rank, stored]: [usize; 2], dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
     let masked = if dropout > 0.0 { site.d_in } else { 0 };
-    TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: rank + masked }
+    TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: stored + masked }
 }

@@ -70,17 +70,18 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
         LoraInit::Pissa { iterations } => {
             let weight = matrix(place);
             let [a, b] = match iterations {
-                None => exact(weight.as_ref(), rank),
+                None => apart(|| exact(weight.as_ref(), rank)),
                 Some(count) => {
                     let sketch = normals(d_out * rank.min(d_in).min(d_out), 1.0);
-                    randomised(weight.as_ref(), &sketch, count)
+                    apart(|| randomised(weight.as_ref(), &sketch, count))
                 }
             };
             let scaling = 1.0 / config.scaling_of(&site.path).sqrt();
             (rows(&(a * faer::Scale(scaling)), [d_in, rank]), rows(&(b * faer::Scale(scaling)), [rank, d_out]))
         }
         LoraInit::Olora => {
-            let [a, b] = orthogonal(matrix(place).as_ref(), rank);
+            let weight = matrix(place);
+            let [a, b] = apart(|| orthogonal(weight.as_ref(), rank));
             (rows(&a, [d_in, rank]), rows(&b, [rank, d_out]))
         }
     };
@@ -90,6 +91,11 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
         [Tensor::from_data(a.to_data(), device), minus_b]
     });
     Start { a, b, initial }
+}
+
+/// The result of `work` on a thread of its own: a thread keeps megabytes of workspace once it has multiplied here.
+fn apart<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    std::thread::scope(|scope| scope.spawn(work).join()).expect("decompositions of finite numbers do not panic")
 }
 
 /// W `[in, out]` in f64.

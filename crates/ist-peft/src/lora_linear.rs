@@ -3,6 +3,9 @@
 //! y = x W + (x ⊙ m) A B · s, with the dropout mask m (1 without dropout). With the gradient g of y and u = s · g Bᵀ:
 //! dx = g Wᵀ + (u Aᵀ) ⊙ m, dA = (x ⊙ m)ᵀ u, dB = ((x ⊙ m) A · s)ᵀ g.
 //!
+//! An adapter that is measured from where it started (PiSSA, OLoRA) has a constant A₀ and -B₀ besides, whose product is added in
+//! the same way: x̃ A₀ (-B₀) · s to y and s · g (-B₀)ᵀ A₀ᵀ to dx.
+//!
 //! Kept are the handles of W, A and B; where B trains also the r numbers a token of (x ⊙ m) A · s, and where A does x. The
 //! mask is drawn again from its seed.
 //! dW does not exist: a weight that trains is no operand of this operation.
@@ -28,8 +31,22 @@ pub(crate) fn lora_linear(
     scale: f64,
     dropout: Option<(f64, u64)>,
 ) -> Tensor<3> {
-    let (weight, values) = weight.into().operands();
-    apply(LoraLinear { scale, dropout }, [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()], values)
+    lora_linear_from(x, weight.into(), [a, b], None, scale, dropout)
+}
+
+/// The same with x̃ A₀ (-B₀) · s beside it, where `start` is A₀ `[in, r]` and -B₀ `[r, out]`, both constant.
+pub(crate) fn lora_linear_from(
+    x: Tensor<3>,
+    weight: FrozenMatrix,
+    [a, b]: [Tensor<2>; 2],
+    start: Option<[Tensor<2>; 2]>,
+    scale: f64,
+    dropout: Option<(f64, u64)>,
+) -> Tensor<3> {
+    let (weight, values) = weight.operands();
+    let floats = [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()];
+    let start = start.into_iter().flatten().map(Tensor::into_dispatch);
+    apply(LoraLinear { scale, dropout }, floats.into_iter().chain(start), values)
 }
 
 #[derive(Clone, Debug)]
@@ -41,22 +58,45 @@ struct LoraLinear {
 impl LoraLinear {
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
-        let ints = inputs.ints.clone();
-        let [x, weight, a, b] = inputs.floats();
-        let input = rows::<B>(masked::<B>(x.clone(), self.dropout));
-        let low = B::float_mul_scalar(B::float_matmul(input, cast_like::<B>(a, &x)), self.scale.into());
-        let shape = x.shape();
-        let added = B::float_matmul(low.clone(), cast_like::<B>(b, &x));
-        (B::float_add(Stored::<B>::of(weight, &ints).product(x), like::<B>(added, &shape)), low)
+        let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
+        let (input, shape) = (rows::<B>(masked::<B>(x.clone(), self.dropout)), x.shape());
+        let product = |a, b| {
+            let low = B::float_matmul(input.clone(), cast_like::<B>(a, &x));
+            let low = B::float_mul_scalar(low, self.scale.into());
+            (B::float_matmul(low.clone(), cast_like::<B>(b, &x)), low)
+        };
+        let (mut added, low) = product(a, b);
+        if let Some([a, b]) = start {
+            added = B::float_add(added, product(a, b).0);
+        }
+        (B::float_add(weight.product(x), like::<B>(added, &shape)), low)
     }
 }
 
 /// What the backward pass needs of the inputs and of (x ⊙ m) A · s.
 fn saved<B: Backend>(inputs: Operands<B>, low: FloatTensor<B>, wanted: &[bool]) -> Operands<B> {
-    let ints = inputs.ints.clone();
-    let [x, weight, a, b] = inputs.floats();
+    let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
     let trained = wanted[2].then_some(x).into_iter().chain(wanted[3].then_some(low));
-    Stored::of(weight, &ints).operands([a, b].into_iter().chain(trained))
+    weight.operands([a, b].into_iter().chain(start.into_iter().flatten()).chain(trained))
+}
+
+/// The operands by name.
+struct Inputs<B: Backend> {
+    x: FloatTensor<B>,
+    weight: Stored<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    /// A₀ and -B₀.
+    start: Option<[FloatTensor<B>; 2]>,
+}
+
+impl<B: Backend> From<Operands<B>> for Inputs<B> {
+    fn from(inputs: Operands<B>) -> Self {
+        let mut floats = inputs.floats.into_iter();
+        let mut next = || floats.next().expect("x, the weight, A and B are always given");
+        let (x, weight, a, b) = (next(), Stored::of(next(), &inputs.ints), next(), next());
+        Self { x, weight, a, b, start: floats.next().zip(floats.next()).map(|(a, b)| [a, b]) }
+    }
 }
 
 /// The same by name.
@@ -64,6 +104,8 @@ struct Saved<B: Backend> {
     weight: Stored<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
+    /// A₀ and -B₀.
+    start: Option<[FloatTensor<B>; 2]>,
     /// x, where A trains.
     x: Option<FloatTensor<B>>,
     /// (x ⊙ m) A · s, where B trains.
@@ -75,8 +117,10 @@ impl<B: Backend> Saved<B> {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("the weight, A and B are always kept");
         let (weight, a, b) = (Stored::of(next(), &saved.ints), next(), next());
+        // Of the forward pass's operands all behind the first four.
+        let start = (wanted.len() > 4).then(|| [next(), next()]);
         let x = wanted[2].then(&mut next);
-        Self { weight, a, b, x, low: wanted[3].then(next) }
+        Self { weight, a, b, start, x, low: wanted[3].then(next) }
     }
 }
 
@@ -96,21 +140,29 @@ impl Operation for LoraLinear {
         gradient: FloatTensor<B>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<B>>> {
-        let Saved { weight, a, b, x, low } = Saved::<B>::new(saved, wanted);
+        let Saved { weight, a, b, start, x, low } = Saved::<B>::new(saved, wanted);
         let flat = rows::<B>(gradient.clone());
-        let up = B::float_matmul(flat.clone(), B::float_transpose(cast_like::<B>(b.clone(), &gradient)));
-        let up = B::float_mul_scalar(up, self.scale.into());
+        let up = |b| {
+            let up = B::float_matmul(flat.clone(), B::float_transpose(cast_like::<B>(b, &gradient)));
+            B::float_mul_scalar(up, self.scale.into())
+        };
+        let back = |up, a| B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
+        let own = up(b.clone());
         let d_a = x.map(|x| {
             let input = rows::<B>(masked::<B>(x, self.dropout));
-            cast_like::<B>(B::float_matmul(B::float_transpose(input), up.clone()), &a)
+            cast_like::<B>(B::float_matmul(B::float_transpose(input), own.clone()), &a)
         });
-        let d_b = low.map(|low| cast_like::<B>(B::float_matmul(B::float_transpose(low), flat), &b));
+        let d_b = low.map(|low| cast_like::<B>(B::float_matmul(B::float_transpose(low), flat.clone()), &b));
         let d_x = wanted[0].then(|| {
-            let through = B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
+            let mut through = back(own, a);
+            if let Some([a, b]) = start {
+                through = B::float_add(through, back(up(b), a));
+            }
             let through = masked::<B>(like::<B>(through, &gradient.shape()), self.dropout);
-            B::float_add(weight.transposed_product(gradient), through)
+            B::float_add(weight.transposed_product(gradient.clone()), through)
         });
-        vec![d_x, None, d_a, d_b]
+        // A₀ and B₀ are constant.
+        [d_x, None, d_a, d_b].into_iter().chain(wanted[4..].iter().map(|_| None)).collect()
     }
 
     #[cfg(feature = "flex")]
@@ -155,20 +207,27 @@ fn fast(inputs: &Operands<Flex>) -> bool {
 #[cfg(feature = "flex")]
 impl LoraLinear {
     fn compute_flex(&self, inputs: &Operands<Flex>) -> (FlexTensor, FlexTensor) {
-        let [x, a, b] = [0, 2, 3].map(|at| flex::contiguous(inputs.floats[at].clone()));
-        let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
-        let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
+        let Inputs { x, weight, a, b, start } = Inputs::<Flex>::from(inputs.clone());
+        let (x, [d_in, d_out]) = (flex::contiguous(x), weight.dims());
         let n = x.shape().num_elements() / d_in;
         let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
-        let mut low = vec![0.0; n * rank];
-        let (input, down) =
-            (Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(flex::slice(&a), d_in, rank, rank));
-        multiply(MatrixMut::new(&mut low, n, rank, rank), input, down, self.scale as f32, false, true);
+        let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
         let mut out = vec![0.0; n * d_out];
         multiply_weight(&mut out, flex::slice(&x), &weight, false);
-        let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
-        multiply(MatrixMut::new(&mut out, n, d_out, d_out), Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
-        (with_width(out, &x, d_out), flex::tensor(low, [n, rank]))
+        let mut added = |a: FlexTensor, b: FlexTensor| {
+            let (rank, [a, b]) = (a.shape()[1], [a, b].map(flex::contiguous));
+            let mut low = vec![0.0; n * rank];
+            let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
+            multiply(MatrixMut::new(&mut low, n, rank, rank), rows, down, self.scale as f32, false, true);
+            let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
+            multiply(MatrixMut::new(&mut out, n, d_out, d_out), Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
+            flex::tensor(low, [n, rank])
+        };
+        let low = added(a, b);
+        if let Some([a, b]) = start {
+            added(a, b);
+        }
+        (with_width(out, &x, d_out), low)
     }
 
     fn backward_in_place(
@@ -177,29 +236,41 @@ impl LoraLinear {
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
-        let Saved { weight, a, b, x, low } = Saved::<Flex>::new(saved, wanted);
-        let [a, b, gradient] = [a, b, gradient].map(flex::contiguous);
-        let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
+        let Saved { weight, a, b, start, x, low } = Saved::<Flex>::new(saved, wanted);
+        let (gradient, [d_in, d_out]) = (flex::contiguous(gradient), weight.dims());
         let n = gradient.shape().num_elements() / d_out;
         let g = Matrix::new(flex::slice(&gradient), n, d_out, d_out);
-        let mut up = vec![0.0; n * rank];
-        let b = Matrix::new(flex::slice(&b), rank, d_out, d_out);
-        multiply(MatrixMut::new(&mut up, n, rank, rank), g, b.transposed(), self.scale as f32, false, true);
-        let up = Matrix::new(&up, n, rank, rank);
+        let up = |b: FlexTensor| {
+            let (rank, b) = (b.shape()[0], flex::contiguous(b));
+            let mut up = vec![0.0; n * rank];
+            let b = Matrix::new(flex::slice(&b), rank, d_out, d_out).transposed();
+            multiply(MatrixMut::new(&mut up, n, rank, rank), g, b, self.scale as f32, false, true);
+            (up, rank)
+        };
+        let (own, rank) = up(b);
         let d_a = x.map(|x| {
             let input = flex::contiguous(masked::<Flex>(x, self.dropout));
-            outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank])
+            outer(Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(&own, n, rank, rank), [d_in, rank])
         });
         let d_b = low.map(|low| outer(Matrix::new(flex::slice(&low), n, rank, rank), g, [rank, d_out]));
         let d_x = wanted[0].then(|| {
             let mut d_x = vec![0.0; n * d_in];
-            let down = Matrix::new(flex::slice(&a), d_in, rank, rank).transposed();
-            multiply(MatrixMut::new(&mut d_x, n, d_in, d_in), up, down, 1.0, false, true);
+            let mut back = |(up, rank): &(Vec<f32>, usize), a: FlexTensor, accumulate: bool| {
+                let (rank, a) = (*rank, flex::contiguous(a));
+                let down = Matrix::new(flex::slice(&a), d_in, rank, rank).transposed();
+                let out = MatrixMut::new(&mut d_x, n, d_in, d_in);
+                multiply(out, Matrix::new(up, n, rank, rank), down, 1.0, accumulate, true);
+            };
+            back(&(own, rank), a, false);
+            if let Some([a, b]) = start {
+                back(&up(b), a, true);
+            }
             let mut d_x = flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.dropout));
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
             with_width(d_x, &gradient, d_in)
         });
-        vec![d_x, None, d_a, d_b]
+        // A₀ and B₀ are constant.
+        [d_x, None, d_a, d_b].into_iter().chain(wanted[4..].iter().map(|_| None)).collect()
     }
 }
 
@@ -287,6 +358,36 @@ mod tests {
                 assert!(distance(&run(true, tracked, masked, exact), &expected) < 1e-13, "{tracked:?} {masked:?}");
                 let single = run(true, tracked, masked, [(&flex, DType::F32); 2]);
                 assert!(distance(&single, &expected) < 2e-6, "{tracked:?} {masked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_is_a_constant_part_of_a_larger_rank() {
+        let [tokens, d_in, d_out, rank] = SIZES;
+        for (device, dtype, tolerance) in [(ndarray(), DType::F64, 1e-13), (Device::flex(), DType::F32, 2e-6)] {
+            for masked in [None, Some((0.4, 11))] {
+                let run = |joined: bool| {
+                    let tensor = |name: &str, shape: [usize; 2]| random(name, shape, &device, dtype);
+                    let leaf = |name: &str, shape| tensor(name, shape).autodiff().require_grad();
+                    let (x, a, b) = (leaf("x", [tokens, d_in]), leaf("a", [d_in, rank]), leaf("b", [rank, d_out]));
+                    let (start_a, start_b) = (tensor("a0", [d_in, rank]), tensor("b0", [rank, d_out]));
+                    let weight = stored(random("w", [d_out, d_in], &device, DType::F32), dtype);
+                    let input: Tensor<3> = x.clone().unsqueeze();
+                    let y = if joined {
+                        let a = Tensor::cat(vec![a.clone(), start_a], 1);
+                        let b = Tensor::cat(vec![b.clone(), start_b], 0);
+                        lora_linear(input, weight, a, b, SCALE, masked)
+                    } else {
+                        let start = Some([start_a, start_b]);
+                        lora_linear_from(input, weight, [a.clone(), b.clone()], start, SCALE, masked)
+                    };
+                    let mut graph = (y.clone() * random("g", [1, tokens, d_out], &device, dtype)).sum().backward();
+                    let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
+                    let gradients = [x, a, b].map(|leaf| floats(leaf.grad_remove(&mut graph).unwrap().into_data()));
+                    [vec![floats(y.inner().into_data())], gradients.to_vec()].concat()
+                };
+                assert!(distance(&run(false), &run(true)) < tolerance, "{dtype:?} {masked:?}");
             }
         }
     }

@@ -131,8 +131,11 @@ proptest! {
         let saved = bytes(&mut model, &config);
         prop_assert_eq!(&bytes(&mut read, &loaded), &saved);
         prop_assert_eq!(&bytes(&mut resumed, &config), &saved);
-        prop_assert_eq!(model.forward(), read.forward());
         prop_assert_eq!(model.forward(), resumed.forward());
+        // To a reader, what an adapter is measured from is part of a larger rank, which is summed in another order.
+        let (found, expected) = (read.forward(), model.forward());
+        let scale = expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
+        prop_assert!(largest_difference(&found, &expected) <= 1e-5 * scale);
         let trained = |model: &mut Tiny| adapters(model).iter().map(count_parameters).collect::<Vec<_>>();
         prop_assert_eq!(trained(&mut model), trained(&mut resumed));
         let file = TensorFile::open(&folder.path().join(TENSORS_FILE)).unwrap();
