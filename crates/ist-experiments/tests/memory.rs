@@ -130,18 +130,16 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
         let batches: Vec<_> = (0..parts).map(|_| batch(rows, sequence, vocabulary)).collect();
         // The matrix product's threads take their workspace once and keep it.
         compare(&model, &batches, &[0], Memory::Recompute);
-        for layers in [(0..count).collect(), vec![0, count / 2], vec![2, count - 1], vec![count - 1]] {
+        let draws = [(0..count).collect(), vec![0, count / 2], vec![2, count - 1], vec![count - 1]];
+        for (number, layers) in draws.into_iter().enumerate() {
             let lean = compare(&model, &batches, &layers, Memory::Recompute);
             let full = compare(&model, &batches, &layers, Memory::Keep);
             let between = |part: u64| lean.0 + (full.0 - lean.0) * part / 4;
             let mut found = vec![("recompute".to_owned(), lean), ("keep".to_owned(), full)];
-            for budget in (1..4).map(between) {
-                let name = format!(
-                    "{budget} bytes{}",
-                    if halves(&model, &batches[0], &layers, budget) { ", halves" } else { "" }
-                );
-                found.push((name, compare(&model, &batches, &layers, Memory::Budget(budget))));
-            }
+            // Another budget for each draw: a quarter, half and three quarters of the way.
+            let budget = between(1 + number as u64 % 3);
+            let kept = if halves(&model, &batches[0], &layers, budget) { ", halves" } else { "" };
+            found.push((format!("{budget} bytes{kept}"), compare(&model, &batches, &layers, Memory::Budget(budget))));
             with_halves += found.iter().filter(|(name, _)| name.ends_with("halves")).count();
             for (name, (predicted, measured)) in found {
                 let ratio = predicted as f64 / measured as f64;
@@ -158,5 +156,5 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(with_halves > 20, "layers are kept in half under {with_halves} budgets only");
+    assert!(with_halves >= 10, "layers are kept in half under {with_halves} budgets only");
 }
