@@ -39,9 +39,10 @@ class Row:
     warmup: int = 2
     interval: int = INTERVAL
     checkpointing: bool = False
+    method: str = "lora"
 
     def flags(self, memory):
-        flags = dict(self.shape, policy=self.policy, memory=memory, threads=self.threads, steps=self.steps,
+        flags = dict(self.shape, method=self.method, policy=self.policy, memory=memory, threads=self.threads, steps=self.steps,
                      warmup=self.warmup, interval=self.interval, tag=self.name)
         return [part for name, value in flags.items() for part in ("--" + name, str(value))]
 
@@ -65,6 +66,8 @@ ROWS = [
     small("fixed:2,5", "recompute", 1, checkpointing=True),
     medium("fixed:2,6,9", "keep"),
     medium("fixed:2,6,9", "recompute"),
+    *(Row(f"s-{method}-r16-keep-1t", f"S, {name} r 16, all layers, keep", dict(SMALL, rank=16, alpha=32), "all", "keep", 1,
+          steps=8, method=method) for method, name in (("lora", "LoRA"), ("dora", "DoRA"))),
     Row("m-run-recompute-2t", "M, IST run with scoring (batch 16), recompute", MEDIUM, "ist", "recompute", 2, steps=9,
         warmup=1, interval=3),
 ]

@@ -26,6 +26,7 @@ def arguments():
         warmup=3, score_batch=16, interval=10, seed=0,
     ).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=default)
+    parser.add_argument("--method", choices=["lora", "dora"], default="lora")
     parser.add_argument("--policy", default="all", help="all, ist, rst or fixed:2,5")
     parser.add_argument("--memory", choices=["keep", "recompute"], default="keep",
                         help="recompute switches gradient checkpointing on")
@@ -137,7 +138,8 @@ def build(torch, options):
     torch.set_default_dtype({"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype])
     base = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
-    lora = peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=TARGETS, task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=TARGETS, task_type="CAUSAL_LM",
+                           use_dora=options.method == "dora")
     model = peft.get_peft_model(base, lora)
     if options.memory == "recompute":
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
