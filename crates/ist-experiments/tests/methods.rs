@@ -148,21 +148,11 @@ fn merging_several_adapters_needs_a_weight_for_each() {
         let seed = format!("seed={}", run.len() + usize::from(run == "b"));
         bench.run(&["train", "run.toml", "--output", run, "--quiet", "--set", &seed], 0);
     }
-    let merge = |more: &[&str]| {
-        let two =
-            ["merge", "--model", "builtin:village", "--adapter", "a/adapter", "--adapter", "b/adapter", "--output"];
-        two.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
-    };
-    let strings =
-        |arguments: &[String]| arguments.iter().map(|argument| argument.as_str().to_owned()).collect::<Vec<_>>();
-    let run = |arguments: Vec<String>, code| {
-        let arguments = strings(&arguments);
-        bench.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code)
-    };
-    let message = String::from_utf8(run(merge(&["none"]), 2).stderr).unwrap();
+    let two = ["merge", "--model", "builtin:village", "--adapter", "a/adapter", "--adapter", "b/adapter", "--output"];
+    let message = bench.refused(&[&two[..], &["none"]].concat());
     assert!(message.contains("`--weights` has 0 weights for 2 adapters"), "{message}");
-    run(merge(&["sum", "--weights", "1.0,0.0"]), 0);
-    run(merge(&["nothing", "--weights", "1.0,-1.0", "--quiet"]), 0);
+    bench.run(&[&two[..], &["sum", "--weights", "1.0,0.0"]].concat(), 0);
+    bench.run(&[&two[..], &["nothing", "--weights", "1.0,-1.0", "--quiet"]].concat(), 0);
     let alone = score(&bench, &["--model", "builtin:village", "--adapter", "a/adapter"]);
     let base = score(&bench, &["--model", "builtin:village"]);
     assert!((score(&bench, &["--model", "sum"]) - alone).abs() < 0.05 * (base - alone));

@@ -11,10 +11,10 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
+use ist_peft::parameter::normal;
 use ist_peft::{
     Adapter, BaseMut, FrozenLinear, PeftEmbedding, PeftLinear, PeftModel, PeftNorm, Roles, Site, Slot, Weight,
 };
-use rand::RngExt;
 
 use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
@@ -450,11 +450,6 @@ impl<A: Adapter> Llama<A> {
         };
         linear_cross_entropy(x.squeeze_dim(0), weight, batch.targets.clone())
     }
-}
-
-fn normal(rng: &mut impl RngExt) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
 impl<A: Adapter> LayeredModel for Llama<A> {

@@ -20,8 +20,7 @@ pub fn row_major<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 ///
 /// It is laid out as a fresh parameter.
 pub fn transposed(data: TensorData, device: &Device) -> Tensor<2> {
-    let dtype = data.dtype();
-    row_major(Tensor::<2>::from_data(data, (device, dtype)).transpose())
+    row_major(from_file::<2>(data, device).transpose())
 }
 
 /// A file's tensor as it is there.
@@ -33,8 +32,7 @@ pub fn from_file<const D: usize>(data: TensorData, device: &Device) -> Tensor<D>
 /// A file's vector, of whatever shape it has there.
 pub fn vector(data: TensorData, device: &Device) -> Tensor<1> {
     let (dtype, elements) = (data.dtype(), data.num_elements());
-    let data = TensorData::from_bytes(data.into_bytes(), [elements], dtype);
-    Tensor::from_data(data, (device, dtype))
+    from_file(TensorData::from_bytes(data.into_bytes(), [elements], dtype), device)
 }
 
 /// Kaiming-uniform with a = √5: uniform within ± 1/√`rows`, as PyTorch initialises a linear layer with `rows` inputs.
