@@ -165,7 +165,7 @@ impl Inputs {
         let linear = map_parameters("", linear, &mut |_, value| Some(self.random(value.dims())));
         let mut parameters = Vec::new();
         for_each_parameter("", &linear, &mut |_, value| parameters.push(value));
-        let pass = LayerPass { response: 1.0, dropout: (dropout > 0.0).then_some(7) };
+        let pass = LayerPass::training((dropout > 0.0).then_some(7));
         let (again, seed) = (x.clone(), pass.dropout_of("up_proj"));
         let own = move || lift(&linear).forward(leaf(&x), &pass);
         let composed = move || {

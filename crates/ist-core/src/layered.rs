@@ -16,15 +16,29 @@ pub struct LayerPass {
     pub response: f64,
     /// The seed of this layer's dropout in training; `None` in evaluation mode.
     pub dropout: Option<u64>,
+    /// Whether anything reads the layer's output. Nothing does where it is run again for its graph alone: the operation that
+    /// makes it may then leave out whatever its own backward pass does not need, and answer with zeros.
+    pub value: bool,
 }
 
 impl LayerPass {
     /// Evaluation mode with the full response.
-    pub const EVALUATION: Self = Self { response: 1.0, dropout: None };
+    pub const EVALUATION: Self = Self { response: 1.0, dropout: None, value: true };
 
     /// Evaluation mode with that response factor.
     pub fn evaluation(response: f64) -> Self {
-        Self { response, dropout: None }
+        Self { response, ..Self::EVALUATION }
+    }
+
+    /// Training mode with the full response; `dropout` seeds the layer's dropout.
+    pub fn training(dropout: Option<u64>) -> Self {
+        Self { dropout, ..Self::EVALUATION }
+    }
+
+    /// The pass of one module of the layer, whose value is always asked for.
+    #[must_use]
+    pub fn of_module(&self, module: &str) -> Self {
+        Self { dropout: self.dropout_of(module), value: true, ..*self }
     }
 
     /// The dropout seed of one module of the layer, by its name; `None` in evaluation mode.
@@ -92,6 +106,21 @@ pub trait LayeredModel {
     }
     /// The *sum* of the token losses over the predicted positions, shape `[1]`, from the last layer's output.
     fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &Self::Batch, pass: &LayerPass) -> Tensor<1>;
+
+    /// [`LayeredModel::loss`] of the last layer's output in evaluation mode, from that layer's input.
+    ///
+    /// A model whose layers work position by position after their attention need not compute those positions of the last
+    /// layer that predict nothing.
+    fn last_layer_loss(
+        &self,
+        layer: &Self::Layer,
+        x: Tensor<3>,
+        batch: &Self::Batch,
+        context: &Self::Context,
+        pass: &LayerPass,
+    ) -> Tensor<1> {
+        self.loss(self.outer(), self.layer(layer, x, context, pass), batch, &LayerPass::EVALUATION)
+    }
 
     /// What `batch` takes of memory, for a step that is to stay within a budget.
     ///

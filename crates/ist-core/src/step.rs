@@ -51,7 +51,8 @@ pub enum Memory {
     /// Keeps the graph of every layer that the gradient passes: the fastest.
     #[default]
     Keep,
-    /// Keeps the inputs of those layers alone and runs each of them once more: the leanest.
+    /// Keeps the inputs of those layers and runs them once more, but for those, the topmost as a rule, whose graphs fit under
+    /// the peak that there is anyway. Of a model that does not tell its footprint every layer is run again.
     Recompute,
     /// Keeps as many graphs as fit into that many bytes above the model, its adapters and the optimizer's state, those that
     /// save most time ([`plan`](crate::plan)). Of a model that does not tell its footprint none, as under `Recompute`.
@@ -89,10 +90,13 @@ pub fn gradients<M: LayeredModel>(
 pub fn evaluate<M: LayeredModel>(model: &M, batch: &M::Batch, responses: &Responses) -> f64 {
     let context = model.context(batch);
     let embedded = model.embed(model.outer(), batch, &LayerPass::EVALUATION);
-    let x = model.layers().iter().enumerate().fold(embedded, |x, (index, layer)| {
-        model.layer(layer, x, &context, &LayerPass::evaluation(responses.get(index)))
-    });
-    scalar(model.loss(model.outer(), x, batch, &LayerPass::EVALUATION))
+    let pass = |index| LayerPass::evaluation(responses.get(index));
+    let Some((last, layers)) = model.layers().split_last() else {
+        return scalar(model.loss(model.outer(), embedded, batch, &LayerPass::EVALUATION));
+    };
+    let below = layers.iter().enumerate();
+    let x = below.fold(embedded, |x, (index, layer)| model.layer(layer, x, &context, &pass(index)));
+    scalar(model.last_layer_loss(last, x, batch, &context, &pass(layers.len())))
 }
 
 /// The mean token loss over `batches` as [`evaluate`] computes it, and the number of predicted tokens. Batches may be made
@@ -142,7 +146,8 @@ struct Probe<'a, M: LayeredModel> {
 impl<M: LayeredModel> Probe<'_, M> {
     /// Adds the loss of the candidates of `group`, which agree on every layer below `first`, whose output is `x`.
     fn ascend(&self, group: &[usize], first: usize, mut x: Tensor<3>, totals: &mut [f64]) {
-        for layer in first..self.model.layers().len() {
+        let layers = self.model.layers();
+        for layer in first..layers.len() {
             let (damped, full): (Vec<usize>, Vec<usize>) =
                 group.iter().partition(|&&candidate| self.candidates[candidate].contains(layer));
             if !damped.is_empty() && !full.is_empty() {
@@ -150,9 +155,17 @@ impl<M: LayeredModel> Probe<'_, M> {
                 return self.ascend(&full, layer, x, totals);
             }
             let pass = LayerPass::evaluation(if full.is_empty() { self.factor } else { 1.0 });
-            x = self.model.layer(&self.model.layers()[layer], x, &self.context, &pass);
+            if layer + 1 == layers.len() {
+                let loss = self.model.last_layer_loss(&layers[layer], x, self.batch, &self.context, &pass);
+                return self.add(group, loss, totals);
+            }
+            x = self.model.layer(&layers[layer], x, &self.context, &pass);
         }
-        let loss = scalar(self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION));
+        self.add(group, self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION), totals);
+    }
+
+    fn add(&self, group: &[usize], loss: Tensor<1>, totals: &mut [f64]) {
+        let loss = scalar(loss);
         for &candidate in group {
             totals[candidate] += loss;
         }

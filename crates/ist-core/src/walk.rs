@@ -51,6 +51,13 @@ struct Part {
     pass: LayerPass,
 }
 
+impl Part {
+    /// The same once more, for its graph alone.
+    fn again(self) -> Self {
+        Self { pass: LayerPass { value: false, ..self.pass }, ..self }
+    }
+}
+
 /// A part between forward and backward.
 struct Kept {
     part: Part,
@@ -92,7 +99,7 @@ impl<M: LayeredModel> Walk<'_, M> {
     ) -> (Vec<Kept>, Tensor<3>) {
         let mut kept = Vec::new();
         for (index, treatment) in treatments.iter().enumerate() {
-            let pass = LayerPass { response: 1.0, dropout: dropout.map(|seed| streams::mix(seed, 1 + index as u64)) };
+            let pass = LayerPass::training(dropout.map(|seed| streams::mix(seed, 1 + index as u64)));
             for &(half, keeps) in treatment.parts() {
                 let part = Part { index, half, pass };
                 let (held, output) = self.run_part(part, x, below_trains, keeps);
@@ -160,7 +167,7 @@ impl<M: LayeredModel> Descent<M> {
         let outer = lift(model.outer());
         let trained = |(index, layer)| chosen.contains(index).then(|| lift::<M::Layer>(layer));
         let lifted: Vec<Option<M::Layer>> = model.layers().iter().enumerate().map(trained).collect();
-        let pass = LayerPass { response: 1.0, dropout };
+        let pass = LayerPass::training(dropout);
         let embedded = model.embed(&outer, batch, &pass);
         let context = model.context(batch);
         let footprint = model.footprint(batch);
@@ -199,7 +206,7 @@ impl<M: LayeredModel> Descent<M> {
         let walk = Walk { model, lifted: &self.lifted, context: &self.context };
         let PartGraph { input, output } = match held {
             Held::Graph(graph) => *graph,
-            Held::Input(x, below_trains) => walk.graph(part, *x, below_trains),
+            Held::Input(x, below_trains) => walk.graph(part.again(), *x, below_trains),
         };
         let mut graph = pull_back(output, gradient);
         if let Some(module) = &self.lifted[part.index] {

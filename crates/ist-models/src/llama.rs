@@ -157,7 +157,7 @@ impl<A: Adapter> LlamaMlp<A> {
     fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let (gate, up) = (self.gate_proj.forward(x.clone(), pass), self.up_proj.forward(x, pass));
         let hidden = gated(Activation::Silu, gate, up);
-        self.down_proj.forward(hidden, pass)
+        self.down_proj.forward_last(hidden, pass)
     }
 }
 
@@ -170,6 +170,11 @@ impl<A: Adapter> LlamaLayer<A> {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         self.feed_forward(self.attend(x, context, pass, cache), pass)
+    }
+
+    /// The layer's output at the predicting positions alone, `[1, predicted, hidden]`, which are all that the MLP sees.
+    fn finish(&self, x: Tensor<3>, batch: &TokenBatch, context: &LlamaContext, pass: &LayerPass) -> Tensor<3> {
+        self.feed_forward(predicting(self.attend(x, context, pass, None), batch), pass)
     }
 
     /// The first half: attention with its residual.
@@ -266,6 +271,12 @@ impl<A: Adapter> LlamaLayer<A> {
         slots.extend([&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj].map(linear));
         slots
     }
+}
+
+/// The predicting positions of x `[batch, sequence, hidden]`: `[1, predicted, hidden]`.
+fn predicting(x: Tensor<3>, batch: &TokenBatch) -> Tensor<3> {
+    let [rows, sequence, hidden] = x.dims();
+    x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone()).unsqueeze()
 }
 
 fn train_norm<A: Adapter>(norm: &mut PeftNorm<A>) {
@@ -429,18 +440,29 @@ impl<A: Adapter> Llama<A> {
         }
     }
 
+    /// The last layer's output at the predicting positions, `[1, predicted, hidden]`.
+    fn last_hidden(&self, batch: &TokenBatch, context: &LlamaContext, pass: &LayerPass) -> Tensor<3> {
+        let embedded = self.embed(&self.outer, batch, pass);
+        match self.layers.split_last() {
+            Some((last, layers)) => {
+                let x = layers.iter().fold(embedded, |x, layer| layer.forward(x, context, pass, None));
+                last.finish(x, batch, context, pass)
+            }
+            None => predicting(embedded, batch),
+        }
+    }
+
     fn norm(&self, outer: &LlamaOuter<A>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let weight = outer.norm.values(x.dtype(), pass).weight;
         rms_norm(x, weight, self.config.rms_norm_eps)
     }
 
-    /// -log p of every predicted token, `[predicted]`, from the last layer's output.
+    /// -log p of every predicted token, `[predicted]`, from the last layer's output at the predicting positions
+    /// `[1, predicted, hidden]`.
     ///
     /// Under an adapter of its own the head's logits exist in full.
     fn token_losses(&self, outer: &LlamaOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
-        let [rows, sequence, hidden] = x.dims();
-        let x = x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone());
-        let x = self.norm(outer, x.unsqueeze(), pass);
+        let x = self.norm(outer, x, pass);
         let weight = match &outer.lm_head {
             Some(head) if head.adapter.is_some() || head.base.bias.is_some() => {
                 return cross_entropy(head.forward(x, pass).squeeze_dim(0), batch.targets.clone());
@@ -513,7 +535,22 @@ impl<A: Adapter> LayeredModel for Llama<A> {
         if batch.predicted_tokens() == 0 {
             return Tensor::zeros([1], (&self.device, self.arithmetic));
         }
-        self.token_losses(outer, x, batch, pass).sum()
+        self.token_losses(outer, predicting(x, batch), batch, pass).sum()
+    }
+
+    fn last_layer_loss(
+        &self,
+        layer: &LlamaLayer<A>,
+        x: Tensor<3>,
+        batch: &TokenBatch,
+        context: &LlamaContext,
+        pass: &LayerPass,
+    ) -> Tensor<1> {
+        if batch.predicted_tokens() == 0 {
+            return Tensor::zeros([1], (&self.device, self.arithmetic));
+        }
+        let x = layer.finish(x, batch, context, pass);
+        self.token_losses(&self.outer, x, batch, &LayerPass::EVALUATION).sum()
     }
 
     /// `None` where weights themselves train.
@@ -593,18 +630,14 @@ impl<A: Adapter> CausalLm<A> for Llama<A> {
     fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
         let context = self.context(batch);
         let pass = &LayerPass::EVALUATION;
-        let embedded = self.embed(&self.outer, batch, pass);
-        let x = self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
-        let [rows, sequence, hidden] = x.dims();
-        let x = x.reshape([rows * sequence, hidden]).select(0, batch.rows.clone());
-        self.head(&self.outer, x.unsqueeze(), pass).squeeze_dim(0)
+        let x = self.last_hidden(batch, &context, pass);
+        self.head(&self.outer, x, pass).squeeze_dim(0)
     }
 
     fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1> {
         let context = self.context(batch);
         let pass = &LayerPass::EVALUATION;
-        let embedded = self.embed(&self.outer, batch, pass);
-        let x = self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
+        let x = self.last_hidden(batch, &context, pass);
         self.token_losses(&self.outer, x, batch, pass).neg()
     }
 

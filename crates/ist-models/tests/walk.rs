@@ -56,7 +56,7 @@ impl ModuleVisitor for OneGraph {
 /// Loss and gradients with every module lifted, everything in one graph and one backward pass over all micro-batches.
 fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f64, BTreeMap<String, Vec<f64>>) {
     let (outer, layers) = (lift(model.outer()), model.layers().iter().map(lift).collect::<Vec<_>>());
-    let pass = |dropout| LayerPass { response: 1.0, dropout };
+    let pass = LayerPass::training;
     let losses = batches.iter().enumerate().map(|(number, batch)| {
         let seed = dropout.map(|seed| streams::mix(seed, number as u64));
         let (context, embedded) = (model.context(batch), model.embed(&outer, batch, &pass(seed)));

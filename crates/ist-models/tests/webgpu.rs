@@ -266,7 +266,7 @@ fn run_adapted(fields: &Value, numbers: &Numbers, tracked: bool, trains: bool) -
     let module = if trains { lift(&module) } else { module };
     let x = tensor(random("x", 240, 1.0), [2, 5, 24], numbers);
     let x = if tracked { x.autodiff().require_grad() } else { x };
-    let value = module.forward(x.clone(), &LayerPass { response: 0.7, dropout: Some(11) });
+    let value = module.forward(x.clone(), &LayerPass { response: 0.7, ..LayerPass::training(Some(11)) });
     let mut graph = mixed(value.clone(), numbers).backward();
     let d_x = x.grad_remove(&mut graph).map(floats);
     let mut parameters = OfParameters { graph: &mut graph, found: Vec::new() };

@@ -13,7 +13,7 @@ use ist_core::LayerPass;
 
 use crate::fields::Fields;
 use crate::frozen::{Base, FrozenLinear, FrozenNorm, NormValues, add_bias};
-use crate::linear::linear;
+use crate::linear::linear_in;
 use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{from_file, resting, values};
 use crate::site::{Roles, Site, SiteKind};
@@ -95,7 +95,7 @@ impl Method for BitFit {
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let bias = self.value(base.bias.as_ref(), x.dtype(), pass);
-        add_bias(linear(x, base.weight.matrix(pass.response)), bias)
+        add_bias(linear_in(x, base.weight.matrix(pass.response), pass.value), bias)
     }
 
     fn norm(&self, base: &FrozenNorm, dtype: DType, pass: &LayerPass) -> NormValues {

@@ -4,9 +4,10 @@ use ist_core::burn;
 
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
+use ist_core::LayerPass;
 
 use crate::Weight;
-use crate::linear::linear;
+use crate::linear::{linear, linear_in};
 
 /// A frozen linear map y = x W + b with W `[in, out]`, and nothing beside it.
 #[derive(Module, Debug)]
@@ -22,6 +23,12 @@ impl FrozenLinear {
     pub fn forward(&self, x: Tensor<3>, response: f64) -> Tensor<3> {
         let bias = self.bias_value(x.dtype(), response);
         add_bias(linear(x, self.weight.matrix(response)), bias)
+    }
+
+    /// The same at the pass's response factor, where its value is asked for; else zeros with the graph of x W + b.
+    pub fn forward_in(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        let bias = self.bias_value(x.dtype(), pass.response);
+        add_bias(linear_in(x, self.weight.matrix(pass.response), pass.value), bias)
     }
 
     /// b in the type `dtype`.

@@ -146,6 +146,13 @@ pub(crate) fn like<B: Backend>(matrix: FloatTensor<B>, x: &Shape) -> FloatTensor
     B::float_reshape(matrix, Shape::from(shape))
 }
 
+/// Zeros in the place of a product with x whose value nobody reads.
+pub(crate) fn no_value<B: Backend>(x: &FloatTensor<B>, width: usize) -> FloatTensor<B> {
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut().expect("x has a last dimension") = width;
+    B::float_zeros(Shape::from(shape), &x.device(), FloatDType::from(x.dtype()))
+}
+
 pub(crate) fn cast_like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTensor<B> {
     if tensor.dtype() == other.dtype() { tensor } else { B::float_cast(tensor, other.dtype().into()) }
 }

@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
 
-use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, rows};
+use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, no_value, rows};
 #[cfg(feature = "flex")]
 use crate::frozen_product::{self, outer};
 #[cfg(feature = "flex")]
@@ -22,12 +22,19 @@ use ist_core::operation::flex::{self, FlexTensor, Matrix};
 ///
 /// dx = g Wᵀ and dW = xᵀ g for the gradient g. x is kept only where W trains.
 pub fn linear(x: Tensor<3>, weight: impl Into<FrozenMatrix>) -> Tensor<3> {
-    let (weight, values) = weight.into().operands();
-    apply(Linear, [x.into_dispatch(), weight], values)
+    linear_in(x, weight.into(), true)
+}
+
+/// The same, or zeros with the same graph where the `value` is not asked for.
+pub(crate) fn linear_in(x: Tensor<3>, weight: FrozenMatrix, value: bool) -> Tensor<3> {
+    let (weight, values) = weight.operands();
+    apply(Linear { value }, [x.into_dispatch(), weight], values)
 }
 
 #[derive(Clone, Debug)]
-struct Linear;
+struct Linear {
+    value: bool,
+}
 
 /// x and the matrix.
 fn split<B: Backend>(inputs: Operands<B>) -> (FloatTensor<B>, Stored<B>) {
@@ -39,7 +46,7 @@ fn split<B: Backend>(inputs: Operands<B>) -> (FloatTensor<B>, Stored<B>) {
 impl Operation for Linear {
     fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B> {
         let (x, weight) = split(inputs);
-        weight.product(x)
+        if self.value { weight.product(x) } else { no_value::<B>(&x, weight.dims()[1]) }
     }
 
     fn kept<B: Backend>(&self, inputs: &Operands<B>, wanted: &[bool]) -> Operands<B> {
@@ -66,7 +73,7 @@ impl Operation for Linear {
     #[cfg(feature = "flex")]
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
         let (x, weight) = split(inputs);
-        frozen_product::product(x, &weight)
+        if self.value { frozen_product::product(x, &weight) } else { no_value::<Flex>(&x, weight.dims()[1]) }
     }
 
     #[cfg(feature = "flex")]

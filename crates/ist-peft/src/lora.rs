@@ -31,7 +31,7 @@ use crate::fields::{ConfigError, Fields};
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_config::{LoraConfig, read, write};
 use crate::lora_init::{Start, start};
-use crate::lora_linear::lora_linear_from;
+use crate::lora_linear::LoraLinear;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{resting, transposed};
 use crate::site::{Site, SiteKind};
@@ -185,7 +185,8 @@ impl Method for Lora {
         let bias = base.bias_value(x.dtype(), pass.response);
         let (weight, factors) = (base.weight.matrix(pass.response), [self.a(), self.b.val()]);
         let start = self.start_a.clone().zip(self.start_b.clone()).map(|(a, b)| [a, b]);
-        add_bias(lora_linear_from(x, weight, factors, start, scale, dropout), bias)
+        let operation = LoraLinear { scale, dropout, value: pass.value };
+        add_bias(operation.apply(x, weight, factors, start), bias)
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {

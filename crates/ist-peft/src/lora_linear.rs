@@ -18,58 +18,53 @@ use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
 
 use crate::dropout::masked;
-use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, like, rows};
+use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, like, no_value, rows};
 
-/// x W + s · dropout(x) A B for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]`, B `[r, out]`.
-///
-/// `dropout` is the probability and the seed of the mask; `None` switches it off.
-pub(crate) fn lora_linear(
-    x: Tensor<3>,
-    weight: impl Into<FrozenMatrix>,
-    a: Tensor<2>,
-    b: Tensor<2>,
-    scale: f64,
-    dropout: Option<(f64, u64)>,
-) -> Tensor<3> {
-    lora_linear_from(x, weight.into(), [a, b], None, scale, dropout)
-}
-
-/// The same with x̃ A₀ (-B₀) · s beside it, where `start` is A₀ `[in, r]` and -B₀ `[r, out]`, both constant.
-pub(crate) fn lora_linear_from(
-    x: Tensor<3>,
-    weight: FrozenMatrix,
-    [a, b]: [Tensor<2>; 2],
-    start: Option<[Tensor<2>; 2]>,
-    scale: f64,
-    dropout: Option<(f64, u64)>,
-) -> Tensor<3> {
-    let (weight, values) = weight.operands();
-    let floats = [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()];
-    let start = start.into_iter().flatten().map(Tensor::into_dispatch);
-    apply(LoraLinear { scale, dropout }, floats.into_iter().chain(start), values)
-}
-
+/// The numbers of the operation.
 #[derive(Clone, Debug)]
-struct LoraLinear {
-    scale: f64,
-    dropout: Option<(f64, u64)>,
+pub(crate) struct LoraLinear {
+    /// s.
+    pub scale: f64,
+    /// The probability and the seed of the mask; `None` switches it off.
+    pub dropout: Option<(f64, u64)>,
+    /// Whether y is asked for; zeros with its graph else.
+    pub value: bool,
 }
 
 impl LoraLinear {
+    /// y for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]` and B `[r, out]`; `start` is A₀ `[in, r]`
+    /// and -B₀ `[r, out]`, both constant.
+    pub(crate) fn apply(
+        self,
+        x: Tensor<3>,
+        weight: impl Into<FrozenMatrix>,
+        [a, b]: [Tensor<2>; 2],
+        start: Option<[Tensor<2>; 2]>,
+    ) -> Tensor<3> {
+        let (weight, values) = weight.into().operands();
+        let floats = [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()];
+        let start = start.into_iter().flatten().map(Tensor::into_dispatch);
+        apply(self, floats.into_iter().chain(start), values)
+    }
+
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
         let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
         let (input, shape) = (rows::<B>(masked::<B>(x.clone(), self.dropout)), x.shape());
-        let product = |a, b| {
+        let down = |a| {
             let low = B::float_matmul(input.clone(), cast_like::<B>(a, &x));
-            let low = B::float_mul_scalar(low, self.scale.into());
-            (B::float_matmul(low.clone(), cast_like::<B>(b, &x)), low)
+            B::float_mul_scalar(low, self.scale.into())
         };
-        let (mut added, low) = product(a, b);
-        if let Some([a, b]) = start {
-            added = B::float_add(added, product(a, b).0);
+        let up = |low, b| B::float_matmul(low, cast_like::<B>(b, &x));
+        let low = down(a);
+        if !self.value {
+            return (no_value::<B>(&x, weight.dims()[1]), low);
         }
-        (B::float_add(weight.product(x), like::<B>(added, &shape)), low)
+        let mut added = up(low.clone(), b);
+        if let Some([a, b]) = start {
+            added = B::float_add(added, up(down(a), b));
+        }
+        (B::float_add(weight.product(x.clone()), like::<B>(added, &shape)), low)
     }
 }
 
@@ -213,18 +208,23 @@ impl LoraLinear {
         let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
         let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
         let mut out = vec![0.0; n * d_out];
-        multiply_weight(&mut out, flex::slice(&x), &weight, false);
+        if self.value {
+            multiply_weight(&mut out, flex::slice(&x), &weight, false);
+        }
         let mut added = |a: FlexTensor, b: FlexTensor| {
             let (rank, [a, b]) = (a.shape()[1], [a, b].map(flex::contiguous));
             let mut low = vec![0.0; n * rank];
             let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
             multiply(MatrixMut::new(&mut low, n, rank, rank), rows, down, self.scale as f32, false, true);
+            if !self.value {
+                return flex::tensor(low, [n, rank]);
+            }
             let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
             multiply(MatrixMut::new(&mut out, n, d_out, d_out), Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
             flex::tensor(low, [n, rank])
         };
         let low = added(a, b);
-        if let Some([a, b]) = start {
+        if let Some([a, b]) = start.filter(|_| self.value) {
             added(a, b);
         }
         (with_width(out, &x, d_out), low)
@@ -305,6 +305,10 @@ mod tests {
         }
     }
 
+    fn operation(dropout: Option<(f64, u64)>) -> LoraLinear {
+        LoraLinear { scale: SCALE, dropout, value: true }
+    }
+
     /// Value and gradients of x, A and B, under the operation or its formula; `tracked` says which of x, A, B are.
     fn run(
         own: bool,
@@ -325,7 +329,7 @@ mod tests {
         };
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if own {
-            lora_linear(input, weight, a.clone(), b.clone(), SCALE, masked)
+            operation(masked).apply(input, weight, [a.clone(), b.clone()], None)
         } else {
             let (probability, seed) = masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
             let low = dropout(input.clone(), probability, seed).squeeze_dim::<2>(0).matmul(a.clone());
@@ -377,10 +381,10 @@ mod tests {
                     let y = if joined {
                         let a = Tensor::cat(vec![a.clone(), start_a], 1);
                         let b = Tensor::cat(vec![b.clone(), start_b], 0);
-                        lora_linear(input, weight, a, b, SCALE, masked)
+                        operation(masked).apply(input, weight, [a, b], None)
                     } else {
                         let start = Some([start_a, start_b]);
-                        lora_linear_from(input, weight, [a.clone(), b.clone()], start, SCALE, masked)
+                        operation(masked).apply(input, weight, [a.clone(), b.clone()], start)
                     };
                     let mut graph = (y.clone() * random("g", [1, tokens, d_out], &device, dtype)).sum().backward();
                     let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();

@@ -27,12 +27,19 @@ impl<A: Adapter> PeftLinear<A> {
 
     /// `[batch, sequence, in]` to `[batch, sequence, out]`, with the adapter at the pass's response factor.
     pub fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        self.run(x, &pass.of_module(&self.name))
+    }
+
+    /// The same as a layer's last product, to which nothing but the residual is added: its value is zeros where nobody reads
+    /// the layer's output and the adapter's gradients do not need it.
+    pub fn forward_last(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
+        self.run(x, &LayerPass { value: pass.value, ..pass.of_module(&self.name) })
+    }
+
+    fn run(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         match &self.adapter {
-            Some(adapter) => {
-                let pass = LayerPass { response: pass.response, dropout: pass.dropout_of(&self.name) };
-                adapter.forward(&self.base, x, &pass)
-            }
-            None => self.base.forward(x, pass.response),
+            Some(adapter) => adapter.forward(&self.base, x, pass),
+            None => self.base.forward_in(x, pass),
         }
     }
 }
@@ -60,8 +67,7 @@ impl<A: Adapter> PeftEmbedding<A> {
         let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
         match &self.adapter {
             Some(adapter) => {
-                let pass = LayerPass { response: pass.response, dropout: pass.dropout_of("embed_tokens") };
-                adapter.embed(rows, ids, &pass)
+                adapter.embed(rows, ids, &pass.of_module("embed_tokens"))
             }
             None => rows,
         }

@@ -29,7 +29,7 @@ use crate::fields::{Fields, number};
 use crate::files::key_of;
 use crate::frozen::{Base, FrozenLinear, add_bias};
 use crate::lora_config::LoraConfig;
-use crate::lora_linear::lora_linear;
+use crate::lora_linear::LoraLinear;
 use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{resting, transposed, values, vector};
 use crate::site::{Roles, Site};
@@ -200,7 +200,8 @@ impl Method for Vera {
         let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
         let weight = base.weight.matrix(pass.response);
-        add_bias(lora_linear(x, weight, self.down(), self.up(), pass.response, dropout), bias)
+        let operation = LoraLinear { scale: pass.response, dropout, value: pass.value };
+        add_bias(operation.apply(x, weight, [self.down(), self.up()], None), bias)
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {

@@ -142,15 +142,19 @@ impl<'a> Draw<'a> {
         (0..self.chosen.num_layers()).map(of).collect()
     }
 
-    /// The treatment of every layer under `memory`. Under a budget that nothing meets it is the leanest; so it is for a model
-    /// that does not tell its footprint, of which every layer is run again.
+    /// The treatment of every layer under `memory`. Under a budget that nothing meets it is the leanest. Of a model that does
+    /// not tell its footprint every layer is run again; of one that does, those whose graphs would raise the peak.
     pub fn treatments(&self, memory: Memory, footprint: Option<&Footprint>) -> Vec<Treatment> {
+        let again = self.uniform(Treatment::Recompute);
         match (memory, footprint) {
             (Memory::Keep, _) => self.uniform(Treatment::Keep),
             (Memory::Budget(bytes), Some(footprint)) => {
                 within(footprint, self, bytes).unwrap_or_else(|| leanest(footprint, self))
             }
-            (Memory::Recompute | Memory::Budget(_), _) => self.uniform(Treatment::Recompute),
+            (Memory::Recompute, Some(footprint)) => {
+                within(footprint, self, peak(footprint, self, &again)).unwrap_or(again)
+            }
+            (Memory::Recompute | Memory::Budget(_), None) => again,
         }
     }
 }
