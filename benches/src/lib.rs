@@ -7,12 +7,12 @@ pub mod table;
 
 use ist_core::LayerSet;
 use ist_core::burn::tensor::{DType, Device};
-use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
+use ist_models::{Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::{Value, json};
 
 /// The model the benchmarks run on.
-pub type Model = Llama<BuiltinAdapter>;
+pub type Model = Decoder<BuiltinAdapter>;
 
 /// The shape of a benchmark: a decoder and a batch.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ pub fn adapted_model(shape: Shape, storage: DType, fields: &Value, device: &Devi
         "num_attention_heads": shape.heads,
         "max_position_embeddings": shape.sequence.max(2048),
     });
-    let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
+    let config = DecoderConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, device);
     if storage != DType::F32 {
         model = model.store_as(storage);

@@ -14,7 +14,7 @@ use ist_core::burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use ist_core::gradients::{for_each_parameter, lift, map_parameters};
 use ist_experiments::memory::{self, PeakAlloc};
 use ist_models::ops::activation::Activation;
-use ist_models::ops::attention::{AttentionMask, attention};
+use ist_models::ops::attention::{AttentionMask, Scores, attention};
 use ist_models::ops::cross_entropy::cross_entropy;
 use ist_models::ops::gated::gated;
 use ist_models::ops::linear_cross_entropy::linear_cross_entropy;
@@ -116,13 +116,14 @@ impl Inputs {
     fn attention(&self) -> Case {
         let Shape { rows, sequence, .. } = self.shape;
         let inputs = [self.heads(), self.heads(), self.heads()];
+        let width = self.shape.hidden / self.shape.heads;
         let mask = AttentionMask::causal(&vec![true; rows * sequence], sequence, sequence);
         let hidden = Tensor::<2>::ones([sequence, sequence], &self.device).triu(1).mul_scalar(-6e4);
         let bias: Tensor<4> = hidden.unsqueeze();
         let again = inputs.clone();
         let own = move || {
             let [q, k, v] = inputs.each_ref().map(leaf);
-            attention(q, k, v, &mask)
+            attention(q, k, v, &mask, &Scores::scaled(width))
         };
         let composed = move || {
             let [q, k, v] = again.each_ref().map(leaf);

@@ -157,17 +157,18 @@ impl<M: LayeredModel> Probe<'_, M> {
             let pass = LayerPass::evaluation(if full.is_empty() { self.factor } else { 1.0 });
             if layer + 1 == layers.len() {
                 let loss = self.model.last_layer_loss(&layers[layer], x, self.batch, &self.context, &pass);
-                return self.add(group, loss, totals);
+                return add(group, loss, totals);
             }
             x = self.model.layer(&layers[layer], x, &self.context, &pass);
         }
-        self.add(group, self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION), totals);
+        add(group, self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION), totals);
     }
+}
 
-    fn add(&self, group: &[usize], loss: Tensor<1>, totals: &mut [f64]) {
-        let loss = scalar(loss);
-        for &candidate in group {
-            totals[candidate] += loss;
-        }
+/// Adds a loss to the total of every candidate of a group.
+fn add(group: &[usize], loss: Tensor<1>, totals: &mut [f64]) {
+    let loss = scalar(loss);
+    for &candidate in group {
+        totals[candidate] += loss;
     }
 }

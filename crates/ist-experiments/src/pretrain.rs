@@ -9,7 +9,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::policy::All;
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
 use ist_models::generate::{Settings, generate};
-use ist_models::{CausalLm, Example, Llama, LlamaConfig, TokenBatch};
+use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -31,9 +31,9 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
     let special = |name: &str| tokenizer.token_to_id(name).ok_or_else(|| Failure::run(format!("no token {name}")));
     let (begin, end, pad) = (special(world::BEGIN)?, special(world::END)?, special(world::PAD)?);
     let document = config_json(config, tokenizer.get_vocab_size(true), [begin, end, pad]);
-    let shape = LlamaConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
+    let shape = DecoderConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
     let rows = rows(config, &tokenizer, end)?;
-    let mut model = Llama::<A>::random(shape, config.seed, device).train_everything();
+    let mut model = Decoder::<A>::random(shape, config.seed, device).train_everything();
     let mut display = Display::new(config.train.steps, 0, quiet);
     display.say(&format!("{} training rows of {} tokens", rows.train.len(), config.data.sequence_length));
     let mut tuner = tuner(config, model.layers().len());
@@ -151,7 +151,7 @@ fn windows(
     Ok(rows)
 }
 
-fn validation_loss<A: Adapter>(model: &Llama<A>, rows: &Rows, batch: usize) -> Option<f64> {
+fn validation_loss<A: Adapter>(model: &Decoder<A>, rows: &Rows, batch: usize) -> Option<f64> {
     let token_batch = |rows: &[Vec<u32>]| {
         TokenBatch::new(&rows.iter().cloned().map(Example::tokens).collect::<Vec<_>>(), model.device())
     };
@@ -162,7 +162,7 @@ fn validation_loss<A: Adapter>(model: &Llama<A>, rows: &Rows, batch: usize) -> O
 
 fn evaluate<A: Adapter>(
     config: &PretrainConfig,
-    model: &Llama<A>,
+    model: &Decoder<A>,
     rows: &Rows,
     tokenizer: &Tokenizer,
     end: u32,

@@ -9,14 +9,14 @@ use ist_core::policy::Fixed;
 use ist_core::step::{self, Memory, Treatment};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_experiments::memory::{self, PeakAlloc};
-use ist_models::{Example, Llama, LlamaConfig, TokenBatch};
+use ist_models::{Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-type Model = Llama<BuiltinAdapter>;
+type Model = Decoder<BuiltinAdapter>;
 
 /// How far the prediction may be from what is measured.
 const TOLERANCE: f64 = 0.1;
@@ -25,7 +25,7 @@ const TOLERANCE: f64 = 0.1;
 fn model(shape: &Value, adapter: &Value, storage: DType) -> Model {
     let mut document = json!({"model_type": "llama", "max_position_embeddings": 4096});
     document.as_object_mut().expect("an object").extend(shape.as_object().expect("an object").clone());
-    let config = LlamaConfig::parse(&document.to_string()).expect("the shape is a valid model");
+    let config = DecoderConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, &Device::flex()).store_as(storage);
     let fields = adapter.as_object().expect("an object");
     let config = BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");

@@ -10,7 +10,7 @@ use ist_peft::gguf::{LowRank, Matrix, write};
 use ist_peft::{AdapterFilesError, Dialect, Lora, LoraConfig, TensorFile, method};
 use serde_json::{Map, Value};
 
-use crate::LlamaConfig;
+use crate::DecoderConfig;
 
 /// Why an adapter cannot be written for llama.cpp.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum GgufError {
 const ARCHITECTURE: &str = "llama";
 
 /// Writes the LoRA adapter in `folder`, over a LLaMA of that configuration, as a GGUF file.
-pub fn write_llama_adapter(folder: &Path, config: &LlamaConfig, output: &Path) -> Result<(), GgufError> {
+pub fn write_llama_adapter(folder: &Path, config: &DecoderConfig, output: &Path) -> Result<(), GgufError> {
     let lora = lora_config(folder)?;
     let file = TensorFile::open(&folder.join(TENSORS_FILE)).map_err(AdapterFilesError::from)?;
     let keys: Vec<&str> = file.names().filter(|name| !name.ends_with(".base_layer.weight")).collect();
@@ -115,7 +115,7 @@ fn scaled(matrix: Matrix, scale: f32) -> Matrix {
 }
 
 /// The addition to the module at `path` under llama.cpp's name and in its order.
-fn low_rank(path: &str, a: Matrix, b: Matrix, config: &LlamaConfig) -> Result<LowRank, GgufError> {
+fn low_rank(path: &str, a: Matrix, b: Matrix, config: &DecoderConfig) -> Result<LowRank, GgufError> {
     let name = llama_name(path).ok_or_else(|| unplaced(path, "no such module"))?;
     if path == "lm_head" && config.tie_word_embeddings {
         return Err(unplaced(path, "the head is tied to the embedding"));

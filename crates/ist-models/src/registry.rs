@@ -1,7 +1,6 @@
 //! The architectures, and the way from a model's files to a model.
 //!
-//! Which architecture it is, is decided once, here, by `model_type`. To add one, write its file and one arm in
-//! [`open`] and in [`shape`].
+//! Which architecture it is, is decided once, here, by `model_type`; [`architectures`](crate::architectures) lists them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +9,13 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_peft::{Adapter, Roles, Site};
 use serde_json::Value;
 
+use crate::architectures;
 use crate::causal_lm::{CausalLm, LoadError};
+use crate::decoder::{Decoder, DecoderConfig, layout, memory};
 use crate::footprint::{BatchShape, Resident};
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};
-use crate::llama::Llama;
-use crate::llama_config::LlamaConfig;
-use crate::llama_layout;
-use crate::llama_memory;
+use crate::spelling::Spelling;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
-
-/// The architectures, by `model_type`.
-pub const ARCHITECTURES: [&str; 1] = ["llama"];
 
 /// The files of one model, wherever they come from.
 #[derive(Debug)]
@@ -144,19 +139,15 @@ impl ModelFiles {
         Ok(found.filter(|dtype| [DType::BF16, DType::F16].contains(dtype)).unwrap_or(DType::F32))
     }
 
-    fn architecture(&self) -> Result<&str, LoadError> {
-        let found = self.config["model_type"].as_str().unwrap_or_default();
-        if ARCHITECTURES.contains(&found) {
-            return Ok(found);
-        }
+    /// The configuration as the decoder's.
+    pub fn decoder_config(&self) -> Result<DecoderConfig, LoadError> {
         let path = self.origin.join("config.json");
-        Err(LoadError::Architecture { path, found: found.to_owned(), supported: ARCHITECTURES.to_vec() })
-    }
-
-    fn llama_config(&self) -> Result<LlamaConfig, LoadError> {
+        let found = self.config["model_type"].as_str().unwrap_or_default();
+        if architectures::find(found).is_none() {
+            return Err(LoadError::Architecture { path, found: found.to_owned(), supported: architectures::names() });
+        }
         let document = self.config.as_object().cloned().unwrap_or_default();
-        LlamaConfig::from_json(document)
-            .map_err(|error| LoadError::Config { path: self.origin.join("config.json"), message: error.to_string() })
+        DecoderConfig::from_json(document).map_err(|error| LoadError::Config { path, message: error.to_string() })
     }
 }
 
@@ -175,21 +166,18 @@ pub fn open<A: Adapter, W: WithModel<A>>(
     device: &Device,
     with: W,
 ) -> Result<W::Output, LoadError> {
-    match files.architecture()? {
-        "llama" => Ok(with.call(load_llama::<A>(files, storage, device)?)),
-        _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),
-    }
+    Ok(with.call(load::<A>(files, storage, device)?))
 }
 
-/// Loads a LLaMA.
-pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> Result<Llama<A>, LoadError> {
-    let config = files.llama_config()?;
+/// Loads a decoder.
+pub fn load<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> Result<Decoder<A>, LoadError> {
+    let config = files.decoder_config()?;
     let checkpoint = files.checkpoint()?;
-    let tied = config.tie_word_embeddings;
-    let known = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    let spelling = Spelling::of(&config, &checkpoint);
+    let known = |name: &str| spelling.knows(name);
     // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
     let mut shapes = checkpoint.loader();
-    let misfits = llama_layout::tensors(&config).filter(|(name, shape)| !shapes.expect(&names(name, tied), shape));
+    let misfits = layout::tensors(&config).filter(|(name, shape)| !shapes.expect_any(&spelling.names(name), shape));
     let misfits = misfits.take(FAULTS_SHOWN).count();
     if misfits < FAULTS_SHOWN {
         shapes.ignore(known);
@@ -197,21 +185,16 @@ pub fn load_llama<A: Adapter>(files: &ModelFiles, storage: DType, device: &Devic
         shapes.ignore(|_| true);
     }
     shapes.finish()?;
-    if tied && checkpoint.differ("model.embed_tokens.weight", "lm_head.weight")? {
-        let message =
-            "`tie_word_embeddings` is true, but lm_head.weight is not model.embed_tokens.weight; set it to false";
-        return Err(LoadError::Config { path: files.origin.join("config.json"), message: message.to_owned() });
+    if let Some((embedding, head)) = spelling.untied(&checkpoint)? {
+        let message = format!("`tie_word_embeddings` is true, but {head} is not {embedding}; set it to false");
+        return Err(LoadError::Config { path: files.origin.join("config.json"), message });
     }
     let mut loader = checkpoint.loader();
-    let model = Llama::build(config, &mut |name, shape| loader.take(&names(name, tied), shape), storage, device);
+    let mut source = |name: &str, shape: &[usize]| loader.take_any(&spelling.names(name), shape);
+    let model = Decoder::build(config, &mut source, storage, device);
     loader.ignore(known);
     loader.finish()?;
     Ok(model)
-}
-
-/// The names a tensor may have. A tied model may hold its one matrix under either.
-fn names(name: &str, tied: bool) -> Vec<&str> {
-    if tied && name == "model.embed_tokens.weight" { vec![name, "lm_head.weight"] } else { vec![name] }
 }
 
 /// Tensors that do not fit after which no more are looked for.
@@ -232,46 +215,31 @@ pub struct Shape {
     pub sites: Vec<Site>,
     /// The names of its modules by the part they play.
     pub roles: &'static Roles,
-    architecture: ArchitectureShape,
-}
-
-/// The configuration of the architecture it is.
-#[derive(Clone, Debug)]
-enum ArchitectureShape {
-    Llama(LlamaConfig),
+    config: DecoderConfig,
 }
 
 impl Shape {
     /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
     pub fn weight_bytes(&self, storage: DType) -> u64 {
-        match &self.architecture {
-            ArchitectureShape::Llama(config) => llama_layout::weight_bytes(config, storage),
-        }
+        layout::weight_bytes(&self.config, storage)
     }
 
     /// What a batch takes of memory, on a model that need not exist.
     pub fn footprint(&self, resident: Resident, batch: BatchShape) -> Footprint {
-        match &self.architecture {
-            ArchitectureShape::Llama(config) => llama_memory::footprint(config, resident, batch),
-        }
+        memory::footprint(&self.config, resident, batch)
     }
 }
 
 /// The shape of a model, with no weight loaded.
 pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
-    match files.architecture()? {
-        "llama" => {
-            let config = files.llama_config()?;
-            Ok(Shape {
-                num_layers: config.num_hidden_layers,
-                vocab_size: config.vocab_size,
-                max_position_embeddings: config.max_position_embeddings,
-                parameters: llama_layout::parameter_count(&config),
-                sites: llama_layout::sites(&config),
-                roles: &llama_layout::ROLES,
-                architecture: ArchitectureShape::Llama(config),
-            })
-        }
-        _ => unreachable!("architecture() returns the names of ARCHITECTURES only"),
-    }
+    let config = files.decoder_config()?;
+    Ok(Shape {
+        num_layers: config.num_hidden_layers,
+        vocab_size: config.vocab_size,
+        max_position_embeddings: config.max_position_embeddings,
+        parameters: layout::parameter_count(&config),
+        sites: layout::sites(&config),
+        roles: config.roles,
+        config,
+    })
 }

@@ -11,7 +11,7 @@ use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
-use ist_models::{CausalLm, Example, Llama, TokenBatch, generate};
+use ist_models::{CausalLm, Decoder, Example, TokenBatch, generate};
 use ist_peft::{Adapters, BuiltinAdapter, PeftModel};
 use serde_json::{Value, json};
 
@@ -294,7 +294,7 @@ fn weights_in_eight_bits_give_the_gradients_of_the_model_they_stand_for() {
     let fields = json!({"method": "lora", "r": 2, "alpha": 3, "targets": IN_LAYERS});
     let original: BTreeMap<String, TensorData> = numbers.base(false, |_, data| data).weights().into_iter().collect();
     let mut source = |name: &str, _: &[usize]| original[name].clone();
-    let packed = Llama::build(common::config(false), &mut source, DType::I8, &numbers.device);
+    let packed = Decoder::build(common::config(false), &mut source, DType::I8, &numbers.device);
     let widened: BTreeMap<String, TensorData> = packed.weights().into_iter().collect();
     let matrix = "model.layers.1.mlp.up_proj.weight";
     let error = relative(

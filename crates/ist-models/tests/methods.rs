@@ -14,7 +14,7 @@ use ist_core::optimizer::AdamWSettings;
 use ist_core::policy::All;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
-use ist_models::{LlamaConfig, TokenBatch, generate, gguf};
+use ist_models::{DecoderConfig, TokenBatch, generate, gguf};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapters, BuiltinAdapter, Dialect, Part, PeftModel, WeightedSum, attach};
 use serde_json::{Value, json};
@@ -254,13 +254,13 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
         let text = std::fs::read_to_string(folder(case).join("config.json")).unwrap();
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("adapter.gguf");
-        let config = LlamaConfig::parse(&text).unwrap();
+        let config = DecoderConfig::parse(&text).unwrap();
         gguf::write_llama_adapter(&folder(case).join("adapter"), &config, &path).unwrap();
         let expected = std::fs::read(folder("gguf").join(format!("{case}.gguf"))).unwrap();
         assert!(std::fs::read(&path).unwrap() == expected, "{case}");
     }
     let config =
-        LlamaConfig::parse(&std::fs::read_to_string(folder("llama_gqa").join("config.json")).unwrap()).unwrap();
+        DecoderConfig::parse(&std::fs::read_to_string(folder("llama_gqa").join("config.json")).unwrap()).unwrap();
     let refused = gguf::write_llama_adapter(&folder("method_dora").join("adapter"), &config, std::path::Path::new("x"));
     assert!(refused.unwrap_err().to_string().contains("DoRA"));
 }

@@ -20,13 +20,13 @@ use ist_core::step::{self, Memory, StepOutput};
 use ist_core::{LayerPass, LayerSet, streams};
 use ist_models::ops::activate::activate;
 use ist_models::ops::activation::Activation;
-use ist_models::ops::attention::{AttentionMask, attention};
+use ist_models::ops::attention::{AttentionMask, Scores, attention};
 use ist_models::ops::cross_entropy::cross_entropy;
 use ist_models::ops::gated::gated;
 use ist_models::ops::layer_norm::layer_norm;
-use ist_models::ops::linear_cross_entropy::{chunk_rows, linear_cross_entropy};
+use ist_models::ops::linear_cross_entropy::{Head, chunk_rows, linear_cross_entropy};
 use ist_models::ops::rms_norm::rms_norm;
-use ist_models::ops::rope::Rotation;
+use ist_models::ops::rope::{Pairs, Rotation};
 use ist_peft::frozen_matrix::FrozenMatrix;
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
@@ -107,28 +107,42 @@ fn agree(name: &str, formula: Formula, inputs: &[Vec<f64>]) {
     }
 }
 
-/// Three rows of 70 queries, which are two blocks, on 73 keys, of which each row's first `padding` are none.
-fn attention_agrees(name: &str, padding: [usize; 3]) {
-    let [queries, keys, heads, kv_heads, head_dim] = [70, 73, 4, 2, 6];
+/// Queries, keys, heads, key-value heads, numbers of a head: two blocks of queries.
+const SIZES: [usize; 5] = [70, 73, 4, 2, 6];
+
+/// Three rows, of whose keys the first `padding` are none.
+fn padded(padding: [usize; 3]) -> AttentionMask {
+    let [queries, keys, ..] = SIZES;
     let real: Vec<bool> = padding.iter().flat_map(|&left| (0..keys).map(move |key| key >= left)).collect();
-    let mask = AttentionMask::causal(&real, queries, keys);
+    AttentionMask::causal(&real, queries, keys)
+}
+
+fn attention_agrees(name: &str, mask: &AttentionMask, scores: &Scores) {
+    let [queries, keys, heads, kv_heads, head_dim] = SIZES;
     let shapes = [[3, queries, heads, head_dim], [3, keys, kv_heads, head_dim], [3, keys, kv_heads, head_dim]];
     let inputs = shapes.map(|shape| random(&format!("{shape:?}"), shape.iter().product(), 1.5));
     let formula = |inputs: &[Tensor<1>]| {
         let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone().reshape(shapes[at]));
-        attention(q, k, v, &mask).flatten(0, 3)
+        attention(q, k, v, mask, scores).flatten(0, 3)
     };
     agree(name, &formula, &inputs);
 }
 
 #[test]
 fn attention_with_grouped_heads_is_the_same() {
-    attention_agrees("attention", [0, 0, 0]);
+    attention_agrees("attention", &padded([0, 0, 0]), &Scores::scaled(6));
 }
 
 #[test]
 fn attention_with_padding_and_grouped_heads_is_the_same() {
-    attention_agrees("padded attention", [0, 9, 30]);
+    attention_agrees("padded attention", &padded([0, 9, 30]), &Scores::scaled(6));
+}
+
+#[test]
+fn attention_with_a_window_bounded_scores_and_linear_biases_is_the_same() {
+    let bounded = Scores { soft_cap: Some(1.5), ..Scores::scaled(6) };
+    attention_agrees("bounded scores in a window", &padded([0, 9, 30]).within(20), &bounded);
+    attention_agrees("linear biases", &padded([0, 9, 30]), &Scores::scaled(6).with_linear_biases(4));
 }
 
 #[test]
@@ -145,14 +159,14 @@ fn norms_are_the_same() {
 #[test]
 fn a_rotation_is_the_same() {
     let frequencies = [1.0, 0.3, 0.1, 0.03];
-    let formula = |positions: &[Vec<usize>], x: &Tensor<1>| {
+    let formula = |positions: &[Vec<usize>], pairs, x: &Tensor<1>| {
         let rotation = Rotation::new(&frequencies, positions, x.dtype(), &x.device().inner());
-        rotation.apply(x.clone().reshape([2, 5, 3, 8])).flatten(0, 3)
+        rotation.with_pairs(pairs).apply(x.clone().reshape([2, 5, 3, 10])).flatten(0, 3)
     };
     let shared = vec![(0..5).collect::<Vec<_>>()];
     let own = vec![(0..5).collect::<Vec<_>>(), (30..35).collect()];
-    for positions in [shared, own] {
-        agree("rotation", &|inputs| formula(&positions, &inputs[0]), &[random("x", 240, 2.0)]);
+    for (positions, pairs) in [(shared, Pairs::Halves), (own.clone(), Pairs::Halves), (own, Pairs::Neighbours)] {
+        agree("rotation", &|inputs| formula(&positions, pairs, &inputs[0]), &[random("x", 300, 2.0)]);
     }
 }
 
@@ -197,6 +211,23 @@ fn linear_cross_entropy_is_the_same_in_one_chunk_of_rows_and_in_several() {
     assert!(chunk_rows(8000) < 600, "one chunk would test nothing");
     // Shaders add element by element: longer sums than these are further from the exact ones than the tolerance.
     linear_cross_entropy_agrees([600, 3, 8000]);
+}
+
+#[test]
+fn bounded_logits_with_a_bias_are_the_same() {
+    let formula = |inputs: &[Tensor<1>]| {
+        let weight = inputs[1].clone().reshape([50, 12]).transpose();
+        let bias = tensor_of("bias", 50, &inputs[0]);
+        let head = Head { weight, bias: Some(bias), soft_cap: Some(1.5) };
+        linear_cross_entropy(inputs[0].clone().reshape([9, 12]), head, targets(9, 50, &inputs[0]))
+    };
+    agree("bounded logits", &formula, &[random("x", 108, 2.0), random("weight", 600, 1.0)]);
+}
+
+/// A constant of that many numbers on the device and in the type of `like`.
+fn tensor_of(name: &str, count: usize, like: &Tensor<1>) -> Tensor<1> {
+    let data = TensorData::new(random(name, count, 1.0), [count]).convert_dtype(like.dtype());
+    Tensor::from_data(data, (&like.device().inner(), like.dtype()))
 }
 
 #[test]

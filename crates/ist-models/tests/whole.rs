@@ -6,14 +6,14 @@ use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::gradients::{OUTER, count_parameters, for_each_parameter, layer_prefix, map_parameters};
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses, streams};
-use ist_models::{CausalLm, Example, Llama, LlamaConfig, TokenBatch, generate};
+use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach, load, merge, save};
 use proptest::prelude::*;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-type Model = Llama<BuiltinAdapter>;
+type Model = Decoder<BuiltinAdapter>;
 
 /// Rounding in f64, with the sums of a few layers.
 const EXACT: f64 = 1e-11;
@@ -31,18 +31,18 @@ struct Shape {
 }
 
 impl Shape {
-    fn config(&self) -> LlamaConfig {
+    fn config(&self) -> DecoderConfig {
         let [hidden, inner] = self.widths;
         let document = json!({"vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": inner,
             "num_hidden_layers": self.layers, "num_attention_heads": self.kv_heads * self.group,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "max_position_embeddings": 48,
             "tie_word_embeddings": self.tied, "attention_bias": self.bias, "mlp_bias": self.bias});
-        LlamaConfig::parse(&document.to_string()).unwrap()
+        DecoderConfig::parse(&document.to_string()).unwrap()
     }
 
     fn model(&self, dtype: DType) -> Model {
         let mut source = |name: &str, shape: &[usize]| random(name, dtype, shape);
-        Llama::build(self.config(), &mut source, dtype, &device(dtype))
+        Decoder::build(self.config(), &mut source, dtype, &device(dtype))
     }
 }
 

@@ -185,6 +185,7 @@ pub fn matching_sites<A: Adapter>(
     if sites.is_empty() {
         return Err(AttachError::NothingMatches { method, asked: targets.describe(), exist: module_names(&fitting) });
     }
+    A::targets_mut(config).settle(&sites);
     A::settle(config, &sites).map_err(AttachError::OtherModel)?;
     Ok(sites)
 }
@@ -192,7 +193,14 @@ pub fn matching_sites<A: Adapter>(
 /// The modules the method usually adapts, of those among `every` that it can sit on.
 pub fn usual_targets<A: Adapter>(every: &[Site], roles: &Roles, config: &A::Config) -> Vec<&'static str> {
     let exists = |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
-    A::usual_targets(config, roles).into_iter().filter(|name| exists(name)).collect()
+    let mut names: Vec<&str> = Vec::new();
+    for name in A::usual_targets(config, roles) {
+        // One module may play several parts.
+        if exists(name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// The modules that the method can sit on; fails where there are none.

@@ -29,12 +29,12 @@ use crate::frozen::{Base, FrozenLinear};
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{kaiming_uniform, resting, to_file, transposed};
 use crate::site::{Roles, Site, SiteKind};
-use crate::targets::Targets;
+use crate::targets::{Targets, names_site};
 
-/// Names of modules that enter an MLP: LLaMA's, GPT-J's, BLOOM's.
-const ENTER: [&str; 4] = ["gate_proj", "up_proj", "fc_in", "dense_h_to_4h"];
+/// Names of modules that enter an MLP: LLaMA's and Phi-3's, GPT-J's, BLOOM's and GPT-NeoX's, GPT-2's, Mixtral's.
+const ENTER: [&str; 8] = ["gate_proj", "up_proj", "gate_up_proj", "fc_in", "dense_h_to_4h", "c_fc", "w1", "w3"];
 /// Names of modules that leave one.
-const LEAVE: [&str; 3] = ["down_proj", "fc_out", "dense_4h_to_h"];
+const LEAVE: [&str; 5] = ["down_proj", "fc_out", "dense_4h_to_h", "mlp.c_proj", "w2"];
 /// The names of the methods in our TOML.
 const METHODS: [&str; 3] = ["series", "adapterp", "parallel"];
 /// The activations by the names of transformers.
@@ -70,8 +70,8 @@ impl BottleneckConfig {
     fn form(&self, site: &Site) -> Option<Form> {
         match self.method {
             "parallel" => Some(Form::Parallel),
-            _ if ENTER.contains(&site.name()) => Some(Form::Input),
-            _ if LEAVE.contains(&site.name()) => Some(Form::Output),
+            _ if ENTER.iter().any(|name| names_site(name, site)) => Some(Form::Input),
+            _ if LEAVE.iter().any(|name| names_site(name, site)) => Some(Form::Output),
             _ => None,
         }
     }

@@ -224,8 +224,10 @@ pub fn read<C>(
     Ok(config)
 }
 
-/// Fields of PEFT's file that only describe it.
-const DESCRIPTIVE: [&str; 8] = [
+/// Fields of PEFT's file that only describe it. The base model says how its files hold a matrix, and PEFT corrects
+/// `fan_in_fan_out` by that.
+const DESCRIPTIVE: [&str; 9] = [
+    "fan_in_fan_out",
     "peft_type",
     "task_type",
     "base_model_name_or_path",

@@ -160,18 +160,30 @@ fn fill<A: Adapter>(
 ) -> Result<(), AdapterFilesError> {
     let sites = targeted_sites(model, adapters)
         .map_err(|source| AdapterFilesError::Targets { path: folders[0].join(CONFIG_FILE), source })?;
-    let (mut rest, mut found) = (&sites[..], Vec::new());
+    let (mut sites, mut found) = (sites.into_iter(), Vec::new());
     for (part, folder) in adapters.parts().iter().zip(folders) {
+        let file = TensorFile::open(&folder.join(TENSORS_FILE))?;
         let configs: Vec<&A::Config> = part.configs().collect();
-        let (own, others) = rest.split_at(configs.len());
-        rest = others;
+        let own: Vec<Vec<Site>> =
+            sites.by_ref().take(configs.len()).map(|sites| without_absent_experts(sites, &file)).collect();
         let places: Vec<Vec<Place>> = own.iter().map(|sites| places(model, sites)).collect();
-        found.extend(read_tensors::<A>(&configs, &places, folder, device)?);
+        let read = read_tensors::<A>(&configs, &places, &file, device)?;
+        found.extend(own.into_iter().zip(read));
     }
-    for (sites, adapters) in sites.iter().zip(found) {
-        put(model, sites, adapters);
+    for (sites, adapters) in found {
+        put(model, &sites, adapters);
     }
     Ok(())
+}
+
+/// The modules without those of experts that the file has nothing of: transformers 5 keeps all experts of a layer as one
+/// parameter, so a name that means them reaches nothing there.
+fn without_absent_experts(sites: Vec<Site>, file: &TensorFile) -> Vec<Site> {
+    let there = |site: &Site| {
+        let prefix = key_of(site, "");
+        !site.path.contains(".experts.") || file.names().any(|name| name.starts_with(&prefix))
+    };
+    sites.into_iter().filter(there).collect()
 }
 
 /// Where each adapter is kept: a single one in the folder itself.
@@ -186,11 +198,10 @@ fn part_folders<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Vec<PathBu
 fn read_tensors<A: Adapter>(
     configs: &[&A::Config],
     places: &[Vec<Place>],
-    folder: &Path,
+    file: &TensorFile,
     device: &Device,
 ) -> Result<Vec<Vec<A>>, AdapterFilesError> {
-    let path = folder.join(TENSORS_FILE);
-    let file = TensorFile::open(&path)?;
+    let path = file.path().to_owned();
     let sites: Vec<Vec<Site>> =
         places.iter().map(|places| places.iter().map(|place| place.site.clone()).collect()).collect();
     // PEFT stores the frozen table of an adapted embedding or head as well; the model has it already.

@@ -88,7 +88,10 @@ impl Method for Ia3 {
     }
 
     fn write(config: &Ia3Config) -> Map<String, Value> {
-        Map::from_iter([("feedforward_modules".to_owned(), config.feedforward_json())])
+        Map::from_iter([
+            ("feedforward_modules".to_owned(), config.feedforward_json()),
+            ("fan_in_fan_out".to_owned(), json!(config.targets.fan_in_fan_out())),
+        ])
     }
 
     /// PEFT's configuration of this method knows no layers.

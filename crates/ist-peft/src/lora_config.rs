@@ -175,7 +175,7 @@ pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
     put("use_rslora", json!(config.use_rslora));
     put("use_dora", json!(use_dora));
     put("bias", json!("none"));
-    put("fan_in_fan_out", json!(false));
+    put("fan_in_fan_out", json!(config.targets.fan_in_fan_out()));
     put("init_lora_weights", json!(true));
     put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank * ranks)));
     put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha * alphas)));

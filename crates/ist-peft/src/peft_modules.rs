@@ -66,9 +66,7 @@ impl<A: Adapter> PeftEmbedding<A> {
         let rows = module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
         let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
         match &self.adapter {
-            Some(adapter) => {
-                adapter.embed(rows, ids, &pass.of_module("embed_tokens"))
-            }
+            Some(adapter) => adapter.embed(rows, ids, &pass.of_module("embed_tokens")),
             None => rows,
         }
     }

@@ -33,11 +33,13 @@ pub struct Site {
     pub d_out: usize,
     /// Whether it has a bias.
     pub bias: bool,
+    /// Whether files hold its matrix `[in, out]`, as of GPT-2's `Conv1D`, and not `[out, in]`.
+    pub fan_in_fan_out: bool,
 }
 
 impl Site {
     fn new(path: impl Into<String>, layer: Option<usize>, kind: SiteKind, [d_in, d_out]: [usize; 2]) -> Self {
-        Self { path: path.into(), layer, kind, d_in, d_out, bias: false }
+        Self { path: path.into(), layer, kind, d_in, d_out, bias: false, fan_in_fan_out: false }
     }
 
     /// A linear layer without a bias.
@@ -64,6 +66,12 @@ impl Site {
     #[must_use]
     pub fn with_bias(self, bias: bool) -> Self {
         Self { bias, ..self }
+    }
+
+    /// The same module with its matrix the other way round in files, or not.
+    #[must_use]
+    pub fn with_fan_in_fan_out(self, fan_in_fan_out: bool) -> Self {
+        Self { fan_in_fan_out, ..self }
     }
 
     /// The last part of the path, such as `q_proj`.

@@ -96,6 +96,8 @@ pub struct Targets {
     exclude: Option<TargetModules>,
     layers: Option<Vec<usize>>,
     layers_pattern: Vec<String>,
+    /// Whether files hold the modules' matrices `[in, out]`. The model says so.
+    fan_in_fan_out: bool,
 }
 
 impl Targets {
@@ -112,7 +114,7 @@ impl Targets {
         for pattern in &layers_pattern {
             compile(pattern, pattern)?;
         }
-        Ok(Self { modules, exclude, layers, layers_pattern })
+        Ok(Self { modules, exclude, layers, layers_pattern, fan_in_fan_out: false })
     }
 
     /// The names of a list; `None` where one regular expression or nothing is given.
@@ -121,6 +123,16 @@ impl Targets {
             Some(TargetModules::Names(names)) => Some(names),
             _ => None,
         }
+    }
+
+    /// PEFT's `fan_in_fan_out`: whether the base model's files hold the modules' matrices `[in, out]`, as GPT-2's.
+    pub fn fan_in_fan_out(&self) -> bool {
+        self.fan_in_fan_out
+    }
+
+    /// Takes over from the modules that are meant how files hold them.
+    pub(crate) fn settle(&mut self, sites: &[Site]) {
+        self.fan_in_fan_out = sites.iter().any(|site| site.fan_in_fan_out);
     }
 
     /// Names modules where none is named.

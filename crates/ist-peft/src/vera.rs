@@ -118,7 +118,7 @@ impl Method for Vera {
             ("projection_prng_key".to_owned(), json!(config.projection_prng_key)),
             ("save_projection".to_owned(), json!(true)),
             ("bias".to_owned(), json!("none")),
-            ("fan_in_fan_out".to_owned(), json!(false)),
+            ("fan_in_fan_out".to_owned(), json!(config.targets.fan_in_fan_out())),
             ("init_weights".to_owned(), json!(true)),
         ])
     }

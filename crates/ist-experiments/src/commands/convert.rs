@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use ist_models::{LlamaConfig, gguf};
+use ist_models::{DecoderConfig, gguf};
 use ist_peft::{Adapter, foreign};
 
 use crate::failure::{Failure, OrFail};
@@ -72,7 +72,7 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
         let found = &files.config()["model_type"];
         return Err(Failure::input(format!("`--to gguf` knows models of type \"llama\", but {model} is {found}")));
     }
-    let config = LlamaConfig::from_json(document).or_input()?;
+    let config = DecoderConfig::from_json(document).or_input()?;
     gguf::write_llama_adapter(&arguments.adapter, &config, Path::new(&arguments.output)).map_err(|error| match error {
         gguf::GgufError::Io { .. } => Failure::run(error),
         _ => Failure::input(error.to_string()),

@@ -164,6 +164,16 @@ impl Loader<'_> {
         }
     }
 
+    /// [`Loader::take`] by owned names.
+    pub fn take_any(&mut self, names: &[String], shape: &[usize]) -> TensorData {
+        self.take(&names.iter().map(String::as_str).collect::<Vec<_>>(), shape)
+    }
+
+    /// [`Loader::expect`] by owned names.
+    pub fn expect_any(&mut self, names: &[String], shape: &[usize]) -> bool {
+        self.expect(&names.iter().map(String::as_str).collect::<Vec<_>>(), shape)
+    }
+
     /// Notes a fault unless the first of `names` that exists has that shape; reads no value. False when it noted one.
     pub fn expect(&mut self, names: &[&str], shape: &[usize]) -> bool {
         self.locate(names, shape).is_some()

@@ -3,12 +3,12 @@
 use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::step::StepOutput;
 use ist_core::streams;
-use ist_models::{Example, IGNORED_LABEL, Llama, LlamaConfig, TokenBatch};
+use ist_models::{Decoder, DecoderConfig, Example, IGNORED_LABEL, TokenBatch};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach};
 use rand::RngExt;
 use serde_json::{Value, json};
 
-pub(crate) type Model = Llama<BuiltinAdapter>;
+pub(crate) type Model = Decoder<BuiltinAdapter>;
 
 pub(crate) const LAYERS: usize = 4;
 pub(crate) const VOCABULARY: u32 = 13;
@@ -16,14 +16,14 @@ pub(crate) const VOCABULARY: u32 = 13;
 pub(crate) const IN_LAYERS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Grouped-query attention with biases, and heads that are wider than hidden / heads.
-pub(crate) fn config(tied: bool) -> LlamaConfig {
+pub(crate) fn config(tied: bool) -> DecoderConfig {
     let document = json!({
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 12, "intermediate_size": 10,
         "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
         "attention_bias": true, "mlp_bias": true,
     });
-    LlamaConfig::parse(&document.to_string()).unwrap()
+    DecoderConfig::parse(&document.to_string()).unwrap()
 }
 
 /// Where numbers live and what they are.
@@ -56,7 +56,7 @@ impl Numbers {
             let range = if name.contains("norm") { [1.0, 0.3] } else { [0.0, 0.5] };
             change(name, self.random(name, range, shape))
         };
-        Llama::build(config(tied), &mut source, self.dtype, &self.device)
+        Decoder::build(config(tied), &mut source, self.dtype, &self.device)
     }
 
     /// `model` with LoRA whose A and B are random and non-zero; `fields` as in a configuration's `[adapter]` table.

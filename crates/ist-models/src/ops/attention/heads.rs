@@ -7,7 +7,8 @@ use ist_core::burn;
 use burn::backend::TensorMetadata;
 use ist_core::operation::flex::{self, FlexTensor, Matrix, MatrixMut, multiply};
 
-use super::{AttentionMask, BLOCK};
+use super::{Attention, AttentionMask, BLOCK, Scores};
+use std::ops::Range;
 
 /// The tensors' sizes and one head of one row within them.
 #[derive(Clone, Copy)]
@@ -35,10 +36,6 @@ impl Head {
         self.heads / self.kv_heads
     }
 
-    fn scale(self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
     /// Queries `from` .. `from + count` of member `member` of the group, from a tensor of q's shape.
     fn queries(self, q: &[f32], member: usize, from: usize, count: usize) -> Matrix<'_> {
         let stride = self.heads * self.head_dim;
@@ -47,62 +44,94 @@ impl Head {
         Matrix::new(&q[start..], count, self.head_dim, stride)
     }
 
-    /// The first `count` keys, from a tensor of k's shape.
-    fn keys(self, k: &[f32], count: usize) -> Matrix<'_> {
+    /// Some keys, from a tensor of k's shape.
+    fn keys<'a>(self, k: &'a [f32], keys: &Range<usize>) -> Matrix<'a> {
         let stride = self.kv_heads * self.head_dim;
-        let start = self.row * self.keys * stride + self.kv_head * self.head_dim;
-        Matrix::new(&k[start..], count, self.head_dim, stride)
+        let start = (self.row * self.keys + keys.start) * stride + self.kv_head * self.head_dim;
+        Matrix::new(&k[start..], keys.len(), self.head_dim, stride)
+    }
+
+    /// Of member `member` of the group, what each key's position adds to its score; empty where nothing is added.
+    fn biases(self, of: &Attention, member: usize) -> Vec<f32> {
+        let slope = of.scores.slopes.get(self.kv_head * self.group() + member);
+        let positions = slope.map(|slope| of.mask.positions(self.row).into_iter().map(move |at| slope * at as f32));
+        positions.into_iter().flatten().collect()
     }
 }
 
 /// The result `[batch, queries, heads, head_dim]` and the logarithms `[batch, heads, queries, 1]`.
-pub(super) fn forward(mask: &AttentionMask, inputs: [FlexTensor; 3]) -> (FlexTensor, FlexTensor) {
+pub(super) fn forward(of: &Attention, inputs: [FlexTensor; 3]) -> (FlexTensor, FlexTensor) {
     let [q, k, v] = inputs.map(flex::contiguous);
     let heads = Head::all(&q, &k);
     let shape = q.shape();
     let [batch, queries, count, width] = shape.dims::<4>();
     let (q, k, v) = (flex::slice(&q), flex::slice(&k), flex::slice(&v));
-    let parts = flex::tasks(heads.len(), |at| forward_head(mask, heads[at], q, k, v));
+    let parts = flex::tasks(heads.len(), |at| forward_head(of, heads[at], q, k, v));
     let (outputs, logs): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let output = gather(&outputs, batch, queries, count * width);
     (flex::tensor(output, shape), flex::tensor(logs.concat(), [batch, count, queries, 1]))
 }
 
 /// Of one key-value head: the result `[queries, group, head_dim]` and the logarithms `[group, queries]`.
-fn forward_head(mask: &AttentionMask, head: Head, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+fn forward_head(of: &Attention, head: Head, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mask = &of.mask;
     let Head { queries, head_dim, .. } = head;
     let stride = head.group() * head_dim;
     let mut output = vec![0.0; queries * stride];
     let mut logs = vec![0.0; head.group() * queries];
     let mut scores = vec![0.0; BLOCK.min(queries) * head.keys];
     for member in 0..head.group() {
+        let biases = head.biases(of, member);
         for from in (0..queries).step_by(BLOCK) {
             let count = BLOCK.min(queries - from);
-            let keys = mask.reach(from + count - 1);
-            let scores = &mut scores[..count * keys];
-            score(head, q, k, member, from, scores);
+            let keys = mask.keys_of(&(from..from + count));
+            let scores = &mut scores[..count * keys.len()];
+            score(&of.scores, head, [q, k], (member, from), &keys, scores);
+            shape(&of.scores, scores, &biases, &keys);
             let logs = &mut logs[member * queries + from..][..count];
-            softmax(mask, head.row, from, scores, keys, logs);
+            softmax(mask, head.row, from, scores, &keys, logs);
             let out = MatrixMut::new(&mut output[from * stride + member * head_dim..], count, head_dim, stride);
-            multiply(out, Matrix::new(scores, count, keys, keys), head.keys(v, keys), 1.0, false, false);
+            let weights = Matrix::new(scores, count, keys.len(), keys.len());
+            multiply(out, weights, head.keys(v, &keys), 1.0, false, false);
         }
     }
     (output, logs)
 }
 
-/// q kᵀ / √`head_dim` of a block of queries and the keys they can reach.
-fn score(head: Head, q: &[f32], k: &[f32], member: usize, from: usize, scores: &mut [f32]) {
+/// s · q kᵀ of a block of queries, which begins at `from`, and the keys they can reach.
+fn score(
+    of: &Scores,
+    head: Head,
+    [q, k]: [&[f32]; 2],
+    (member, from): (usize, usize),
+    keys: &Range<usize>,
+    scores: &mut [f32],
+) {
     let count = BLOCK.min(head.queries - from);
-    let keys = scores.len() / count;
-    let out = MatrixMut::new(scores, count, keys, keys);
+    let out = MatrixMut::new(scores, count, keys.len(), keys.len());
     let (q, k) = (head.queries(q, member, from, count), head.keys(k, keys));
-    multiply(out, q, k.transposed(), head.scale(), false, false);
+    multiply(out, q, k.transposed(), of.scale as f32, false, false);
+}
+
+/// Caps the scores and adds what the keys' positions weigh.
+fn shape(of: &Scores, scores: &mut [f32], biases: &[f32], keys: &Range<usize>) {
+    if let Some(cap) = of.soft_cap {
+        let cap = cap as f32;
+        for score in &mut *scores {
+            *score = cap * (*score / cap).tanh();
+        }
+    }
+    if !biases.is_empty() {
+        for row in scores.chunks_exact_mut(keys.len()) {
+            row.iter_mut().zip(&biases[keys.clone()]).for_each(|(score, bias)| *score += bias);
+        }
+    }
 }
 
 /// Turns every row of scores into weights that sum to 1 over the keys its query sees; writes log Σ exp(score).
-fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], keys: usize, logs: &mut [f32]) {
-    for ((at, scores), log) in scores.chunks_exact_mut(keys).enumerate().zip(logs) {
-        let scores = hide(mask, row, from + at, scores);
+fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], keys: &Range<usize>, logs: &mut [f32]) {
+    for ((at, scores), log) in scores.chunks_exact_mut(keys.len()).enumerate().zip(logs) {
+        let scores = hide(mask, row, from + at, keys, scores);
         let most = flex::max(scores);
         let sum = flex::exp_and_sum(scores, most);
         let factor = 1.0 / sum;
@@ -113,12 +142,18 @@ fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], ke
     }
 }
 
-/// The scores within the query's reach, those it does not see at -∞; what lies beyond is set to 0, a weight.
-fn hide<'a>(mask: &AttentionMask, row: usize, query: usize, scores: &'a mut [f32]) -> &'a mut [f32] {
-    let (scores, beyond) = scores.split_at_mut(mask.reach(query));
+/// The scores of the keys within the query's reach, those it does not see at -∞; what lies beyond is set to 0, a weight.
+fn hide<'a>(
+    mask: &AttentionMask,
+    row: usize,
+    query: usize,
+    keys: &Range<usize>,
+    scores: &'a mut [f32],
+) -> &'a mut [f32] {
+    let (scores, beyond) = scores.split_at_mut(mask.reach(query) - keys.start);
     beyond.fill(0.0);
-    if mask.has_padding() {
-        for (key, score) in scores.iter_mut().enumerate() {
+    if mask.has_padding() || mask.has_window() {
+        for (key, score) in keys.clone().zip(scores.iter_mut()) {
             if !mask.sees(row, query, key) {
                 *score = f32::NEG_INFINITY;
             }
@@ -128,13 +163,13 @@ fn hide<'a>(mask: &AttentionMask, row: usize, query: usize, scores: &'a mut [f32
 }
 
 /// The gradients of q, k and v.
-pub(super) fn backward(mask: &AttentionMask, saved: [FlexTensor; 4], gradient: FlexTensor) -> [FlexTensor; 3] {
+pub(super) fn backward(of: &Attention, saved: [FlexTensor; 4], gradient: FlexTensor) -> [FlexTensor; 3] {
     let [q, k, v, log] = saved.map(flex::contiguous);
     let gradient = flex::contiguous(gradient);
     let (heads, q_shape, k_shape) = (Head::all(&q, &k), q.shape(), k.shape());
     let inputs = [&q, &k, &v, &gradient].map(flex::slice);
     let log = flex::slice(&log);
-    let parts = flex::tasks(heads.len(), |at| backward_head(mask, heads[at], inputs, log));
+    let parts = flex::tasks(heads.len(), |at| backward_head(of, heads[at], inputs, log));
     let [batch, queries, count, width] = q_shape.dims::<4>();
     let [_, keys, kv_heads, _] = k_shape.dims::<4>();
     let part = |index: usize| parts.iter().map(|part| part[index].as_slice()).collect::<Vec<_>>();
@@ -146,55 +181,75 @@ pub(super) fn backward(mask: &AttentionMask, saved: [FlexTensor; 4], gradient: F
 }
 
 /// Of one key-value head: dq `[queries, group, head_dim]`, dk and dv `[keys, head_dim]`.
-fn backward_head(mask: &AttentionMask, head: Head, [q, k, v, gradient]: [&[f32]; 4], log: &[f32]) -> [Vec<f32>; 3] {
+fn backward_head(of: &Attention, head: Head, [q, k, v, gradient]: [&[f32]; 4], log: &[f32]) -> [Vec<f32>; 3] {
+    let mask = &of.mask;
     let Head { queries, head_dim, .. } = head;
     let stride = head.group() * head_dim;
     let mut d_q = vec![0.0; queries * stride];
     let (mut d_k, mut d_v) = (vec![0.0; head.keys * head_dim], vec![0.0; head.keys * head_dim]);
     let size = BLOCK.min(queries) * head.keys;
     let (mut weights, mut d_scores) = (vec![0.0; size], vec![0.0; size]);
+    // The slopes of capped scores.
+    let mut slopes = vec![0.0; if of.scores.soft_cap.is_some() { size } else { 0 }];
     for member in 0..head.group() {
+        let biases = head.biases(of, member);
         let log = &log[(head.row * head.heads + head.kv_head * head.group() + member) * queries..][..queries];
         for from in (0..queries).step_by(BLOCK) {
             let count = BLOCK.min(queries - from);
-            let keys = mask.reach(from + count - 1);
-            let (weights, d_scores) = (&mut weights[..count * keys], &mut d_scores[..count * keys]);
-            score(head, q, k, member, from, weights);
+            let keys = mask.keys_of(&(from..from + count));
+            let (width, size) = (keys.len(), count * keys.len());
+            let (weights, d_scores) = (&mut weights[..size], &mut d_scores[..size]);
+            score(&of.scores, head, [q, k], (member, from), &keys, weights);
+            if let Some(cap) = of.scores.soft_cap {
+                cap_slopes(&mut slopes[..size], weights, cap as f32);
+            }
+            shape(&of.scores, weights, &biases, &keys);
             let g = head.queries(gradient, member, from, count);
-            let d_weights = MatrixMut::new(d_scores, count, keys, keys);
-            multiply(d_weights, g, head.keys(v, keys).transposed(), 1.0, false, false);
-            differentiate(mask, head, from, weights, d_scores, &log[from..]);
+            let d_weights = MatrixMut::new(d_scores, count, width, width);
+            multiply(d_weights, g, head.keys(v, &keys).transposed(), 1.0, false, false);
+            differentiate(of, head, (from, &keys), weights, d_scores, &log[from..]);
+            slopes.iter().zip(&mut *d_scores).for_each(|(slope, gradient)| *gradient *= slope);
             let (weights, d_scores) =
-                (Matrix::new(weights, count, keys, keys), Matrix::new(d_scores, count, keys, keys));
+                (Matrix::new(weights, count, width, width), Matrix::new(d_scores, count, width, width));
             let out = MatrixMut::new(&mut d_q[from * stride + member * head_dim..], count, head_dim, stride);
-            multiply(out, d_scores, head.keys(k, keys), 1.0, false, false);
+            multiply(out, d_scores, head.keys(k, &keys), 1.0, false, false);
             let q = head.queries(q, member, from, count);
-            multiply(MatrixMut::new(&mut d_k, keys, head_dim, head_dim), d_scores.transposed(), q, 1.0, true, false);
-            multiply(MatrixMut::new(&mut d_v, keys, head_dim, head_dim), weights.transposed(), g, 1.0, true, false);
+            let sums = [&mut d_k, &mut d_v].map(|sum| &mut sum[keys.start * head_dim..]);
+            let [d_k, d_v] = sums.map(|sum| MatrixMut::new(sum, width, head_dim, head_dim));
+            multiply(d_k, d_scores.transposed(), q, 1.0, true, false);
+            multiply(d_v, weights.transposed(), g, 1.0, true, false);
         }
     }
     [d_q, d_k, d_v]
 }
 
-/// Turns every row of scores into weights P and every row of P's gradient into that of q kᵀ.
+/// 1 - tanh²(score / cap).
+fn cap_slopes(slopes: &mut [f32], scores: &[f32], cap: f32) {
+    for (slope, score) in slopes.iter_mut().zip(scores) {
+        let tanh = (score / cap).tanh();
+        *slope = 1.0 - tanh * tanh;
+    }
+}
+
+/// Turns every row of scores into weights P and every row of P's gradient into that of q kᵀ without its cap.
 fn differentiate(
-    mask: &AttentionMask,
+    of: &Attention,
     head: Head,
-    from: usize,
+    (from, keys): (usize, &Range<usize>),
     scores: &mut [f32],
     d_weights: &mut [f32],
     log: &[f32],
 ) {
-    let keys = mask.reach(from + BLOCK.min(head.queries - from) - 1);
-    let rows = scores.chunks_exact_mut(keys).zip(d_weights.chunks_exact_mut(keys)).zip(log);
+    let scale = of.scores.scale as f32;
+    let rows = scores.chunks_exact_mut(keys.len()).zip(d_weights.chunks_exact_mut(keys.len())).zip(log);
     for (at, ((scores, gradient), log)) in rows.enumerate() {
-        let weights = hide(mask, head.row, from + at, scores);
+        let weights = hide(&of.mask, head.row, from + at, keys, scores);
         let (gradient, beyond) = gradient.split_at_mut(weights.len());
         beyond.fill(0.0);
         flex::exp_and_sum(weights, *log);
         let mean = flex::dot(weights, gradient);
         for (gradient, weight) in gradient.iter_mut().zip(weights) {
-            *gradient = *weight * (*gradient - mean) * head.scale();
+            *gradient = *weight * (*gradient - mean) * scale;
         }
     }
 }

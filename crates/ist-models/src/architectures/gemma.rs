@@ -1,0 +1,33 @@
+//! Gemma (Gemma Team, [arXiv 2403.08295](https://arxiv.org/abs/2403.08295)): LLaMA with `GeGLU`, norms of weight 1 + w and an
+//! embedding times √hidden.
+
+use super::Architecture;
+use super::fields::Fields;
+use super::llama::{self, Defaults};
+use crate::decoder::DecoderConfig;
+use crate::decoder::config::Norm;
+use crate::ops::activation::Activation;
+
+/// Gemma.
+pub const ARCHITECTURE: Architecture = Architecture { model_type: "gemma", read };
+
+fn read(fields: &mut Fields) -> DecoderConfig {
+    let config = base(fields, 8192);
+    // Its first files say "gelu" where the model was trained with the tanh form.
+    DecoderConfig { model_type: "gemma", hidden_act: Activation::GeluTanh, ..config }
+}
+
+/// What all Gemmas share, for that many positions.
+pub fn base(fields: &mut Fields, max_position_embeddings: usize) -> DecoderConfig {
+    let defaults = Defaults { max_position_embeddings, tied: true, head_dim: Some(256), ..Defaults::default() };
+    let config = llama::base(fields, defaults);
+    let bias = fields.flag("attention_bias", false);
+    DecoderConfig {
+        norm: Norm::RmsPlusOne,
+        embedding_scale: (config.hidden_size as f64).sqrt(),
+        hidden_act: fields.activation("hidden_activation", Activation::GeluTanh),
+        qkv_bias: bias,
+        output_bias: bias,
+        ..config
+    }
+}

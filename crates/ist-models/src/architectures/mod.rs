@@ -1,0 +1,114 @@
+//! The architectures, one a file named after `model_type`: how its `config.json` becomes a
+//! [`DecoderConfig`](crate::decoder::DecoderConfig), and what its modules are called.
+//!
+//! To add one, write its file and its line in [`ARCHITECTURES`].
+
+pub mod bloom;
+mod fields;
+pub mod gemma;
+pub mod gemma2;
+pub mod gemma3_text;
+pub mod gpt2;
+pub mod gpt_neox;
+pub mod gptj;
+pub mod llama;
+pub mod mistral;
+pub mod mixtral;
+pub mod olmo2;
+pub mod phi3;
+pub mod qwen2;
+pub mod qwen3;
+pub mod qwen3_moe;
+mod rope;
+pub mod smollm3;
+
+use serde_json::{Map, Value};
+
+use crate::decoder::DecoderConfig;
+
+pub use fields::{ConfigError, Fields};
+
+/// One architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Architecture {
+    /// Its name in `config.json`.
+    pub model_type: &'static str,
+    /// Reads its `config.json`, noting every fault.
+    pub read: fn(&mut Fields) -> DecoderConfig,
+}
+
+/// Every architecture.
+pub const ARCHITECTURES: &[Architecture] = &[
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+    qwen3_moe::ARCHITECTURE,
+    gemma::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3_text::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+    gpt2::ARCHITECTURE,
+    gptj::ARCHITECTURE,
+    gpt_neox::ARCHITECTURE,
+    bloom::ARCHITECTURE,
+];
+
+/// The architecture of that name.
+pub fn find(model_type: &str) -> Option<Architecture> {
+    ARCHITECTURES.iter().copied().find(|architecture| architecture.model_type == model_type)
+}
+
+/// The names of all architectures.
+pub fn names() -> Vec<&'static str> {
+    ARCHITECTURES.iter().map(|architecture| architecture.model_type).collect()
+}
+
+/// Reads the document of a `config.json` of whatever architecture.
+pub fn read(document: Map<String, Value>) -> Result<DecoderConfig, ConfigError> {
+    let found = document.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let Some(architecture) = find(found) else {
+        let fault = format!("`model_type` is \"{found}\"; supported are {}", names().join(", "));
+        return Err(ConfigError { faults: vec![fault] });
+    };
+    let mut fields = Fields::new(&document);
+    let config = (architecture.read)(&mut fields);
+    fields.refuse_quantised();
+    let mut faults = fields.into_faults();
+    if faults.is_empty() {
+        faults = inconsistencies(&config);
+    }
+    if faults.is_empty() {
+        Ok(DecoderConfig { document: Value::Object(document), ..config })
+    } else {
+        Err(ConfigError { faults })
+    }
+}
+
+/// What no architecture can have.
+fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
+    let DecoderConfig { num_attention_heads: heads, num_key_value_heads: shared, head_dim, num_hidden_layers, .. } =
+        config;
+    let mut faults = Vec::new();
+    if heads % shared != 0 {
+        faults.push(format!("num_key_value_heads {shared} does not divide num_attention_heads {heads}"));
+    }
+    if *head_dim == 0 {
+        let hidden = config.hidden_size;
+        faults.push(format!("head_dim is 0: num_attention_heads {heads} is more than hidden_size {hidden}"));
+    }
+    if let Some(experts) = config.experts.filter(|experts| experts.num_experts_per_tok > experts.num_experts) {
+        let (chosen, all) = (experts.num_experts_per_tok, experts.num_experts);
+        faults.push(format!("num_experts_per_tok {chosen} is more than the {all} experts"));
+    }
+    if *num_hidden_layers > fields::MOST_LAYERS {
+        faults.push(format!("num_hidden_layers is {num_hidden_layers}, expected at most {}", fields::MOST_LAYERS));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests;

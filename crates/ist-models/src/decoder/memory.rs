@@ -1,0 +1,442 @@
+//! What a decoder takes of memory on a batch, from its configuration and its adapters alone.
+//!
+//! `Layer` writes a layer's forward pass down operation by operation, in the order of `layer.rs`, with what
+//! the operations of `ops/` and the adapters keep; [`tape`](ist_core::plan::tape) plays it. All of it that is an estimate
+//! stands in the constants and in what is said of experts; the rest is what the code keeps.
+
+use ist_core::Footprint;
+use ist_core::burn::tensor::DType;
+use ist_core::plan::tape::{Operation, Place, Tape, Value};
+use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
+use ist_peft::SiteKind;
+use ist_peft::frozen_matrix::PANEL;
+
+use super::config::{DecoderConfig, Mlp, Norm, Residual};
+use super::layout::{self, LinearShape};
+use crate::footprint::{AdaptedSite, BatchShape, Resident};
+use crate::ops::attention::BLOCK;
+use crate::ops::linear_cross_entropy::chunk_rows;
+
+/// Bytes of a token id, of a predicting position and of a target.
+const INDEX: u64 = 8;
+/// Bytes of a gradient of a parameter.
+const GRADIENT: u64 = 4;
+/// Bytes of its operands that a matrix product packs at a time.
+const PACKED: u64 = 1 << 20;
+/// A tensor larger than this counts as this large: sums cannot overflow, and no machine holds it.
+const LARGEST: u64 = 1 << 40;
+/// Matrices of queries × keys that one thread of the attention works on, in the forward and in the backward pass.
+const SCORES: [u64; 2] = [1, 2];
+
+/// The footprint of a batch of that shape.
+pub fn footprint(config: &DecoderConfig, resident: Resident, batch: BatchShape) -> Footprint {
+    let sizes = Sizes::new(config, resident, batch);
+    let per_layer = |index| {
+        let layer = Layer { config, sizes: &sizes, index, adapted: here(resident.adapted, index) };
+        let role = |trains, below_trains| layer.cost(trains, below_trains);
+        let [attention, mlp] = layer.work(batch);
+        LayerFootprint {
+            resting: role(false, true),
+            chosen: role(true, true),
+            lowest: role(true, false),
+            work: attention + mlp,
+            half_work: if config.divides() { mlp } else { attention + mlp },
+        }
+    };
+    Footprint {
+        held: sizes.held(),
+        hidden: sizes.hidden,
+        layers: (0..config.num_hidden_layers).map(per_layer).collect(),
+        loss: loss(config, &sizes, resident.adapted),
+    }
+}
+
+fn here(adapted: &[AdaptedSite], index: usize) -> Vec<&AdaptedSite> {
+    adapted.iter().filter(|adapted| adapted.site.layer == Some(index)).collect()
+}
+
+/// Sizes in bytes.
+struct Sizes {
+    tokens: u64,
+    predicted: u64,
+    /// Bytes of a number of the arithmetic.
+    number: u64,
+    hidden: u64,
+    query: u64,
+    key: u64,
+    /// Keys or values of the tokens and of a prefix.
+    all_keys: u64,
+    /// Positions of a prefix.
+    prefix: usize,
+    /// The logarithms of the attention's denominators.
+    statistics: u64,
+    /// One block of queries × all keys, of all threads.
+    scores: u64,
+    /// The angles of all positions.
+    angles: u64,
+    width: usize,
+    vocabulary: usize,
+    /// Whether the layers' matrices are kept in a narrower type than is computed in, and whether the head is.
+    narrow: [bool; 2],
+}
+
+impl Sizes {
+    fn new(config: &DecoderConfig, resident: Resident, batch: BatchShape) -> Self {
+        let (tokens, number) = (batch.tokens() as u64, resident.arithmetic.size() as u64);
+        let tensor = |width: usize| product(&[tokens, width as u64, number]);
+        let threads = threads().min(batch.rows.saturating_mul(config.num_key_value_heads)) as u64;
+        let narrow = resident.storage.size() < resident.arithmetic.size();
+        let queries = BLOCK.min(batch.sequence) as u64;
+        let key_width = config.num_key_value_heads.saturating_mul(config.head_dim);
+        let prefix = prefix_length(resident.adapted);
+        let keys = batch.sequence.saturating_add(prefix) as u64;
+        Self {
+            tokens,
+            predicted: batch.predicted as u64,
+            number,
+            hidden: tensor(config.hidden_size),
+            query: tensor(config.num_attention_heads.saturating_mul(config.head_dim)),
+            key: tensor(key_width),
+            all_keys: product(&[batch.rows as u64, keys, key_width as u64, number]),
+            prefix,
+            statistics: tensor(config.num_attention_heads),
+            scores: product(&[threads, queries, keys, number]),
+            angles: product(&[
+                batch.sequence as u64,
+                config.rotaries.iter().map(|rotary| rotary.dims).sum::<usize>() as u64,
+                number,
+            ]),
+            width: config.hidden_size,
+            vocabulary: config.vocab_size,
+            narrow: [narrow, narrow && resident.storage != DType::I8],
+        }
+    }
+
+    /// The token ids, the predicting positions with their targets, the angles.
+    fn held(&self) -> u64 {
+        product(&[self.tokens, INDEX]) + 2 * product(&[self.predicted, INDEX]) + self.angles
+    }
+
+    /// What widening a part of a weight takes.
+    fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
+        if narrow { product(&[(PANEL as u64).min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
+    }
+}
+
+/// Positions of the prefix in front of every layer's keys and values: half of its numbers are keys.
+fn prefix_length(adapted: &[AdaptedSite]) -> usize {
+    let of = |adapted: &AdaptedSite| match adapted.site.kind {
+        SiteKind::Attention { kv_heads, head_dim } => Some(adapted.parameters / (2 * kv_heads * head_dim).max(1)),
+        _ => None,
+    };
+    adapted.iter().find_map(of).unwrap_or(0)
+}
+
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor)).min(LARGEST)
+}
+
+/// One linear module and its adapter.
+struct Module<'a> {
+    d_in: usize,
+    d_out: usize,
+    /// Whether its weight is widened to be read.
+    narrow: bool,
+    adapter: Option<&'a AdaptedSite>,
+}
+
+/// A layer, and what adapters there are in it.
+struct Layer<'a> {
+    config: &'a DecoderConfig,
+    sizes: &'a Sizes,
+    index: usize,
+    adapted: Vec<&'a AdaptedSite>,
+}
+
+impl Layer<'_> {
+    fn module(&self, shape: &LinearShape) -> Module<'_> {
+        let path = format!("{}{}", self.config.names.layer(self.index), shape.path);
+        let adapter = self.adapted.iter().copied().find(|adapted| adapted.site.path == path);
+        Module { d_in: shape.d_in, d_out: shape.d_out, narrow: self.sizes.narrow[0], adapter }
+    }
+
+    /// The gradients of the adapter of that path within the layer, in bytes.
+    fn gradients(&self, path: &str, trains: bool) -> u64 {
+        let path = format!("{}{path}", self.config.names.layer(self.index));
+        let here = self.adapted.iter().filter(|adapted| trains && adapted.site.path == path);
+        here.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum()
+    }
+
+    /// What the layer takes; `trains` says whether its adapters do.
+    fn cost(&self, trains: bool, below_trains: bool) -> LayerCost {
+        let mut whole = Tape::new(self.sizes.hidden);
+        if self.config.residual == Residual::Parallel {
+            self.parallel(&mut whole, trains);
+            return whole.cost(below_trains);
+        }
+        let attended = self.attend(&mut whole, trains);
+        let first = whole.clone();
+        self.feed_forward(&mut whole, attended, trains);
+        let mut second = Tape::new(self.sizes.hidden);
+        self.feed_forward(&mut second, Tape::INPUT, trains);
+        LayerCost { half: Some(first.kept_before(&second, below_trains)), ..whole.cost(below_trains) }
+    }
+
+    /// A layer's first half, from its input; what it writes.
+    fn attend(&self, tape: &mut Tape, trains: bool) -> Value {
+        let (names, x) = (self.config.names, Tape::INPUT);
+        let normal = self.norm(tape, names.before_attention, x, trains);
+        let attended = self.attention(tape, normal, trains);
+        let attended = self.norm(tape, names.after_attention, attended, trains);
+        let base = if self.config.residual == Residual::Normalised { normal } else { x };
+        tape.push(residual(base, attended, self.sizes.hidden))
+    }
+
+    /// A layer's second half, from what the first one wrote.
+    fn feed_forward(&self, tape: &mut Tape, x: Value, trains: bool) {
+        let names = self.config.names;
+        let normal = self.norm(tape, names.before_mlp, x, trains);
+        let added = self.mlp(tape, normal, trains);
+        let added = self.norm(tape, names.after_mlp, added, trains);
+        let base = if self.config.residual == Residual::Normalised { normal } else { x };
+        tape.push(residual(base, added, self.sizes.hidden));
+    }
+
+    fn parallel(&self, tape: &mut Tape, trains: bool) {
+        let (names, x) = (self.config.names, Tape::INPUT);
+        let first = self.norm(tape, names.before_attention, x, trains);
+        let second = names.before_mlp.map_or(first, |name| self.norm(tape, Some(name), x, trains));
+        let attended = self.attention(tape, first, trains);
+        let added = self.mlp(tape, second, trains);
+        let sum = tape.push(residual(attended, added, self.sizes.hidden));
+        tape.push(residual(x, sum, self.sizes.hidden));
+    }
+
+    fn norm(&self, tape: &mut Tape, name: Option<&str>, x: Value, trains: bool) -> Value {
+        let push = |name| tape.push(norm(self.config, x, self.sizes.hidden, self.gradients(name, trains)));
+        name.map_or(x, push)
+    }
+
+    fn attention(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+        let (config, sizes) = (self.config, self.sizes);
+        let widths = [sizes.query, sizes.key, sizes.key];
+        let shapes = layout::projections(config);
+        let made: Vec<Value> = shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
+        let [q, k, v] = match made[..] {
+            [fused] => {
+                let whole: u64 = widths.iter().sum();
+                widths.map(|width| tape.push(part(fused, width, whole)))
+            }
+            [q, k, v] => [q, k, v],
+            _ => unreachable!("a layer has one projection or three"),
+        };
+        let mut turned = [(q, sizes.query, 0), (k, sizes.key, 1)].map(|(mut heads, width, which)| {
+            if let Some(norms) = layout::head_norms(config) {
+                heads = tape.push(norm(config, heads, width, self.gradients(&norms[which].0, trains)));
+            }
+            if config.layers[self.index].rotary.is_some() { tape.push(rotate(heads, width)) } else { heads }
+        });
+        let mut v = v;
+        if sizes.prefix > 0 {
+            let gradient = self.gradients(config.names.attention, trains) / 2;
+            [turned[1], v] = [turned[1], v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradient)));
+        }
+        let mixed = tape.push(attention(sizes, config.attention_soft_cap.is_some(), turned[0], turned[1], v));
+        self.linear(tape, &layout::output(config), trains, mixed)
+    }
+
+    fn mlp(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+        let config = self.config;
+        if config.layers[self.index].experts {
+            return self.experts(tape, x, trains);
+        }
+        let shapes = layout::mlp(config);
+        let (inner, down) = shapes.split_at(shapes.len() - 1);
+        let made: Vec<Value> = inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
+        let width = self.numbers(config.intermediate_size, self.sizes.tokens);
+        let hidden = match (config.mlp, &made[..]) {
+            (Mlp::Gated, [gate, up]) => tape.push(gated(*gate, *up, width)),
+            (Mlp::FusedGated, [both]) => {
+                let [gate, up] = [(); 2].map(|()| tape.push(part(*both, width, 2 * width)));
+                tape.push(gated(gate, up, width))
+            }
+            (_, made) => tape.push(activated(made[0], width)),
+        };
+        self.linear(tape, &down[0], trains, hidden)
+    }
+
+    /// The experts of all tokens as one MLP of k times as many tokens, which is what they keep; that each runs alone makes
+    /// its own moment smaller.
+    fn experts(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+        let Some(experts) = self.config.experts else { return x };
+        let tokens = self.sizes.tokens.saturating_mul(experts.num_experts_per_tok as u64);
+        let [gate, up, down] = layout::expert(self.config, 0);
+        let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
+        let module = |shape: &LinearShape| {
+            let mut module = self.module(shape);
+            module.narrow = self.sizes.narrow[0];
+            module
+        };
+        let [gate, up] = [gate, up].map(|shape| tape.push(linear(self.sizes, &module(&shape), trains, given, tokens)));
+        let inner = tape.push(gated(gate, up, self.numbers(experts.intermediate_size, tokens)));
+        let made = tape.push(linear(self.sizes, &module(&down), trains, inner, tokens));
+        let weighted = self.numbers(self.config.hidden_size, tokens);
+        let weighted =
+            tape.push(Operation { reads: vec![made], writes: weighted, keeps: vec![made], ..Operation::default() });
+        tape.push(copy(weighted, self.sizes.hidden))
+    }
+
+    fn numbers(&self, width: usize, tokens: u64) -> u64 {
+        product(&[tokens, width as u64, self.sizes.number])
+    }
+
+    fn linear(&self, tape: &mut Tape, shape: &LinearShape, trains: bool, x: Value) -> Value {
+        tape.push(linear(self.sizes, &self.module(shape), trains, x, self.sizes.tokens))
+    }
+
+    /// Multiplications a token in the forward pass of the layer's halves, in thousands.
+    fn work(&self, batch: BatchShape) -> [u32; 2] {
+        let config = self.config;
+        let of = |shape: &LinearShape| {
+            let module = self.module(shape);
+            let adapter = module.adapter.map_or(0, |adapter| adapter.parameters);
+            (module.d_in as f64) * (module.d_out as f64) + adapter as f64
+        };
+        let scores = config.query_width() as f64 * batch.sequence as f64;
+        let mut attention = layout::projections(config);
+        attention.push(layout::output(config));
+        let mlp: f64 = match config.experts.filter(|_| config.layers[self.index].experts) {
+            Some(experts) => layout::expert(config, 0).iter().map(of).sum::<f64>() * experts.num_experts_per_tok as f64,
+            None => layout::mlp(config).iter().map(of).sum(),
+        };
+        let attention: f64 = attention.iter().map(of).sum();
+        [attention + scores, mlp].map(|work| (work / 1000.0).ceil() as u32)
+    }
+}
+
+/// y = x W with an adapter that trains or rests, for `tokens` rows of x.
+fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -> Operation {
+    let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
+    let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
+    let kept = module.adapter.filter(|_| trains);
+    let moment = sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
+    Operation {
+        reads: vec![x],
+        writes: numbers(module.d_out),
+        keeps: if kept.is_some() && cost.keeps_input { vec![x] } else { Vec::new() },
+        keeps_result: kept.is_some() && cost.keeps_output,
+        notes: if kept.is_some() { numbers(cost.keeps) } else { 0 },
+        trains: kept.map_or(0, |adapter| product(&[adapter.parameters as u64, GRADIENT])),
+        forward: moment,
+        backward: moment,
+        // What is kept serves the adapter's own gradients, which come first.
+        gradient: if kept.is_some() { Place::OverKept } else { Place::New },
+        ..Operation::default()
+    }
+}
+
+/// A norm, whose backward pass reads x again. `trains` is the size of its own gradients where it trains.
+fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> Operation {
+    let gradient = if config.norm == Norm::Layer { Place::New } else { Place::OverIncoming };
+    Operation { reads: vec![x], writes, keeps: vec![x], trains, gradient, ..Operation::default() }
+}
+
+/// A part of what one module wrote, whose gradient is as large as all of it.
+fn part(of: Value, writes: u64, whole: u64) -> Operation {
+    Operation { reads: vec![of], writes, backward: whole, ..Operation::default() }
+}
+
+/// Rows of x put together in another order, or summed.
+fn copy(x: Value, writes: u64) -> Operation {
+    Operation { reads: vec![x], writes, ..Operation::default() }
+}
+
+/// act(x), which keeps x.
+fn activated(x: Value, writes: u64) -> Operation {
+    Operation { reads: vec![x], writes, keeps: vec![x], gradient: Place::OverKept, ..Operation::default() }
+}
+
+fn rotate(x: Value, writes: u64) -> Operation {
+    Operation { reads: vec![x], writes, in_place: true, gradient: Place::OverIncoming, ..Operation::default() }
+}
+
+/// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
+fn after_prefix(sizes: &Sizes, tokens: Value, trains: u64) -> Operation {
+    let backward = sizes.all_keys - sizes.key;
+    Operation { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..Operation::default() }
+}
+
+/// Keeps q, k, v and a number a query and head. The heads' results are put together at the end, in both passes.
+fn attention(sizes: &Sizes, capped: bool, q: Value, k: Value, v: Value) -> Operation {
+    let slopes = if capped { sizes.scores } else { 0 };
+    Operation {
+        reads: vec![q, k, v],
+        writes: sizes.query,
+        keeps: vec![q, k, v],
+        notes: sizes.statistics,
+        forward: sizes.query + sizes.statistics + SCORES[0] * sizes.scores,
+        backward: sizes.query + 2 * sizes.all_keys + SCORES[1] * sizes.scores + slopes,
+        ..Operation::default()
+    }
+}
+
+/// act(gate) ⊙ up, whose gradients take the place of gate and up.
+fn gated(gate: Value, up: Value, writes: u64) -> Operation {
+    Operation {
+        reads: vec![up, gate],
+        writes,
+        keeps: vec![gate, up],
+        in_place: true,
+        gradient: Place::OverKept,
+        ..Operation::default()
+    }
+}
+
+fn residual(x: Value, added: Value, writes: u64) -> Operation {
+    Operation { reads: vec![added, x], writes, in_place: true, gradient: Place::Incoming, ..Operation::default() }
+}
+
+/// The predicted positions, the final norm and the head with its cross-entropy.
+fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
+    let mut tape = Tape::new(sizes.hidden);
+    let rows = product(&[sizes.predicted, sizes.width as u64, sizes.number]);
+    let losses = product(&[sizes.predicted, sizes.number]);
+    let predicted = tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
+    let normal = tape.push(norm(config, predicted, rows, 0));
+    let head = adapted.iter().find(|adapted| adapted.site.path == config.names.lm_head);
+    let logits = match head {
+        Some(_) => 2 * logits(sizes, sizes.predicted),
+        None => logits(sizes, sizes.predicted.min(chunk_rows(sizes.vocabulary) as u64)),
+    };
+    if head.is_some() {
+        let module = Module { d_in: sizes.width, d_out: sizes.vocabulary, narrow: sizes.narrow[1], adapter: head };
+        let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
+        tape.push(full_cross_entropy(sizes, logits, losses));
+    } else {
+        let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
+        let reads = vec![normal];
+        let gradient = Place::OverKept;
+        tape.push(Operation { reads, writes: losses, notes: rows, forward, gradient, ..Operation::default() });
+    }
+    let cost = tape.cost(true);
+    let outside = adapted.iter().filter(|adapted| adapted.site.layer.is_none());
+    let gradients = outside.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum();
+    LossCost { plain: cost.plain, tracked: cost.tracked.max(cost.backward), logits, gradients }
+}
+
+fn logits(sizes: &Sizes, rows: u64) -> u64 {
+    product(&[rows, sizes.vocabulary as u64, sizes.number])
+}
+
+/// The cross-entropy of a head with an adapter: the logits exist in full, and once more in its forward pass.
+fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
+    let forward = logits(sizes, sizes.predicted);
+    Operation {
+        reads: vec![of],
+        writes: losses,
+        keeps: vec![of],
+        forward,
+        gradient: Place::OverKept,
+        ..Operation::default()
+    }
+}
