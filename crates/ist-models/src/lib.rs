@@ -33,6 +33,8 @@ pub mod llama_layout;
 pub mod llama_memory;
 pub mod ops;
 pub mod registry;
+mod sentencepiece;
+pub mod text_files;
 pub mod tokenizer;
 
 pub use batch::{Example, IGNORED_LABEL, TokenBatch};
