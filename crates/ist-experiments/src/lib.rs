@@ -5,6 +5,7 @@
 //! | the command line | [`cli`], one file a command in [`commands`] |
 //! | what a configuration may say | [`config`] |
 //! | from files to token records | [`data`] |
+//! | a model's own chat template | [`chat_template`] |
 //! | a training run | [`train`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
@@ -22,6 +23,7 @@
 //! ```
 
 pub mod builtin;
+pub mod chat_template;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -6,6 +6,7 @@
 use ist_models::batch::{Example, IGNORED_LABEL};
 use tokenizers::{Encoding, Tokenizer};
 
+use super::chat::Message;
 use super::error::DataError;
 use super::template::{Segment, Template};
 use super::text::Record;
@@ -81,8 +82,8 @@ impl Encoder {
     ///
     /// A template that does not fit the record; a token beyond the vocabulary.
     pub fn encode(&self, record: &Record) -> Result<Encoded, DataError> {
-        let segments = self.options.template.segments(record)?;
-        let first = self.pieces(segments.first().into_iter(), true)?.pop();
+        let segments = self.segments(record)?;
+        let first = self.first(&segments)?;
         self.assemble(&segments, first)
     }
 
@@ -95,9 +96,11 @@ impl Encoder {
     }
 
     fn encode_chunk<'a>(&self, records: &'a [Record]) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
-        let segments: Vec<_> = records.iter().map(|record| self.options.template.segments(record)).collect();
+        let segments: Vec<_> = records.iter().map(|record| self.segments(record)).collect();
         let firsts = segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
-        let mut encodings = match self.pieces(firsts.clone().flatten(), true) {
+        // Records of one format are alike in this.
+        let special = firsts.clone().flatten().all(|first| first.special_tokens);
+        let mut encodings = match self.pieces(firsts.clone().flatten(), special) {
             Ok(encodings) => encodings.into_iter(),
             // One text failed: find it by taking them one by one.
             Err(_) => {
@@ -118,15 +121,38 @@ impl Encoder {
     ///
     /// As [`Encoder::encode`].
     pub fn prompt_ids(&self, record: &Record) -> Result<Vec<u32>, DataError> {
-        let segments = self.options.template.prompt_segments(record, false)?;
-        let first = self.pieces(segments.first().into_iter(), true)?.pop();
-        let mut tokens = self.tokens(&segments, first)?;
+        self.open_ids(&self.options.template.prompt_segments(record, false)?)
+    }
+
+    /// The ids that an answer to a conversation follows.
+    ///
+    /// # Errors
+    ///
+    /// A template that refuses the conversation; a token beyond the vocabulary.
+    pub fn answer_prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>, DataError> {
+        self.open_ids(&self.options.template.answer_prompt(messages)?)
+    }
+
+    fn open_ids(&self, segments: &[Segment]) -> Result<Vec<u32>, DataError> {
+        let first = self.first(segments)?;
+        let mut tokens = self.tokens(segments, first)?;
         // An end token that the tokenizer itself put behind the prompt would close it.
-        while tokens.last().is_some_and(|(id, _)| self.options.end_tokens.contains(id)) {
+        let added = segments.first().is_some_and(|first| first.special_tokens);
+        while added && tokens.last().is_some_and(|(id, _)| self.options.end_tokens.contains(id)) {
             tokens.pop();
         }
         self.within_vocabulary(&tokens)?;
         Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn segments(&self, record: &Record) -> Result<Vec<Segment>, DataError> {
+        self.options.template.segments(record, !self.options.train_on_inputs)
+    }
+
+    /// The first segment's tokens, with those that the tokenizer adds to a text's ends.
+    fn first(&self, segments: &[Segment]) -> Result<Option<Encoding>, DataError> {
+        let special = segments.first().is_some_and(|first| first.special_tokens);
+        Ok(self.pieces(segments.first().into_iter(), special)?.pop())
     }
 
     fn pieces<'a>(

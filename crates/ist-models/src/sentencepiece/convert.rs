@@ -47,7 +47,7 @@ pub(crate) fn definition(model: &SentencePieceModel, settings: &Settings<'_>) ->
         "normalizer": normalizer(model, legacy, prefix)?,
         "pre_tokenizer": if legacy { Value::Null } else { pre_tokenizer },
         "post_processor": post_processor(model, settings, &added)?,
-        "decoder": decoder(prefix),
+        "decoder": decoder(model, prefix),
         "added_tokens": added.values().collect::<Vec<_>>(),
         "model": match model.algorithm {
             Algorithm::Bpe => bpe(model),
@@ -108,16 +108,15 @@ fn normalizer(model: &SentencePieceModel, legacy: bool, prefix: bool) -> Result<
     Ok(json!({"type": "Sequence", "normalizers": steps}))
 }
 
-fn decoder(prefix: bool) -> Value {
-    let mut steps = vec![
-        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    if prefix {
-        steps.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-    }
-    json!({"type": "Sequence", "decoders": steps})
+/// The spaces that the normaliser put in front go again; where it removes extra ones, all that stand in front.
+fn decoder(model: &SentencePieceModel, prefix: bool) -> Value {
+    let in_front = if model.remove_extra_whitespaces { u16::MAX } else { u16::from(prefix) };
+    json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": in_front, "stop": 0},
+    ]})
 }
 
 /// The tokens that are found in a text before it is cut into pieces, by id: the model's own, then those the folder adds.
