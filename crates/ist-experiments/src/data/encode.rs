@@ -246,6 +246,8 @@ mod tests {
     use super::super::testing::{BEGIN, END, tokenizer};
     use super::super::text::Body;
     use super::*;
+    use crate::chat_template::ChatTemplate;
+    use ist_models::text_files::ChatTemplateSource;
     use proptest::prelude::*;
 
     const VOCAB_SIZE: usize = 300;
@@ -366,6 +368,44 @@ mod tests {
         let question = record(Body::Chat(conversation()[..2].to_vec()));
         assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example, None);
         assert_ne!(encode(&[], true, &question).input_ids.last(), Some(&END));
+    }
+
+    /// The template `<s>ROLE:CONTENT` with an end token behind every turn.
+    fn chat_template() -> Template {
+        let source = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}\
+                      {% if add_generation_prompt %}assistant:{% endif %}";
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let special_tokens = tokens.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
+        let source = ChatTemplateSource { file: "file", source: source.to_owned(), special_tokens };
+        Template::Chat(ChatTemplate::new(&source).unwrap().into())
+    }
+
+    #[test]
+    fn a_chat_template_writes_every_special_token_itself() {
+        let chat = record(Body::Chat(conversation()));
+        let encoder = encoder(&[], options(chat_template(), false, 999));
+        let example = encoder.encode(&chat).unwrap().example.unwrap();
+        assert_eq!(learned(&example), "Hello</s>4</s>");
+        let text = "<s>system:Be brief.</s>user:Hi</s>assistant:Hello</s>user:2+2?</s>assistant:4</s>";
+        let tokenizer = tokenizer(&[]);
+        assert_eq!(example.input_ids, tokenizer.encode(text, false).unwrap().get_ids());
+        let prompt = text.strip_suffix("4</s>").unwrap();
+        assert_eq!(encoder.prompt_ids(&chat).unwrap(), tokenizer.encode(prompt, false).unwrap().get_ids());
+        let chunk: Vec<_> = encoder.encode_all(std::slice::from_ref(&chat)).map(Result::unwrap).collect();
+        assert_eq!(chunk[0].example.as_ref(), Some(&example));
+    }
+
+    #[test]
+    fn under_a_chat_template_an_instruction_is_a_users_turn() {
+        let [instruction, input, output] = ["Add.", "1 2", "3"].map(str::to_owned);
+        let alpaca = record(Body::Instruction { instruction, input, output });
+        let encoder = encoder(&[], options(chat_template(), false, 999));
+        let example = encoder.encode(&alpaca).unwrap().example.unwrap();
+        assert_eq!(learned(&example), "3</s>");
+        let text = tokenizer(&[]).decode(&example.input_ids, false).unwrap();
+        assert_eq!(text, "<s>user:Add.\n1 2</s>assistant:3</s>");
+        let plain = encoder.encode(&completion("ab", "cd")).unwrap().example.unwrap();
+        assert_eq!(plain, encode(&[], false, &completion("ab", "cd")));
     }
 
     #[test]
