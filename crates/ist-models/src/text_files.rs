@@ -229,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn a_models_text_files_travel_with_it() {
+        let files = [("config.json", "{}"), ("chat_template.jinja", "x"), ("tokenizer.model", "y"), ("other.txt", "z")];
+        let folder = folder(&files);
+        let companions = crate::registry::ModelFiles::in_folder(folder.path()).unwrap().companions().unwrap();
+        let expected = [("tokenizer.model", "y"), ("chat_template.jinja", "x")];
+        assert_eq!(companions, expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())));
+    }
+
+    #[test]
     fn special_tokens_are_texts_or_objects() {
         let config =
             r#"{"chat_template": "x", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null}"#;
