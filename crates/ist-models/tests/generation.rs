@@ -74,7 +74,7 @@ fn a_conversation_reads_only_what_is_new_and_answers_the_same() {
     let second = conversation.answer(&longer, &settings, |_| true).unwrap();
     assert_eq!(second, generate(&model, std::slice::from_ref(&longer), &settings).unwrap()[0]);
     // Another beginning, or nothing new, is read from the start.
-    for other in [vec![4, 5, 7, 9], longer[..3].to_vec()] {
+    for other in [[&[4], &longer[1..], &second, &[8]].concat(), longer[..3].to_vec()] {
         assert_eq!(conversation.shared(&other), 0);
         let answer = conversation.answer(&other, &settings, |_| true).unwrap();
         assert_eq!(answer, generate(&model, &[other], &settings).unwrap()[0]);

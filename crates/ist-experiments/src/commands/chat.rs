@@ -229,8 +229,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
                 )));
             }
             // A question and its answer: templates want the user to speak first.
-            self.turns.drain(..2);
-            dropped += 2;
+            dropped += self.turns.drain(..2).count();
         }
     }
 
