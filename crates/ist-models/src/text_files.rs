@@ -102,13 +102,12 @@ impl TextFiles {
     ///
     /// A template that is neither text nor a list of named ones, or several of which none is the default.
     pub fn chat_template(&self) -> Result<Option<ChatTemplateSource>, String> {
-        let source = match &self.template {
-            Some((file, source)) => Some((*file, source.clone())),
-            None => {
-                let file = "tokenizer_config.json";
-                let value = self.config.as_ref().map_or(&Value::Null, |config| &config["chat_template"]);
-                default_template(value).map_err(|problem| format!("{file}: {problem}"))?.map(|source| (file, source))
-            }
+        let source = if let Some((file, source)) = &self.template {
+            Some((*file, source.clone()))
+        } else {
+            let file = "tokenizer_config.json";
+            let value = self.config.as_ref().map_or(&Value::Null, |config| &config["chat_template"]);
+            default_template(value).map_err(|problem| format!("{file}: {problem}"))?.map(|source| (file, source))
         };
         Ok(source.map(|(file, source)| ChatTemplateSource { file, source, special_tokens: self.special_tokens() }))
     }
@@ -170,13 +169,11 @@ fn default_template(value: &Value) -> Result<Option<String>, String> {
             let entries: Option<Vec<_>> = entries.iter().map(named).collect();
             let mut entries = entries.ok_or("`chat_template` is a list, but not of `name` and `template`")?;
             let default = entries.iter().position(|(name, _)| name == "default");
-            match default.or((entries.len() == 1).then_some(0)) {
-                Some(at) => Ok(Some(entries.swap_remove(at).1)),
-                None => {
-                    let names: Vec<_> = entries.into_iter().map(|(name, _)| name).collect();
-                    Err(format!("`chat_template` holds {}, but none named default", names.join(", ")))
-                }
+            if let Some(at) = default.or((entries.len() == 1).then_some(0)) {
+                return Ok(Some(entries.swap_remove(at).1));
             }
+            let names: Vec<_> = entries.into_iter().map(|(name, _)| name).collect();
+            Err(format!("`chat_template` holds {}, but none named default", names.join(", ")))
         }
         _ => Err("`chat_template` is neither a text nor a list of them".to_owned()),
     }

@@ -1,5 +1,7 @@
 //! Generation step by step, and a cache that goes on from one prompt to the next.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ist_core::burn::tensor::Device;
 use ist_models::generate::{Conversation, Generation, Settings, generate};
 use ist_models::{Llama, LlamaConfig};

@@ -1,5 +1,7 @@
 //! SentencePiece models against SentencePiece and transformers (`fixtures/sentencepiece`).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use ist_models::text_files::TextFiles;

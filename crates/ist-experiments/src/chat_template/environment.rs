@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior,
 use minijinja_contrib::pycompat;
 
 use super::date;
-use super::python_json;
+use super::python_json::{self, Spelling};
 
 /// An environment without a template: blocks take their line with them, Python's methods exist, and so do
 /// `raise_exception`, `strftime_now` and `tojson`.
@@ -58,9 +58,16 @@ fn format(output: &mut Output, state: &mut State, value: &Value) -> Result<(), E
     escape_formatter(output, state, &printed)
 }
 
-/// `json.dumps` with `ensure_ascii = false`.
+/// `json.dumps` with the arguments that transformers' filter has. Keys are sorted with or without `sort_keys`.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let spelling = Spelling {
+        indent: options.get("indent")?,
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
+    };
+    let _: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    python_json::dumps(value, indent).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    python_json::dumps(value, &spelling).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }

@@ -20,16 +20,13 @@ pub(super) fn replace(source: &str) -> Marked {
     while let Some(at) = rest.find("{%") {
         text += &rest[..at];
         rest = &rest[at..];
-        match Tag::read(rest) {
-            Some(tag) => {
-                marks = true;
-                rest = &rest[tag.length..];
-                rest = if tag.begins { begin(&mut text, &tag, rest) } else { end(&mut text, &tag, rest) };
-            }
-            None => {
-                text += "{%";
-                rest = &rest[2..];
-            }
+        if let Some(tag) = Tag::read(rest) {
+            marks = true;
+            rest = &rest[tag.length..];
+            rest = if tag.begins { begin(&mut text, &tag, rest) } else { end(&mut text, &tag, rest) };
+        } else {
+            text += "{%";
+            rest = &rest[2..];
         }
     }
     Marked { text: text + rest, marks }
@@ -63,7 +60,7 @@ impl<'a> Tag<'a> {
 
 fn begin<'a>(text: &mut String, tag: &Tag<'_>, rest: &'a str) -> &'a str {
     let right = if tag.right == "-" { "-" } else { "" };
-    *text += &format!("{{%{} with %}}{{{{ {BEGINS} {right}}}}}", tag.left);
+    text.extend(["{%", tag.left, " with %}{{ ", BEGINS, " ", right, "}}"]);
     // A block takes the newline behind it along, which a variable does not.
     if tag.right.is_empty() { rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).unwrap_or(rest) } else { rest }
 }
@@ -77,7 +74,7 @@ fn end<'a>(text: &mut String, tag: &Tag<'_>, rest: &'a str) -> &'a str {
             text.truncate(kept);
         }
     }
-    *text += &format!("{{{{{left} {ENDS} }}}}{{% endwith {}%}}", tag.right);
+    text.extend(["{{", left, " ", ENDS, " }}{% endwith ", tag.right, "%}"]);
     rest
 }
 

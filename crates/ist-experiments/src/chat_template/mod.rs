@@ -1,6 +1,6 @@
 //! A model's own chat template: from a conversation to the text that the model was trained on.
 //!
-//! Published templates are written for Jinja2 as transformers sets it up. [`environment`] gives minijinja the same
+//! Published templates are written for Jinja2 as transformers sets it up. `environment` gives minijinja the same
 //! variables, functions, filters and white space, so that both render the same text. Which part of the text is an answer
 //! (what training learns) is told by the template's own `{% generation %}` blocks where it has them, and otherwise by
 //! rendering parts of the conversation and comparing.

@@ -175,18 +175,10 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
                 Line::Exit => return Ok(()),
                 Line::Reset => self.turns.clear(),
                 Line::System(text) => self.job.system = text.map(str::to_owned),
-                Line::Unknown(command) => self.refuse(&unknown(command), terminal)?,
+                Line::Unknown(command) => refuse(&unknown(command), terminal)?,
                 Line::Say(text) => self.say(text, terminal)?,
             }
         }
-    }
-
-    fn refuse(&self, reason: &str, terminal: bool) -> Result<(), Failure> {
-        if !terminal {
-            return Err(Failure::input(reason));
-        }
-        eprintln!("{reason}");
-        Ok(())
     }
 
     fn say(&mut self, text: &str, terminal: bool) -> Result<(), Failure> {
@@ -195,7 +187,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
             Ok(prompt) => prompt,
             Err(failure) => {
                 self.turns.pop();
-                return self.refuse(&failure.to_string(), terminal);
+                return refuse(&failure.to_string(), terminal);
             }
         };
         let content = self.answer(&prompt)?;
@@ -264,6 +256,15 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         }
         Ok(if stopped { whole.trim_end().to_owned() } else { whole })
     }
+}
+
+/// At a terminal the reason is told, elsewhere it is the end.
+fn refuse(reason: &str, terminal: bool) -> Result<(), Failure> {
+    if !terminal {
+        return Err(Failure::input(reason));
+    }
+    eprintln!("{reason}");
+    Ok(())
 }
 
 fn unknown(command: &str) -> String {

@@ -180,7 +180,8 @@ fn with_template(config: &RunConfig, text: Option<&TextModel>, format: Format) -
     let text = text.filter(|_| format != Format::Tokens);
     if config.data.template == "auto" {
         let found = text.map(|text| text.template("auto", format)).transpose()?;
-        config.data.template = if matches!(found, Some(Template::Chat(_))) { "chat" } else { "alpaca" }.to_owned();
+        let name = if matches!(found, Some(Template::Chat(_))) { "chat" } else { "alpaca" };
+        name.clone_into(&mut config.data.template);
     }
     Ok(config)
 }
