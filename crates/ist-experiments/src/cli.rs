@@ -35,6 +35,8 @@ pub enum Command {
     Score(commands::score::Score),
     /// Continue a prompt
     Generate(commands::generate::Generate),
+    /// Converse with a model
+    Chat(commands::chat::Chat),
     /// Score a model on a task
     Eval(commands::eval::Eval),
     /// Fold an adapter into its model and save the result
@@ -59,7 +61,7 @@ pub enum Command {
 }
 
 /// Commands that later work brings.
-const LATER: [&str; 5] = ["report", "selftest", "run", "list", "chat"];
+const LATER: [&str; 4] = ["report", "selftest", "run", "list"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -86,6 +88,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Train(arguments) => commands::train::run::<A>(&arguments, quiet, cli.verbose),
         Command::Score(arguments) => commands::score::run::<A>(&arguments),
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),
+        Command::Chat(arguments) => commands::chat::run::<A>(&arguments, quiet, cli.verbose),
         Command::Eval(arguments) => commands::eval::run::<A>(&arguments),
         Command::Merge(arguments) => commands::merge::run::<A>(&arguments, quiet),
         Command::Convert(arguments) => commands::convert::run::<A>(&arguments, quiet),

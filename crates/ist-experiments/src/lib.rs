@@ -5,9 +5,11 @@
 //! | the command line | [`cli`], one file a command in [`commands`] |
 //! | what a configuration may say | [`config`] |
 //! | from files to token records | [`data`] |
+//! | a model's own chat template | [`chat_template`] |
 //! | a training run | [`train`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
+//! | conversing and showing text as it comes | [`dialogue`], [`text_stream`] |
 //! | which backend runs it | [`device`], the only file that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
 //!
@@ -22,11 +24,13 @@
 //! ```
 
 pub mod builtin;
+pub mod chat_template;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dialogue;
 pub mod failure;
 pub mod free_memory;
 pub mod memory;
@@ -36,5 +40,6 @@ pub mod plan;
 pub mod pretrain;
 pub mod run;
 pub mod text;
+pub mod text_stream;
 pub mod train;
 pub mod world;

@@ -80,10 +80,11 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
     }
 }
 
-/// The text side of a model: its tokenizer, checked against the embedding, and its end tokens.
+/// The text side of a model: its tokenizer, checked against the embedding, its end tokens and its chat template.
 pub fn text(files: &ModelFiles) -> Result<TextModel, Failure> {
     let tokenizer = files.tokenizer().or_input()?;
-    Ok(TextModel { tokenizer: tokenizer.into_inner(), end_tokens: files.end_tokens() })
+    let chat_template = files.chat_template().map_err(|error| error.to_string());
+    Ok(TextModel { tokenizer: tokenizer.into_inner(), end_tokens: files.end_tokens(), chat_template })
 }
 
 /// What a result says of a model: its name, the digest of its weights, its shape.

@@ -1,11 +1,20 @@
 //! Text generation with a key-value cache: greedy, temperature, top-k, top-p.
+//!
+//! [`Generation`] goes token by token, so that a caller can show what there is so far and end a row for reasons of its own;
+//! [`generate`] runs it to its end. A [`Conversation`] keeps the cache from one generation to the next: what a prompt shares
+//! with what was read before is not read again.
+
+mod choose;
+
+use std::marker::PhantomData;
 
 use ist_core::burn::tensor::Tensor;
 use ist_core::streams;
 use ist_peft::Adapter;
-use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
 
 use crate::causal_lm::CausalLm;
+use choose::choose;
 
 /// How to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,31 +77,147 @@ pub fn generate<A: Adapter, M: CausalLm<A>>(
     prompts: &[Vec<u32>],
     settings: &Settings,
 ) -> Result<Vec<Vec<u32>>, GenerateError> {
-    check(model, prompts, settings)?;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    if longest == 0 || settings.max_new_tokens == 0 {
-        return Ok(vec![Vec::new(); prompts.len()]);
+    let mut generation = Generation::new(model, prompts, settings)?;
+    while generation.step() {}
+    Ok(generation.into_outputs())
+}
+
+/// A generation under way: one token of every running row a step.
+pub struct Generation<'a, A: Adapter, M: CausalLm<A>> {
+    model: &'a M,
+    settings: &'a Settings,
+    cache: M::Cache,
+    /// What the next step reads, one list a row, and which of it is real.
+    tokens: Vec<Vec<u32>>,
+    mask: Vec<Vec<bool>>,
+    streams: Vec<ChaCha8Rng>,
+    rows: Vec<Row>,
+    adapters: PhantomData<A>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Row {
+    output: Vec<u32>,
+    ended: bool,
+}
+
+impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
+    /// The generation that [`generate`] runs, before its first step.
+    pub fn new(model: &'a M, prompts: &[Vec<u32>], settings: &'a Settings) -> Result<Self, GenerateError> {
+        check(model, prompts, settings)?;
+        Ok(Self::over(model, model.new_cache(prompts.len()), prompts, settings))
     }
-    let padding = |prompt: &Vec<u32>| longest - prompt.len();
-    let mut tokens: Vec<Vec<u32>> = prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect();
-    let mut mask: Vec<Vec<bool>> =
-        prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect();
-    let mut streams: Vec<_> =
-        (0..prompts.len()).map(|row| streams::stream(settings.seed, &format!("generation {row}"))).collect();
-    let mut outputs = vec![Vec::new(); prompts.len()];
-    let mut cache = model.new_cache(prompts.len());
-    loop {
-        let logits = rows(model.extend(&tokens, &mask, &mut cache));
-        for (row, output) in outputs.iter_mut().enumerate() {
-            let next = choose(&logits[row], settings, &mut streams[row]);
-            if !ended(output, settings) {
-                output.push(next);
+
+    /// A generation that reads `prompts` behind what the cache holds.
+    fn over(model: &'a M, cache: M::Cache, prompts: &[Vec<u32>], settings: &'a Settings) -> Self {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let padding = |prompt: &Vec<u32>| longest - prompt.len();
+        let stream = |row| streams::stream(settings.seed, &format!("generation {row}"));
+        let row = Row { output: Vec::new(), ended: settings.max_new_tokens == 0 };
+        Self {
+            model,
+            settings,
+            cache,
+            tokens: prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect(),
+            mask: prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect(),
+            streams: (0..prompts.len()).map(stream).collect(),
+            rows: vec![row; prompts.len()],
+            adapters: PhantomData,
+        }
+    }
+
+    /// Produces a token of every row that has not ended; false once all have, and then nothing is computed.
+    pub fn step(&mut self) -> bool {
+        if self.rows.iter().all(|row| row.ended) {
+            return false;
+        }
+        let logits = logits_by_row(self.model.extend(&self.tokens, &self.mask, &mut self.cache));
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            // A row that has ended is read on, since a batch is rectangular, but decides nothing.
+            let next = choose(&logits[at], self.settings, &mut self.streams[at]);
+            if !row.ended {
+                row.output.push(next);
+                row.ended =
+                    row.output.len() == self.settings.max_new_tokens || self.settings.end_tokens.contains(&next);
             }
-            (tokens[row], mask[row]) = (vec![next], vec![true]);
+            (self.tokens[at], self.mask[at]) = (vec![next], vec![true]);
         }
-        if outputs.iter().all(|output| ended(output, settings)) {
-            return Ok(outputs);
+        true
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// What a row has produced so far.
+    pub fn output(&self, row: usize) -> &[u32] {
+        &self.rows[row].output
+    }
+
+    /// Whether a row has ended.
+    pub fn has_ended(&self, row: usize) -> bool {
+        self.rows[row].ended
+    }
+
+    /// Ends a row, whatever it produced.
+    pub fn end(&mut self, row: usize) {
+        self.rows[row].ended = true;
+    }
+
+    /// What every row produced.
+    pub fn into_outputs(self) -> Vec<Vec<u32>> {
+        self.rows.into_iter().map(|row| row.output).collect()
+    }
+}
+
+/// Generations of one row, each of which goes on where the cache of the one before stopped, if its prompt does.
+pub struct Conversation<'a, A: Adapter, M: CausalLm<A>> {
+    model: &'a M,
+    /// The tokens that the cache has read.
+    read: Vec<u32>,
+    cache: Option<M::Cache>,
+    adapters: PhantomData<A>,
+}
+
+impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
+    /// A conversation in which nothing was said.
+    pub fn new(model: &'a M) -> Self {
+        Self { model, read: Vec::new(), cache: None, adapters: PhantomData }
+    }
+
+    /// How many tokens of `prompt` the cache has read already: all that were read where the prompt goes on behind them, else
+    /// none.
+    pub fn shared(&self, prompt: &[u32]) -> usize {
+        if self.cache.is_some() && prompt.len() > self.read.len() && prompt.starts_with(&self.read) {
+            self.read.len()
+        } else {
+            0
         }
+    }
+
+    /// Continues the prompt. `each` sees the output so far after every token and says whether to go on.
+    pub fn answer(
+        &mut self,
+        prompt: &[u32],
+        settings: &Settings,
+        mut each: impl FnMut(&[u32]) -> bool,
+    ) -> Result<Vec<u32>, GenerateError> {
+        check(self.model, &[prompt.to_vec()], settings)?;
+        let shared = self.shared(prompt);
+        let cache = self.cache.take().filter(|_| shared > 0).unwrap_or_else(|| self.model.new_cache(1));
+        let mut generation = Generation::over(self.model, cache, &[prompt[shared..].to_vec()], settings);
+        while generation.step() {
+            if !each(generation.output(0)) {
+                generation.end(0);
+            }
+        }
+        // The last token was produced but never read.
+        let output = &generation.rows[0].output;
+        self.read = [prompt, &output[..output.len().saturating_sub(1)]].concat();
+        let output = output.clone();
+        self.cache = (!output.is_empty()).then_some(generation.cache);
+        Ok(output)
     }
 }
 
@@ -116,85 +241,8 @@ fn check<A: Adapter, M: CausalLm<A>>(
     Ok(())
 }
 
-fn ended(output: &[u32], settings: &Settings) -> bool {
-    output.len() == settings.max_new_tokens || output.last().is_some_and(|last| settings.end_tokens.contains(last))
-}
-
-fn rows(logits: Tensor<2>) -> Vec<Vec<f64>> {
+fn logits_by_row(logits: Tensor<2>) -> Vec<Vec<f64>> {
     let width = logits.dims()[1];
     let values: Vec<f64> = logits.into_data().iter::<f64>().collect();
     values.chunks(width).map(<[f64]>::to_vec).collect()
-}
-
-/// The next token: the likeliest when the temperature is 0 (the lowest id among equals), else a draw.
-fn choose(logits: &[f64], settings: &Settings, rng: &mut impl Rng) -> u32 {
-    let ascending = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a));
-    if settings.temperature == 0.0 {
-        return (0..logits.len()).max_by(ascending).map_or(0, |id| id as u32);
-    }
-    let mut ranked: Vec<usize> = (0..logits.len()).collect();
-    ranked.sort_by(|a, b| ascending(b, a));
-    ranked.truncate(settings.top_k.unwrap_or(usize::MAX).max(1));
-    let peak = logits[ranked[0]];
-    let weights: Vec<f64> = ranked.iter().map(|&id| ((logits[id] - peak) / settings.temperature).exp()).collect();
-    let kept = nucleus(&weights, settings.top_p.unwrap_or(1.0));
-    let mut left = rng.random::<f64>() * weights[..kept].iter().sum::<f64>();
-    for (id, weight) in ranked.iter().zip(&weights[..kept]) {
-        left -= weight;
-        if left < 0.0 {
-            return *id as u32;
-        }
-    }
-    ranked[kept - 1] as u32
-}
-
-/// How many of the descending `weights` it takes to reach the share `top_p` of their sum.
-fn nucleus(weights: &[f64], top_p: f64) -> usize {
-    let needed = top_p * weights.iter().sum::<f64>();
-    let mut sum = 0.0;
-    let reached = weights.iter().position(|weight| {
-        sum += weight;
-        sum >= needed
-    });
-    reached.map_or(weights.len(), |index| index + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frequencies(settings: &Settings) -> [f64; 4] {
-        let mut rng = streams::stream(1, "test");
-        let logits = [0.1f64, 0.4, 0.2, 0.3].map(f64::ln);
-        let mut counts = [0.0; 4];
-        for _ in 0..20_000 {
-            counts[choose(&logits, settings, &mut rng) as usize] += 1.0 / 20_000.0;
-        }
-        counts
-    }
-
-    fn close(found: [f64; 4], expected: [f64; 4]) -> bool {
-        found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.015)
-    }
-
-    #[test]
-    fn temperature_one_draws_from_the_softmax() {
-        let settings = Settings { temperature: 1.0, ..Settings::default() };
-        assert!(close(frequencies(&settings), [0.1, 0.4, 0.2, 0.3]));
-    }
-
-    #[test]
-    fn top_k_and_top_p_cut_the_tail() {
-        let settings = Settings { temperature: 1.0, top_k: Some(2), ..Settings::default() };
-        assert!(close(frequencies(&settings), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]));
-        let settings = Settings { temperature: 1.0, top_p: Some(0.75), ..Settings::default() };
-        assert!(close(frequencies(&settings), [0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]));
-    }
-
-    #[test]
-    fn a_low_temperature_approaches_greedy() {
-        let settings = Settings { temperature: 0.02, ..Settings::default() };
-        assert!(close(frequencies(&settings), [0.0, 1.0, 0.0, 0.0]));
-        assert_eq!(choose(&[1.0, 3.0, 3.0], &Settings::default(), &mut streams::stream(0, "")), 1);
-    }
 }

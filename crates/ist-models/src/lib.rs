@@ -31,7 +31,9 @@ pub mod gguf;
 pub mod hub;
 pub mod ops;
 pub mod registry;
+mod sentencepiece;
 mod spelling;
+pub mod text_files;
 pub mod tokenizer;
 
 pub use batch::{Example, IGNORED_LABEL, TokenBatch};

@@ -15,6 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig, layout, memory};
 use crate::footprint::{BatchShape, Resident};
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};
 use crate::spelling::Spelling;
+use crate::text_files::{self, ChatTemplateSource, TextFiles};
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 
 /// The files of one model, wherever they come from.
@@ -23,7 +24,7 @@ pub struct ModelFiles {
     origin: PathBuf,
     config: Value,
     generation_config: Option<Value>,
-    tokenizer: Option<Vec<u8>>,
+    text: TextFiles,
     weights: Weights,
 }
 
@@ -54,7 +55,7 @@ impl ModelFiles {
             origin: folder.to_owned(),
             config: json("config.json")?.ok_or_else(missing)?,
             generation_config: json("generation_config.json")?,
-            tokenizer: std::fs::read(folder.join("tokenizer.json")).ok(),
+            text: TextFiles::in_folder(folder)?,
             weights: Weights::Folder(folder.to_owned()),
         })
     }
@@ -75,7 +76,7 @@ impl ModelFiles {
             origin: origin.into(),
             config: json(config)?,
             generation_config: generation_config.map(json).transpose()?,
-            tokenizer: tokenizer.map(<[u8]>::to_vec),
+            text: TextFiles::tokenizer_alone(tokenizer.map(<[u8]>::to_vec)),
             weights: Weights::Embedded(weights),
         })
     }
@@ -87,15 +88,14 @@ impl ModelFiles {
 
     /// The tokenizer, checked against the embedding.
     pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
-        let origin = self.origin.display().to_string();
-        let Some(bytes) = &self.tokenizer else {
-            return Err(TokenizerError::Missing {
-                origin,
-                sentence_piece: self.origin.join("tokenizer.model").is_file(),
-            });
-        };
         let vocab_size = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
-        Tokenizer::from_bytes(&origin, bytes, vocab_size)
+        self.text.tokenizer(&self.origin.display().to_string(), vocab_size)
+    }
+
+    /// The chat template, with the special tokens it may use.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplateSource>, LoadError> {
+        let path = self.origin.clone();
+        self.text.chat_template().map_err(|message| LoadError::Config { path, message })
     }
 
     /// The ids that end a text.
@@ -114,17 +114,11 @@ impl ModelFiles {
     /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
     pub fn companions(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
         let mut files = Vec::new();
-        for name in [
-            "generation_config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "tokenizer.model",
-        ] {
+        for name in ["generation_config.json"].into_iter().chain(text_files::FILES) {
             let path = self.origin.join(name);
             let bytes = match name {
                 _ if path.is_file() => Some(std::fs::read(&path)?),
-                "tokenizer.json" => self.tokenizer.clone(),
+                "tokenizer.json" => self.text.tokenizer_json().map(<[u8]>::to_vec),
                 "generation_config.json" => self.generation_config.as_ref().map(|value| value.to_string().into_bytes()),
                 _ => None,
             };

@@ -7,12 +7,18 @@ use tokenizers::Tokenizer as Inner;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizerError {
     /// There is none.
-    #[error("{origin} has no tokenizer.json{}; token ids work without one", if *sentence_piece { " (a SentencePiece tokenizer.model is there, but is not yet available)" } else { "" })]
+    #[error("{origin} has neither tokenizer.json nor tokenizer.model; token ids work without one")]
     Missing {
         /// The model.
         origin: String,
-        /// Whether there is a `tokenizer.model`.
-        sentence_piece: bool,
+    },
+    /// The SentencePiece model cannot be used.
+    #[error("{origin}: tokenizer.model: {message}")]
+    SentencePiece {
+        /// The model.
+        origin: String,
+        /// What is wrong.
+        message: String,
     },
     /// The file cannot be read.
     #[error("{origin}: tokenizer.json: {message}")]
@@ -60,6 +66,11 @@ impl Tokenizer {
     pub fn into_inner(self) -> Inner {
         self.0
     }
+}
+
+/// The text of a special token, which a file gives as such or as `{"content": ..}`.
+pub(crate) fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value["content"].as_str())
 }
 
 /// The end tokens: `eos_token_id` of `generation_config.json`, else of `config.json`; one id or a list.

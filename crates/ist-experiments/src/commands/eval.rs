@@ -8,7 +8,7 @@ use ist_models::CausalLm;
 use ist_peft::Adapter;
 
 use super::{ModelArgs, print_json, print_text};
-use crate::data::{Encoder, EncoderOptions, Template};
+use crate::data::{Encoder, EncoderOptions};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
@@ -31,8 +31,8 @@ pub struct Eval {
     /// Use only the first records
     #[arg(long)]
     pub limit: Option<usize>,
-    /// The prompt's template: alpaca, llm-adapters, none, or a minijinja string
-    #[arg(long, default_value = "alpaca")]
+    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string
+    #[arg(long, default_value = "auto")]
     pub template: String,
     /// Tokens to generate at most
     #[arg(long, default_value_t = 16)]
@@ -80,15 +80,15 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
     type Output = Score;
 
     fn call<M: CausalLm<A>>(self, model: M) -> Result<Score, Failure> {
+        let records = evaluate::read_records(&self.arguments.data, self.arguments.limit)?;
         let options = EncoderOptions {
-            template: Template::parse(&self.arguments.template).or_input()?,
+            template: self.text.template(&self.arguments.template, records[0].format())?,
             train_on_inputs: false,
             cutoff: model.max_position_embeddings(),
             end_tokens: self.text.end_tokens.clone(),
             vocab_size: model.vocab_size(),
         };
         let encoder = Encoder::new(self.text.tokenizer.clone(), options);
-        let records = evaluate::read_records(&self.arguments.data, self.arguments.limit)?;
         evaluate::score_records(&model, &self.text, &records, self.arguments.max_new_tokens, |records| {
             records.iter().map(|record| encoder.prompt_ids(record)).collect::<Result<Vec<_>, _>>().or_input()
         })

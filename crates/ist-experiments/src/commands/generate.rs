@@ -1,17 +1,24 @@
-//! `ist generate`: continue a prompt.
+//! `ist generate`: continue a prompt, or several at once.
+
+use std::io::IsTerminal;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
-use ist_models::generate::{Settings, generate};
+use ist_models::generate::{Generation, Settings};
+use ist_models::registry::{self, ModelFiles};
 use ist_peft::Adapter;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ModelArgs, print_json, print_text};
+use super::sampling::Sampling;
+use super::{ModelArgs, print_json, print_text, show};
+use crate::data::chat::{Message, Role};
 use crate::device;
+use crate::dialogue::Dialogue;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
-use crate::text::TextModel;
+use crate::text::{NO_CHAT_TEMPLATE, TextModel};
+use crate::text_stream::TextStream;
 
 /// `ist generate`.
 #[derive(Debug, Args)]
@@ -19,75 +26,142 @@ pub struct Generate {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Text to continue
+    /// Text to continue; several times for several texts at once
     #[arg(long, required_unless_present = "input_ids", conflicts_with = "input_ids")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
     /// Token ids to continue: 1,2,3
     #[arg(long, value_delimiter = ',')]
     pub input_ids: Option<Vec<u32>>,
+    /// Take the prompt for what a user says, laid out by the model's chat template
+    #[arg(long, conflicts_with = "input_ids")]
+    pub chat: bool,
+    /// What the system says before
+    #[arg(long, requires = "chat")]
+    pub system: Option<String>,
     /// Tokens to generate at most
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    pub temperature: f64,
-    /// Draw from that many likeliest tokens only
-    #[arg(long)]
-    pub top_k: Option<usize>,
-    /// Draw from the likeliest tokens that hold this share of the probability
-    #[arg(long)]
-    pub top_p: Option<f64>,
-    /// Fixes the draws
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
 }
 
 /// Generates.
 pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
-    let settings = settings(arguments, files.end_tokens())?;
-    let text = match &arguments.prompt {
-        Some(_) => Some(model_source::text(&files)?),
-        None => model_source::text(&files).ok(),
-    };
-    let prompt = match (&arguments.prompt, &text, &arguments.input_ids) {
-        (Some(prompt), Some(text), _) => text.encode(prompt)?,
-        (_, _, ids) => ids.clone().unwrap_or_default(),
-    };
-    let job = Job { prompt: &prompt, settings };
-    let output = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
-    let written = text.as_ref().map(|text: &TextModel| text.decode(&output)).transpose()?;
-    if arguments.model.json {
-        return print_json(&json!({"prompt_ids": prompt, "output_ids": output, "text": written}));
+    let needs_text = arguments.input_ids.is_none() || !arguments.stop.is_empty();
+    let text = if needs_text { Some(model_source::text(&files)?) } else { model_source::text(&files).ok() };
+    if arguments.stop.iter().any(String::is_empty) {
+        return Err(Failure::input("--stop must not be empty"));
     }
-    print_text(&(written.unwrap_or_else(|| format!("{output:?}")) + "\n"))
+    let (prompts, end_tokens) = prompts(arguments, &files, text.as_ref())?;
+    let settings = arguments.sampling.settings(arguments.max_new_tokens, end_tokens)?;
+    let stream = prompts.len() == 1 && !arguments.model.json && std::io::stdout().is_terminal();
+    let job = Job { prompts: &prompts, settings, text: text.as_ref(), stops: &arguments.stop, stream };
+    let outputs = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
+    if arguments.model.json {
+        return print_json(&document(&prompts, &outputs));
+    }
+    if stream && text.is_some() {
+        return print_text("\n");
+    }
+    let shown = |output: &Output| output.text.clone().unwrap_or_else(|| format!("{:?}", output.ids)) + "\n";
+    print_text(&outputs.iter().map(shown).collect::<Vec<_>>().join("---\n"))
 }
 
-fn settings(arguments: &Generate, end_tokens: Vec<u32>) -> Result<Settings, Failure> {
-    let Generate { max_new_tokens, temperature, top_k, top_p, seed, .. } = *arguments;
-    if !(temperature >= 0.0 && temperature.is_finite()) {
-        return Err(Failure::input(format!("--temperature must be at least 0, found {temperature}")));
+/// The ids of every prompt, and the tokens that end its continuation.
+fn prompts(
+    arguments: &Generate,
+    files: &ModelFiles,
+    text: Option<&TextModel>,
+) -> Result<(Vec<Vec<u32>>, Vec<u32>), Failure> {
+    let end_tokens = files.end_tokens();
+    let Some(text) = text.filter(|_| arguments.input_ids.is_none()) else {
+        return Ok((vec![arguments.input_ids.clone().unwrap_or_default()], end_tokens));
+    };
+    if !arguments.chat {
+        let prompts = arguments.prompt.iter().map(|prompt| text.encode(prompt)).collect::<Result<_, _>>()?;
+        return Ok((prompts, end_tokens));
     }
-    if top_k == Some(0) {
-        return Err(Failure::input("--top-k must be at least 1, found 0"));
+    let vocab_size = registry::shape(files).or_input()?.vocab_size;
+    let dialogue = Dialogue::of_model(text, vocab_size)?
+        .ok_or_else(|| Failure::input(format!("--chat: {NO_CHAT_TEMPLATE}; without --chat the prompt is continued")))?;
+    let system = arguments.system.iter().map(|text| (Role::System, text));
+    let messages = |prompt| {
+        let turns = system.clone().chain([(Role::User, prompt)]);
+        turns.map(|(role, content)| Message { role, content: content.clone() }).collect::<Vec<_>>()
+    };
+    let prompts = arguments.prompt.iter().map(|prompt| dialogue.prompt(&messages(prompt))).collect::<Result<_, _>>()?;
+    Ok((prompts, dialogue.end_tokens))
+}
+
+/// One prompt's outcome at the top; of several all of them beside it, as `outputs`.
+fn document(prompts: &[Vec<u32>], outputs: &[Output]) -> Value {
+    let each: Vec<Value> = prompts
+        .iter()
+        .zip(outputs)
+        .map(|(prompt, output)| json!({"prompt_ids": prompt, "output_ids": output.ids, "text": output.text}))
+        .collect();
+    let mut document = each[0].clone();
+    if each.len() > 1 {
+        document["outputs"] = each.into();
     }
-    if top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
-        return Err(Failure::input(format!("--top-p must be in (0, 1], found {}", top_p.unwrap_or_default())));
-    }
-    Ok(Settings { max_new_tokens, temperature, top_k, top_p, seed, end_tokens })
+    document
 }
 
 struct Job<'a> {
-    prompt: &'a [u32],
+    prompts: &'a [Vec<u32>],
     settings: Settings,
+    text: Option<&'a TextModel>,
+    stops: &'a [String],
+    stream: bool,
+}
+
+/// What came of one prompt.
+struct Output {
+    ids: Vec<u32>,
+    text: Option<String>,
 }
 
 impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Vec<u32>;
+    type Output = Vec<Output>;
 
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<Vec<u32>, Failure> {
-        let mut outputs = generate(&model, &[self.prompt.to_vec()], &self.settings).or_input()?;
-        Ok(outputs.remove(0))
+    fn call<M: CausalLm<A>>(self, model: M) -> Result<Vec<Output>, Failure> {
+        let mut generation = Generation::new(&model, self.prompts, &self.settings).or_input()?;
+        let Some(text) = self.text else {
+            while generation.step() {}
+            return Ok(generation.into_outputs().into_iter().map(|ids| Output { ids, text: None }).collect());
+        };
+        let mut streams: Vec<_> = self.prompts.iter().map(|_| TextStream::new(text, self.stops)).collect();
+        let looks = self.stream || !self.stops.is_empty();
+        loop {
+            let running: Vec<usize> = (0..generation.rows()).filter(|row| !generation.has_ended(*row)).collect();
+            if !generation.step() {
+                break;
+            }
+            for row in running.into_iter().filter(|_| looks) {
+                let read = streams[row].read(generation.output(row))?;
+                if read.stopped {
+                    generation.end(row);
+                }
+                if self.stream {
+                    show(&read.new)?;
+                }
+            }
+        }
+        let ended = generation.into_outputs().into_iter().zip(streams);
+        ended
+            .map(|(ids, stream)| {
+                let (whole, rest) = stream.finish(&ids)?;
+                if self.stream {
+                    show(&rest)?;
+                }
+                Ok(Output { ids, text: Some(whole) })
+            })
+            .collect()
     }
 }

@@ -104,6 +104,7 @@ fn model(name: &str) -> Result<Value, Failure> {
         "modules": modules,
         "default_targets": shape.roles.usual,
         "tokenizer": files.tokenizer().is_ok(),
+        "chat_template": files.chat_template().or_input()?.map(|template| template.file),
         "config": files.config(),
     }))
 }

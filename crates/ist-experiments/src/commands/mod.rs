@@ -1,5 +1,6 @@
 //! One file a command: what it takes and what it does.
 
+pub mod chat;
 pub mod convert;
 pub mod devices;
 pub mod eval;
@@ -8,6 +9,7 @@ pub mod inspect;
 pub mod merge;
 pub mod plan;
 pub mod pretrain;
+pub mod sampling;
 pub mod schema;
 pub mod score;
 pub mod train;
@@ -49,6 +51,16 @@ pub struct Json {
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).or_run()?;
     print_text(&(text + "\n"))
+}
+
+/// Prints text on stdout at once, not only when a line is full.
+fn show(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    print_text(text)?;
+    match std::io::stdout().flush() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::run(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Prints text on stdout; a reader that went away is no failure.

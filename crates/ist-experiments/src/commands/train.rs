@@ -56,6 +56,7 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let shape = registry::shape(&files).or_input()?;
     prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
+    data.template().clone_into(&mut config.data.template);
     let settled = if arguments.resume { budget_of(&place) } else { None };
     let plan = plan::<A>(&config, &shape, &data, &*policy, settled)?;
     let resume = arguments.resume;
@@ -175,7 +176,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
                 eprintln!("{line}");
             }
         };
-        data.warnings().iter().for_each(|warning| say(warning));
+        data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));
         say(&format!("run {}: {total_steps} steps, {} records", folder.path().display(), data.train.examples.len()));
         if self.verbose {
             say(&config.to_toml());

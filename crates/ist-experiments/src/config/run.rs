@@ -19,6 +19,7 @@ use super::policy::{DEFAULT_KIND, PolicyConfig};
 use super::train::{EvalConfig, TrainConfig};
 use super::{check, later, method, overrides, paths, schema};
 use crate::data::Template;
+use crate::text::MODEL_TEMPLATES;
 
 /// What `ist train` runs, with every default filled in and every path absolute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -135,6 +136,9 @@ fn template(document: &mut Document) {
     let Some(text) = document.get("data.template").and_then(Value::as_str).filter(|text| !text.is_empty()) else {
         return;
     };
+    if MODEL_TEMPLATES.contains(&text) {
+        return;
+    }
     if let Err(error) = Template::parse(text) {
         document.fault("data.template", format!("is no template: {error}"));
     }

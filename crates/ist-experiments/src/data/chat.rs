@@ -141,11 +141,11 @@ pub(super) fn layout_prompt(messages: &[Message]) -> Vec<Segment> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
-    pub(in super::super) fn conversation() -> Vec<Message> {
+    pub(crate) fn conversation() -> Vec<Message> {
         let turns = [(Role::System, "Be brief."), (Role::User, "Hi"), (Role::Assistant, "Hello"), (Role::User, "2+2?")];
         let turns = turns.into_iter().chain([(Role::Assistant, "4")]);
         turns.map(|(role, content)| Message { role, content: content.to_owned() }).collect()

@@ -6,6 +6,7 @@
 use ist_models::batch::{Example, IGNORED_LABEL};
 use tokenizers::{Encoding, Tokenizer};
 
+use super::chat::Message;
 use super::error::DataError;
 use super::template::{Segment, Template};
 use super::text::Record;
@@ -81,8 +82,8 @@ impl Encoder {
     ///
     /// A template that does not fit the record; a token beyond the vocabulary.
     pub fn encode(&self, record: &Record) -> Result<Encoded, DataError> {
-        let segments = self.options.template.segments(record)?;
-        let first = self.pieces(segments.first().into_iter(), true)?.pop();
+        let segments = self.segments(record)?;
+        let first = self.first(&segments)?;
         self.assemble(&segments, first)
     }
 
@@ -95,9 +96,11 @@ impl Encoder {
     }
 
     fn encode_chunk<'a>(&self, records: &'a [Record]) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
-        let segments: Vec<_> = records.iter().map(|record| self.options.template.segments(record)).collect();
+        let segments: Vec<_> = records.iter().map(|record| self.segments(record)).collect();
         let firsts = segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
-        let mut encodings = match self.pieces(firsts.clone().flatten(), true) {
+        // Records of one format are alike in this.
+        let special = firsts.clone().flatten().all(|first| first.special_tokens);
+        let mut encodings = match self.pieces(firsts.clone().flatten(), special) {
             Ok(encodings) => encodings.into_iter(),
             // One text failed: find it by taking them one by one.
             Err(_) => {
@@ -118,15 +121,38 @@ impl Encoder {
     ///
     /// As [`Encoder::encode`].
     pub fn prompt_ids(&self, record: &Record) -> Result<Vec<u32>, DataError> {
-        let segments = self.options.template.prompt_segments(record, false)?;
-        let first = self.pieces(segments.first().into_iter(), true)?.pop();
-        let mut tokens = self.tokens(&segments, first)?;
+        self.open_ids(&self.options.template.prompt_segments(record, false)?)
+    }
+
+    /// The ids that an answer to a conversation follows.
+    ///
+    /// # Errors
+    ///
+    /// A template that refuses the conversation; a token beyond the vocabulary.
+    pub fn answer_prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>, DataError> {
+        self.open_ids(&self.options.template.answer_prompt(messages)?)
+    }
+
+    fn open_ids(&self, segments: &[Segment]) -> Result<Vec<u32>, DataError> {
+        let first = self.first(segments)?;
+        let mut tokens = self.tokens(segments, first)?;
         // An end token that the tokenizer itself put behind the prompt would close it.
-        while tokens.last().is_some_and(|(id, _)| self.options.end_tokens.contains(id)) {
+        let added = segments.first().is_some_and(|first| first.special_tokens);
+        while added && tokens.last().is_some_and(|(id, _)| self.options.end_tokens.contains(id)) {
             tokens.pop();
         }
         self.within_vocabulary(&tokens)?;
         Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn segments(&self, record: &Record) -> Result<Vec<Segment>, DataError> {
+        self.options.template.segments(record, !self.options.train_on_inputs)
+    }
+
+    /// The first segment's tokens, with those that the tokenizer adds to a text's ends.
+    fn first(&self, segments: &[Segment]) -> Result<Option<Encoding>, DataError> {
+        let special = segments.first().is_some_and(|first| first.special_tokens);
+        Ok(self.pieces(segments.first().into_iter(), special)?.pop())
     }
 
     fn pieces<'a>(
@@ -220,6 +246,8 @@ mod tests {
     use super::super::testing::{BEGIN, END, tokenizer};
     use super::super::text::Body;
     use super::*;
+    use crate::chat_template::ChatTemplate;
+    use ist_models::text_files::ChatTemplateSource;
     use proptest::prelude::*;
 
     const VOCAB_SIZE: usize = 300;
@@ -340,6 +368,44 @@ mod tests {
         let question = record(Body::Chat(conversation()[..2].to_vec()));
         assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example, None);
         assert_ne!(encode(&[], true, &question).input_ids.last(), Some(&END));
+    }
+
+    /// The template `<s>ROLE:CONTENT` with an end token behind every turn.
+    fn chat_template() -> Template {
+        let source = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}\
+                      {% if add_generation_prompt %}assistant:{% endif %}";
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let special_tokens = tokens.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
+        let source = ChatTemplateSource { file: "file", source: source.to_owned(), special_tokens };
+        Template::Chat(ChatTemplate::new(&source).unwrap().into())
+    }
+
+    #[test]
+    fn a_chat_template_writes_every_special_token_itself() {
+        let chat = record(Body::Chat(conversation()));
+        let encoder = encoder(&[], options(chat_template(), false, 999));
+        let example = encoder.encode(&chat).unwrap().example.unwrap();
+        assert_eq!(learned(&example), "Hello</s>4</s>");
+        let text = "<s>system:Be brief.</s>user:Hi</s>assistant:Hello</s>user:2+2?</s>assistant:4</s>";
+        let tokenizer = tokenizer(&[]);
+        assert_eq!(example.input_ids, tokenizer.encode(text, false).unwrap().get_ids());
+        let prompt = text.strip_suffix("4</s>").unwrap();
+        assert_eq!(encoder.prompt_ids(&chat).unwrap(), tokenizer.encode(prompt, false).unwrap().get_ids());
+        let chunk: Vec<_> = encoder.encode_all(std::slice::from_ref(&chat)).map(Result::unwrap).collect();
+        assert_eq!(chunk[0].example.as_ref(), Some(&example));
+    }
+
+    #[test]
+    fn under_a_chat_template_an_instruction_is_a_users_turn() {
+        let [instruction, input, output] = ["Add.", "1 2", "3"].map(str::to_owned);
+        let alpaca = record(Body::Instruction { instruction, input, output });
+        let encoder = encoder(&[], options(chat_template(), false, 999));
+        let example = encoder.encode(&alpaca).unwrap().example.unwrap();
+        assert_eq!(learned(&example), "3</s>");
+        let text = tokenizer(&[]).decode(&example.input_ids, false).unwrap();
+        assert_eq!(text, "<s>user:Add.\n1 2</s>assistant:3</s>");
+        let plain = encoder.encode(&completion("ab", "cd")).unwrap().example.unwrap();
+        assert_eq!(plain, encode(&[], false, &completion("ab", "cd")));
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod parquet_file;
 pub mod split;
 mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod text;
 pub mod tokens;
 

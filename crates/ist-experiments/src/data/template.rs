@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 use std::ops::Range;
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use super::chat::{self, Message};
+use super::chat::{self, Message, Role};
 use super::error::DataError;
 use super::text::{Body, Format, Record};
+use crate::chat_template::ChatTemplate;
 
 /// A stretch of text that is tokenised in one piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,18 +21,26 @@ pub struct Segment {
     pub learned: Vec<Range<usize>>,
     /// Whether an end token follows.
     pub ends: bool,
+    /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A model's chat template writes
+    /// them itself.
+    pub special_tokens: bool,
 }
 
 impl Segment {
     /// Text whose bytes from `start` on are output, closed by an end token.
     pub(super) fn answered(text: String, start: usize) -> Self {
         let end = text.len();
-        Self { text, learned: std::iter::once(start..end).collect(), ends: true }
+        Self { text, learned: std::iter::once(start..end).collect(), ends: true, special_tokens: true }
     }
 
     /// Text that is prompt alone and goes on.
     pub(super) fn open(text: String) -> Self {
-        Self { text, learned: Vec::new(), ends: false }
+        Self { text, learned: Vec::new(), ends: false, special_tokens: true }
+    }
+
+    /// What a model's chat template renders: it holds every special token there is to be.
+    pub(crate) fn rendered(text: String, learned: Vec<Range<usize>>) -> Self {
+        Self { text, learned, ends: false, special_tokens: false }
     }
 }
 
@@ -42,9 +52,11 @@ impl Segment {
 /// | `llm-adapters` | the prompts of the published IST and LLM-Adapters runs, byte for byte | refused | refused |
 /// | `none` | the fields, one a line | the contents, one a line | as they stand |
 /// | a minijinja string | `instruction`, `input`, `output` (empty) | `messages`, `add_generation_prompt` | refused |
+/// | `chat` | a user's and an assistant's turn | the model's own chat template | as they stand |
 ///
-/// The last row names the variables a string may use; any other is an error. The begin token is the tokenizer's affair:
-/// a template that writes it as well would give it twice.
+/// The row of the string names the variables it may use; any other is an error. The begin token is the tokenizer's affair:
+/// a string that writes it as well would give it twice. A model's chat template writes every special token itself, and
+/// nothing is added to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Template {
     /// The wording of Stanford Alpaca, without stray spaces.
@@ -55,6 +67,8 @@ pub enum Template {
     None,
     /// A template of the user's.
     Custom(Box<CustomTemplate>),
+    /// The model's chat template.
+    Chat(Arc<ChatTemplate>),
 }
 
 /// A minijinja template whose variables have been checked.
@@ -78,7 +92,8 @@ const INDENT: &str = "                ";
 const VARIABLES: [&str; 5] = ["instruction", "input", "output", "messages", "add_generation_prompt"];
 
 impl Template {
-    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`.
+    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The names `auto` and `chat`
+    /// mean something only beside a model: [`TextModel::template`](crate::text::TextModel::template).
     ///
     /// # Errors
     ///
@@ -92,7 +107,7 @@ impl Template {
                 Ok(Self::Custom(Box::new(CustomTemplate::parse(custom)?)))
             }
             other => Err(DataError::Template(format!(
-                "unknown name \"{other}\"; expected alpaca, llm-adapters, none, or a template string such as \
+                "unknown name \"{other}\"; expected auto, chat, alpaca, llm-adapters, none, or a template string such as \
                  \"{{{{ instruction }}}}\\n\""
             ))),
         }
@@ -125,29 +140,44 @@ impl Template {
                 llm_adapters(instruction, input, training)
             }
             (Self::None, Body::Instruction { instruction, input, .. }) => lines(&[instruction, input]),
-            (Self::Alpaca | Self::None, Body::PromptCompletion { prompt, .. }) => prompt.clone(),
-            (Self::Alpaca | Self::None, Body::Text(_)) => String::new(),
-            (Self::Alpaca, Body::Chat(messages)) => return Ok(chat::layout_prompt(chat::before_last_answer(messages))),
-            (Self::None, Body::Chat(messages)) => {
-                chat::before_last_answer(messages).iter().map(|message| message.content.clone() + "\n").collect()
+            (Self::Alpaca | Self::None | Self::Chat(_), Body::PromptCompletion { prompt, .. }) => prompt.clone(),
+            (Self::Alpaca | Self::None | Self::Chat(_), Body::Text(_)) => String::new(),
+            (Self::Chat(_), Body::Instruction { instruction, input, .. }) => {
+                return self.answer_prompt(&[asked(instruction, input)]);
             }
+            (_, Body::Chat(messages)) => return self.answer_prompt(chat::before_last_answer(messages)),
             (Self::Custom(custom), Body::Instruction { instruction, input, .. }) => {
                 custom.instruction(instruction, input)?
-            }
-            (Self::Custom(custom), Body::Chat(messages)) => {
-                custom.conversation(chat::before_last_answer(messages), true)?
             }
             _ => return Err(self.does_not_apply(record.format())),
         };
         Ok(vec![Segment::open(text)])
     }
 
-    /// The whole record, in the pieces in which it is tokenised.
-    pub(super) fn segments(&self, record: &Record) -> Result<Vec<Segment>, DataError> {
+    /// What stands before an answer to a conversation, in the pieces in which it is tokenised.
+    pub(super) fn answer_prompt(&self, messages: &[Message]) -> Result<Vec<Segment>, DataError> {
+        Ok(match self {
+            Self::Alpaca => chat::layout_prompt(messages),
+            Self::None => {
+                vec![Segment::open(messages.iter().map(|message| message.content.clone() + "\n").collect())]
+            }
+            Self::Custom(custom) => vec![Segment::open(custom.conversation(messages, true)?)],
+            Self::Chat(template) => vec![Segment::rendered(template.render(messages, true)?, Vec::new())],
+            Self::LlmAdapters => return Err(self.does_not_apply(Format::Chat)),
+        })
+    }
+
+    /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told from the rest.
+    pub(super) fn segments(&self, record: &Record, apart: bool) -> Result<Vec<Segment>, DataError> {
         match (self, &record.body) {
             (Self::Alpaca, Body::Chat(messages)) => Ok(chat::layout(messages)),
             (Self::None, Body::Chat(messages)) => Ok(vec![plain_conversation(messages)]),
             (Self::Custom(custom), Body::Chat(messages)) => custom.answered(messages).map(|segment| vec![segment]),
+            (Self::Chat(template), Body::Chat(messages)) => Ok(vec![template.conversation(messages, apart)?]),
+            (Self::Chat(template), Body::Instruction { instruction, input, output }) => {
+                let answer = Message { role: Role::Assistant, content: output.clone() };
+                Ok(vec![template.conversation(&[asked(instruction, input), answer], apart)?])
+            }
             _ => {
                 let mut text = self.prompt(record)?;
                 let start = text.len();
@@ -163,12 +193,19 @@ impl Template {
             Self::None => ("none", "every text format"),
             Self::LlmAdapters => ("llm-adapters", "alpaca records only"),
             Self::Custom(_) => ("a template string", "alpaca records and conversations only"),
+            Self::Chat(_) => ("chat", "every text format"),
         };
         let format = serde_json::to_value(format).unwrap_or_default();
         DataError::Template(format!(
             "{name} takes {takes}, but the data's format is {format}; use template = \"none\", or data that fits"
         ))
     }
+}
+
+/// An Alpaca record's question as a turn.
+fn asked(instruction: &str, input: &str) -> Message {
+    let between = if input.is_empty() { "" } else { "\n" };
+    Message { role: Role::User, content: format!("{instruction}{between}{input}") }
 }
 
 fn joined(segments: Vec<Segment>) -> String {
@@ -186,14 +223,14 @@ fn plain_conversation(messages: &[Message]) -> Segment {
     for (at, message) in messages.iter().enumerate() {
         let start = segment.text.len();
         segment.text += &message.content;
-        if message.role == chat::Role::Assistant {
+        if message.role == Role::Assistant {
             segment.learned.push(start..segment.text.len());
         }
         if at + 1 < messages.len() {
             segment.text += "\n";
         }
     }
-    segment.ends = messages.last().is_some_and(|last| last.role == chat::Role::Assistant);
+    segment.ends = messages.last().is_some_and(|last| last.role == Role::Assistant);
     segment
 }
 
@@ -265,7 +302,7 @@ impl CustomTemplate {
     fn answered(&self, messages: &[Message]) -> Result<Segment, DataError> {
         let text = self.conversation(messages, false)?;
         let mut learned = Vec::new();
-        for at in (0..messages.len()).filter(|at| messages[*at].role == chat::Role::Assistant) {
+        for at in (0..messages.len()).filter(|at| messages[*at].role == Role::Assistant) {
             let prompt = self.conversation(&messages[..at], true)?;
             let turn = self.conversation(&messages[..=at], false)?;
             if !(turn.starts_with(&prompt) && text.starts_with(&turn)) {
@@ -276,8 +313,8 @@ impl CustomTemplate {
             }
             learned.push(prompt.len()..turn.len());
         }
-        let ends = messages.last().is_some_and(|last| last.role == chat::Role::Assistant);
-        Ok(Segment { text, learned, ends })
+        let ends = messages.last().is_some_and(|last| last.role == Role::Assistant);
+        Ok(Segment { text, learned, ends, special_tokens: true })
     }
 }
 
@@ -328,7 +365,7 @@ mod tests {
                        \x20               ";
         assert_eq!(prompt("llm-adapters", &instruction("Add.\nNow.", "1 2", "3")).unwrap(), with_input);
         assert_eq!(prompt("llm-adapters", &instruction("Add.", "", "3")).unwrap(), without);
-        let segments = Template::LlmAdapters.segments(&instruction("Add.", "", "the answer")).unwrap();
+        let segments = Template::LlmAdapters.segments(&instruction("Add.", "", "the answer"), true).unwrap();
         assert_eq!(segments[0].text, format!("{without}the answer"));
     }
 
@@ -373,7 +410,7 @@ mod tests {
     fn without_a_template_the_fields_stand_one_a_line() {
         assert_eq!(prompt("none", &instruction("Add.", "1 2", "3")).unwrap(), "Add.\n1 2\n");
         assert_eq!(prompt("none", &instruction("Add.", "", "3")).unwrap(), "Add.\n");
-        let segments = Template::None.segments(&record(Body::Chat(conversation()))).unwrap();
+        let segments = Template::None.segments(&record(Body::Chat(conversation())), true).unwrap();
         assert_eq!(segments[0].text, "Be brief.\nHi\nHello\n2+2?\n4");
         let answers: Vec<_> = segments[0].learned.iter().map(|range| &segments[0].text[range.clone()]).collect();
         assert_eq!(answers, ["Hello", "4"]);
@@ -384,8 +421,8 @@ mod tests {
     fn prompts_and_texts_stand_as_they_are() {
         let completion = record(Body::PromptCompletion { prompt: "Q: ".into(), completion: "A".into() });
         for template in [Template::Alpaca, Template::None] {
-            assert_eq!(template.segments(&completion).unwrap()[0], Segment::answered("Q: A".into(), 3));
-            let text = template.segments(&record(Body::Text("Hi".into()))).unwrap();
+            assert_eq!(template.segments(&completion, true).unwrap()[0], Segment::answered("Q: A".into(), 3));
+            let text = template.segments(&record(Body::Text("Hi".into())), true).unwrap();
             assert_eq!(text[0], Segment::answered("Hi".into(), 0));
         }
     }
@@ -434,7 +471,7 @@ mod tests {
                       {% if add_generation_prompt %}<assistant>{% endif %}";
         let template = Template::parse(source).unwrap();
         let chat = record(Body::Chat(conversation()));
-        let segment = template.segments(&chat).unwrap().remove(0);
+        let segment = template.segments(&chat, true).unwrap().remove(0);
         assert_eq!(segment.text, "<system>Be brief.</><user>Hi</><assistant>Hello</><user>2+2?</><assistant>4</>");
         let answers: Vec<_> = segment.learned.iter().map(|range| &segment.text[range.clone()]).collect();
         assert_eq!(answers, ["Hello</>", "4</>"]);
@@ -446,7 +483,7 @@ mod tests {
     #[test]
     fn a_chat_template_whose_answers_cannot_be_told_apart_is_refused() {
         let template = Template::parse("{{ messages | length }}{{ messages }}").unwrap();
-        let error = template.segments(&record(Body::Chat(conversation()))).unwrap_err().to_string();
+        let error = template.segments(&record(Body::Chat(conversation())), true).unwrap_err().to_string();
         assert!(error.contains("cannot be told from its prompt"), "{error}");
     }
 }

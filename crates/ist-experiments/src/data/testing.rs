@@ -72,12 +72,12 @@ fn write_column(column: &mut ColumnWriter<'_>, number: usize, rows: &[(&str, Opt
 }
 
 /// Ids of the test tokenizer: the special tokens, then one token per byte, then the merges.
-pub(super) const BEGIN: u32 = 0;
-pub(super) const END: u32 = 1;
+pub(crate) const BEGIN: u32 = 0;
+pub(crate) const END: u32 = 1;
 
 /// A byte-level tokenizer that puts `<s>` before a text and merges the given pairs of its byte characters
 /// (`Ġ` is the space, `Ċ` the newline).
-pub(super) fn tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
+pub(crate) fn tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
     let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let joined = merges.iter().map(|(left, right)| format!("{left}{right}"));

@@ -79,7 +79,7 @@ pub fn exact_match<A: Adapter, M: CausalLm<A>>(
 ) -> Result<Score, Failure> {
     let text = data.text()?;
     let records = read_records(&eval.data, eval.limit)?;
-    let encoder = text.encoder(config, model.vocab_size())?;
+    let encoder = text.encoder(config, records[0].format(), model.vocab_size())?;
     let prompts =
         |records: &[Record]| records.iter().map(|record| encoder.prompt_ids(record)).collect::<Result<Vec<_>, _>>();
     score_records(model, text, &records, eval.max_new_tokens, |records| prompts(records).or_input())

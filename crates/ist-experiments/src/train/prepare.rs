@@ -16,7 +16,7 @@ use ist_peft::{Adapter, Dialect, Site, attach};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Padding, PolicyConfig, RunConfig};
-use crate::data::{DataFile, Dataset, Format, pad_left};
+use crate::data::{DataFile, Dataset, Format, Template, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Records;
 use crate::text::TextModel;
@@ -29,6 +29,7 @@ pub struct Prepared {
     pub validation: Option<Dataset>,
     text: Option<TextModel>,
     padding: Padding,
+    template: String,
     model: Value,
 }
 
@@ -59,9 +60,10 @@ impl Prepared {
         if let Some(text) = &text {
             check_samples(config, text, context)?;
         }
+        let config = &with_template(config, text.as_ref(), file.format())?;
         let dataset = |file: &DataFile| match &text {
             Some(text) if file.format() != Format::Tokens => {
-                Dataset::from_text(file, &text.encoder(config, vocab_size)?).or_input()
+                Dataset::from_text(file, &text.encoder(config, file.format(), vocab_size)?).or_input()
             }
             _ => Dataset::from_tokens(file, vocab_size, config.data.cutoff).or_input(),
         };
@@ -73,7 +75,28 @@ impl Prepared {
             let (rest, held_out) = train.split(records, config.seed).or_input()?;
             (train, validation) = (rest, Some(held_out));
         }
-        Ok(Self { train, validation, text, padding: config.data.padding, model })
+        let template = config.data.template.clone();
+        Ok(Self { train, validation, text, padding: config.data.padding, template, model })
+    }
+
+    /// The template of the records, where `data.template = "auto"` was one to be found.
+    pub fn template(&self) -> &str {
+        &self.template
+    }
+
+    /// How conversations are laid out, where there are any.
+    pub fn layout(&self) -> Option<String> {
+        let chat = self.text.as_ref().filter(|_| self.train.format == Format::Chat)?.chat_template().ok().flatten();
+        match (self.template.as_str(), chat) {
+            ("chat", Some(chat)) => Some(format!("conversations: the model's chat template ({})", chat.file())),
+            ("alpaca", Some(_)) => {
+                Some("conversations: the default layout (### User:), not the model's chat template".to_owned())
+            }
+            ("alpaca", None) => {
+                Some("conversations: the default layout (### User:); the model has no chat template".to_owned())
+            }
+            _ => None,
+        }
     }
 
     /// The model's text side.
@@ -149,6 +172,18 @@ impl Prepared {
         }
         warnings
     }
+}
+
+/// The configuration with the template that `data.template = "auto"` comes to.
+fn with_template(config: &RunConfig, text: Option<&TextModel>, format: Format) -> Result<RunConfig, Failure> {
+    let mut config = config.clone();
+    let text = text.filter(|_| format != Format::Tokens);
+    if config.data.template == "auto" {
+        let found = text.map(|text| text.template("auto", format)).transpose()?;
+        let name = if matches!(found, Some(Template::Chat(_))) { "chat" } else { "alpaca" };
+        name.clone_into(&mut config.data.template);
+    }
+    Ok(config)
 }
 
 /// The configured adapters, matched against a model of that shape.

@@ -7,6 +7,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
+use crate::text_files::FILES;
+
 /// Why a hub id gives no folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -19,7 +21,7 @@ pub struct HubError {
 
 /// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
 ///
-/// Only `config.json`, `generation_config.json`, `tokenizer.json` and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
+/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
 /// nothing is.
 pub fn snapshot(id: &str, revision: Option<&str>) -> Result<PathBuf, HubError> {
     let revision = revision.unwrap_or("main");
@@ -49,7 +51,7 @@ fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
 fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
     let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
     let config = get("config.json")?;
-    for optional in ["generation_config.json", "tokenizer.json"] {
+    for optional in ["generation_config.json"].into_iter().chain(FILES) {
         // Not every model has them; one that is needed and missing is named when it is used.
         let _ = repo.get(optional);
     }

@@ -25,7 +25,7 @@ fn every_default_is_the_documented_one() {
         order: Order::Shuffled,
         validation: None,
         validation_records: None,
-        template: "alpaca".into(),
+        template: "auto".into(),
         padding: Padding::Left,
     };
     assert_eq!(config.data, data);

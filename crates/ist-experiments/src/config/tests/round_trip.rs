@@ -52,7 +52,8 @@ fn data() -> impl Strategy<Value = DataConfig> {
         path().prop_map(|path| (Some(path), None)),
         count().prop_map(|count| (None, Some(count))),
     ];
-    let templates = ["alpaca", "llm-adapters", "none", "{{ instruction }}\n{% if input %}\"x\"{% endif %}'''"];
+    let templates =
+        ["auto", "chat", "alpaca", "llm-adapters", "none", "{{ instruction }}\n{% if input %}\"x\"{% endif %}'''"];
     let orders = select(vec![Order::Shuffled, Order::Sequential]);
     let padding = select(vec![Padding::Left, Padding::Right]);
     let template = select(templates.to_vec());
