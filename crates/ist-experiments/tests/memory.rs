@@ -123,38 +123,82 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
         (&grouped, &prefix, DType::F32, [4, 128, 1]),
     ];
     let (mut faults, mut with_halves) = (Vec::new(), 0);
-    for (shape, adapter, storage, [rows, sequence, parts]) in cases {
+    for (shape, adapter, storage, sizes) in cases {
         let model = model(shape, adapter, storage);
         let count = model.layers().len();
-        let vocabulary = shape["vocab_size"].as_u64().expect("a number") as usize;
-        let batches: Vec<_> = (0..parts).map(|_| batch(rows, sequence, vocabulary)).collect();
-        // The matrix product's threads take their workspace once and keep it.
-        compare(&model, &batches, &[0], Memory::Recompute);
         let draws = [(0..count).collect(), vec![0, count / 2], vec![2, count - 1], vec![count - 1]];
-        for (number, layers) in draws.into_iter().enumerate() {
-            let lean = compare(&model, &batches, &layers, Memory::Recompute);
-            let full = compare(&model, &batches, &layers, Memory::Keep);
-            let between = |part: u64| lean.0 + (full.0 - lean.0) * part / 4;
-            let mut found = vec![("recompute".to_owned(), lean), ("keep".to_owned(), full)];
-            // Another budget for each draw: a quarter, half and three quarters of the way.
-            let budget = between(1 + number as u64 % 3);
-            let kept = if halves(&model, &batches[0], &layers, budget) { ", halves" } else { "" };
-            found.push((format!("{budget} bytes{kept}"), compare(&model, &batches, &layers, Memory::Budget(budget))));
-            with_halves += found.iter().filter(|(name, _)| name.ends_with("halves")).count();
-            for (name, (predicted, measured)) in found {
-                let ratio = predicted as f64 / measured as f64;
-                let line = format!(
-                    "{count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, measured {}, {ratio:.3}",
-                    memory::human(predicted as usize),
-                    memory::human(measured as usize)
-                );
-                eprintln!("{line}");
-                if (ratio - 1.0).abs() > TOLERANCE {
-                    faults.push(line);
-                }
-            }
-        }
+        with_halves += survey(&model, storage, sizes, &draws, &mut faults);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(with_halves >= 10, "layers are kept in half under {with_halves} budgets only");
+}
+
+/// Notes every prediction that is off, for those draws; how many budgets keep layers in half.
+fn survey(
+    model: &Model,
+    storage: DType,
+    [rows, sequence, parts]: [usize; 3],
+    draws: &[Vec<usize>],
+    faults: &mut Vec<String>,
+) -> usize {
+    let (config, count) = (model.config(), model.layers().len());
+    let batches: Vec<_> = (0..parts).map(|_| batch(rows, sequence, config.vocab_size)).collect();
+    // The matrix product's threads take their workspace once and keep it.
+    compare(model, &batches, &[0], Memory::Recompute);
+    let mut with_halves = 0;
+    for (number, layers) in draws.iter().enumerate() {
+        let lean = compare(model, &batches, layers, Memory::Recompute);
+        let full = compare(model, &batches, layers, Memory::Keep);
+        let between = |part: u64| lean.0 + (full.0 - lean.0) * part / 4;
+        let mut found = vec![("recompute".to_owned(), lean), ("keep".to_owned(), full)];
+        // Another budget for each draw: a quarter, half and three quarters of the way.
+        let budget = between(1 + number as u64 % 3);
+        let kept = if halves(model, &batches[0], layers, budget) { ", halves" } else { "" };
+        found.push((format!("{budget} bytes{kept}"), compare(model, &batches, layers, Memory::Budget(budget))));
+        with_halves += found.iter().filter(|(name, _)| name.ends_with("halves")).count();
+        for (name, (predicted, measured)) in found {
+            let ratio = predicted as f64 / measured as f64;
+            let line = format!(
+                "{} {count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, measured {}, {ratio:.3}",
+                config.model_type,
+                memory::human(predicted as usize),
+                memory::human(measured as usize)
+            );
+            eprintln!("{line}");
+            if (ratio - 1.0).abs() > TOLERANCE {
+                faults.push(line);
+            }
+        }
+    }
+    with_halves
+}
+
+#[test]
+fn the_prediction_holds_for_every_kind_of_decoder() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let usual = json!({"method": "lora", "r": 16, "alpha": 32});
+    let common = json!({"vocab_size": 2048, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 5,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64});
+    let gpt = json!({"vocab_size": 2048, "n_embd": 384, "n_layer": 5, "n_head": 6, "n_positions": 512,
+        "max_position_embeddings": 512});
+    let cases = [
+        (&common, json!({"model_type": "mistral", "sliding_window": 48})),
+        (&common, json!({"model_type": "qwen3"})),
+        (&common, json!({"model_type": "gemma2", "sliding_window": 48})),
+        (&common, json!({"model_type": "phi3"})),
+        (&common, json!({"model_type": "olmo2"})),
+        (&common, json!({"model_type": "mixtral", "intermediate_size": 512, "num_local_experts": 4})),
+        (&gpt, json!({"model_type": "gpt2"})),
+        (&gpt, json!({"model_type": "gptj"})),
+        (&gpt, json!({"model_type": "gpt_neox"})),
+        (&gpt, json!({"model_type": "bloom"})),
+    ];
+    let mut faults = Vec::new();
+    for (shape, own) in cases {
+        let mut shape = shape.clone();
+        shape.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
+        let model = model(&shape, &usual, DType::F32);
+        survey(&model, DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -33,7 +33,7 @@ struct Shape {
 impl Shape {
     fn config(&self) -> DecoderConfig {
         let [hidden, inner] = self.widths;
-        let document = json!({"vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": inner,
+        let document = json!({"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": inner,
             "num_hidden_layers": self.layers, "num_attention_heads": self.kv_heads * self.group,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "max_position_embeddings": 48,
             "tie_word_embeddings": self.tied, "attention_bias": self.bias, "mlp_bias": self.bias});

@@ -173,10 +173,23 @@ impl Tape {
         pass.held[self.operations.len()] = Some(incoming);
         pass.live += output;
         pass.most = pass.live;
-        for (index, operation) in self.operations.iter().enumerate().rev().filter(|(index, _)| tracked[*index]) {
-            pass.operation(index, operation);
+        for index in self.backward_order().into_iter().filter(|index| tracked[*index]) {
+            pass.operation(index, &self.operations[index]);
         }
         pass.most
+    }
+
+    /// The operations as burn's backward pass comes to them: those furthest from the input first, and of equally far ones
+    /// those that were run first. So two branches go back side by side.
+    fn backward_order(&self) -> Vec<usize> {
+        let mut depths = vec![0usize];
+        for operation in &self.operations {
+            let deepest = operation.reads.iter().map(|value| depths[value.0]).max().unwrap_or_default();
+            depths.push(deepest + 1);
+        }
+        let mut order: Vec<usize> = (0..self.operations.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(depths[index + 1]));
+        order
     }
 }
 
