@@ -58,6 +58,8 @@ pub struct TokenBatch {
     pub targets: Tensor<1, Int>,
     /// Predicted tokens of each record.
     pub predicted: Vec<usize>,
+    /// Positions of each record, before rows were padded to one length.
+    pub lengths: Vec<usize>,
 }
 
 impl TokenBatch {
@@ -83,6 +85,7 @@ impl TokenBatch {
             rows: ints(rows),
             targets: ints(targets),
             predicted: examples.iter().map(|example| example.predicted().count()).collect(),
+            lengths: examples.iter().map(|example| example.input_ids.len()).collect(),
         }
     }
 
@@ -113,6 +116,6 @@ mod tests {
         assert_eq!(batch.input_ids.into_data().iter::<i64>().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 0]);
         assert_eq!(batch.rows.into_data().iter::<i64>().collect::<Vec<_>>(), [0, 1, 3]);
         assert_eq!(batch.targets.into_data().iter::<i64>().collect::<Vec<_>>(), [2, 3, 5]);
-        assert_eq!(batch.predicted, [2, 1]);
+        assert_eq!((batch.predicted, batch.lengths), (vec![2, 1], vec![3, 2]));
     }
 }

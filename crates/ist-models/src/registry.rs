@@ -230,7 +230,7 @@ pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
     Ok(Shape {
         num_layers: config.num_hidden_layers,
         vocab_size: config.vocab_size,
-        max_position_embeddings: config.max_position_embeddings,
+        max_position_embeddings: config.context(),
         parameters: layout::parameter_count(&config),
         sites: layout::sites(&config),
         roles: config.roles,

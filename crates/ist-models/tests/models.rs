@@ -15,7 +15,7 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses};
 use ist_models::architectures::ARCHITECTURES;
 use ist_models::decoder::layout;
-use ist_models::{CausalLm, DecoderConfig, TokenBatch, generate};
+use ist_models::{CausalLm, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapters, BuiltinAdapter};
 use serde_json::Value;
@@ -246,5 +246,44 @@ fn every_architecture_has_a_fixture_and_a_row_in_the_book() {
         let name = architecture.model_type;
         assert!(fixtures.iter().any(|found| found == name), "{name} has no fixture");
         assert!(book.contains(&format!("| `{name}` |")), "{name} has no row in docs/src/models.md");
+    }
+}
+
+/// Where frequencies depend on the length of a text, it is the text's own.
+#[test]
+fn a_record_does_not_depend_on_those_beside_it() {
+    for case in cases() {
+        let model = model(&format!("models/{case}"));
+        let rows: Vec<Example> = [5u32, 14, 9].map(|length| Example::tokens((3..3 + length).collect())).into();
+        let of = |rows: &[Example]| {
+            let values = model.token_log_probabilities(&TokenBatch::new(rows, &Device::flex()));
+            values.into_data().iter::<f32>().collect::<Vec<_>>()
+        };
+        let alone: Vec<f32> = rows.iter().flat_map(|row| of(std::slice::from_ref(row))).collect();
+        assert!(relative(&of(&rows), &alone) < 1e-5, "{case}");
+        // Nor does a text that grows token by token.
+        let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.input_ids[..3].to_vec()).collect();
+        let settings = generate::Settings { max_new_tokens: 4, ..generate::Settings::default() };
+        let alone = prompts.iter().map(|prompt| generate::generate(&model, std::slice::from_ref(prompt), &settings));
+        let alone: Vec<Vec<u32>> = alone.map(|found| found.unwrap().remove(0)).collect();
+        assert_eq!(generate::generate(&model, &prompts, &settings).unwrap(), alone, "{case}");
+    }
+}
+
+/// A generation that outgrows the original context is what it would be with the long factors from its first token.
+#[test]
+fn a_text_that_outgrows_the_short_factors_is_read_again_with_the_long_ones() {
+    let model = model("models/phi3_longrope_short");
+    let prompt: Vec<u32> = (0..30).map(|at| 3 + at % 50).collect();
+    let settings = generate::Settings { max_new_tokens: 6, ..generate::Settings::default() };
+    let whole = generate::generate(&model, std::slice::from_ref(&prompt), &settings).unwrap().remove(0);
+    let mut text = prompt;
+    for expected in whole {
+        let mut cache = model.new_cache(1);
+        let logits = model.extend(std::slice::from_ref(&text), &[vec![true; text.len()]], &mut cache);
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+        assert_eq!(best, expected);
+        text.push(expected);
     }
 }

@@ -6,7 +6,7 @@ use ist_peft::Roles;
 use serde_json::{Map, Value};
 
 use super::names::Names;
-use super::rotary::Rotary;
+use super::rotary::{RopeScaling, Rotary};
 use crate::architectures::{self, ConfigError};
 use crate::ops::activation::Activation;
 use crate::ops::attention::Scores;
@@ -191,6 +191,17 @@ impl DecoderConfig {
     /// `config.json` again, as it was read.
     pub fn to_json(&self) -> Value {
         self.document.clone()
+    }
+
+    /// Positions a text may have: those the model was made for, and more where a dynamic rotation stretches them.
+    pub fn context(&self) -> usize {
+        let stretched = self.rotaries.iter().filter_map(|rotary| match rotary.scaling {
+            RopeScaling::Dynamic { factor, max_position_embeddings } => {
+                Some((factor * max_position_embeddings) as usize)
+            }
+            _ => None,
+        });
+        stretched.max().unwrap_or(0).max(self.max_position_embeddings)
     }
 
     /// Numbers of all query heads.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ist_core::burn::tensor::{DType, Device, Tensor};
 
 use super::config::DecoderConfig;
+use super::rotary::Rotary;
 use crate::ops::attention::{AttentionMask, Scores};
 use crate::ops::rope::Rotation;
 
@@ -18,17 +19,17 @@ pub struct DecoderContext {
 }
 
 impl DecoderContext {
-    /// The context of tokens at `positions`, one list a row or one for all rows, that see what `mask` says.
+    /// The context of tokens at `positions`, one list a row or one for all rows, that see what `mask` says; a row's text has
+    /// its number of `lengths`.
     pub(super) fn new(
         config: &Arc<DecoderConfig>,
         positions: &[Vec<usize>],
+        lengths: &[usize],
         mask: AttentionMask,
         (arithmetic, device): (DType, &Device),
     ) -> Self {
-        let length = length_of(positions);
-        let rotation = |rotary: &super::rotary::Rotary| {
-            let frequencies = rotary.inverse_frequencies(length);
-            let rotation = Rotation::new(&frequencies, positions, arithmetic, device);
+        let rotation = |rotary: &Rotary| {
+            let rotation = turned_by(rotary, positions, lengths, (arithmetic, device));
             rotation.with_pairs(rotary.pairs).times(rotary.attention_factor())
         };
         let rotations = config.rotaries.iter().map(rotation).collect();
@@ -56,7 +57,22 @@ impl DecoderContext {
     }
 }
 
-/// Positions from the first to the last that occurs.
-pub(super) fn length_of(positions: &[Vec<usize>]) -> usize {
-    positions.iter().flatten().max().map_or(0, |last| last + 1)
+/// The rotation of all rows. Where frequencies depend on the length of a text, each row has its own: a record's figures do not
+/// depend on those beside it.
+fn turned_by(
+    rotary: &Rotary,
+    positions: &[Vec<usize>],
+    lengths: &[usize],
+    (arithmetic, device): (DType, &Device),
+) -> Rotation {
+    let sets: Vec<Vec<f64>> = lengths.iter().map(|&length| rotary.inverse_frequencies(length)).collect();
+    let first = sets.first().cloned().unwrap_or_else(|| rotary.inverse_frequencies(0));
+    if sets.iter().all(|set| *set == first) {
+        return Rotation::new(&first, positions, arithmetic, device);
+    }
+    let row = |(row, set): (usize, &Vec<f64>)| {
+        let own = &positions[row.min(positions.len() - 1)];
+        Rotation::new(set, std::slice::from_ref(own), arithmetic, device)
+    };
+    Rotation::of_rows(sets.iter().enumerate().map(row).collect())
 }

@@ -7,7 +7,7 @@ use ist_core::LayerPass;
 use ist_peft::{Adapter, FrozenLinear, PeftNorm};
 
 use super::attention::LayerCache;
-use super::context::{DecoderContext, length_of};
+use super::context::DecoderContext;
 use super::parts::Part;
 use super::{Decoder, layout};
 use crate::TokenBatch;
@@ -22,8 +22,8 @@ pub struct DecoderCache {
     mask: Vec<Vec<bool>>,
     /// The tokens seen so far.
     tokens: Vec<Vec<u32>>,
-    /// Which set of frequencies turned the keys.
-    regime: usize,
+    /// Of every row which sets of frequencies turned its keys.
+    regimes: Vec<usize>,
 }
 
 impl<A: Adapter> CausalLm<A> for Decoder<A> {
@@ -38,7 +38,7 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
     }
 
     fn max_position_embeddings(&self) -> usize {
-        self.config.max_position_embeddings.saturating_sub(self.prefix_length())
+        self.config.context().saturating_sub(self.prefix_length())
     }
 
     fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
@@ -56,7 +56,7 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
             layers: vec![None; self.layers.len()],
             mask: vec![vec![true; self.prefix_length()]; rows],
             tokens: vec![Vec::new(); rows],
-            regime: 0,
+            regimes: vec![0; rows],
         }
     }
 
@@ -65,14 +65,15 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
             row.extend(new);
             seen.extend(tokens);
         }
-        let length = length_of(&[(0..cache.mask[0].len()).collect()]);
-        let regime = self.config.rotaries.iter().map(|rotary| rotary.regime(length)).sum();
-        if regime == cache.regime || cache.layers.iter().all(Option::is_none) {
-            cache.regime = regime;
+        let regime = |row: &Vec<bool>| self.config.rotaries.iter().map(|rotary| rotary.regime(length_of(row))).sum();
+        let regimes: Vec<usize> = cache.mask.iter().map(regime).collect();
+        let fits = regimes == cache.regimes || cache.layers.iter().all(Option::is_none);
+        cache.regimes = regimes;
+        if fits {
             return self.advance(tokens, cache);
         }
         // Keys that were turned otherwise are of no use: all tokens again.
-        *cache = DecoderCache { layers: vec![None; self.layers.len()], regime, ..cache.clone() };
+        cache.layers = vec![None; self.layers.len()];
         let all = cache.tokens.clone();
         self.advance(&all, cache)
     }
@@ -108,7 +109,9 @@ impl<A: Adapter> Decoder<A> {
         let positions: Vec<Vec<usize>> =
             cache.mask.iter().map(|row| positions_of(row).split_off(keys - queries)).collect();
         let mask = AttentionMask::causal(&cache.mask.concat(), queries, keys);
-        let context = DecoderContext::new(&self.config, &positions, mask, (self.arithmetic, &self.device));
+        let lengths: Vec<usize> = cache.mask.iter().map(|row| length_of(row)).collect();
+        let place = (self.arithmetic, &self.device);
+        let context = DecoderContext::new(&self.config, &positions, &lengths, mask, place);
         let ids: Vec<i64> = tokens.iter().flatten().map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_data(TensorData::new(ids, [tokens.len(), queries]), &self.device);
         let pass = &LayerPass::EVALUATION;
@@ -144,6 +147,11 @@ fn linear_weights(path: &str, linear: &FrozenLinear, fan_in_fan_out: bool) -> Ve
     let weight = if fan_in_fan_out { weight } else { weight.transpose() };
     let bias = linear.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.current().into_data()));
     std::iter::once((format!("{path}.weight"), weight.into_data())).chain(bias).collect()
+}
+
+/// The real tokens of a row.
+fn length_of(mask: &[bool]) -> usize {
+    mask.iter().filter(|&&real| real).count()
 }
 
 /// A row's positions: cumulative count of its real tokens minus one, at least 0.

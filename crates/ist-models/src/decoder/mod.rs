@@ -291,7 +291,9 @@ impl<A: Adapter> LayeredModel for Decoder<A> {
     fn context(&self, batch: &TokenBatch) -> DecoderContext {
         let prefix = self.prefix_length();
         let mask = batch.mask.after_prefix(prefix);
-        DecoderContext::new(&self.config, &positions(batch, prefix), mask, (self.arithmetic, &self.device))
+        let lengths: Vec<usize> = batch.lengths.iter().map(|length| length + prefix).collect();
+        let place = (self.arithmetic, &self.device);
+        DecoderContext::new(&self.config, &positions(batch, prefix), &lengths, mask, place)
     }
 
     fn predicted_tokens(&self, batch: &TokenBatch) -> usize {

@@ -46,6 +46,16 @@ impl Rotation {
         Self { cos: table(f64::cos), sin: table(f64::sin), pairs: Pairs::default() }
     }
 
+    /// The rotations of rows, one after the other; at least one, and alike in all but the angles.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn of_rows(rows: Vec<Self>) -> Self {
+        let pairs = rows[0].pairs;
+        let (cos, sin) = rows.into_iter().map(|row| (row.cos, row.sin)).unzip();
+        Self { cos: Tensor::cat(cos, 0), sin: Tensor::cat(sin, 0), pairs }
+    }
+
     /// The same with other pairs.
     #[must_use]
     pub fn with_pairs(self, pairs: Pairs) -> Self {
