@@ -51,6 +51,8 @@ pub enum Command {
     Pretrain(commands::pretrain::Pretrain),
     /// List the devices this binary knows
     Devices(commands::Json),
+    /// Check a device against the reference
+    Selftest(commands::selftest::Arguments),
     /// Print the JSON Schema of a run's configuration
     Schema(commands::schema::Schema),
     /// Write the built-in world's task data
@@ -61,7 +63,7 @@ pub enum Command {
 }
 
 /// Commands that later work brings.
-const LATER: [&str; 4] = ["report", "selftest", "run", "list"];
+const LATER: [&str; 3] = ["report", "run", "list"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -96,6 +98,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Inspect(arguments) => commands::inspect::run::<A>(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run::<A>(&arguments, quiet),
         Command::Devices(arguments) => commands::devices::run(&arguments),
+        Command::Selftest(arguments) => commands::selftest::run(&arguments),
         Command::Schema(arguments) => commands::schema::run(&arguments),
         Command::World(arguments) => commands::world::run(&arguments, quiet),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),

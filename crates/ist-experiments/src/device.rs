@@ -27,9 +27,9 @@ pub struct DeviceInfo {
 }
 
 /// Names of backends that later work brings.
-const LATER: [&str; 3] = ["wgpu", "vulkan", "cuda"];
+const LATER: [&str; 2] = ["vulkan", "cuda"];
 
-/// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray` or `auto` (the best that works).
+/// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray`, `wgpu`, or `auto`, the fastest that is known to work.
 pub fn open(name: &str) -> Result<Device, Failure> {
     match name {
         #[cfg(feature = "flex")]
@@ -37,6 +37,8 @@ pub fn open(name: &str) -> Result<Device, Failure> {
         #[cfg(feature = "ndarray")]
         #[cfg_attr(feature = "flex", expect(unreachable_patterns, reason = "`auto` is the best backend compiled in"))]
         "auto" | "ndarray" => Ok(ndarray()),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => wgpu().map_err(|reason| Failure::input(format!("device \"wgpu\" cannot be opened: {reason}"))),
         _ => Err(Failure::input(refusal(name))),
     }
 }
@@ -49,7 +51,7 @@ fn refusal(name: &str) -> String {
         format!(
             "device \"{name}\" is not yet available: this version has no {base} backend; available here: {available}"
         )
-    } else if ["cpu", "flex", "ndarray"].contains(&name) {
+    } else if ["cpu", "flex", "ndarray", "wgpu"].contains(&name) {
         let feature = if name == "cpu" { "flex" } else { name };
         format!("device \"{name}\" is not compiled in: build with the feature `{feature}`; available here: {available}")
     } else {
@@ -59,7 +61,7 @@ fn refusal(name: &str) -> String {
 
 /// Every backend this project knows.
 pub fn list() -> Vec<DeviceInfo> {
-    let mut devices = vec![flex_info(), ndarray_info()];
+    let mut devices = vec![flex_info(), ndarray_info(), wgpu_info()];
     devices.extend(LATER.map(|name| DeviceInfo {
         name,
         compiled: false,
@@ -99,6 +101,54 @@ fn ndarray_info() -> DeviceInfo {
 fn ndarray() -> Device {
     Device::ndarray()
 }
+
+/// The best adapter by WGSL shaders. On Linux the graphics API is Vulkan: the automatic choice may fall to OpenGL, where it
+/// hangs. A runtime can be opened once in a process.
+#[cfg(feature = "wgpu")]
+fn wgpu() -> Result<Device, String> {
+    use ist_core::burn::tensor::wgpu::WgpuBackend;
+    use std::sync::OnceLock;
+    static OPENED: OnceLock<Result<Device, String>> = OnceLock::new();
+    let open = || {
+        let api = if cfg!(target_os = "linux") { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
+        let opened = Device::wgpu_options().graphics_api(api).init();
+        opened.map_err(|error| format!("there is no adapter ({error:?}); install a Vulkan driver"))
+    };
+    OPENED.get_or_init(open).clone()
+}
+
+fn wgpu_info() -> DeviceInfo {
+    let (compiled, absent) = (cfg!(feature = "wgpu"), |detail| (false, detail, Vec::new()));
+    #[cfg(feature = "wgpu")]
+    let (present, detail, dtypes) = match wgpu() {
+        Ok(device) => {
+            let name = device.identity().map_or_else(|| "an adapter".to_owned(), |identity| identity.name);
+            (true, format!("{name}, by WGSL shaders"), dtypes(&device))
+        }
+        Err(reason) => absent(reason),
+    };
+    #[cfg(not(feature = "wgpu"))]
+    let (present, detail, dtypes) = absent(missing("wgpu"));
+    DeviceInfo { name: "wgpu", compiled, present, detail, dtypes, memory_bytes: None }
+}
+
+/// Fails when a device cannot keep weights as `storage`.
+pub fn check_storage(device: &Device, storage: DType) -> Result<(), Failure> {
+    if device.supports_dtype(storage) {
+        return Ok(());
+    }
+    let can: Vec<&str> =
+        STORAGE.iter().filter(|(dtype, _)| device.supports_dtype(*dtype)).map(|(_, name)| *name).collect();
+    let name = STORAGE.iter().find(|(dtype, _)| *dtype == storage).map_or("this type", |(_, name)| *name);
+    Err(Failure::input(format!(
+        "the device cannot keep weights in {name}; set `model.dtype` to one of {}",
+        can.join(", ")
+    )))
+}
+
+/// What weights can be kept in.
+const STORAGE: [(DType, &str); 4] =
+    [(DType::F32, "float32"), (DType::BF16, "bfloat16"), (DType::F16, "float16"), (DType::I8, "int8")];
 
 fn missing(feature: &str) -> String {
     format!("not compiled in: build with the feature `{feature}`")

@@ -39,6 +39,7 @@ pub mod model_source;
 pub mod plan;
 pub mod pretrain;
 pub mod run;
+pub mod selftest;
 pub mod text;
 pub mod text_stream;
 pub mod train;

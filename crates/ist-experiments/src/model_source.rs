@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::builtin;
 use crate::config::{Dtype, ModelRef};
+use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::text::TextModel;
 
@@ -52,6 +53,7 @@ pub fn open<A: Adapter, W>(
 where
     W: WithAdapted<A>,
 {
+    device::check_storage(device, storage)?;
     registry::open::<A, _>(files, storage, device, Adapted { adapter, with }).or_input()?
 }
 

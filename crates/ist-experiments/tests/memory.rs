@@ -9,7 +9,7 @@ use ist_core::policy::Fixed;
 use ist_core::step::{self, Memory, Treatment};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_experiments::memory::{self, PeakAlloc};
-use ist_models::{Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::{Value, json};
 
@@ -201,4 +201,38 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
         survey(&model, DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The most live bytes above those before it while `work` runs.
+fn above<R>(work: impl FnOnce() -> R) -> u64 {
+    memory::reset_peak();
+    let before = memory::live();
+    std::hint::black_box(work());
+    (memory::peak() - before) as u64
+}
+
+#[test]
+fn passes_without_a_graph_hold_one_layer_beyond_weights_and_cache() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let usual = json!({"method": "lora", "r": 16, "alpha": 32});
+    let of = |layers: usize| {
+        let shape = json!({"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": layers,
+            "num_attention_heads": 4});
+        let model = model(&shape, &usual, DType::F32);
+        let batch = batch(2, 192, 2048);
+        let prompts: Vec<Vec<u32>> = (0..2).map(|row| (0..64).map(|t| row * 7 + t).collect()).collect();
+        let settings = generate::Settings { max_new_tokens: 64, ..generate::Settings::default() };
+        let score = || above(|| model.token_log_probabilities(&batch));
+        let write = || above(|| generate::generate(&model, &prompts, &settings).expect("the prompts fit"));
+        // The matrix product's threads take their workspace once and keep it.
+        (score(), write());
+        let cache = (layers * 2 * 2 * (64 + 64 - 1) * 256 * 4) as u64;
+        (score(), write() - cache)
+    };
+    let [(few_score, few_write), (many_score, many_write)] = [4, 16].map(of);
+    let layer = 2 * 192 * (256 * 4 + 688 * 3) * 4;
+    assert!(few_score < layer, "{few_score} of {layer}");
+    for (few, many) in [(few_score, many_score), (few_write, many_write)] {
+        assert!((many as f64 / few as f64 - 1.0).abs() < 0.1, "{few} under 4 layers, {many} under 16");
+    }
 }

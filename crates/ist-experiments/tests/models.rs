@@ -24,7 +24,8 @@ fn cases() -> Vec<String> {
 /// A configuration of four steps, and the tokens it trains on.
 fn bench(model: &Path) -> Workbench {
     let bench = Workbench::new("");
-    let row = |row: usize| json!({"input_ids": (0..8 + row % 6).map(|t| 3 + (row * 7 + t * 5) % 50).collect::<Vec<_>>()});
+    let row =
+        |row: usize| json!({"input_ids": (0..8 + row % 6).map(|t| 3 + (row * 7 + t * 5) % 50).collect::<Vec<_>>()});
     let tokens: String = (0..16).map(|at| format!("{}\n", row(at))).collect();
     bench.write("tokens.jsonl", &tokens);
     let model = model.display();

@@ -12,6 +12,7 @@ pub mod pretrain;
 pub mod sampling;
 pub mod schema;
 pub mod score;
+pub mod selftest;
 pub mod train;
 pub mod world;
 

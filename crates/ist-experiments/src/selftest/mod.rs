@@ -1,0 +1,94 @@
+//! The conformance suite: one list of checks of any device against `ndarray` in f64.
+//!
+//! A backend is right when it computes what the reference does. Values and gradients are compared relative to the largest
+//! number of each; a check that holds gives its distance, so that a device that is worse than others can be seen before it
+//! is wrong. `ist selftest` runs the list on a user's machine, a test runs it on WGSL.
+
+mod growth;
+mod methods;
+mod numbers;
+mod operations;
+mod storage;
+mod training;
+
+use ist_core::burn::tensor::Device;
+use serde::Serialize;
+
+pub use numbers::Numbers;
+
+/// How far a check is from the reference, why it does not apply, or what went wrong.
+pub type Found = Result<Outcome, String>;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The largest distance, relative to the largest number of its kind.
+    Distance(f64),
+    /// The device does not claim this.
+    Skipped(String),
+}
+
+/// One check.
+pub struct Check {
+    /// What it belongs to: operations, methods, training, storage or growth.
+    pub group: &'static str,
+    /// What it compares.
+    pub name: String,
+    /// How far it may be from the reference.
+    pub tolerance: f64,
+    /// Compares a device with the reference.
+    run: Box<dyn Fn(&Device) -> Found>,
+}
+
+impl Check {
+    fn new(
+        group: &'static str,
+        name: impl Into<String>,
+        tolerance: f64,
+        run: impl Fn(&Device) -> Found + 'static,
+    ) -> Self {
+        Self { group, name: name.into(), tolerance, run: Box::new(run) }
+    }
+}
+
+/// One check's line in a report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// What it belongs to.
+    pub group: &'static str,
+    /// What it compares.
+    pub name: String,
+    /// How far it is from the reference.
+    pub distance: Option<f64>,
+    /// How far it may be.
+    pub tolerance: f64,
+    /// Whether it holds; a skipped one does.
+    pub holds: bool,
+    /// Why it was skipped or what went wrong.
+    pub detail: Option<String>,
+}
+
+/// Every check, the quick ones first.
+pub fn checks() -> Vec<Check> {
+    [operations::checks(), storage::checks(), methods::checks(), training::checks(), growth::checks()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Runs one check on a device. A backend that panics has failed the check.
+pub fn run(check: &Check, device: &Device) -> Line {
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (check.run)(device)));
+    let found = found.unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))));
+    let (distance, holds, detail) = match found {
+        Ok(Outcome::Distance(distance)) => (Some(distance), distance <= check.tolerance, None),
+        Ok(Outcome::Skipped(why)) => (None, true, Some(why)),
+        Err(why) => (None, false, Some(why)),
+    };
+    Line { group: check.group, name: check.name.clone(), distance, tolerance: check.tolerance, holds, detail }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
+}

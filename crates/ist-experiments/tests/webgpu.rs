@@ -1,0 +1,35 @@
+//! The conformance suite as WGSL shaders on Vulkan.
+//!
+//! Any Vulkan adapter will do; Mesa's lavapipe is one made of the processor alone. Without an adapter the test says so and
+//! passes, and fails where IST_REQUIRE_WGPU is 1.
+
+use std::io::Write;
+
+use ist_experiments::memory::PeakAlloc;
+use ist_experiments::{device, selftest};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+#[test]
+fn every_check_holds_as_shaders() {
+    let device = match device::open("wgpu") {
+        Ok(device) => device,
+        Err(error) => {
+            let required = std::env::var("IST_REQUIRE_WGPU").is_ok_and(|value| value == "1");
+            assert!(!required, "IST_REQUIRE_WGPU is 1, but {error}");
+            // Unlike a printed line this one is not held back when the test passes.
+            let message = format!("\nSKIPPED: nothing was run: {error}\n\n");
+            std::io::stderr().write_all(message.as_bytes()).expect("stderr can be written");
+            return;
+        }
+    };
+    let checks = selftest::checks();
+    assert!(checks.len() > 40, "{} checks", checks.len());
+    let lines: Vec<_> = checks.iter().map(|check| selftest::run(check, &device)).collect();
+    for line in &lines {
+        println!("{line:?}");
+    }
+    let failed: Vec<_> = lines.iter().filter(|line| !line.holds).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
