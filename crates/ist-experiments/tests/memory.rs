@@ -200,6 +200,12 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
         let model = model(&shape, &usual, DType::F32);
         survey(&model, DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
     }
+    // Experts that train.
+    let mut shape = common.clone();
+    let own = json!({"model_type": "mixtral", "intermediate_size": 512, "num_local_experts": 8});
+    shape.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
+    let experts = json!({"method": "lora", "r": 32, "alpha": 32, "targets": ["w1", "w2", "w3"]});
+    survey(&model(&shape, &experts, DType::F32), DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 

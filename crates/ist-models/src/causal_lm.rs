@@ -60,16 +60,6 @@ pub enum LoadError {
         /// Every fault.
         message: String,
     },
-    /// No file of this crate implements the architecture.
-    #[error("{path}: `model_type` is \"{found}\"; supported are {}", supported.join(", "))]
-    Architecture {
-        /// The file.
-        path: PathBuf,
-        /// The value found.
-        found: String,
-        /// The architectures there are.
-        supported: Vec<&'static str>,
-    },
     /// The weights do not fit or cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

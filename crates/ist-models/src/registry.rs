@@ -9,7 +9,6 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_peft::{Adapter, Roles, Site};
 use serde_json::Value;
 
-use crate::architectures;
 use crate::causal_lm::{CausalLm, LoadError};
 use crate::decoder::{Decoder, DecoderConfig, layout, memory};
 use crate::footprint::{BatchShape, Resident};
@@ -136,11 +135,9 @@ impl ModelFiles {
     /// The configuration as the decoder's.
     pub fn decoder_config(&self) -> Result<DecoderConfig, LoadError> {
         let path = self.origin.join("config.json");
-        let found = self.config["model_type"].as_str().unwrap_or_default();
-        if architectures::find(found).is_none() {
-            return Err(LoadError::Architecture { path, found: found.to_owned(), supported: architectures::names() });
-        }
-        let document = self.config.as_object().cloned().unwrap_or_default();
+        let Some(document) = self.config.as_object().cloned() else {
+            return Err(LoadError::Config { path, message: "not a JSON object".to_owned() });
+        };
         DecoderConfig::from_json(document).map_err(|error| LoadError::Config { path, message: error.to_string() })
     }
 }

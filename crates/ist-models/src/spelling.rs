@@ -16,6 +16,8 @@ pub(crate) struct Spelling {
     tied: bool,
     embedding: String,
     head: String,
+    /// The head by its module's path, where files call it otherwise.
+    module: String,
 }
 
 /// Buffers of older files: masks, and frequencies that follow from the configuration.
@@ -28,16 +30,22 @@ impl Spelling {
         let names = config.names;
         let embedding = format!("{}.weight", names.in_body(names.embed_tokens));
         let body = format!("{}.", names.body);
-        let bare = !checkpoint.contains(&embedding)
-            && checkpoint.contains(embedding.strip_prefix(&body).unwrap_or(&embedding));
+        // A tied embedding may be stored as the head alone, so another module tells.
+        let norm = format!("{}.weight", names.in_body(names.norm));
+        let bare = !checkpoint.contains(&norm) && checkpoint.contains(norm.strip_prefix(&body).unwrap_or(&norm));
         let (tied, head) = (config.tie_word_embeddings, format!("{}.weight", names.head_in_files));
-        Self { body, bare, tied, embedding, head }
+        let module = format!("{}.weight", names.lm_head);
+        Self { body, bare, tied, embedding, head, module }
     }
 
     /// The names that the tensor may have which transformers calls `name`.
     pub(crate) fn names(&self, name: &str) -> Vec<String> {
         let own = self.own(name);
-        if self.tied && name == self.embedding { vec![own, self.head.clone()] } else { vec![own] }
+        match name {
+            _ if self.tied && name == self.embedding => vec![own, self.head.clone()],
+            _ if name == self.head && self.module != self.head => vec![own, self.module.clone()],
+            _ => vec![own],
+        }
     }
 
     fn own(&self, name: &str) -> String {

@@ -192,6 +192,21 @@ fn what_is_saved_is_what_was_loaded() {
     }
 }
 
+/// A list may name experts that a file has nothing of, but not some experts of several.
+#[test]
+fn an_adapter_that_lacks_some_experts_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let from = folder("models/mixtral/lora_experts_old/adapter");
+    std::fs::copy(from.join("adapter_config.json"), place.path().join("adapter_config.json")).unwrap();
+    let file = ist_peft::TensorFile::open(&from.join("adapter_model.safetensors")).unwrap();
+    let kept = file.names().filter(|name| !name.contains(".experts.2."));
+    let kept: Vec<_> = kept.map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
+    ist_peft::tensor_file::write(&place.path().join("adapter_model.safetensors"), &kept).unwrap();
+    let mut model = model("models/mixtral");
+    let error = ist_peft::load::<BuiltinAdapter>(&mut model, place.path(), &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains(".experts.2.w1.lora_A.weight is missing"), "{error}");
+}
+
 #[test]
 fn both_spellings_of_a_configuration_mean_the_same() {
     let mut seen = 0;

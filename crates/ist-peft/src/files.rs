@@ -2,6 +2,7 @@
 //!
 //! A single adapter lies in the folder itself, several lie in a folder each within it, named after them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{Device, TensorData};
@@ -176,14 +177,13 @@ fn fill<A: Adapter>(
     Ok(())
 }
 
-/// The modules without those of experts that the file has nothing of: transformers 5 keeps all experts of a layer as one
-/// parameter, so a name that means them reaches nothing there.
+/// The modules without those of experts whose name no expert has in the file: transformers 5 keeps all experts of a layer as
+/// one parameter, so a name that means them reaches nothing there.
 fn without_absent_experts(sites: Vec<Site>, file: &TensorFile) -> Vec<Site> {
-    let there = |site: &Site| {
-        let prefix = key_of(site, "");
-        !site.path.contains(".experts.") || file.names().any(|name| name.starts_with(&prefix))
-    };
-    sites.into_iter().filter(there).collect()
+    // `..experts.E.NAME..`
+    let name = |path: &str| path.split_once(".experts.")?.1.split('.').nth(1).map(str::to_owned);
+    let held: BTreeSet<String> = file.names().filter_map(name).collect();
+    sites.into_iter().filter(|site| name(&site.path).is_none_or(|name| held.contains(&name))).collect()
 }
 
 /// Where each adapter is kept: a single one in the folder itself.

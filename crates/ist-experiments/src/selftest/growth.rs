@@ -19,7 +19,8 @@ fn host(device: &Device) -> Found {
     if memory::live() == 0 {
         return Ok(Outcome::Skipped("this program's allocator does not count".to_owned()));
     }
-    let warm = Endless::begin(device)?.steps(20)?;
+    // Pools, caches and compiled kernels are filled by then.
+    let warm = Endless::begin(device)?.steps(100)?;
     let before = memory::live();
     let after = warm.steps(200)?;
     let grown = memory::live().saturating_sub(before);

@@ -10,6 +10,10 @@ use crate::ops::activation::Activation;
 const LARGEST_SIZE: u64 = u32::MAX as u64;
 /// More layers than any model has: a larger number is a broken file.
 pub(super) const MOST_LAYERS: usize = 1 << 16;
+/// More experts, in all layers together, than any model has.
+pub(super) const MOST_EXPERTS: usize = 1 << 18;
+/// A wider head than any model has.
+pub(super) const WIDEST_HEAD: usize = 1 << 16;
 
 /// Every fault of a `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +73,16 @@ impl<'a> Fields<'a> {
                 1
             }
         }
+    }
+
+    /// An integer of at least 0.
+    pub fn index(&mut self, key: &str, default: usize) -> usize {
+        let Some(value) = self.value(key) else { return default };
+        if let Some(found) = value.as_u64().filter(|found| *found <= LARGEST_SIZE) {
+            return found as usize;
+        }
+        self.fault(format!("`{key}` must be an integer from 0 to {LARGEST_SIZE}, found {value}"));
+        default
     }
 
     /// A size that is `absent` when the key is, and `None` when it is null.

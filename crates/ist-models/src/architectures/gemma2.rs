@@ -8,6 +8,7 @@ use super::fields::Fields;
 use super::{gemma, llama};
 use crate::decoder::DecoderConfig;
 use crate::decoder::names::Names;
+use crate::ops::activation::Activation;
 
 /// Gemma 2.
 pub const ARCHITECTURE: Architecture = Architecture { model_type: "gemma2", read };
@@ -41,8 +42,9 @@ fn read(fields: &mut Fields) -> DecoderConfig {
 
 /// Gemma with four norms a layer and scores scaled by `query_pre_attn_scalar`.
 pub fn four_norms(fields: &mut Fields, max_position_embeddings: usize) -> DecoderConfig {
-    let mut config = gemma::base(fields, max_position_embeddings);
+    let mut config = gemma::base(fields, max_position_embeddings, 4);
     let scale = 1.0 / fields.number("query_pre_attn_scalar", 256.0).sqrt();
     config.layers.iter_mut().for_each(|layer| layer.scale = scale);
-    DecoderConfig { names: &NAMES, roles: &ROLES, ..config }
+    let hidden_act = fields.activation("hidden_activation", Activation::GeluTanh);
+    DecoderConfig { names: &NAMES, roles: &ROLES, hidden_act, ..config }
 }

@@ -1,7 +1,7 @@
 //! Gemma 3's text model (Gemma Team, [arXiv 2503.19786](https://arxiv.org/abs/2503.19786)): Gemma 2 with norms on queries and
 //! keys in the place of bounded scores, and of six layers five that slide and turn by a base of their own.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::Architecture;
 use super::fields::Fields;
@@ -15,7 +15,6 @@ use crate::decoder::rotary::Rotary;
 pub const ARCHITECTURE: Architecture = Architecture { model_type: "gemma3_text", read };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    fields.expect("use_bidirectional_attention", &json!(false));
     let config = gemma2::four_norms(fields, 131_072);
     let rotaries = rotaries(fields, &config);
     let window = fields.count_or_none("sliding_window", Some(4096));
@@ -40,16 +39,19 @@ fn read(fields: &mut Fields) -> DecoderConfig {
 fn rotaries(fields: &mut Fields, config: &DecoderConfig) -> Vec<Rotary> {
     let parameters = fields.table("rope_parameters");
     let of = |kind: &str| parameters.and_then(|table| table.get(kind)).and_then(Value::as_object);
-    let (full, sliding) = (of("full_attention"), of("sliding_attention"));
-    let theta = fields.number("rope_theta", 1e6);
-    let local = fields.number("rope_local_base_freq", 10_000.0);
-    let scaling = fields.table("rope_scaling");
     let (head_dim, max_position_embeddings) = (config.head_dim, config.max_position_embeddings);
-    let defaults =
-        |theta| RopeDefaults { head_dim, theta, partial_rotary_factor: 1.0, max_position_embeddings, original: None };
-    let empty = Map::new();
-    let full = full.or(scaling).unwrap_or(&empty);
-    let full = rotary_of(full, defaults(theta), fields.faults_mut());
-    let sliding = rotary_of(sliding.unwrap_or(&empty), defaults(local), fields.faults_mut());
-    vec![full, sliding]
+    let defaults = |theta| RopeDefaults {
+        head_dim,
+        theta,
+        partial_rotary_factor: None,
+        max_position_embeddings,
+        original: None,
+        yarn_is_longrope: false,
+    };
+    let mut full = of("full_attention").cloned().unwrap_or_default();
+    let sliding = of("sliding_attention").cloned().unwrap_or_default();
+    let (theta, local) = (fields.number("rope_theta", 1e6), fields.number("rope_local_base_freq", 10_000.0));
+    full.extend(fields.table("rope_scaling").cloned().unwrap_or_default());
+    let full = rotary_of(&full, defaults(theta), fields.faults_mut());
+    vec![full, rotary_of(&sliding, defaults(local), fields.faults_mut())]
 }

@@ -52,9 +52,10 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     let rope = RopeDefaults {
         head_dim: config.head_dim,
         theta: fields.number("rotary_emb_base", 10_000.0),
-        partial_rotary_factor: fields.number("rotary_pct", 0.25),
+        partial_rotary_factor: Some(fields.number("rotary_pct", 0.25)),
         max_position_embeddings: config.max_position_embeddings,
         original: None,
+        yarn_is_longrope: false,
     };
     config.layers.iter_mut().for_each(|layer| layer.rotary = Some(0));
     let bias = fields.flag("attention_bias", true);

@@ -2,6 +2,7 @@
 //! head turned, and a head with a bias.
 
 use ist_peft::Roles;
+use serde_json::json;
 
 use super::Architecture;
 use super::fields::Fields;
@@ -42,10 +43,15 @@ static ROLES: Roles = Roles {
 
 fn read(fields: &mut Fields) -> DecoderConfig {
     let mut config = gpt2::base(fields, 2048);
-    let dims = fields.count(&["rotary_dim"], Some(64));
+    let dims = fields.count_or_none("rotary_dim", Some(64)).unwrap_or(0);
+    if dims == 0 {
+        fields.fault("`rotary_dim` is null, expected the number of a head's features that are turned");
+    }
     if !dims.is_multiple_of(2) || dims > config.head_dim {
         fields.fault(format!("rotary_dim is {dims}, expected an even number up to a head's {}", config.head_dim));
     }
+    // A tied head would have a bias beside a matrix that is not its own.
+    fields.expect("tie_word_embeddings", &json!(false));
     let scaling = RopeScaling::Default;
     config.layers.iter_mut().for_each(|layer| layer.rotary = Some(0));
     DecoderConfig {
@@ -58,7 +64,7 @@ fn read(fields: &mut Fields) -> DecoderConfig {
         output_bias: false,
         residual: Residual::Parallel,
         hidden_act: fields.activation("activation_function", Activation::GeluTanh),
-        tie_word_embeddings: fields.flag("tie_word_embeddings", false),
+        tie_word_embeddings: false,
         head_bias: true,
         ..config
     }

@@ -6,7 +6,7 @@
 //! [`base`].
 
 use ist_peft::Roles;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Architecture;
 use super::fields::{Fields, MOST_LAYERS};
@@ -50,21 +50,31 @@ pub struct Defaults {
     pub tied: bool,
     /// Of `head_dim`; the hidden size divided by the heads without one.
     pub head_dim: Option<usize>,
-    /// Where an architecture keeps `original_max_position_embeddings` outside the scaling's table, its default.
+    /// Of `num_key_value_heads`; as many as there are heads without one, or when the file says null.
+    pub kv_heads: Option<usize>,
+    /// The part of a head that is turned; `None` where the architecture turns all of it.
+    pub partial_rotary_factor: Option<f64>,
+    /// Of `original_max_position_embeddings`, where an architecture has a default outside the scaling's table.
     pub original: Option<usize>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { eps: 1e-6, theta: 10_000.0, max_position_embeddings: 2048, tied: false, head_dim: None, original: None }
+        Self {
+            eps: 1e-6,
+            theta: 10_000.0,
+            max_position_embeddings: 2048,
+            tied: false,
+            head_dim: None,
+            kv_heads: None,
+            partial_rotary_factor: None,
+            original: None,
+        }
     }
 }
 
 fn read(fields: &mut Fields) -> DecoderConfig {
     let config = base(fields, Defaults::default());
-    fields.expect("hidden_act", &json!("silu"));
-    fields.expect("pretraining_tp", &json!(1));
-    fields.expect("partial_rotary_factor", &json!(1.0));
     let (attention, mlp_bias) = (fields.flag("attention_bias", false), fields.flag("mlp_bias", false));
     DecoderConfig { qkv_bias: attention, output_bias: attention, mlp_bias, ..config }
 }
@@ -74,9 +84,14 @@ pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
     let (hidden_size, heads) = (fields.count(&["hidden_size"], None), fields.count(&["num_attention_heads"], None));
     let head_dim = fields.count(&["head_dim"], Some(defaults.head_dim.unwrap_or(hidden_size / heads)));
     let max_position_embeddings = fields.count(&["max_position_embeddings"], Some(defaults.max_position_embeddings));
-    let original = defaults.original.map(|d| fields.count(&["original_max_position_embeddings"], Some(d)));
-    let rope =
-        RopeDefaults { head_dim, theta: defaults.theta, partial_rotary_factor: 1.0, max_position_embeddings, original };
+    let rope = RopeDefaults {
+        head_dim,
+        theta: defaults.theta,
+        partial_rotary_factor: defaults.partial_rotary_factor,
+        max_position_embeddings,
+        original: defaults.original,
+        yarn_is_longrope: defaults.original.is_some(),
+    };
     let layers = fields.count(&["num_hidden_layers"], None);
     let layer = LayerConfig { window: None, rotary: Some(0), scale: 1.0 / (head_dim as f64).sqrt(), experts: false };
     DecoderConfig {
@@ -88,7 +103,7 @@ pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
         intermediate_size: fields.count(&["intermediate_size"], None),
         num_hidden_layers: layers,
         num_attention_heads: heads,
-        num_key_value_heads: fields.count(&["num_key_value_heads"], Some(heads)),
+        num_key_value_heads: fields.count_or_none("num_key_value_heads", defaults.kv_heads).unwrap_or(heads),
         head_dim,
         max_position_embeddings,
         norm: Norm::Rms,
@@ -127,14 +142,13 @@ pub fn sliding(mut config: DecoderConfig, window: Option<usize>, slides: impl Fn
 /// Which layers slide: as `layer_types` says, or else as `otherwise` does.
 pub fn layer_types(fields: &mut Fields, layers: usize, otherwise: impl Fn(usize) -> bool) -> Vec<bool> {
     match fields.words("layer_types", layers) {
-        Some(types) => types.iter().map(|kind| slides(fields, kind)).collect(),
+        Some(types) => {
+            let known = ["full_attention", "sliding_attention"];
+            if let Some(kind) = types.iter().find(|kind| !known.contains(&kind.as_str())) {
+                fields.fault(format!("`layer_types` may name full_attention and sliding_attention, found \"{kind}\""));
+            }
+            types.iter().map(|kind| kind == "sliding_attention").collect()
+        }
         None => (0..layers.min(MOST_LAYERS + 1)).map(otherwise).collect(),
     }
-}
-
-fn slides(fields: &mut Fields, kind: &str) -> bool {
-    if !["full_attention", "sliding_attention"].contains(&kind) {
-        fields.fault(format!("`layer_types` may name full_attention and sliding_attention, found \"{kind}\""));
-    }
-    kind == "sliding_attention"
 }

@@ -24,7 +24,13 @@ static ROLES: Roles = Roles {
 };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { eps: 1e-5, theta: 1e6, max_position_embeddings: 4096 * 32, ..Defaults::default() };
+    let defaults = Defaults {
+        eps: 1e-5,
+        theta: 1e6,
+        max_position_embeddings: 4096 * 32,
+        kv_heads: Some(8),
+        ..Defaults::default()
+    };
     let config = llama::base(fields, defaults);
     let experts = ExpertsConfig {
         num_experts: fields.count(&["num_local_experts", "num_experts"], Some(8)),

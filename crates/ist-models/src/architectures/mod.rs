@@ -69,10 +69,8 @@ pub fn names() -> Vec<&'static str> {
 
 /// Reads the document of a `config.json` of whatever architecture.
 pub fn read(document: Map<String, Value>) -> Result<DecoderConfig, ConfigError> {
-    let found = document.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let Some(architecture) = find(found) else {
-        let fault = format!("`model_type` is \"{found}\"; supported are {}", names().join(", "));
-        return Err(ConfigError { faults: vec![fault] });
+    let Some(architecture) = document.get("model_type").and_then(Value::as_str).and_then(find) else {
+        return Err(ConfigError { faults: vec![unknown(document.get("model_type"))] });
     };
     let mut fields = Fields::new(&document);
     let config = (architecture.read)(&mut fields);
@@ -88,6 +86,12 @@ pub fn read(document: Map<String, Value>) -> Result<DecoderConfig, ConfigError> 
     }
 }
 
+/// What is wrong with a `model_type`.
+fn unknown(found: Option<&Value>) -> String {
+    let found = found.map_or("missing".to_owned(), Value::to_string);
+    format!("`model_type` is {found}; supported are {}", names().join(", "))
+}
+
 /// What no architecture can have.
 fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
     let DecoderConfig { num_attention_heads: heads, num_key_value_heads: shared, head_dim, num_hidden_layers, .. } =
@@ -99,6 +103,18 @@ fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
     if *head_dim == 0 {
         let hidden = config.hidden_size;
         faults.push(format!("head_dim is 0: num_attention_heads {heads} is more than hidden_size {hidden}"));
+    }
+    if *head_dim > fields::WIDEST_HEAD {
+        faults.push(format!("head_dim is {head_dim}, expected at most {}", fields::WIDEST_HEAD));
+    }
+    if let Some(experts) = config.experts {
+        let all = experts.num_experts.saturating_mul(*num_hidden_layers);
+        if all > fields::MOST_EXPERTS {
+            let (experts, most) = (experts.num_experts, fields::MOST_EXPERTS);
+            faults.push(format!(
+                "{experts} experts in each of {num_hidden_layers} layers, expected at most {most} in all"
+            ));
+        }
     }
     if let Some(experts) = config.experts.filter(|experts| experts.num_experts_per_tok > experts.num_experts) {
         let (chosen, all) = (experts.num_experts_per_tok, experts.num_experts);

@@ -23,7 +23,13 @@ static ROLES: Roles = Roles {
 };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { eps: 1e-5, max_position_embeddings: 4096, original: Some(4096), ..Defaults::default() };
+    let defaults = Defaults {
+        eps: 1e-5,
+        max_position_embeddings: 4096,
+        original: Some(4096),
+        partial_rotary_factor: Some(1.0),
+        ..Defaults::default()
+    };
     let config = llama::base(fields, defaults);
     let window = fields.count_or_none("sliding_window", None);
     let config = DecoderConfig {

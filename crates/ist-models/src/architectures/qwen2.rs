@@ -13,7 +13,7 @@ pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen2", read 
 pub const CONTEXT: usize = 32_768;
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { max_position_embeddings: CONTEXT, ..Defaults::default() };
+    let defaults = Defaults { max_position_embeddings: CONTEXT, kv_heads: Some(32), ..Defaults::default() };
     let config = llama::base(fields, defaults);
     windows(fields, DecoderConfig { model_type: "qwen2", qkv_bias: true, ..config })
 }
@@ -23,7 +23,7 @@ fn read(fields: &mut Fields) -> DecoderConfig {
 pub fn windows(fields: &mut Fields, config: DecoderConfig) -> DecoderConfig {
     let used = fields.flag("use_sliding_window", false);
     let window = fields.count_or_none("sliding_window", Some(4096)).filter(|_| used);
-    let first = fields.value("max_window_layers").and_then(serde_json::Value::as_u64).unwrap_or(28) as usize;
+    let first = fields.index("max_window_layers", 28);
     let slides = llama::layer_types(fields, config.num_hidden_layers, |layer| layer >= first);
     llama::sliding(config, window, |layer| slides.get(layer).copied().unwrap_or(false))
 }

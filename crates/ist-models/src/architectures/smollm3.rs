@@ -10,15 +10,16 @@ use crate::decoder::DecoderConfig;
 pub const ARCHITECTURE: Architecture = Architecture { model_type: "smollm3", read };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { theta: 2e6, max_position_embeddings: 32_768, tied: true, ..Defaults::default() };
+    let defaults =
+        Defaults { theta: 2e6, max_position_embeddings: 32_768, tied: true, kv_heads: Some(4), ..Defaults::default() };
     let config = llama::base(fields, defaults);
     let (attention, mlp_bias) = (fields.flag("attention_bias", false), fields.flag("mlp_bias", false));
     let interval = fields.count(&["no_rope_layer_interval"], Some(4));
     // A 1 stands for a layer that turns.
     let listed = fields.integers("no_rope_layers");
     let layers = config.num_hidden_layers;
-    if listed.as_ref().is_some_and(|list| list.len() != layers) {
-        fields.fault(format!("`no_rope_layers` must be a list of {layers} integers, one a layer"));
+    if listed.as_ref().is_some_and(|list| list.len() != layers || list.iter().any(|entry| *entry > 1)) {
+        fields.fault(format!("`no_rope_layers` must be a list of {layers} zeros and ones, one a layer"));
     }
     let turns = |layer: usize| match &listed {
         Some(list) => list.get(layer) == Some(&1),

@@ -9,7 +9,7 @@ use super::names::Names;
 use super::rotary::{RopeScaling, Rotary};
 use crate::architectures::{self, ConfigError};
 use crate::ops::activation::Activation;
-use crate::ops::attention::Scores;
+use crate::ops::attention::{Scores, slopes};
 
 /// A decoder, with Hugging Face's field names where it has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,9 +227,7 @@ impl DecoderConfig {
     /// The slopes of linear biases.
     pub(crate) fn slopes(&self) -> Arc<[f32]> {
         match self.positions {
-            Positions::LinearBiases => {
-                Scores::scaled(self.head_dim).with_linear_biases(self.num_attention_heads).slopes
-            }
+            Positions::LinearBiases => slopes(self.num_attention_heads),
             Positions::Rotary | Positions::Learned => Arc::default(),
         }
     }

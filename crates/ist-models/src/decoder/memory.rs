@@ -162,8 +162,11 @@ impl Layer<'_> {
 
     /// The gradients of the adapter of that path within the layer, in bytes.
     fn gradients(&self, path: &str, trains: bool) -> u64 {
+        if !trains {
+            return 0;
+        }
         let path = format!("{}{path}", self.config.names.layer(self.index));
-        let here = self.adapted.iter().filter(|adapted| trains && adapted.site.path == path);
+        let here = self.adapted.iter().filter(|adapted| adapted.site.path == path);
         here.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum()
     }
 
@@ -272,14 +275,16 @@ impl Layer<'_> {
         let tokens = self.sizes.tokens.saturating_mul(experts.num_experts_per_tok as u64);
         let [gate, up, down] = layout::expert(self.config, 0);
         let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
-        let module = |shape: &LinearShape| {
-            let mut module = self.module(shape);
-            module.narrow = self.sizes.narrow[0];
-            module
+        // What they keep is one expert's for each token; their gradients are all experts'.
+        let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: Value| {
+            let of = |index| self.gradients(&layout::expert(self.config, index)[which].path, trains);
+            let gradients = (0..experts.num_experts).map(of).sum();
+            let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
+            tape.push(Operation { trains: gradients, ..operation })
         };
-        let [gate, up] = [gate, up].map(|shape| tape.push(linear(self.sizes, &module(&shape), trains, given, tokens)));
+        let [gate, up] = [(0, gate), (1, up)].map(|(which, shape)| push(tape, which, &shape, given));
         let inner = tape.push(gated(gate, up, self.numbers(experts.intermediate_size, tokens)));
-        let made = tape.push(linear(self.sizes, &module(&down), trains, inner, tokens));
+        let made = push(tape, 2, &down, inner);
         let weighted = self.numbers(self.config.hidden_size, tokens);
         let weighted =
             tape.push(Operation { reads: vec![made], writes: weighted, keeps: vec![made], ..Operation::default() });

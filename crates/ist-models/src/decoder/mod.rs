@@ -88,7 +88,8 @@ impl<A: Adapter> Decoder<A> {
     /// by √(2 layers), norms the identity, biases 0.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
         let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
-        let ends = [config.names.output, config.names.down].map(|name| format!("{name}.weight"));
+        let names = [config.names.output, config.names.down, config.names.expert[2]];
+        let ends = names.map(|name| format!(".{name}.weight"));
         let identity = if config.norm == config::Norm::RmsPlusOne { 0.0 } else { 1.0 };
         let mut source = |name: &str, shape: &[usize]| {
             let mut rng = streams::stream(seed, name);

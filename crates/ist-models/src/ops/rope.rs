@@ -1,5 +1,5 @@
-//! Rotary position embedding (Su et al., [arXiv 2104.09864](https://arxiv.org/abs/2104.09864)), in Hugging Face's layout:
-//! feature i of a head is paired with feature i + `head_dim` / 2.
+//! Rotary position embedding (Su et al., [arXiv 2104.09864](https://arxiv.org/abs/2104.09864)) of R features of every head, which
+//! are paired as [`Pairs`] says; the others stay as they are.
 //!
 //! A pair (a, b) becomes (a cos - b sin, b cos + a sin); the backward pass turns the gradient the other way and keeps
 //! nothing but the angles, which all layers share.

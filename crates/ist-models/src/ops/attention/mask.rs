@@ -25,7 +25,7 @@ impl AttentionMask {
         Self { queries, keys, window: usize::MAX, real: if padded { mask.into() } else { Arc::default() } }
     }
 
-    /// The same with `length` positions in front that every query sees.
+    /// The same with `length` real positions in front.
     #[must_use]
     pub fn after_prefix(&self, length: usize) -> Self {
         let rows = self.real.chunks(self.keys.max(1)).map(|row| [&vec![true; length][..], row].concat());

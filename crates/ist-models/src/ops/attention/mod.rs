@@ -28,7 +28,7 @@ use burn::backend::Flex;
 use ist_core::operation::flex::{self, FlexTensor};
 
 pub use mask::AttentionMask;
-pub use scores::Scores;
+pub use scores::{Scores, slopes};
 
 /// Attention of every query over the keys that `mask` lets it see, where `scores` says how much they weigh.
 ///
