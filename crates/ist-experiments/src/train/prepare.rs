@@ -49,8 +49,13 @@ impl Prepared {
         if config.data.cutoff > context {
             let found = config.data.cutoff;
             let taken = if in_front > 0 { format!(" behind {in_front} of the adapter's") } else { String::new() };
+            let advice = match (in_front, context) {
+                (0, _) => "lower the cut-off",
+                (_, 0) => "lower `adapter.num_virtual_tokens`",
+                _ => "lower the cut-off or `adapter.num_virtual_tokens`",
+            };
             return Err(Failure::input(format!(
-                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; lower the cut-off"
+                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; {advice}"
             )));
         }
         let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
