@@ -1,8 +1,11 @@
 //! The product with a frozen weight on the `flex` backend: into a result that exists, the weight in its storage type.
 //!
-//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time.
+//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time. Few rows,
+//! as generation has them, take a way of their own.
 
 use ist_core::burn;
+
+use std::ops::Range;
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16};
@@ -59,6 +62,9 @@ pub(crate) fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
 pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
     let [d_in, d_out] = weight.dims();
     let n = x.len() / d_in;
+    if (1..=flex::FEW_ROWS).contains(&n) && columns_in_one_piece(weight) {
+        return multiply_few_rows(out, x, weight, accumulate);
+    }
     for_each_panel(weight, |from, panel, width| {
         let out = MatrixMut::new(&mut out[from..], n, width, d_out);
         multiply(out, Matrix::new(x, n, d_in, d_in), panel, 1.0, accumulate, true);
@@ -74,6 +80,62 @@ pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &St
         let out = MatrixMut::new(out, n, d_in, d_in);
         multiply(out, gradient, panel.transposed(), 1.0, accumulate || from > 0, true);
     });
+}
+
+/// Whether the elements of a column lie beside each other and columns behind each other, as in files.
+fn columns_in_one_piece(weight: &Stored<Flex>) -> bool {
+    match weight {
+        Stored::Float(weight) => {
+            let ([d_in, _], strides, _) = flex::strides(weight);
+            strides == [1, d_in as isize]
+        }
+        Stored::Int8(..) => true,
+    }
+}
+
+/// Elements of the weight that one task goes through, and of those that are widened at a time.
+const FEW_ROWS_TASK: usize = 1 << 17;
+const FEW_ROWS_PANEL: usize = 1 << 13;
+
+/// [`multiply_weight`] of few rows with a weight whose columns lie in one piece: parts of the columns in parallel.
+fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
+    let [d_in, d_out] = weight.dims();
+    let n = x.len() / d_in;
+    let count = (FEW_ROWS_TASK / d_in).clamp(1, d_out);
+    let part = |task: usize| {
+        let from = task * count;
+        few_rows_part(x, weight, from..d_out.min(from + count))
+    };
+    let parts = if count == d_out { vec![part(0)] } else { flex::tasks(d_out.div_ceil(count), part) };
+    for (column, products) in parts.iter().flat_map(|part| part.chunks_exact(n)).enumerate() {
+        for (row, product) in products.iter().enumerate() {
+            let out = &mut out[row * d_out + column];
+            *out = if accumulate { *out + product } else { *product };
+        }
+    }
+}
+
+/// The products of every row with some columns, `[columns, n]`.
+fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec<f32> {
+    let d_in = weight.dims()[0];
+    let n = x.len() / d_in;
+    let mut out = vec![0.0; columns.len() * n];
+    if let Stored::Float(weight) = weight
+        && weight.dtype() == DType::F32
+    {
+        let start = flex::strides(weight).2;
+        let elements = &weight.storage::<f32>()[start + columns.start * d_in..start + columns.end * d_in];
+        flex::dot_products(&mut out, x, elements, d_in);
+        return out;
+    }
+    let size = (FEW_ROWS_PANEL / d_in).max(1);
+    let mut panel = vec![0.0; d_in * size.min(columns.len())];
+    for (out, from) in out.chunks_mut(size * n).zip(columns.step_by(size)) {
+        let panel = &mut panel[..d_in * (out.len() / n)];
+        widen(panel, weight, from);
+        flex::dot_products(out, x, panel, d_in);
+    }
+    out
 }
 
 /// Calls `work` with the first column, the f32 elements and the width of every panel of the weight's columns.
