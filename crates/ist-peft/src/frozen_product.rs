@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16};
-use ist_core::operation::flex::{self, FlexTensor, Matrix, MatrixMut, multiply};
+use ist_core::operation::flex::{self, FlexTensor, Loop, Matrix, MatrixMut, multiply};
 
 use crate::frozen_matrix::{Stored, panel_width};
 
@@ -93,9 +93,10 @@ fn columns_in_one_piece(weight: &Stored<Flex>) -> bool {
     }
 }
 
-/// Elements of the weight that one task goes through, and of those that are widened at a time.
-const FEW_ROWS_TASK: usize = 1 << 17;
-const FEW_ROWS_PANEL: usize = 1 << 13;
+/// Elements of the weight that one task goes through: fewer are read before another thread has woken up.
+const FEW_ROWS_TASK: usize = 1 << 18;
+/// Elements that are widened at a time, few enough for the nearest cache.
+const FEW_ROWS_PANEL: usize = 1 << 12;
 
 /// [`multiply_weight`] of few rows with a weight whose columns lie in one piece: parts of the columns in parallel.
 fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
@@ -106,7 +107,7 @@ fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumula
         let from = task * count;
         few_rows_part(x, weight, from..d_out.min(from + count))
     };
-    let parts = if count == d_out { vec![part(0)] } else { flex::tasks(d_out.div_ceil(count), part) };
+    let parts = flex::tasks(d_out.div_ceil(count), part);
     for (column, products) in parts.iter().flat_map(|part| part.chunks_exact(n)).enumerate() {
         for (row, product) in products.iter().enumerate() {
             let out = &mut out[row * d_out + column];
@@ -191,15 +192,27 @@ fn widen_bf16(panel: &mut [f32], weight: &FlexTensor, from: usize) {
     flex::for_each_row(panel, d_in, |column, panel| {
         let source = &source[(from + column) * column_stride as usize..];
         if row_stride == 1 {
-            for (out, value) in panel.iter_mut().zip(source) {
-                *out = f32::from_bits(u32::from(value.to_bits()) << 16);
-            }
+            flex::vectorized(WidenBf16(panel, source));
         } else {
             for (out, value) in panel.iter_mut().zip(source.iter().step_by(row_stride as usize)) {
                 *out = value.to_f32();
             }
         }
     });
+}
+
+struct WidenBf16<'a>(&'a mut [f32], &'a [bf16]);
+
+impl Loop for WidenBf16<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled for the instruction set it is run with only if it is inlined")]
+    #[inline(always)]
+    fn run(self) {
+        for (out, value) in self.0.iter_mut().zip(self.1) {
+            *out = f32::from_bits(u32::from(value.to_bits()) << 16);
+        }
+    }
 }
 
 /// The columns of a weight in eight bits from `from` on.
