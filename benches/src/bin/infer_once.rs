@@ -124,7 +124,7 @@ fn main() -> Result<()> {
     });
     let figures = match arguments.what {
         What::Load => load(&arguments)?,
-        What::Score => on_model(&arguments, score)?,
+        What::Score => on_model(&arguments, |arguments, model| Ok(score(arguments, model)))?,
         What::Generate => on_model(&arguments, generate)?,
     };
     for fields in [figures, json!({"loadavg": process::load()})] {
@@ -192,17 +192,17 @@ fn score_once(model: &Model, rows: usize, sequence: usize) -> Vec<f32> {
     model.token_log_probabilities(&TokenBatch::new(&examples, model.device())).into_data().iter::<f32>().collect()
 }
 
-fn score(arguments: &Arguments, model: &Model) -> Result<Value> {
+fn score(arguments: &Arguments, model: &Model) -> Value {
     let once = || score_once(model, arguments.rows, arguments.seq);
     let scores = once();
     let times: Vec<_> = (0..arguments.repeat).map(|_| timed(once).1).collect();
     let [wall, processor] = medians(&times);
     let count = (arguments.rows * arguments.seq) as f64;
-    Ok(json!({
+    json!({
         "rows": arguments.rows, "seq": arguments.seq,
         "ms": wall, "cpu_ms": processor, "tokens_per_s": tenths(count / wall * 1e3),
         "mean_log_probability": scores.iter().map(|&score| f64::from(score)).sum::<f64>() / scores.len() as f64,
-    }))
+    })
 }
 
 /// One generation: the prompts with the first token, and every token after it.

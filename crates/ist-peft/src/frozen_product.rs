@@ -126,7 +126,15 @@ fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec
     {
         let start = flex::strides(weight).2;
         let elements = &weight.storage::<f32>()[start + columns.start * d_in..start + columns.end * d_in];
-        flex::dot_products(&mut out, x, elements, d_in);
+        if n == 1 {
+            // A single row needs no packing, and gemm's product for it is the fastest there is.
+            let count = columns.len();
+            let (row, columns) =
+                (Matrix::new(x, 1, d_in, d_in), Matrix::strided(elements, [d_in, count], [1, d_in as isize]));
+            multiply(MatrixMut::new(&mut out, 1, count, count), row, columns, 1.0, false, false);
+        } else {
+            flex::dot_products(&mut out, x, elements, d_in);
+        }
         return out;
     }
     let size = (FEW_ROWS_PANEL / d_in).max(1);
@@ -268,22 +276,29 @@ mod tests {
 
     #[test]
     fn every_layout_and_type_gives_the_product_and_its_transpose() {
-        let x: Vec<f32> = (0..192).map(|at| (at % 7) as f32 - 3.0).collect();
         let [f32s, bf16s] = [DType::F32, DType::BF16].map(|dtype| weight([96, 11_000], dtype));
         let transposed = |dtype| Flex::float_transpose(weight([11_000, 96], dtype));
         let weights = [f32s.clone(), bf16s, transposed(DType::F32), transposed(DType::BF16)];
         let cases = weights.map(|weight| (wide(&weight), Stored::Float(weight))).into_iter();
         for (wide, weight) in cases.chain([(f32s.clone(), int8(&f32s))]) {
-            let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [2, 96]), wide.clone()));
-            let mut out = vec![1.0; 2 * 11_000];
-            multiply_weight(&mut out, &x, &weight, true);
-            let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
-            assert!(largest_difference(&out, &added) < 1e-6);
-            let mut back = vec![5.0; 192];
-            multiply_weight_transposed(&mut back, &expected, &weight, false);
-            let gradient = flex::tensor(expected, [2, 11_000]);
-            let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide)));
-            assert!(largest_difference(&back, &expected) < 1e-5);
+            // Few rows take a way of their own, and a single one again.
+            for rows in [1, 2, flex::FEW_ROWS, 20] {
+                agrees(rows, &wide, &weight);
+            }
         }
+    }
+
+    fn agrees(rows: usize, wide: &FlexTensor, weight: &Stored<Flex>) {
+        let x: Vec<f32> = (0..rows * 96).map(|at| (at % 7) as f32 - 3.0).collect();
+        let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [rows, 96]), wide.clone()));
+        let mut out = vec![1.0; rows * 11_000];
+        multiply_weight(&mut out, &x, weight, true);
+        let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
+        assert!(largest_difference(&out, &added) < 1e-6);
+        let mut back = vec![5.0; rows * 96];
+        multiply_weight_transposed(&mut back, &expected, weight, false);
+        let gradient = flex::tensor(expected, [rows, 11_000]);
+        let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide.clone())));
+        assert!(largest_difference(&back, &expected) < 1e-5);
     }
 }
