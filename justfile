@@ -49,6 +49,13 @@ bench-peer *ARGS:
     benches/peer/.venv/bin/pip install --quiet -r benches/peer/requirements.txt
     benches/peer/.venv/bin/python benches/peer/compare.py {{ARGS}}
 
+# Loading, scoring and generation of ours and of transformers in turn, as `bench-peer`: `just bench-infer --pairs 3`, `--quick`
+bench-infer *ARGS:
+    cargo build --release --locked --workspace --bins
+    python3 -m venv benches/peer/.venv
+    benches/peer/.venv/bin/pip install --quiet -r benches/peer/requirements.txt
+    benches/peer/.venv/bin/python benches/peer/compare_infer.py {{ARGS}}
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny check

@@ -1,12 +1,15 @@
 //! The product with a frozen weight on the `flex` backend: into a result that exists, the weight in its storage type.
 //!
-//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time.
+//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time. Few rows,
+//! as generation has them, take a way of their own.
 
 use ist_core::burn;
 
+use std::ops::Range;
+
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16};
-use ist_core::operation::flex::{self, FlexTensor, Matrix, MatrixMut, multiply};
+use ist_core::operation::flex::{self, FlexTensor, Loop, Matrix, MatrixMut, multiply};
 
 use crate::frozen_matrix::{Stored, panel_width};
 
@@ -59,6 +62,9 @@ pub(crate) fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
 pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
     let [d_in, d_out] = weight.dims();
     let n = x.len() / d_in;
+    if (1..=flex::FEW_ROWS).contains(&n) && columns_in_one_piece(weight) {
+        return multiply_few_rows(out, x, weight, accumulate);
+    }
     for_each_panel(weight, |from, panel, width| {
         let out = MatrixMut::new(&mut out[from..], n, width, d_out);
         multiply(out, Matrix::new(x, n, d_in, d_in), panel, 1.0, accumulate, true);
@@ -74,6 +80,71 @@ pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &St
         let out = MatrixMut::new(out, n, d_in, d_in);
         multiply(out, gradient, panel.transposed(), 1.0, accumulate || from > 0, true);
     });
+}
+
+/// Whether the elements of a column lie beside each other and columns behind each other, as in files.
+fn columns_in_one_piece(weight: &Stored<Flex>) -> bool {
+    match weight {
+        Stored::Float(weight) => {
+            let ([d_in, _], strides, _) = flex::strides(weight);
+            strides == [1, d_in as isize]
+        }
+        Stored::Int8(..) => true,
+    }
+}
+
+/// Elements of the weight that one task goes through: fewer are read before another thread has woken up.
+const FEW_ROWS_TASK: usize = 1 << 18;
+/// Elements that are widened at a time, few enough for the nearest cache.
+const FEW_ROWS_PANEL: usize = 1 << 12;
+
+/// [`multiply_weight`] of few rows with a weight whose columns lie in one piece: parts of the columns in parallel.
+fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
+    let [d_in, d_out] = weight.dims();
+    let n = x.len() / d_in;
+    let count = (FEW_ROWS_TASK / d_in).clamp(1, d_out);
+    let part = |task: usize| {
+        let from = task * count;
+        few_rows_part(x, weight, from..d_out.min(from + count))
+    };
+    let parts = flex::tasks(d_out.div_ceil(count), part);
+    for (column, products) in parts.iter().flat_map(|part| part.chunks_exact(n)).enumerate() {
+        for (row, product) in products.iter().enumerate() {
+            let out = &mut out[row * d_out + column];
+            *out = if accumulate { *out + product } else { *product };
+        }
+    }
+}
+
+/// The products of every row with some columns, `[columns, n]`.
+fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec<f32> {
+    let d_in = weight.dims()[0];
+    let n = x.len() / d_in;
+    let mut out = vec![0.0; columns.len() * n];
+    if let Stored::Float(weight) = weight
+        && weight.dtype() == DType::F32
+    {
+        let start = flex::strides(weight).2;
+        let elements = &weight.storage::<f32>()[start + columns.start * d_in..start + columns.end * d_in];
+        if n == 1 {
+            // A single row needs no packing, and gemm's product for it is the fastest there is.
+            let count = columns.len();
+            let (row, columns) =
+                (Matrix::new(x, 1, d_in, d_in), Matrix::strided(elements, [d_in, count], [1, d_in as isize]));
+            multiply(MatrixMut::new(&mut out, 1, count, count), row, columns, 1.0, false, false);
+        } else {
+            flex::dot_products(&mut out, x, elements, d_in);
+        }
+        return out;
+    }
+    let size = (FEW_ROWS_PANEL / d_in).max(1);
+    let mut panel = vec![0.0; d_in * size.min(columns.len())];
+    for (out, from) in out.chunks_mut(size * n).zip(columns.step_by(size)) {
+        let panel = &mut panel[..d_in * (out.len() / n)];
+        widen(panel, weight, from);
+        flex::dot_products(out, x, panel, d_in);
+    }
+    out
 }
 
 /// Calls `work` with the first column, the f32 elements and the width of every panel of the weight's columns.
@@ -129,15 +200,27 @@ fn widen_bf16(panel: &mut [f32], weight: &FlexTensor, from: usize) {
     flex::for_each_row(panel, d_in, |column, panel| {
         let source = &source[(from + column) * column_stride as usize..];
         if row_stride == 1 {
-            for (out, value) in panel.iter_mut().zip(source) {
-                *out = f32::from_bits(u32::from(value.to_bits()) << 16);
-            }
+            flex::vectorized(WidenBf16(panel, source));
         } else {
             for (out, value) in panel.iter_mut().zip(source.iter().step_by(row_stride as usize)) {
                 *out = value.to_f32();
             }
         }
     });
+}
+
+struct WidenBf16<'a>(&'a mut [f32], &'a [bf16]);
+
+impl Loop for WidenBf16<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled for the instruction set it is run with only if it is inlined")]
+    #[inline(always)]
+    fn run(self) {
+        for (out, value) in self.0.iter_mut().zip(self.1) {
+            *out = f32::from_bits(u32::from(value.to_bits()) << 16);
+        }
+    }
 }
 
 /// The columns of a weight in eight bits from `from` on.
@@ -193,22 +276,29 @@ mod tests {
 
     #[test]
     fn every_layout_and_type_gives_the_product_and_its_transpose() {
-        let x: Vec<f32> = (0..192).map(|at| (at % 7) as f32 - 3.0).collect();
         let [f32s, bf16s] = [DType::F32, DType::BF16].map(|dtype| weight([96, 11_000], dtype));
         let transposed = |dtype| Flex::float_transpose(weight([11_000, 96], dtype));
         let weights = [f32s.clone(), bf16s, transposed(DType::F32), transposed(DType::BF16)];
         let cases = weights.map(|weight| (wide(&weight), Stored::Float(weight))).into_iter();
         for (wide, weight) in cases.chain([(f32s.clone(), int8(&f32s))]) {
-            let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [2, 96]), wide.clone()));
-            let mut out = vec![1.0; 2 * 11_000];
-            multiply_weight(&mut out, &x, &weight, true);
-            let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
-            assert!(largest_difference(&out, &added) < 1e-6);
-            let mut back = vec![5.0; 192];
-            multiply_weight_transposed(&mut back, &expected, &weight, false);
-            let gradient = flex::tensor(expected, [2, 11_000]);
-            let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide)));
-            assert!(largest_difference(&back, &expected) < 1e-5);
+            // Few rows take a way of their own, and a single one again.
+            for rows in [1, 2, flex::FEW_ROWS, 20] {
+                agrees(rows, &wide, &weight);
+            }
         }
+    }
+
+    fn agrees(rows: usize, wide: &FlexTensor, weight: &Stored<Flex>) {
+        let x: Vec<f32> = (0..rows * 96).map(|at| (at % 7) as f32 - 3.0).collect();
+        let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [rows, 96]), wide.clone()));
+        let mut out = vec![1.0; rows * 11_000];
+        multiply_weight(&mut out, &x, weight, true);
+        let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
+        assert!(largest_difference(&out, &added) < 1e-6);
+        let mut back = vec![5.0; rows * 96];
+        multiply_weight_transposed(&mut back, &expected, weight, false);
+        let gradient = flex::tensor(expected, [rows, 11_000]);
+        let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide.clone())));
+        assert!(largest_difference(&back, &expected) < 1e-5);
     }
 }

@@ -1,15 +1,19 @@
 //! Reading and writing one `.safetensors` file.
 //!
 //! Files come from anywhere, so nothing in one is believed: the header is checked against the file before any tensor is
-//! read, and every fault names the file and, where there is one, the tensor. Files are mapped into memory, so that a tensor
-//! costs memory only once it is asked for. Writing is all or nothing.
+//! read, and every fault names the file and, where there is one, the tensor. A file is mapped into memory for its
+//! header and its digest; a tensor's values are read, so that they are in memory once and a file that was cut short is an
+//! error. Writing is all or nothing.
 
 use crate::whole_file;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use ist_core::burn::tensor::{DType, TensorData};
+use ist_core::burn::tensor::{DType, Element, TensorData};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensorError, TensorView};
 use safetensors::{Dtype, SafeTensors};
@@ -65,9 +69,13 @@ pub enum TensorFileError {
     },
 }
 
+/// Bytes that are read at a time, few enough to stay in a cache until they are values.
+const BUFFER: usize = 1 << 18;
+
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    /// The map, and the file with the place that it is read at.
+    Mapped(Mmap, Mutex<File>),
     Embedded(&'static [u8]),
 }
 
@@ -94,7 +102,7 @@ impl TensorFile {
         // SAFETY: the map is read-only. Another process that cuts the file while it is mapped can end this one; model files
         // are not edited in place, and every checkpoint of ours is replaced by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Self::new(path, Bytes::Mapped(map))
+        Self::new(path, Bytes::Mapped(map, Mutex::new(file)))
     }
 
     /// A file that is part of the binary; `origin` names it in messages.
@@ -137,16 +145,40 @@ impl TensorFile {
             .info(name)
             .ok_or_else(|| TensorFileError::Missing { path: self.path.clone(), name: name.to_owned() })?;
         let (from, to) = info.data_offsets;
-        let bytes = &self.bytes()[self.start + from..self.start + to];
+        let range = self.start + from..self.start + to;
         let dtype = self.float_type(name, info.dtype)?;
-        // A tensor may begin at any byte, so its values are copied to where they are aligned.
         let data = match dtype {
-            DType::F16 => TensorData::new(values(bytes, half::f16::from_le_bytes), info.shape.clone()),
-            DType::BF16 => TensorData::new(values(bytes, half::bf16::from_le_bytes), info.shape.clone()),
-            DType::F64 => TensorData::new(values(bytes, f64::from_le_bytes), info.shape.clone()),
-            _ => TensorData::new(values(bytes, f32::from_le_bytes), info.shape.clone()),
+            DType::F16 => self.values(range, &info.shape, half::f16::from_le_bytes),
+            DType::BF16 => self.values(range, &info.shape, half::bf16::from_le_bytes),
+            DType::F64 => self.values(range, &info.shape, f64::from_le_bytes),
+            _ => self.values(range, &info.shape, f32::from_le_bytes),
         };
-        Ok(data)
+        data.map_err(|source| TensorFileError::Io { path: self.path.clone(), source })
+    }
+
+    /// The values in a range of the file's bytes. A tensor may begin at any byte, so they are copied to where they are aligned.
+    fn values<const N: usize, T: Element>(
+        &self,
+        range: Range<usize>,
+        shape: &[usize],
+        value: impl Fn([u8; N]) -> T,
+    ) -> std::io::Result<TensorData> {
+        let mut values = Vec::with_capacity(range.len() / N);
+        let mut take = |bytes: &[u8]| values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)));
+        match &self.bytes {
+            Bytes::Embedded(bytes) => take(&bytes[range]),
+            Bytes::Mapped(_, file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(range.start as u64))?;
+                let mut buffer = vec![0; BUFFER.min(range.len())];
+                for from in range.clone().step_by(BUFFER) {
+                    let part = &mut buffer[..BUFFER.min(range.end - from)];
+                    file.read_exact(part)?;
+                    take(part);
+                }
+            }
+        }
+        Ok(TensorData::new(values, shape.to_vec()))
     }
 
     /// The type of a tensor, or that it is no float.
@@ -170,7 +202,12 @@ impl TensorFile {
     /// A tensor in the file's type, every value of which is finite.
     pub fn finite_data(&self, name: &str) -> Result<TensorData, TensorFileError> {
         let data = self.data(name)?;
-        let fault = data.iter::<f64>().enumerate().find(|(_, value)| !value.is_finite());
+        let fault = match data.dtype() {
+            DType::F16 => not_finite(&data, half::f16::is_finite),
+            DType::BF16 => not_finite(&data, half::bf16::is_finite),
+            DType::F64 => not_finite(&data, f64::is_finite),
+            _ => not_finite(&data, f32::is_finite),
+        };
         match fault {
             Some((index, value)) => {
                 Err(TensorFileError::NotFinite { path: self.path.clone(), name: name.to_owned(), value, index })
@@ -192,13 +229,19 @@ impl TensorFile {
 
 fn slice(bytes: &Bytes) -> &[u8] {
     match bytes {
-        Bytes::Mapped(map) => map,
+        Bytes::Mapped(map, _) => map,
         Bytes::Embedded(bytes) => bytes,
     }
 }
 
-fn values<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+/// The first value that is not finite, and its index.
+fn not_finite<T: Element>(data: &TensorData, is_finite: impl Fn(T) -> bool) -> Option<(usize, f64)> {
+    let values = data.as_slice::<T>().expect("the data have the type that was asked for");
+    // No end within a part, so that the loop becomes vector instructions.
+    if values.chunks(BUFFER).all(|part| part.iter().fold(true, |all, value| all & is_finite(*value))) {
+        return None;
+    }
+    data.iter::<f64>().enumerate().find(|(_, value)| !value.is_finite())
 }
 
 fn invalid(path: &Path, error: &SafeTensorError) -> TensorFileError {

@@ -1,10 +1,12 @@
 //! What operations share in their form for the `flex` backend: slices of a tensor, rows in parallel, vector instructions
 //! and the matrix product on parts of a slice.
 
+mod few_rows;
 mod matrix;
 mod rows;
 mod vector;
 
+pub use few_rows::{FEW_ROWS, dot_products};
 pub use matrix::{Matrix, MatrixMut, multiply};
 pub use rows::{for_each_part, for_each_part_pair, for_each_row, tasks};
 pub use vector::{Loop, dot, exp, exp_and_sum, max, sum, vectorized};

@@ -18,7 +18,7 @@ pub fn for_each_part(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f
             work(task * size + part * width, elements);
         }
     };
-    if out.len() <= size {
+    if out.len() <= size || alone() {
         out.chunks_mut(size).enumerate().for_each(run);
     } else {
         out.par_chunks_mut(size).enumerate().for_each(run);
@@ -50,7 +50,15 @@ fn task_size(width: usize) -> usize {
 
 /// The results of `work` for 0, 1, .. `count` - 1, computed in parallel, in order.
 pub fn tasks<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    if count <= 1 || alone() {
+        return (0..count).map(work).collect();
+    }
     (0..count).into_par_iter().map(work).collect()
+}
+
+/// Whether the pool has one thread: to hand it the work and wait for it costs more than to do it here.
+fn alone() -> bool {
+    rayon::current_num_threads() == 1
 }
 
 #[cfg(test)]
