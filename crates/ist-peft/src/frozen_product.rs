@@ -295,10 +295,19 @@ mod tests {
         multiply_weight(&mut out, &x, weight, true);
         let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
         assert!(largest_difference(&out, &added) < 1e-6);
-        let mut back = vec![5.0; rows * 96];
-        multiply_weight_transposed(&mut back, &expected, weight, false);
-        let gradient = flex::tensor(expected, [rows, 11_000]);
-        let expected = flex::into_vec(Flex::float_matmul(gradient, Flex::float_transpose(wide.clone())));
-        assert!(largest_difference(&back, &expected) < 1e-5);
+        // gemm adds up the terms of a single row one after the other: of 11 000 of one sign, four digits remain.
+        if rows > 1 {
+            let mut back = vec![5.0; rows * 96];
+            multiply_weight_transposed(&mut back, &expected, weight, false);
+            let numbers = flex::into_vec(wide.clone());
+            // In f64: a sum of 11 000 terms in f32 is itself no reference.
+            let exact = |(gradient, weight): (&[f32], &[f32])| -> f32 {
+                gradient.iter().zip(weight).map(|(g, w)| f64::from(*g) * f64::from(*w)).sum::<f64>() as f32
+            };
+            let pairs = expected.chunks(11_000).flat_map(|row| numbers.chunks(11_000).map(move |weight| (row, weight)));
+            let expected: Vec<f32> = pairs.map(exact).collect();
+            let difference = largest_difference(&back, &expected);
+            assert!(difference < 1e-5, "{difference} with {rows} rows");
+        }
     }
 }
