@@ -1,5 +1,5 @@
 //! The architectures, one a file named after `model_type`: how its `config.json` becomes a
-//! [`DecoderConfig`](crate::decoder::DecoderConfig), and what its modules are called.
+//! [`DecoderConfig`], and what its modules are called.
 //!
 //! To add one, write its file and its line in [`ARCHITECTURES`].
 
