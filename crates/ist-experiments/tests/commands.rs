@@ -345,3 +345,15 @@ fn a_merged_model_appears_in_a_new_folder_only() {
     assert!(bench.refused(&[&merge[..], &["merged"]].concat()).contains("already holds a model"));
     assert!(bench.refused(&[&merge[..], &["run"]].concat()).contains("holds other files"));
 }
+
+#[test]
+fn the_processor_passes_its_own_conformance_suite() {
+    let bench = Workbench::new("");
+    for device in ["flex", "ndarray"] {
+        let report = bench.json(&["selftest", "--device", device, "--json"]);
+        assert_eq!(report["failed"], 0, "{report:#}");
+        assert!(report["checks"].as_array().unwrap().len() > 40);
+    }
+    let message = bench.refused(&["selftest", "--device", "cuda"]);
+    assert!(message.contains("not yet available"), "{message}");
+}

@@ -92,3 +92,32 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(found: impl Fn(&Device) -> Found + 'static) -> Line {
+        run(&Check::new("test", "a check", 0.5, found), &Device::flex())
+    }
+
+    #[test]
+    fn a_check_that_is_too_far_or_panics_does_not_hold() {
+        assert!(line(|_| Ok(Outcome::Distance(0.5))).holds);
+        assert!(line(|_| Ok(Outcome::Skipped("no such type".to_owned()))).holds);
+        assert!(!line(|_| Ok(Outcome::Distance(0.6))).holds);
+        assert!(!line(|_| Ok(Outcome::Distance(f64::NAN))).holds);
+        assert!(!line(|_| Err("a result is no finite number".to_owned())).holds);
+        let panicked = line(|_| panic!("a kernel failed\nat a place"));
+        assert_eq!((panicked.holds, panicked.detail.as_deref()), (false, Some("panicked: a kernel failed")));
+    }
+
+    #[test]
+    fn a_number_that_differs_has_a_distance() {
+        let (found, expected) = ([vec![1.0, 2.0]], [vec![1.0, 4.0]]);
+        assert_eq!(numbers::distance(&found, &expected), Ok(0.5));
+        assert!(numbers::distance(&[vec![f64::NAN, 4.0]], &expected).is_err());
+        assert!(numbers::distance(&[vec![4.0]], &expected).is_err());
+        assert!(numbers::distance(&[vec![0.0]], &[vec![0.0]]).is_err(), "nothing is compared");
+    }
+}
