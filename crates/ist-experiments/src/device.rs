@@ -93,12 +93,13 @@ fn ndarray_info() -> DeviceInfo {
     DeviceInfo { name: "ndarray", compiled, present: compiled, detail, dtypes, memory_bytes: total_on_host() }
 }
 
+/// The reference that the others are held against.
 #[cfg(feature = "ndarray")]
 #[expect(
     deprecated,
     reason = "a separate implementation to check the others against; upstream keeps it for that alone"
 )]
-fn ndarray() -> Device {
+pub fn ndarray() -> Device {
     Device::ndarray()
 }
 

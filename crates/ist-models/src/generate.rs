@@ -70,8 +70,9 @@ pub enum GenerateError {
     },
 }
 
-/// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding each row's
-/// result is what it would be alone, but for a prefix that padding pushes out of a sliding window. With a temperature every row draws from a stream of its own place in the batch.
+/// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding each row's result is what it
+/// would be alone, but for a prefix that padding pushes out of a sliding window. With a temperature every row draws from a
+/// stream of its own place in the batch.
 pub fn generate<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],

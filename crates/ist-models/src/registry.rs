@@ -168,7 +168,7 @@ pub fn load<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> 
     let known = |name: &str| spelling.knows(name);
     // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
     let mut shapes = checkpoint.loader();
-    let misfits = layout::tensors(&config).filter(|(name, shape)| !shapes.expect_any(&spelling.names(name), shape));
+    let misfits = layout::tensors(&config).filter(|(name, shape)| !shapes.expect(&spelling.names(name), shape));
     let misfits = misfits.take(FAULTS_SHOWN).count();
     if misfits < FAULTS_SHOWN {
         shapes.ignore(known);
@@ -181,7 +181,7 @@ pub fn load<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> 
         return Err(LoadError::Config { path: files.origin.join("config.json"), message });
     }
     let mut loader = checkpoint.loader();
-    let mut source = |name: &str, shape: &[usize]| loader.take_any(&spelling.names(name), shape);
+    let mut source = |name: &str, shape: &[usize]| loader.take(&spelling.names(name), shape);
     let model = Decoder::build(config, &mut source, storage, device);
     loader.ignore(known);
     loader.finish()?;

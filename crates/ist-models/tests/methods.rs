@@ -7,13 +7,15 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use fixture::{Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, model, relative};
+use fixture::{
+    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out, model, relative, tensors,
+};
 use ist_core::burn::tensor::{Device, TensorData};
-use ist_core::gradients::{self, Gradients, OUTER, layer_prefix};
+use ist_core::gradients::Gradients;
 use ist_core::optimizer::AdamWSettings;
 use ist_core::policy::All;
 use ist_core::step::{self, Memory};
-use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
+use ist_core::{LayerSet, Tuner, TunerConfig};
 use ist_models::{DecoderConfig, TokenBatch, generate, gguf};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapters, BuiltinAdapter, Dialect, Part, PeftModel, WeightedSum, attach};
@@ -79,21 +81,12 @@ impl Case {
 
     /// The tensors of the adapters, by the keys of their files.
     fn tensors(&self, model: &Model) -> BTreeMap<String, Vec<f32>> {
-        let named = named_tensors(&mut model.clone(), &self.adapters);
-        named.into_iter().map(|(key, data)| (key, floats(&data))).collect()
+        tensors(model, &self.adapters)
     }
 
-    /// The gradients laid out as the adapters' files: a parameter's place in a file is its gradient's.
+    /// The gradients by the same keys.
     fn gradients(&self, found: &Gradients) -> BTreeMap<String, Vec<f32>> {
-        let mut model = self.model.clone();
-        let mut replace = |name: &str, _| found.get(name).cloned();
-        let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut replace);
-        *model.outer_mut() = outer;
-        for index in 0..model.layers().len() {
-            let layer = gradients::map_parameters(&layer_prefix(index), model.layers()[index].clone(), &mut replace);
-            model.layers_mut()[index] = layer;
-        }
-        self.tensors(&model)
+        laid_out(&self.model, &self.adapters, found)
     }
 }
 

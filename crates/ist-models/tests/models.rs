@@ -8,9 +8,11 @@ mod fixture;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fixture::{Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, model, relative};
+use fixture::{
+    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out, model, relative, tensors,
+};
 use ist_core::burn::tensor::{Device, TensorData};
-use ist_core::gradients::{self, Gradients, OUTER, layer_prefix};
+use ist_core::gradients::Gradients;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses};
 use ist_models::architectures::ARCHITECTURES;
@@ -71,21 +73,12 @@ impl Adapted {
 
     /// The tensors of the adapters, by the keys of their files.
     fn tensors(&self, model: &Model) -> BTreeMap<String, Vec<f32>> {
-        let named = named_tensors(&mut model.clone(), &self.adapters);
-        named.into_iter().map(|(key, data)| (key, data.iter::<f32>().collect())).collect()
+        tensors(model, &self.adapters)
     }
 
-    /// The gradients laid out as the adapters' files: a parameter's place in a file is its gradient's.
+    /// The gradients by the same keys.
     fn gradients(&self, found: &Gradients) -> BTreeMap<String, Vec<f32>> {
-        let mut model = self.model.clone();
-        let mut replace = |name: &str, _| found.get(name).cloned();
-        let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut replace);
-        *model.outer_mut() = outer;
-        for index in 0..model.layers().len() {
-            let layer = gradients::map_parameters(&layer_prefix(index), model.layers()[index].clone(), &mut replace);
-            model.layers_mut()[index] = layer;
-        }
-        self.tensors(&model)
+        laid_out(&self.model, &self.adapters, found)
     }
 
     /// How far the logits of this model are from the named ones, relative to the largest.

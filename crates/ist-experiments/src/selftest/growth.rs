@@ -2,8 +2,8 @@
 
 use ist_core::burn::tensor::Device;
 
-use super::training::Endless;
-use super::{Check, Found, Outcome};
+use super::training::Run;
+use super::{Check, Found, Numbers, Outcome};
 use crate::memory;
 
 /// Bytes a step may add: what a log or a map takes when it grows.
@@ -22,13 +22,15 @@ fn host(device: &Device) -> Found {
         return Ok(Outcome::Skipped("this program's allocator does not count".to_owned()));
     }
     // Pools, caches and compiled kernels are filled by then.
-    let mut run = Endless::begin(device)?.steps(20)?;
+    let (numbers, mut end) = (Numbers::single(device), 20);
+    let mut run = Run::begin(&numbers)?.go(&numbers, end)?;
     let mut least = f64::INFINITY;
     for steps in WINDOWS {
         let before = memory::live();
-        run = run.steps(steps)?;
+        end += steps;
+        run = run.go(&numbers, end)?;
         let grown = memory::live().saturating_sub(before);
         least = least.min(grown as f64 / steps as f64);
     }
-    Ok(Outcome::Distance(if run.layers() > 0 { least } else { f64::NAN }))
+    Ok(Outcome::Distance(least))
 }

@@ -24,9 +24,7 @@ impl Numbers {
     /// f64 on the reference.
     #[cfg(feature = "ndarray")]
     pub fn exact() -> Self {
-        #[expect(deprecated, reason = "a separate implementation to check the others against")]
-        let device = Device::ndarray();
-        Self { device, dtype: DType::F64 }
+        Self { device: crate::device::ndarray(), dtype: DType::F64 }
     }
 
     /// Without the reference the suite has nothing to compare with.

@@ -3,7 +3,7 @@
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::policy::{Ist, IstConfig};
 use ist_core::step::{self, Memory};
-use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig, streams};
+use ist_core::{LayerSet, Tuner, TunerConfig, streams};
 use ist_models::{Decoder, DecoderConfig, Example, IGNORED_LABEL, TokenBatch};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, PeftModel, Slot, attach};
@@ -105,7 +105,7 @@ pub(super) fn gradients(model: &Model, numbers: &Numbers, memory: Memory) -> Res
 }
 
 /// Where a run stands.
-struct Run {
+pub(super) struct Run {
     model: Model,
     adapters: Adapters<BuiltinAdapter>,
     tuner: Tuner,
@@ -114,7 +114,8 @@ struct Run {
 }
 
 impl Run {
-    fn begin(numbers: &Numbers) -> Result<Self, String> {
+    /// Before its first step.
+    pub(super) fn begin(numbers: &Numbers) -> Result<Self, String> {
         let (model, adapters) = with_adapters(numbers, &lora())?;
         let settings = IstConfig { interval: 4, ..IstConfig::default() };
         let policy = Ist::new(&LayerSet::all(LAYERS), settings).map_err(|error| error.to_string())?;
@@ -124,7 +125,7 @@ impl Run {
     }
 
     /// The steps from the next one up to `end`.
-    fn go(mut self, numbers: &Numbers, end: usize) -> Result<Self, String> {
+    pub(super) fn go(mut self, numbers: &Numbers, end: usize) -> Result<Self, String> {
         while self.tuner.next_step() < end {
             let seed = self.tuner.next_step() as u64;
             let candidates = self.tuner.candidates();
@@ -198,30 +199,4 @@ fn resumed(device: &Device) -> Found {
         return Err(format!("layers {:?} were drawn, the reference drew {:?}", second.drawn, &expected.drawn[6..]));
     }
     Ok(Outcome::Distance(distance(&second.parameters(), &expected.parameters())?))
-}
-
-/// A run that goes on for as long as it is asked to.
-pub(super) struct Endless {
-    run: Run,
-    numbers: Numbers,
-}
-
-impl Endless {
-    /// Before its first step.
-    pub(super) fn begin(device: &Device) -> Result<Self, String> {
-        let numbers = Numbers::single(device);
-        Ok(Self { run: Run::begin(&numbers)?, numbers })
-    }
-
-    /// That many steps more.
-    pub(super) fn steps(self, count: usize) -> Result<Self, String> {
-        let end = self.run.tuner.next_step() + count;
-        let Self { run, numbers } = self;
-        Ok(Self { run: run.go(&numbers, end)?, numbers })
-    }
-
-    /// Layers of the model, so that it is used.
-    pub(super) fn layers(&self) -> usize {
-        self.run.model.layers().len()
-    }
 }

@@ -9,7 +9,7 @@ use ist_peft::{Adapter, PeftLinear, PeftNorm};
 
 use super::config::{DecoderConfig, HeadNorm, Projection};
 use super::context::DecoderContext;
-use super::norm::normalise;
+use super::norm::normed;
 use crate::ops::attention::attention;
 
 /// The attention of one layer.
@@ -68,7 +68,7 @@ impl<A: Adapter> DecoderAttention<A> {
             (None, Some(q), Some(k), Some(v)) => {
                 let parts = [q.forward(x.clone(), pass), k.forward(x.clone(), pass), v.forward(x, pass)];
                 let mut norms = all.into_iter();
-                let parts = parts.map(|part| normed(part, norms.next().flatten(), config, pass));
+                let parts = parts.map(|part| normed(config, norms.next().flatten(), part, pass));
                 heads(parts, config)
             }
             _ => unreachable!("a layer has one projection or three"),
@@ -82,13 +82,6 @@ impl<A: Adapter> DecoderAttention<A> {
     }
 }
 
-fn normed<A: Adapter>(x: Tensor<3>, norm: Option<&PeftNorm<A>>, config: &DecoderConfig, pass: &LayerPass) -> Tensor<3> {
-    match norm {
-        Some(norm) => normalise(config, norm, x, pass),
-        None => x,
-    }
-}
-
 /// The norm over each head's features.
 fn by_head<A: Adapter>(
     x: Tensor<4>,
@@ -98,7 +91,7 @@ fn by_head<A: Adapter>(
 ) -> Tensor<4> {
     let [batch, sequence, heads, width] = x.dims();
     let rows = x.reshape([batch, sequence * heads, width]);
-    normed(rows, norm, config, pass).reshape([batch, sequence, heads, width])
+    normed(config, norm, rows, pass).reshape([batch, sequence, heads, width])
 }
 
 /// Queries, keys and values `[batch, sequence, width]` by head.

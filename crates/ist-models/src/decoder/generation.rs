@@ -106,9 +106,9 @@ impl<A: Adapter> Decoder<A> {
     /// The logits behind the last of `tokens`, `[batch, vocabulary]`, which are the last of those in the cache's lists.
     fn advance(&self, tokens: &[Vec<u32>], cache: &mut DecoderCache) -> Tensor<2> {
         let (queries, keys) = (tokens[0].len(), cache.mask[0].len());
-        let positions: Vec<Vec<usize>> =
-            cache.mask.iter().map(|row| positions_of(row).split_off(keys - queries)).collect();
         let mask = AttentionMask::causal(&cache.mask.concat(), queries, keys);
+        let positions: Vec<Vec<usize>> =
+            (0..cache.mask.len()).map(|row| mask.positions(row).split_off(keys - queries)).collect();
         let lengths: Vec<usize> = cache.mask.iter().map(|row| length_of(row)).collect();
         let place = (self.arithmetic, &self.device);
         let context = DecoderContext::new(&self.config, &positions, &lengths, mask, place);
@@ -152,15 +152,4 @@ fn linear_weights(path: &str, linear: &FrozenLinear, fan_in_fan_out: bool) -> Ve
 /// The real tokens of a row.
 fn length_of(mask: &[bool]) -> usize {
     mask.iter().filter(|&&real| real).count()
-}
-
-/// A row's positions: cumulative count of its real tokens minus one, at least 0.
-pub(super) fn positions_of(mask: &[bool]) -> Vec<usize> {
-    let mut real = 0usize;
-    mask.iter()
-        .map(|&token| {
-            real += usize::from(token);
-            real.saturating_sub(1)
-        })
-        .collect()
 }

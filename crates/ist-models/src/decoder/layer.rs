@@ -15,7 +15,7 @@ use super::config::{DecoderConfig, Residual};
 use super::context::DecoderContext;
 use super::experts::DecoderExperts;
 use super::mlp::DecoderMlp;
-use super::norm::normalise;
+use super::norm::{normalise, normed};
 
 /// One decoder layer.
 #[derive(Module, Debug)]
@@ -76,7 +76,7 @@ impl<A: Adapter> DecoderLayer<A> {
         let normal = normed(config, self.before_attention.as_ref(), x.clone(), pass);
         let attended = self.self_attn.forward(normal.clone(), (self.index, false), context, pass, cache);
         let attended = normed(config, self.after_attention.as_ref(), attended, pass);
-        if config.residual == Residual::Normalised { normal + attended } else { x + attended }
+        joined(config, x, normal, attended)
     }
 
     /// The second half: the MLP with its residual. It works position by position.
@@ -85,7 +85,7 @@ impl<A: Adapter> DecoderLayer<A> {
         let normal = normed(config, self.before_mlp.as_ref(), x.clone(), pass);
         let added = self.transform(normal.clone(), config, self.after_mlp.is_none(), pass);
         let added = normed(config, self.after_mlp.as_ref(), added, pass);
-        if config.residual == Residual::Normalised { normal + added } else { x + added }
+        joined(config, x, normal, added)
     }
 
     fn transform(&self, x: Tensor<3>, config: &DecoderConfig, last: bool, pass: &LayerPass) -> Tensor<3> {
@@ -97,9 +97,7 @@ impl<A: Adapter> DecoderLayer<A> {
     }
 }
 
-fn normed<A: Adapter>(config: &DecoderConfig, norm: Option<&PeftNorm<A>>, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-    match norm {
-        Some(norm) => normalise(config, norm, x, pass),
-        None => x,
-    }
+/// What the residual stream becomes: `added` to x, or to what the norm made of it.
+fn joined(config: &DecoderConfig, x: Tensor<3>, normal: Tensor<3>, added: Tensor<3>) -> Tensor<3> {
+    if config.residual == Residual::Normalised { normal + added } else { x + added }
 }

@@ -87,7 +87,7 @@ impl Sizes {
         let threads = threads().min(batch.rows.saturating_mul(config.num_key_value_heads)) as u64;
         let narrow = resident.storage.size() < resident.arithmetic.size();
         let queries = BLOCK.min(batch.sequence) as u64;
-        let key_width = config.num_key_value_heads.saturating_mul(config.head_dim);
+        let key_width = config.key_width();
         let prefix = prefix_length(resident.adapted);
         let keys = batch.sequence.saturating_add(prefix) as u64;
         Self {
@@ -95,7 +95,7 @@ impl Sizes {
             predicted: batch.predicted as u64,
             number,
             hidden: tensor(config.hidden_size),
-            query: tensor(config.num_attention_heads.saturating_mul(config.head_dim)),
+            query: tensor(config.query_width()),
             key: tensor(key_width),
             all_keys: product(&[batch.rows as u64, keys, key_width as u64, number]),
             prefix,
@@ -170,6 +170,14 @@ impl Layer<'_> {
         here.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum()
     }
 
+    /// The gradients of the adapters on the modules of that name of all experts, in bytes.
+    fn expert_gradients(&self, name: &str) -> u64 {
+        let inside = self.config.names.in_mlp("experts.");
+        let here = self.adapted.iter().filter(|adapted| adapted.site.name() == name);
+        let here = here.filter(|adapted| adapted.site.path.contains(&inside));
+        here.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum()
+    }
+
     /// What the layer takes; `trains` says whether its adapters do.
     fn cost(&self, trains: bool, below_trains: bool) -> LayerCost {
         let mut whole = Tape::new(self.sizes.hidden);
@@ -225,7 +233,7 @@ impl Layer<'_> {
         let widths = [sizes.query, sizes.key, sizes.key];
         let shapes = layout::projections(config);
         let made: Vec<Value> = shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
-        let [q, k, v] = match made[..] {
+        let [q, k, mut v] = match made[..] {
             [fused] => {
                 let whole: u64 = widths.iter().sum();
                 widths.map(|width| tape.push(part(fused, width, whole)))
@@ -239,7 +247,6 @@ impl Layer<'_> {
             }
             if config.layers[self.index].rotary.is_some() { tape.push(rotate(heads, width)) } else { heads }
         });
-        let mut v = v;
         if sizes.prefix > 0 {
             let gradient = self.gradients(config.names.attention, trains) / 2;
             [turned[1], v] = [turned[1], v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradient)));
@@ -277,8 +284,7 @@ impl Layer<'_> {
         let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
         // What they keep is one expert's for each token; their gradients are all experts'.
         let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: Value| {
-            let of = |index| self.gradients(&layout::expert(self.config, index)[which].path, trains);
-            let gradients = (0..experts.num_experts).map(of).sum();
+            let gradients = if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
             let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
             tape.push(Operation { trains: gradients, ..operation })
         };

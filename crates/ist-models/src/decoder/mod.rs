@@ -39,7 +39,7 @@ use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::linear_cross_entropy::{Head, linear_cross_entropy};
 
 use build::Builder;
-use norm::normalise;
+use norm::{normalise, normed};
 use parts::{Part, PartMut};
 
 pub use attention::DecoderAttention;
@@ -170,10 +170,7 @@ impl<A: Adapter> Decoder<A> {
         if let Some(table) = &outer.embed_positions {
             x = x + self.position_rows(table, positions, pass);
         }
-        match &outer.embedding_norm {
-            Some(norm) => normalise(&self.config, norm, x, pass),
-            None => x,
-        }
+        normed(&self.config, outer.embedding_norm.as_ref(), x, pass)
     }
 
     fn position_rows(&self, table: &Weight<2>, positions: &[Vec<usize>], pass: &LayerPass) -> Tensor<3> {

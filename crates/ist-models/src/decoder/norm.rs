@@ -27,3 +27,16 @@ pub(super) fn normalise<A: Adapter>(
         }
     }
 }
+
+/// The same, or x itself without a norm.
+pub(super) fn normed<A: Adapter>(
+    config: &DecoderConfig,
+    norm: Option<&PeftNorm<A>>,
+    x: Tensor<3>,
+    pass: &LayerPass,
+) -> Tensor<3> {
+    match norm {
+        Some(norm) => normalise(config, norm, x, pass),
+        None => x,
+    }
+}

@@ -1,4 +1,3 @@
-use super::generation::positions_of;
 use super::layout::{parameter_count, sites, tensors};
 use super::*;
 use ist_peft::{BuiltinAdapter, PeftModel, Site};
@@ -24,9 +23,4 @@ fn tensors_and_sites_from_the_configuration_are_those_of_the_model() {
             "tie_word_embeddings": {tied}, "attention_bias": {bias}, "mlp_bias": {bias}}}"#
         ));
     }
-}
-
-#[test]
-fn positions_count_real_tokens() {
-    assert_eq!(positions_of(&[false, false, true, true, true]), [0, 0, 0, 1, 2]);
 }

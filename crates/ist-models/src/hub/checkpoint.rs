@@ -157,29 +157,19 @@ pub struct Loader<'a> {
 impl Loader<'_> {
     /// The tensor of the first of `names` that exists, of exactly that shape and with finite values; zeros, and a noted
     /// fault, when there is none.
-    pub fn take(&mut self, names: &[&str], shape: &[usize]) -> TensorData {
+    pub fn take(&mut self, names: &[impl AsRef<str>], shape: &[usize]) -> TensorData {
         match self.find(names, shape) {
             Some(data) => data,
             None => TensorData::zeros::<f32, _>(shape.to_vec()),
         }
     }
 
-    /// [`Loader::take`] by owned names.
-    pub fn take_any(&mut self, names: &[String], shape: &[usize]) -> TensorData {
-        self.take(&names.iter().map(String::as_str).collect::<Vec<_>>(), shape)
-    }
-
-    /// [`Loader::expect`] by owned names.
-    pub fn expect_any(&mut self, names: &[String], shape: &[usize]) -> bool {
-        self.expect(&names.iter().map(String::as_str).collect::<Vec<_>>(), shape)
-    }
-
     /// Notes a fault unless the first of `names` that exists has that shape; reads no value. False when it noted one.
-    pub fn expect(&mut self, names: &[&str], shape: &[usize]) -> bool {
+    pub fn expect(&mut self, names: &[impl AsRef<str>], shape: &[usize]) -> bool {
         self.locate(names, shape).is_some()
     }
 
-    fn find(&mut self, names: &[&str], shape: &[usize]) -> Option<TensorData> {
+    fn find(&mut self, names: &[impl AsRef<str>], shape: &[usize]) -> Option<TensorData> {
         let name = self.locate(names, shape)?;
         let file = &self.checkpoint.files[self.checkpoint.tensors[name]];
         match file.finite_data(name) {
@@ -191,13 +181,15 @@ impl Loader<'_> {
         }
     }
 
-    fn locate<'n>(&mut self, names: &[&'n str], shape: &[usize]) -> Option<&'n str> {
-        let Some(name) = names.iter().find(|name| self.checkpoint.contains(name)) else {
-            self.faults.push(format!("{} is missing, expected shape {shape:?}", names.join(" or ")));
+    fn locate<'n>(&mut self, names: &'n [impl AsRef<str>], shape: &[usize]) -> Option<&'n str> {
+        let mut spellings = names.iter().map(AsRef::as_ref);
+        let Some(name) = spellings.find(|name| self.checkpoint.contains(name)) else {
+            let all: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+            self.faults.push(format!("{} is missing, expected shape {shape:?}", all.join(" or ")));
             return None;
         };
-        self.taken.insert((*name).to_owned());
-        let file = &self.checkpoint.files[self.checkpoint.tensors[*name]];
+        self.taken.insert(name.to_owned());
+        let file = &self.checkpoint.files[self.checkpoint.tensors[name]];
         let found = file.shape(name).unwrap_or_default();
         if found != shape {
             self.faults.push(format!("{name} has shape {found:?}, expected {shape:?}"));

@@ -127,6 +127,7 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4].map(seen), [vec![0], vec![0, 1], vec![1], vec![3], vec![4]]);
         assert_eq!(mask.keys_of(&(2..4)), 1..4);
         assert_eq!(mask.positions(0), [0, 1, 1, 1, 2]);
+        assert_eq!(AttentionMask::causal(&[false, false, true, true, true], 5, 5).positions(0), [0, 0, 0, 1, 2]);
     }
 
     #[test]
