@@ -13,7 +13,7 @@ use burn::backend::{Backend, backend_extension};
 
 use super::{Operands, Operation};
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 use burn::backend::Cube;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -24,7 +24,7 @@ use burn::backend::NdArray;
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "wgpu"),
+    Cube: cfg(feature = "cube"),
     Autodiff,
 )]
 pub(super) trait Operations: Backend {
@@ -59,6 +59,46 @@ pub(super) trait Kernels: Backend {
     }
 }
 
+/// A backend whose operations are run in the generic form.
+#[cfg(any(feature = "ndarray", all(feature = "cube", feature = "fusion")))]
+macro_rules! generic {
+    ($backend:ty) => {
+        impl Kernels for $backend {}
+        without_graph!($backend);
+    };
+}
+
+/// A backend with forms of its own.
+#[cfg(any(feature = "flex", all(feature = "cube", not(feature = "fusion"))))]
+macro_rules! with_kernels {
+    ($backend:ty, $forward:ident, $record:ident, $backward:ident) => {
+        impl Kernels for $backend {
+            fn forward<O: Operation>(operation: &O, inputs: Operands<Self>) -> FloatTensor<Self> {
+                operation.$forward(inputs)
+            }
+
+            fn record<O: Operation>(
+                operation: &O,
+                inputs: Operands<Self>,
+                wanted: &[bool],
+            ) -> (FloatTensor<Self>, Operands<Self>) {
+                operation.$record(inputs, wanted)
+            }
+
+            fn backward<O: Operation>(
+                operation: &O,
+                saved: Operands<Self>,
+                gradient: FloatTensor<Self>,
+                wanted: &[bool],
+            ) -> Vec<Option<FloatTensor<Self>>> {
+                operation.$backward(saved, gradient, wanted)
+            }
+        }
+        without_graph!($backend);
+    };
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
 macro_rules! without_graph {
     ($backend:ty) => {
         impl Operations for $backend {
@@ -70,37 +110,11 @@ macro_rules! without_graph {
 }
 
 #[cfg(feature = "ndarray")]
-impl Kernels for NdArray {}
-#[cfg(feature = "ndarray")]
-without_graph!(NdArray);
-
-#[cfg(feature = "wgpu")]
-impl Kernels for Cube {}
-#[cfg(feature = "wgpu")]
-without_graph!(Cube);
-
+generic!(NdArray);
 #[cfg(feature = "flex")]
-impl Kernels for Flex {
-    fn forward<O: Operation>(operation: &O, inputs: Operands<Self>) -> FloatTensor<Self> {
-        operation.forward_flex(inputs)
-    }
-
-    fn record<O: Operation>(
-        operation: &O,
-        inputs: Operands<Self>,
-        wanted: &[bool],
-    ) -> (FloatTensor<Self>, Operands<Self>) {
-        operation.record_flex(inputs, wanted)
-    }
-
-    fn backward<O: Operation>(
-        operation: &O,
-        saved: Operands<Self>,
-        gradient: FloatTensor<Self>,
-        wanted: &[bool],
-    ) -> Vec<Option<FloatTensor<Self>>> {
-        operation.backward_flex(saved, gradient, wanted)
-    }
-}
-#[cfg(feature = "flex")]
-without_graph!(Flex);
+with_kernels!(Flex, forward_flex, record_flex, backward_flex);
+#[cfg(all(feature = "cube", not(feature = "fusion")))]
+with_kernels!(Cube, forward_cube, record_cube, backward_cube);
+// Under fusion a tensor is a promise of one, which a kernel of ours cannot be launched on.
+#[cfg(all(feature = "cube", feature = "fusion"))]
+generic!(Cube);

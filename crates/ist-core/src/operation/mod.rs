@@ -2,7 +2,7 @@
 //!
 //! An automatic backward pass keeps every intermediate of a formula; the formula's own derivative needs a few of them, and
 //! often none beyond the inputs. An [`Operation`] says both passes once, in terms of any backend's primitives, and may add a
-//! second form for the `flex` backend, which works on slices in place. [`apply`] runs it on tensors of any device: without
+//! second form for the `flex` backend, which works on slices in place, and one for GPUs, which launches kernels of its own. [`apply`] runs it on tensors of any device: without
 //! a graph when no input has one, else with a node of its own.
 //!
 //! A model or a PEFT method defines an operation in one file and needs nothing else of burn's extension interface; the list
@@ -43,6 +43,8 @@ mod backends;
 mod graph;
 mod operands;
 
+#[cfg(feature = "cube")]
+pub mod cube;
 #[cfg(feature = "flex")]
 pub mod flex;
 
@@ -56,6 +58,8 @@ pub use operands::Operands;
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
+#[cfg(feature = "cube")]
+use cube::{CubeBackend, CubeTensor};
 
 /// A differentiable function of tensors whose derivative is written by hand.
 ///
@@ -109,6 +113,30 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
         gradient: FloatTensor<Flex>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<Flex>>> {
+        self.backward(saved, gradient, wanted)
+    }
+
+    /// [`Operation::forward`] in a form for GPUs.
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        self.forward(inputs)
+    }
+
+    /// [`Operation::record`] in a form for GPUs.
+    #[cfg(feature = "cube")]
+    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+        let kept = self.kept(&inputs, wanted);
+        (self.forward_cube(inputs), kept)
+    }
+
+    /// [`Operation::backward`] in a form for GPUs.
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
         self.backward(saved, gradient, wanted)
     }
 }

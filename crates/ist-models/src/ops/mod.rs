@@ -5,6 +5,8 @@ pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
 pub mod gated;
+#[cfg(feature = "cube")]
+mod kernels;
 pub mod layer_norm;
 pub mod linear_cross_entropy;
 pub mod rms_norm;

@@ -88,8 +88,36 @@ impl Operation for RmsNorm {
             self.backward(saved, gradient, wanted)
         }
     }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if !cube::all_f32(&inputs.floats) {
+            return self.forward(inputs);
+        }
+        let [x, weight] = inputs.floats();
+        rms_norm::forward(x, weight, self.eps)
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        // A weight that trains is rare enough for the generic form.
+        if wanted[1] || !cube::all_f32(&saved.floats) {
+            return self.backward(saved, gradient, wanted);
+        }
+        let [x, weight] = saved.floats();
+        vec![Some(rms_norm::backward(x, weight, gradient, self.eps)), None]
+    }
 }
 
+#[cfg(feature = "cube")]
+use super::kernels::rms_norm;
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 #[cfg(feature = "flex")]
 use ist_core::operation::flex;
 

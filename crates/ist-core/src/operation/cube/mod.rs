@@ -1,0 +1,62 @@
+//! What operations share in their form for GPUs: tensors as a kernel takes them, the size of its launch and sums over a cube.
+//!
+//! A kernel is a function in Rust that cubecl compiles for the device at hand on first use: to CUDA's C++, SPIR-V or WGSL. A
+//! crate that writes one has `use ist_core::operation::cube::cubecl;` in scope, which the macro `#[cube]` refers to.
+//! Kernels are launched with checks of every index, as WGSL has them.
+
+mod reduce;
+
+pub use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+pub use cubecl;
+pub use reduce::{most, sum};
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use cubecl::prelude::{CubeCount, CubeDim};
+
+/// Units of a cube at most: what every device can do.
+pub const UNITS: usize = 256;
+
+/// Cubes in one dimension of a launch at most: what every device can do.
+const MOST_CUBES: usize = 65_535;
+
+/// Whether all tensors hold f32, which is what the kernels are written for.
+pub fn all_f32<'a>(tensors: impl IntoIterator<Item = &'a CubeTensor>) -> bool {
+    tensors.into_iter().all(|tensor| tensor.dtype == DType::F32)
+}
+
+/// The same tensor with its elements in row-major order, copied only if they are not.
+#[must_use]
+pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// A contiguous tensor on the device of `like` and in its type, whose elements are not set.
+#[must_use]
+pub fn empty(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), like.dtype)
+}
+
+/// A place for a kernel's result in the shape of `tensor`: the contiguous tensor itself where nobody else holds it.
+#[must_use]
+pub fn in_place_of(tensor: &CubeTensor) -> CubeTensor {
+    empty(tensor, tensor.shape())
+}
+
+/// At least `count` cubes, in two dimensions where one does not hold them; a cube beyond `count` has nothing to do.
+pub fn cubes(count: usize) -> CubeCount {
+    let wide = count.clamp(1, MOST_CUBES);
+    CubeCount::Static(wide as u32, count.div_ceil(wide).max(1) as u32, 1)
+}
+
+/// Units that share a row of `width` elements: a power of two, as [`sum`] and [`most`] need.
+pub fn units(width: usize) -> usize {
+    width.next_power_of_two().clamp(32, UNITS)
+}
+
+/// One unit an element: the cubes and the units of each.
+pub fn elementwise(count: usize) -> (CubeCount, CubeDim) {
+    (cubes(count.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
+}
