@@ -66,11 +66,16 @@ impl Gradients {
         let norm = self.norm();
         let factor = max_norm / (norm + 1e-6);
         if factor < 1.0 {
-            for gradient in self.0.values_mut() {
-                *gradient = gradient.clone().mul_scalar(factor);
-            }
+            self.multiply(factor);
         }
         norm
+    }
+
+    /// Multiplies every gradient.
+    pub(crate) fn multiply(&mut self, factor: f64) {
+        for gradient in self.0.values_mut() {
+            *gradient = gradient.clone().mul_scalar(factor);
+        }
     }
 
     /// Adds what a backward pass left in `graph` for the parameters of `module`.

@@ -61,6 +61,7 @@
 pub mod gradients;
 pub mod layer_set;
 pub mod layered;
+pub mod loss_scale;
 pub mod operation;
 pub mod optimizer;
 pub mod plan;
@@ -80,6 +81,7 @@ pub use burn;
 pub use gradients::Gradients;
 pub use layer_set::{LayerSet, LayerSetError};
 pub use layered::{Half, LayerPass, LayeredModel};
+pub use loss_scale::LossScale;
 pub use plan::Footprint;
 pub use policy::{LayerPolicy, PolicyError};
 pub use response::Responses;

@@ -70,13 +70,24 @@ pub fn gradients<M: LayeredModel>(
     memory: Memory,
     dropout: Option<u64>,
 ) -> StepOutput {
+    scaled_gradients(model, micro_batches, chosen, (memory, 1.0), dropout)
+}
+
+/// [`gradients`] times `scale`, by which the loss is multiplied before the backward pass.
+pub(crate) fn scaled_gradients<M: LayeredModel>(
+    model: &M,
+    micro_batches: &[M::Batch],
+    chosen: &LayerSet,
+    (memory, scale): (Memory, f64),
+    dropout: Option<u64>,
+) -> StepOutput {
     let tokens: usize = micro_batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
     let mut gradients = Gradients::default();
     let (mut total, mut predicted_bytes) = (0.0, None);
     for (number, batch) in micro_batches.iter().enumerate() {
         let dropout = dropout.map(|seed| streams::mix(seed, number as u64));
         let (accumulates, updates_at_once) = (number > 0, false);
-        let micro_batch = MicroBatch { batch, tokens, chosen, memory, dropout, accumulates, updates_at_once };
+        let micro_batch = MicroBatch { batch, tokens, scale, chosen, memory, dropout, accumulates, updates_at_once };
         let mut descent = Descent::begin(model, &micro_batch, &mut gradients);
         while descent.layer(model, &mut gradients).is_some() {}
         total += descent.total;

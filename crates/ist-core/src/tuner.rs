@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gradients::{self, Gradients, OUTER, layer_of, layer_prefix};
+use crate::loss_scale::LossScale;
 use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, OptimizerState, RestingState};
 use crate::schedule::Schedule;
 use crate::step::{self, Memory, StepOutput};
@@ -43,6 +44,8 @@ pub struct TunerConfig {
     pub offload: OffloadTo,
     /// Factors on the learning rate by parameter name; 1 for all others.
     pub rates: BTreeMap<String, f64>,
+    /// Whether the loss is scaled ([`LossScale`]), as gradients in f16 need.
+    pub loss_scaling: bool,
 }
 
 impl Default for TunerConfig {
@@ -59,6 +62,7 @@ impl Default for TunerConfig {
             resting_state: RestingState::Keep,
             offload: OffloadTo::Host,
             rates: BTreeMap::new(),
+            loss_scaling: false,
         }
     }
 }
@@ -81,6 +85,10 @@ pub struct StepReport {
     /// The most live bytes the step was predicted to need above the model and its adapters; `None` for a model that does not
     /// tell its footprint.
     pub predicted_bytes: Option<u64>,
+    /// What the loss was multiplied by; `None` without loss scaling.
+    pub loss_scale: Option<f64>,
+    /// Whether gradients overflowed under that scale, so that no parameter was changed.
+    pub skipped: bool,
 }
 
 /// What one importance update saw and did.
@@ -159,6 +167,8 @@ struct Document {
     policy_kind: String,
     policy: Value,
     updates: BTreeMap<String, usize>,
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
 }
 
 /// Policy, step, optimizer, schedule and scoring.
@@ -170,13 +180,15 @@ pub struct Tuner {
     streams: Streams,
     seed: u64,
     step: usize,
+    loss_scale: Option<LossScale>,
 }
 
 impl Tuner {
     /// A tuner before its first step. `seed` fixes every draw and every dropout mask.
     pub fn new(config: TunerConfig, policy: Box<dyn LayerPolicy>, seed: u64) -> Self {
         let optimizer = Optimizer::new(config.adamw, config.resting_state, config.offload.clone());
-        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0 }
+        let loss_scale = config.loss_scaling.then(LossScale::default);
+        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0, loss_scale }
     }
 
     /// The next step's number: the steps done so far.
@@ -229,7 +241,7 @@ impl Tuner {
     ///
     /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`] before every step.
     ///
-    /// Without clipping and on a single micro-batch a layer's gradients are final when its backward pass is done. Then they are
+    /// Without clipping or loss scaling and on a single micro-batch a layer's gradients are final when its backward pass is done. Then they are
     /// used up before the next layer's exist, and only those of one layer are ever held; the numbers are the same. There alone a
     /// gradient that is no finite number may be found when the layers above were updated ([`TunerError::NotFiniteBelow`]).
     pub fn step<M: LayeredModel>(
@@ -247,7 +259,7 @@ impl Tuner {
         micro_batches: &[M::Batch],
         watch: &mut dyn FnMut(&Gradients),
     ) -> Result<StepReport, TunerError> {
-        if let ([batch], None) = (micro_batches, self.config.clip_norm) {
+        if let ([batch], None, None) = (micro_batches, self.config.clip_norm, self.loss_scale) {
             return self.step_by_layers(model, batch, watch);
         }
         let (report, gradients) = self.compute(model, micro_batches)?;
@@ -265,27 +277,39 @@ impl Tuner {
     ) -> Result<(StepReport, Gradients), TunerError> {
         let layers = self.draw(model)?;
         let dropout = streams::mix(self.seed, self.step as u64);
+        let loss_scale = self.loss_scale.map(|scale| scale.scale());
+        let scale = loss_scale.unwrap_or(1.0);
         let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
-            step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
+            step::scaled_gradients(model, micro_batches, &layers, (self.config.memory, scale), Some(dropout));
         let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
+        if loss_scale.is_some() {
+            gradients.multiply(1.0 / scale);
+        }
         let grad_norm = match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
         };
         self.check("loss", loss, &layers)?;
-        self.check("gradient norm", grad_norm, &layers)?;
+        let skipped = !grad_norm.is_finite() && self.loss_scale.is_some_and(|scale| scale.can_fall());
+        if !skipped {
+            self.check("gradient norm", grad_norm, &layers)?;
+        }
+        self.loss_scale = self.loss_scale.map(|scale| scale.after(!skipped));
         let (step, learning_rate) = (self.step, self.learning_rate(self.step));
-        Ok((StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes }, gradients))
+        let report =
+            StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes, loss_scale, skipped };
+        Ok((report, gradients))
     }
 
-    /// The second half: AdamW on every parameter that has a gradient.
+    /// The second half: AdamW on every parameter that has a gradient, unless the step is to be skipped.
     pub fn apply<M: LayeredModel>(
         &mut self,
         model: &mut M,
         report: &StepReport,
         mut gradients: Gradients,
     ) -> Result<(), TunerError> {
-        for place in std::iter::once(None).chain(report.layers.iter().map(Some)) {
+        let places = std::iter::once(None).chain(report.layers.iter().map(Some));
+        for place in places.filter(|_| !report.skipped) {
             self.update(model, place, report.learning_rate, &mut gradients)?;
         }
         self.step += 1;
@@ -347,6 +371,7 @@ impl Tuner {
             policy_kind: self.policy.name().to_owned(),
             policy: self.policy.state(),
             updates,
+            loss_scale: self.loss_scale,
         };
         let document = serde_json::to_value(document).map_err(|error| TunerError::State(error.to_string()))?;
         Ok(TunerState { document, tensors: moments })
@@ -363,6 +388,8 @@ impl Tuner {
         self.policy.restore(document.policy)?;
         self.optimizer.restore(OptimizerState { updates: document.updates, moments: state.tensors }, device)?;
         (self.step, self.seed, self.streams) = (document.step, document.seed, document.streams);
+        // A run that begins to scale takes the first scale, one that no longer does forgets it.
+        self.loss_scale = self.loss_scale.map(|scale| document.loss_scale.unwrap_or(scale));
         Ok(())
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct MicroBatch<'a, M: LayeredModel> {
     pub batch: &'a M::Batch,
     /// Predicted tokens of the whole step.
     pub tokens: usize,
+    /// What the gradients are multiplied by ([`LossScale`](crate::LossScale)).
+    pub scale: f64,
     /// The layers that train.
     pub chosen: &'a LayerSet,
     /// How memory is traded for time.
@@ -182,7 +184,7 @@ impl<M: LayeredModel> Descent<M> {
         let loss = model.loss(&outer, input.clone().unwrap_or(x), batch, &pass);
         let total = scalar(loss.clone().inner());
         let upstream = loss.is_tracked().then(|| {
-            let mut graph = loss.mul_scalar(1.0 / given.tokens.max(1) as f64).backward();
+            let mut graph = loss.mul_scalar(given.scale / given.tokens.max(1) as f64).backward();
             gradients.collect(OUTER, &outer, &mut graph);
             input.and_then(|input| input.grad_remove(&mut graph))
         });

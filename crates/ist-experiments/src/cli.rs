@@ -49,6 +49,8 @@ pub enum Command {
     Inspect(commands::inspect::Inspect),
     /// Train a small model from scratch
     Pretrain(commands::pretrain::Pretrain),
+    /// Measure training steps on random weights
+    Bench(commands::bench::Bench),
     /// List the devices this binary knows
     Devices(commands::Json),
     /// Check a device against the reference
@@ -97,6 +99,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Plan(arguments) => commands::plan::run::<A>(&arguments),
         Command::Inspect(arguments) => commands::inspect::run::<A>(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run::<A>(&arguments, quiet),
+        Command::Bench(arguments) => commands::bench::run::<A>(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Selftest(arguments) => commands::selftest::run(&arguments),
         Command::Schema(arguments) => commands::schema::run(&arguments),

@@ -52,6 +52,12 @@ fn told_once(error: &anyhow::Error) -> String {
     })
 }
 
+/// The first line of what a panic says.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
+}
+
 /// Marks the error of a result as bad input or as a failure at run time.
 pub trait OrFail<T> {
     /// As bad input (exit code 2).

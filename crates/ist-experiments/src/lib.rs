@@ -23,6 +23,7 @@
 //! }
 //! ```
 
+pub mod bench;
 pub mod builtin;
 pub mod chat_template;
 pub mod cli;

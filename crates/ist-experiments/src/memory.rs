@@ -6,6 +6,8 @@
 //! On CPU devices a tensor's memory is the host's, so the most live bytes during a step are the device's peak, weights
 //! included.
 
+use ist_core::burn::tensor::Device;
+
 pub use peak_alloc::PeakAlloc;
 
 #[cfg(test)]
@@ -22,7 +24,18 @@ pub fn peak() -> usize {
     PeakAlloc.peak_usage()
 }
 
-/// Live bytes now.
+/// The most bytes of the device since [`reset_peak`]: on a processor the live ones of the host; on a GPU what its runtime's
+/// pools hold, which is at least the peak so far and never falls.
+pub fn peak_on(device: &Device) -> usize {
+    device.memory_pool_usage().map_or_else(peak, |usage| usage.bytes_reserved as usize)
+}
+
+/// The bytes of the device that are in use now.
+pub fn used_on(device: &Device) -> usize {
+    device.memory_pool_usage().map_or_else(live, |usage| usage.bytes_in_use as usize)
+}
+
+/// Live bytes of the host now.
 pub fn live() -> usize {
     PeakAlloc.current_usage()
 }

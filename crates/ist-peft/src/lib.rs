@@ -47,6 +47,7 @@ pub mod frozen_matrix;
 pub mod frozen_product;
 pub mod full;
 pub mod gguf;
+pub mod half_product;
 pub mod ia3;
 pub mod int8;
 pub mod layernorm;

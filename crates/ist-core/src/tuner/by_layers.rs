@@ -28,7 +28,8 @@ impl Tuner {
         let (tokens, memory) = (model.predicted_tokens(batch), self.config.memory);
         let dropout = Some(streams::mix(streams::mix(self.seed, step as u64), 0));
         let (chosen, accumulates, updates_at_once) = (&layers, false, true);
-        let micro_batch = MicroBatch { batch, tokens, chosen, memory, dropout, accumulates, updates_at_once };
+        let scale = 1.0;
+        let micro_batch = MicroBatch { batch, tokens, scale, chosen, memory, dropout, accumulates, updates_at_once };
         let mut outer = Gradients::default();
         let mut descent = Descent::begin(model, &micro_batch, &mut outer);
         let loss = descent.total * (1.0 / tokens.max(1) as f64);
@@ -50,7 +51,8 @@ impl Tuner {
         self.update(model, None, learning_rate, &mut outer)?;
         self.step += 1;
         let grad_norm = seen.squares.into_values().sum::<f64>().sqrt();
-        Ok(StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes })
+        let (loss_scale, skipped) = (None, false);
+        Ok(StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes, loss_scale, skipped })
     }
 
     /// Bytes of the moments that the first update of a parameter makes, of those that train with `layers`.

@@ -41,7 +41,7 @@ pub struct Chat {
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: Sampling,
-    /// cpu, flex, ndarray, auto, ...
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
 }

@@ -36,7 +36,7 @@ pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     whole_folder::must_be_free(output)?;
     let (adapters, weights) = (&arguments.adapter, &arguments.weights);
     check_weights(adapters.len(), weights)?;
-    let device = device::open("auto")?;
+    let device = device::open_host()?;
     let files = model_source::find_named(&arguments.model)?;
     let job = Job { files: &files, adapters, weights, output };
     model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, None, job)?;

@@ -1,5 +1,6 @@
 //! One file a command: what it takes and what it does.
 
+pub mod bench;
 pub mod chat;
 pub mod convert;
 pub mod devices;
@@ -32,7 +33,7 @@ pub struct ModelArgs {
     /// A folder in Hugging Face PEFT layout
     #[arg(long)]
     pub adapter: Option<PathBuf>,
-    /// cpu, flex, ndarray, auto, ...
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Print one JSON document on stdout

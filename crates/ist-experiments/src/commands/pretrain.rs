@@ -16,7 +16,7 @@ pub struct Pretrain {
     /// Override one key
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// cpu, flex, ndarray, auto, ...
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
 }

@@ -11,7 +11,7 @@ use crate::selftest::{self, Line};
 /// Check a device against the reference
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// cpu, flex, ndarray, wgpu, auto
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Print one JSON document on stdout

@@ -37,7 +37,7 @@ pub struct Train {
     /// Go on with the run in that folder from its newest checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// cpu, flex, ndarray, auto, ...
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Print the run's result.json on stdout
@@ -58,7 +58,8 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
     data.template().clone_into(&mut config.data.template);
     let settled = if arguments.resume { budget_of(&place) } else { None };
-    let plan = plan::<A>(&config, &shape, &data, &*policy, settled)?;
+    let free = device::free_memory(&device);
+    let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
     let resume = arguments.resume;
     let job = Job { config: &config, place, resume, quiet, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
@@ -99,12 +100,12 @@ fn plan<A: Adapter>(
     shape: &Shape,
     data: &Prepared,
     policy: &dyn LayerPolicy,
-    settled: Option<u64>,
+    (free, settled): (Option<u64>, Option<u64>),
 ) -> Result<Plan, Failure> {
     let planned = prepare::adapters::<A>(&config.adapter, shape)?;
     let layers = planned.layers(shape.num_layers);
     let planner = Planner::new(config, shape, planned.adapted(), (layers, policy), data.planned());
-    let planner = planner.with_limit(settled);
+    let planner = planner.with_free(free).with_limit(settled);
     planner.must_fit()?;
     let (memory, budget, fixed) = (planner.memory(), planner.limit(), planner.fixed());
     Ok(Plan { memory, budget, fixed, document: document::document(&planner)? })
@@ -170,7 +171,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let document = serde_json::to_vec_pretty(&plan.document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
         let rates = attach::learning_rates(&mut model);
-        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates);
+        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates, model.device());
         let say = |line: &str| {
             if !self.quiet {
                 eprintln!("{line}");

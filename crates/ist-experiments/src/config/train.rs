@@ -46,6 +46,32 @@ pub struct TrainConfig {
     /// Tokens of each continuation.
     #[schemars(range(min = 1))]
     pub sample_tokens: usize,
+    /// Whether the loss is scaled before the backward pass, so that gradients in float16 do not vanish.
+    pub loss_scaling: LossScaling,
+}
+
+/// When the loss is scaled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LossScaling {
+    /// Where gradients pass through float16: on a GPU with weights in float16.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl LossScaling {
+    /// Whether a run scales whose gradients pass through float16 or not.
+    pub fn applies(self, through_float16: bool) -> bool {
+        match self {
+            Self::Auto => through_float16,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
 }
 
 impl Default for TrainConfig {
@@ -61,6 +87,7 @@ impl Default for TrainConfig {
             early_stopping: None,
             sample_prompts: Vec::new(),
             sample_tokens: 32,
+            loss_scaling: LossScaling::Auto,
         }
     }
 }

@@ -115,10 +115,17 @@ impl<'a> Planner<'a> {
             largest: policy.largest_set(),
             records,
             fixed: Fixed::default(),
-            limit: limit(config.memory.budget),
+            limit: limit(config.memory.budget, free_memory::on_host()),
         };
         planner.fixed = planner.everywhere();
         planner
+    }
+
+    /// The same run on a device that has that many bytes left, which is what `auto` plans with.
+    #[must_use]
+    pub fn with_free(mut self, free: Option<u64>) -> Self {
+        self.limit = limit(self.config.memory.budget, free);
+        self
     }
 
     /// The same run under a budget that was settled before.
@@ -259,11 +266,11 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The budget in bytes, and the most that is not refused.
-fn limit(budget: Budget) -> Option<[u64; 2]> {
+/// The budget in bytes, and the most that is not refused, where that many bytes are `free`.
+fn limit(budget: Budget, free: Option<u64>) -> Option<[u64; 2]> {
     match budget {
         Budget::Bytes(bytes) => Some([bytes; 2]),
-        Budget::Auto => free_memory::on_host().map(|free| [(free as f64 * PART_OF_FREE) as u64, free]),
+        Budget::Auto => free.map(|free| [(free as f64 * PART_OF_FREE) as u64, free]),
         Budget::Keep | Budget::Recompute => None,
     }
 }

@@ -20,6 +20,8 @@ pub struct Curve {
     pub seconds: f64,
     /// The most live bytes of any step.
     pub peak_bytes: u64,
+    /// Steps that changed nothing because scaled gradients overflowed.
+    pub skipped: usize,
 }
 
 impl Curve {
@@ -35,6 +37,7 @@ impl Curve {
                 curve.losses.push((step, loss));
                 curve.tokens += line["tokens"].as_u64().unwrap_or_default();
                 curve.seconds += line["seconds"].as_f64().unwrap_or_default();
+                curve.skipped += usize::from(line["skipped"] == true);
                 curve.peak_bytes = curve.peak_bytes.max(line["peak_bytes"].as_u64().unwrap_or_default());
             }
         }
@@ -61,6 +64,7 @@ impl Curve {
             "tokens": self.tokens,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
+            "skipped_steps": self.skipped,
             "parameters": {"trainable": trainable, "total": total},
         })
     }

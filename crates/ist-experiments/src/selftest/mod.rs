@@ -14,6 +14,8 @@ mod training;
 use ist_core::burn::tensor::Device;
 use serde::Serialize;
 
+use crate::failure::panic_message;
+
 pub use numbers::Numbers;
 
 /// How far a check is from the reference, why it does not apply, or what went wrong.
@@ -79,18 +81,13 @@ pub fn checks() -> Vec<Check> {
 /// Runs one check on a device. A backend that panics has failed the check.
 pub fn run(check: &Check, device: &Device) -> Line {
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (check.run)(device)));
-    let found = found.unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))));
+    let found = found.unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic))));
     let (distance, holds, detail) = match found {
         Ok(Outcome::Distance(distance)) => (Some(distance), distance <= check.tolerance, None),
         Ok(Outcome::Skipped(why)) => (None, true, Some(why)),
         Err(why) => (None, false, Some(why)),
     };
     Line { group: check.group, name: check.name.clone(), distance, tolerance: check.tolerance, holds, detail }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use ist_peft::frozen_matrix::FrozenMatrix;
 use ist_peft::int8::Int8Matrix;
 use ist_peft::linear::linear;
 
-use super::numbers::{Numbers, distance, floats, mixed, random};
+use super::numbers::{Numbers, distance, floats, random};
 use super::{Check, Found, Outcome};
 
 /// Of the largest element of a value or of a gradient.
@@ -26,6 +26,7 @@ fn compare(device: &Device, storage: DType, name: &str) -> Found {
     if !device.supports_dtype(storage) {
         return Ok(Outcome::Skipped(format!("the device has no {name}")));
     }
+    // Activations and gradients that the type holds: a device may multiply in it.
     let found = product(&Numbers::single(device), storage);
     Ok(Outcome::Distance(distance(&found, &expected(storage))?))
 }
@@ -41,7 +42,7 @@ fn product(numbers: &Numbers, storage: DType) -> Vec<Vec<f64>> {
         DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight(), &numbers.device)),
         float => Tensor::<2>::from_data(weight().convert_dtype(float), (&numbers.device, float)).transpose().into(),
     };
-    value_and_gradient(numbers, weight)
+    value_and_gradient(numbers, weight, storage)
 }
 
 /// The same by the rounded weight, in f64.
@@ -54,13 +55,18 @@ fn expected(storage: DType) -> Vec<Vec<f64>> {
             Tensor::<2>::from_data(rounded, (&exact.device, DType::F64)).transpose()
         }
     };
-    value_and_gradient(&exact, weight.into())
+    value_and_gradient(&exact, weight.into(), storage)
 }
 
-fn value_and_gradient(numbers: &Numbers, weight: FrozenMatrix) -> Vec<Vec<f64>> {
-    let x = numbers.tensor(random("x", 240, 1.0), [2, 5, 24]).autodiff().require_grad();
+fn value_and_gradient(numbers: &Numbers, weight: FrozenMatrix, storage: DType) -> Vec<Vec<f64>> {
+    let given = |name: &str, shape: [usize; 3]| {
+        let values = TensorData::new(random(name, shape.iter().product(), 1.0), shape);
+        let rounded = if storage == DType::I8 { values } else { values.convert_dtype(storage) };
+        Tensor::<3>::from_data(rounded.convert_dtype(numbers.dtype), (&numbers.device, numbers.dtype))
+    };
+    let x = given("x", [2, 5, 24]).autodiff().require_grad();
     let value = linear(x.clone(), weight);
-    let mut graph = mixed(value.clone(), numbers).backward();
+    let mut graph = (value.clone() * given("gradient", [2, 5, 36])).sum().backward();
     let gradient = x.grad_remove(&mut graph).map(floats).unwrap_or_default();
     vec![floats(value.inner()), gradient]
 }

@@ -1,6 +1,6 @@
 //! Steps, a whole trajectory of IST, what is saved, and a run that goes on elsewhere.
 
-use ist_core::burn::tensor::{Device, TensorData};
+use ist_core::burn::tensor::{DType, Device, TensorData};
 use ist_core::policy::{Ist, IstConfig};
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, Tuner, TunerConfig, streams};
@@ -23,9 +23,18 @@ const TRAJECTORY: f64 = 1e-4;
 /// Importance scores.
 const SCORES: f64 = 1e-5;
 
+/// A step with weights in half precision, in which a device may multiply: a few times the rounding of bf16.
+const MIXED: f64 = 2e-2;
+
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {
+    let mixed_in = |storage, name| {
+        let what = format!("a step with weights in {name}: loss and gradients");
+        Check::new("training", what, MIXED, move |device| mixed(device, storage, name))
+    };
     vec![
+        mixed_in(DType::BF16, "bfloat16"),
+        mixed_in(DType::F16, "float16"),
         Check::new("training", "12 steps of IST: layers drawn and parameters", TRAJECTORY, trajectory),
         Check::new("training", "12 steps of IST: importance scores", SCORES, scores),
         Check::new("training", "a saved adapter read on the reference", 0.0, saved),
@@ -45,6 +54,15 @@ pub(super) fn tiny(numbers: &Numbers, fields: &Map<String, Value>) -> Result<Mod
 }
 
 fn with_adapters(numbers: &Numbers, fields: &Map<String, Value>) -> Result<(Model, Adapters<BuiltinAdapter>), String> {
+    stored(numbers, fields, numbers.dtype)
+}
+
+/// The same with frozen weights rounded to `storage`, and kept in it unless the numbers are the reference's.
+fn stored(
+    numbers: &Numbers,
+    fields: &Map<String, Value>,
+    storage: DType,
+) -> Result<(Model, Adapters<BuiltinAdapter>), String> {
     let document = json!({
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 12, "intermediate_size": 10,
         "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
@@ -53,9 +71,10 @@ fn with_adapters(numbers: &Numbers, fields: &Map<String, Value>) -> Result<(Mode
     let shape = DecoderConfig::parse(&document.to_string()).map_err(|error| error.to_string())?;
     let mut source = |name: &str, shape: &[usize]| {
         let range = if name.contains("norm") { [1.0, 0.3] } else { [0.0, 0.5] };
-        values(name, range, shape, numbers)
+        values(name, range, shape, numbers).convert_dtype(storage).convert_dtype(numbers.dtype)
     };
-    let mut model = Decoder::build(shape, &mut source, numbers.dtype, &numbers.device);
+    let kept = if numbers.dtype == DType::F64 { DType::F64 } else { storage };
+    let mut model = Decoder::build(shape, &mut source, kept, &numbers.device);
     let mut adapters = Adapters::one(config(fields)?);
     let sites = attach::targeted_sites(&mut model, &mut adapters).map_err(|error| error.to_string())?.concat();
     let config: &<BuiltinAdapter as Adapter>::Config =
@@ -164,6 +183,15 @@ fn scores(device: &Device) -> Found {
     Ok(Outcome::Distance(distance(&[found.scores], &[expected.scores])?))
 }
 
+/// Mixed precision against the exact step on the rounded weights.
+fn mixed(device: &Device, storage: DType, name: &str) -> Found {
+    if !device.supports_dtype(storage) {
+        return Ok(Outcome::Skipped(format!("the device has no {name}")));
+    }
+    let run = |numbers: &Numbers| gradients(&stored(numbers, &lora(), storage)?.0, numbers, Memory::Keep);
+    Ok(Outcome::Distance(distance(&run(&Numbers::single(device))?, &run(&Numbers::exact())?)?))
+}
+
 /// An adapter's file is the same wherever it is read.
 fn saved(device: &Device) -> Found {
     let numbers = Numbers::single(device);
@@ -171,7 +199,7 @@ fn saved(device: &Device) -> Found {
     let written = run.parameters();
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     ist_peft::save(&mut run.model, &run.adapters, folder.path(), "").map_err(|error| error.to_string())?;
-    let reference = Numbers { dtype: ist_core::burn::tensor::DType::F32, ..Numbers::exact() };
+    let reference = Numbers { dtype: DType::F32, ..Numbers::exact() };
     let (mut model, _) = with_adapters(&reference, &lora())?;
     let read = ist_peft::load::<BuiltinAdapter>(&mut model, folder.path(), &reference.device);
     let read = read.map_err(|error| error.to_string())?;
@@ -188,7 +216,7 @@ fn resumed(device: &Device) -> Found {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     ist_peft::save(&mut first.model, &first.adapters, folder.path(), "").map_err(|error| error.to_string())?;
     let exact = Numbers::exact();
-    let reference = Numbers { dtype: ist_core::burn::tensor::DType::F32, ..exact.clone() };
+    let reference = Numbers { dtype: DType::F32, ..exact.clone() };
     let mut second = Run::begin(&reference)?;
     ist_peft::restore(&mut second.model, &mut second.adapters, folder.path(), &reference.device)
         .map_err(|error| error.to_string())?;

@@ -181,7 +181,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let scoring = self.update_importance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
         memory::reset_peak();
         let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
-        let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak());
+        let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()));
         let peak = scoring.map_or(peak, |scoring| peak.max(scoring.peak_bytes as usize));
         self.write_step(&report, seconds, peak).or_run()?;
         let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
@@ -249,7 +249,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let micro_batch = self.scoring_micro_batch(&records, candidates.len(), training);
         let batches: Vec<_> = records.chunks(micro_batch).map(|records| self.batch(records)).collect();
         let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
-        let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), memory::peak() as u64);
+        let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()) as u64);
         self.write_importance(&records, &update).or_run()?;
         Ok(Some(Scoring { seconds, peak_bytes, micro_batch }))
     }
@@ -357,7 +357,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
 
     fn write_step(&mut self, report: &StepReport, seconds: f64, peak: usize) -> anyhow::Result<()> {
         self.selections.write(&json!({"step": report.step, "layers": report.layers.as_slice()}))?;
-        self.metrics.write(&json!({
+        let mut line = json!({
             "step": report.step,
             "epoch": self.training.epochs(),
             "loss": report.loss,
@@ -366,7 +366,12 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             "tokens": report.tokens,
             "seconds": seconds,
             "peak_bytes": peak,
-        }))
+        });
+        if let Some(scale) = report.loss_scale {
+            line["loss_scale"] = scale.into();
+            line["skipped"] = report.skipped.into();
+        }
+        self.metrics.write(&line)
     }
 
     fn write_importance(&mut self, records: &[usize], update: &ImportanceUpdate) -> anyhow::Result<()> {

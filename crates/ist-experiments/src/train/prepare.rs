@@ -12,10 +12,10 @@ use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
 use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, Site, attach};
+use ist_peft::{Adapter, Dialect, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
-use crate::config::{AdapterTables, Padding, PolicyConfig, RunConfig};
+use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig};
 use crate::data::{DataFile, Dataset, Format, Template, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Records;
@@ -300,7 +300,9 @@ pub fn tuner(
     offload: &Path,
     total_steps: usize,
     rates: BTreeMap<String, f64>,
+    device: &Device,
 ) -> Tuner {
+    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
         schedule: config.optimizer.schedule,
@@ -313,6 +315,7 @@ pub fn tuner(
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
         rates,
+        loss_scaling: config.train.loss_scaling.applies(through_float16),
     };
     Tuner::new(settings, policy, config.seed)
 }

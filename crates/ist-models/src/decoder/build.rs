@@ -3,7 +3,7 @@
 use ist_core::burn;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use ist_peft::int8::Int8Matrix;
 use ist_peft::{PeftEmbedding, PeftLinear, PeftNorm, Weight};
 
@@ -19,10 +19,18 @@ use super::mlp::DecoderMlp;
 /// the fault and answers with zeros.
 pub type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> TensorData + 'a;
 
+/// Where the tensors of a model come from.
+pub(super) enum Source<'a, 'b> {
+    /// Values, which are brought to the device.
+    Values(&'a mut WeightSource<'b>),
+    /// Random numbers, which are made there: matrices normal with deviation 0.02, vectors ones.
+    Device,
+}
+
 /// Builds the modules of one model from a source of weights.
 pub(super) struct Builder<'a, 'b> {
     pub config: &'a DecoderConfig,
-    pub source: &'a mut WeightSource<'b>,
+    pub source: Source<'a, 'b>,
     /// Of the layers' matrices.
     pub storage: DType,
     pub device: &'a Device,
@@ -30,9 +38,17 @@ pub(super) struct Builder<'a, 'b> {
 
 impl Builder<'_, '_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        let data = (self.source)(name, &shape);
         let dtype = if self.storage == DType::I8 { DType::F32 } else { self.storage };
-        Tensor::from_data(data.convert_dtype(dtype), (self.device, dtype))
+        match &mut self.source {
+            Source::Values(source) => {
+                Tensor::from_data(source(name, &shape).convert_dtype(dtype), (self.device, dtype))
+            }
+            Source::Device if D == 1 => Tensor::ones(shape, (self.device, dtype)),
+            Source::Device => {
+                let normal: Tensor<D> = Tensor::random(shape, Distribution::Normal(0.0, 0.02), self.device);
+                normal.cast(dtype)
+            }
+        }
     }
 
     fn vector(&mut self, name: &str, size: usize) -> Weight<1> {
@@ -47,13 +63,16 @@ impl Builder<'_, '_> {
 
     /// A matrix of a layer, `[in, out]`. Its columns lie in one piece, whichever way a file holds them.
     fn matrix(&mut self, name: &str, [d_in, d_out]: [usize; 2]) -> Weight<2> {
+        let Source::Values(source) = &mut self.source else {
+            return Weight::frozen(self.tensor(name, [d_out, d_in]).transpose());
+        };
         let data = if self.config.fan_in_fan_out {
-            let data = (self.source)(name, &[d_in, d_out]);
+            let data = source(name, &[d_in, d_out]);
             let dtype = data.dtype();
             let stored: Tensor<2> = Tensor::from_data(data, (self.device, dtype));
             stored.transpose().into_data()
         } else {
-            (self.source)(name, &[d_out, d_in])
+            source(name, &[d_out, d_in])
         };
         if self.storage == DType::I8 {
             return Weight::int8(Int8Matrix::quantise(&data, self.device));

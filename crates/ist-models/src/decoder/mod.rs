@@ -38,7 +38,7 @@ use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::linear_cross_entropy::{Head, linear_cross_entropy};
 
-use build::Builder;
+use build::{Builder, Source};
 use norm::{normalise, normed};
 use parts::{Part, PartMut};
 
@@ -77,6 +77,10 @@ impl<A: Adapter> Decoder<A> {
     /// The model whose weights `source` gives, kept as `storage`: f32, bf16, f16 or f64, or i8 for the layers' matrices in
     /// eight bits and all else in f32. Arithmetic is f32, or f64 for f64.
     pub fn build(config: DecoderConfig, source: &mut WeightSource<'_>, storage: DType, device: &Device) -> Self {
+        Self::built(config, Source::Values(source), storage, device)
+    }
+
+    fn built(config: DecoderConfig, source: Source<'_, '_>, storage: DType, device: &Device) -> Self {
         let mut builder = Builder { config: &config, source, storage, device };
         let outer = builder.outer();
         let layers = (0..config.num_hidden_layers).map(|index| builder.layer(index)).collect();
@@ -101,6 +105,13 @@ impl<A: Adapter> Decoder<A> {
             TensorData::new(values, shape.to_vec())
         };
         Self::build(config, &mut source, DType::F32, device)
+    }
+
+    /// A model to measure: random numbers that never were on the host, kept as `storage`, a float type. burn's generator, which
+    /// is the process's, makes them from `seed`; two devices make different ones.
+    pub fn random_on_device(config: DecoderConfig, seed: u64, storage: DType, device: &Device) -> Self {
+        device.seed(seed);
+        Self::built(config, Source::Device, storage, device)
     }
 
     /// The same model with every weight training, for pre-training.

@@ -60,7 +60,35 @@ impl Operation for Activate {
         });
         vec![Some(flex::tensor(out, shape))]
     }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if !cube::all_f32(&inputs.floats) {
+            return self.forward(inputs);
+        }
+        let [x] = inputs.floats();
+        kernels::gated::activate(self.activation, x)
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        if !cube::all_f32(&saved.floats) {
+            return self.backward(saved, gradient, wanted);
+        }
+        let [x] = saved.floats();
+        vec![Some(kernels::gated::differentiate(self.activation, x, gradient))]
+    }
 }
+
+#[cfg(feature = "cube")]
+use super::kernels;
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;

@@ -6,7 +6,7 @@ use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 
 /// A function of one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// x σ(x).
     Silu,
@@ -18,10 +18,10 @@ pub enum Activation {
 
 const ROOT_HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
 /// 1 / √(2π), the normal density at 0.
-const DENSITY: f64 = 0.398_942_280_401_432_7;
+pub(super) const DENSITY: f64 = 0.398_942_280_401_432_7;
 /// √(2/π).
-const TANH_SCALE: f64 = 0.797_884_560_802_865_4;
-const TANH_CUBE: f64 = 0.044_715;
+pub(super) const TANH_SCALE: f64 = 0.797_884_560_802_865_4;
+pub(super) const TANH_CUBE: f64 = 0.044_715;
 
 impl Activation {
     /// The value and the derivative at every element.

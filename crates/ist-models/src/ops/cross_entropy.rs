@@ -94,7 +94,37 @@ impl Operation for CrossEntropy {
         });
         vec![Some(flex::tensor(logits, [rows, vocabulary]))]
     }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if !cube::all_f32(&inputs.floats) {
+            return self.forward(inputs);
+        }
+        let targets = inputs.ints[0].clone();
+        let [logits] = inputs.floats();
+        kernels::cross_entropy::differentiate(logits, targets, None, None, Wanted::Losses).0
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        if !cube::all_f32(&saved.floats) {
+            return self.backward(saved, gradient, wanted);
+        }
+        let targets = saved.ints[0].clone();
+        let [logits] = saved.floats();
+        vec![Some(kernels::cross_entropy::differentiate(logits, targets, None, None, Wanted::Times(gradient)).1)]
+    }
 }
+
+#[cfg(feature = "cube")]
+use super::kernels::{self, cross_entropy::Wanted};
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;

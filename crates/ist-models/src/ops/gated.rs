@@ -53,7 +53,35 @@ impl Operation for Gated {
             self.backward(saved, gradient, wanted)
         }
     }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if !cube::all_f32(&inputs.floats) {
+            return self.forward(inputs);
+        }
+        let [gate, up] = inputs.floats();
+        kernels::gated::forward(self.activation, gate, up)
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        if !cube::all_f32(&saved.floats) {
+            return self.backward(saved, gradient, wanted);
+        }
+        let [gate, up] = saved.floats();
+        kernels::gated::backward(self.activation, gate, up, gradient).map(Some).into()
+    }
 }
+
+#[cfg(feature = "cube")]
+use super::kernels;
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;

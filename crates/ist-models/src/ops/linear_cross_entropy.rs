@@ -7,6 +7,8 @@
 
 use ist_core::burn;
 
+#[cfg(feature = "cube")]
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
@@ -203,6 +205,49 @@ impl Operation for LinearCrossEntropy {
         }
         let (losses, d_x) = self.compute_flex(&inputs, true);
         (losses, Operands::new(d_x.into_iter().collect(), Vec::new()))
+    }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if cube::all_f32(&inputs.floats[..1]) { self.compute_cube(&inputs, false).0 } else { self.forward(inputs) }
+    }
+
+    #[cfg(feature = "cube")]
+    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+        if wanted[1] || !cube::all_f32(&inputs.floats[..1]) {
+            return self.record(inputs, wanted);
+        }
+        let (losses, d_x) = self.compute_cube(&inputs, true);
+        (losses, Operands::new(d_x, Vec::new()))
+    }
+}
+
+#[cfg(feature = "cube")]
+use super::kernels::cross_entropy::{self, Wanted};
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
+
+/// A kernel between the two products of a chunk.
+#[cfg(feature = "cube")]
+impl LinearCrossEntropy {
+    fn compute_cube(&self, inputs: &Operands<CubeBackend>, gradients: bool) -> (CubeTensor, Vec<CubeTensor>) {
+        let targets = inputs.ints[0].clone();
+        let (x, weight, bias) = operands::<CubeBackend>(inputs);
+        let bias = bias.map(|bias| CubeBackend::float_cast(bias, FloatDType::F32));
+        let (mut losses, mut d_x) = (Vec::new(), Vec::new());
+        let (vocabulary, weight) = (weight.shape()[1], Stored::<CubeBackend>::Float(weight));
+        for rows in chunks(x.shape()[0], vocabulary) {
+            let (x, targets) = part::<CubeBackend>(&x, &targets, rows);
+            let (logits, bias) = (weight.product(x), bias.clone());
+            let wanted = if gradients { Wanted::Gradients } else { Wanted::Losses };
+            let (loss, d_logits) = cross_entropy::differentiate(logits, targets, bias, self.soft_cap, wanted);
+            losses.push(loss);
+            if gradients {
+                d_x.push(weight.transposed_product(d_logits));
+            }
+        }
+        let d_x = if gradients { vec![CubeBackend::float_cat(d_x, 0)] } else { Vec::new() };
+        (CubeBackend::float_cat(losses, 0), d_x)
     }
 }
 

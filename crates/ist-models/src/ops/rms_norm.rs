@@ -91,11 +91,11 @@ impl Operation for RmsNorm {
 
     #[cfg(feature = "cube")]
     fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
-        if !cube::all_f32(&inputs.floats) {
-            return self.forward(inputs);
-        }
         let [x, weight] = inputs.floats();
-        rms_norm::forward(x, weight, self.eps)
+        if !cube::all_f32([&x]) {
+            return self.forward(Operands::<CubeBackend>::new(vec![x, weight], Vec::new()));
+        }
+        rms_norm::forward(x, cube::widened(weight), self.eps)
     }
 
     #[cfg(feature = "cube")]
@@ -106,11 +106,11 @@ impl Operation for RmsNorm {
         wanted: &[bool],
     ) -> Vec<Option<CubeTensor>> {
         // A weight that trains is rare enough for the generic form.
-        if wanted[1] || !cube::all_f32(&saved.floats) {
+        if wanted[1] || !cube::all_f32(&saved.floats[..1]) {
             return self.backward(saved, gradient, wanted);
         }
         let [x, weight] = saved.floats();
-        vec![Some(rms_norm::backward(x, weight, gradient, self.eps)), None]
+        vec![Some(rms_norm::backward(x, cube::widened(weight), gradient, self.eps)), None]
     }
 }
 

@@ -12,7 +12,7 @@ use burn::tensor::{DType, Device, Shape, Slice, Tensor, TensorData};
 use ist_core::operation::{Operands, Operation, apply};
 
 /// Which features of a head make a pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pairs {
     /// Feature i and i + R / 2 of the R that are turned, as in GPT-NeoX and LLaMA.
     #[default]
@@ -161,6 +161,34 @@ impl Operation for Rotate {
         let [cos, sin] = saved.floats();
         let back = Self { forwards: !self.forwards, ..self.clone() };
         vec![Some(back.rotate_flex(gradient, cos, sin)), None, None]
+    }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        let [x, cos, sin] = inputs.floats();
+        self.rotate_cube(x, cos, sin)
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(&self, saved: Operands<CubeBackend>, gradient: CubeTensor, _: &[bool]) -> Vec<Option<CubeTensor>> {
+        let [cos, sin] = saved.floats();
+        let back = Self { forwards: !self.forwards, ..self.clone() };
+        vec![Some(back.rotate_cube(gradient, cos, sin)), None, None]
+    }
+}
+
+#[cfg(feature = "cube")]
+use super::kernels;
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
+
+#[cfg(feature = "cube")]
+impl Rotate {
+    fn rotate_cube(&self, x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
+        if !cube::all_f32([&x, &cos, &sin]) {
+            return self.rotate::<CubeBackend>(&x, &cos, &sin);
+        }
+        kernels::rope::rotate(x, cos, sin, if self.forwards { 1.0 } else { -1.0 }, self.pairs)
     }
 }
 

@@ -10,9 +10,10 @@ pub use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 pub use cubecl;
 pub use reduce::{most, sum};
 
-use burn::backend::TensorMetadata;
-use burn::tensor::{DType, Shape};
-use burn_cubecl::kernel::into_contiguous;
+use burn::backend::{DispatchDevice, TensorMetadata};
+use burn::tensor::{DType, Device, Shape};
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::prelude::{CubeCount, CubeDim};
 
@@ -31,6 +32,12 @@ pub fn all_f32<'a>(tensors: impl IntoIterator<Item = &'a CubeTensor>) -> bool {
 #[must_use]
 pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
     into_contiguous(tensor)
+}
+
+/// The same numbers in f32.
+#[must_use]
+pub fn widened(tensor: CubeTensor) -> CubeTensor {
+    if tensor.dtype == DType::F32 { tensor } else { cast(tensor, DType::F32) }
 }
 
 /// A contiguous tensor on the device of `like` and in its type, whose elements are not set.
@@ -54,6 +61,33 @@ pub fn cubes(count: usize) -> CubeCount {
 /// Units that share a row of `width` elements: a power of two, as [`sum`] and [`most`] need.
 pub fn units(width: usize) -> usize {
     width.next_power_of_two().clamp(32, UNITS)
+}
+
+/// Whether the device is one that these kernels run on.
+pub fn is_gpu(device: &Device) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(_) => true,
+        DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Cube(_)),
+        _ => false,
+    }
+}
+
+/// a b in f32 of matrices a in f32 and b in half precision: a is rounded to b's type, sums are f32.
+///
+/// # Panics
+/// If the device has no kernel for it, as burn's own product.
+#[must_use]
+pub fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    let a = cast(a, b.dtype);
+    matmul(a, b, None, MatmulStrategy::default(), DType::F32).expect("a device with the type has a product for it")
+}
+
+/// Bytes that the device may be asked to hold, where its runtime has a figure; nothing of a device that is no GPU.
+pub fn memory_of(device: &Device) -> Option<u64> {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(device) => device.client().properties().memory.max_memory(),
+        _ => None,
+    }
 }
 
 /// One unit an element: the cubes and the units of each.

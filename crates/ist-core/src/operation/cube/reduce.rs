@@ -15,7 +15,7 @@ pub fn sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] units: usize) ->
     let mut half = units / 2;
     while half > 0 {
         if unit < half {
-            scratch[unit] = scratch[unit] + scratch[unit + half];
+            scratch[unit] += scratch[unit + half];
         }
         sync_cube();
         half /= 2;

@@ -67,6 +67,7 @@ fn every_default_is_the_documented_one() {
         early_stopping: None,
         sample_prompts: Vec::new(),
         sample_tokens: 32,
+        loss_scaling: LossScaling::Auto,
     };
     assert_eq!(config.train, train);
     assert_eq!(config.memory.budget, Budget::Auto);

@@ -68,6 +68,7 @@ const WHOLE: [&str; 10] = [
     early_stopping = 3
     sample_prompts = ["Once"]
     sample_tokens = 4
+    loss_scaling = "on"
     [eval]
     task = "exact-match"
     data = "test.jsonl"

@@ -144,17 +144,19 @@ fn train() -> impl Strategy<Value = TrainConfig> {
     let length = prop_oneof![count().prop_map(|steps| (Some(steps), None)), positive().prop_map(|n| (None, Some(n)))];
     let prompts = prop::collection::vec(text(), 0..3);
     let batches = (1_usize..64).prop_flat_map(|batch| (Just(batch), 1..=batch));
-    (length, batches, (of(count()), of(count()), count()), prompts, count()).prop_map(
+    let scaling = select(vec![LossScaling::Auto, LossScaling::On, LossScaling::Off]);
+    (length, batches, (of(count()), of(count()), count()), prompts, count(), scaling).prop_map(
         |(
             (steps, epochs),
             (batch, micro_batch),
             (eval_every, save_every, keep_last),
             sample_prompts,
             sample_tokens,
+            loss_scaling,
         )| {
             let rest =
                 TrainConfig { steps, epochs, batch, micro_batch, eval_every, save_every, ..TrainConfig::default() };
-            TrainConfig { keep_last, sample_prompts, sample_tokens, ..rest }
+            TrainConfig { keep_last, sample_prompts, sample_tokens, loss_scaling, ..rest }
         },
     )
 }

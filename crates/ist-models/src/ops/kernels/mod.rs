@@ -1,3 +1,6 @@
-//! The operations' kernels for GPUs, one operation a file: f32, each element read from memory as often as the formula needs it.
+//! The operations' kernels for GPUs, one operation a file: in f32, with every element read as seldom as the formula allows.
 
+pub(super) mod cross_entropy;
+pub(super) mod gated;
 pub(super) mod rms_norm;
+pub(super) mod rope;

@@ -1,0 +1,157 @@
+//! Cross-entropy: one cube a row of logits, which it reads once for the loss and once more for the gradient, in their place.
+
+use ist_core::burn;
+
+use burn::backend::TensorMetadata;
+use burn::tensor::DType;
+use ist_core::operation::cube::{self, CubeTensor, cubecl};
+
+use cubecl::ir::{ElemType, IntKind};
+use cubecl::prelude::*;
+
+/// What is asked for beside the losses.
+#[derive(Clone, Debug)]
+pub(in crate::ops) enum Wanted {
+    /// Nothing.
+    Losses,
+    /// The gradient of every row's loss, in the place of its logits.
+    Gradients,
+    /// That gradient times the row's factor.
+    Times(CubeTensor),
+}
+
+/// What stands between a logit and the softmax, and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shaping {
+    /// Whether a bias is added.
+    bias: bool,
+    /// Whether c · tanh(· / c) follows.
+    cap: bool,
+    /// Whether the gradient is written, and whether it has a factor.
+    gradient: Option<bool>,
+}
+
+/// A logit with its bias and its cap.
+#[cube]
+fn shaped(logit: f32, bias: &Tensor<f32>, at: usize, cap: f32, #[comptime] shaping: Shaping) -> f32 {
+    let mut value = logit;
+    if comptime!(shaping.bias) {
+        value += bias[at];
+    }
+    if comptime!(shaping.cap) {
+        // c · tanh(z / c), by an exponential that cannot overflow.
+        let power = (-2.0f32 * (value / cap).abs()).exp();
+        let bounded = cap * (1.0f32 - power) / (1.0f32 + power);
+        value = select(value < 0.0f32, -bounded, bounded);
+    }
+    value
+}
+
+/// The derivative of [`shaped`] where its value is `value`.
+#[cube]
+fn through_cap(value: f32, cap: f32, #[comptime] shaping: Shaping) -> f32 {
+    let mut slope = 1.0f32;
+    if comptime!(shaping.cap) {
+        slope = 1.0f32 - (value / cap) * (value / cap);
+    }
+    slope
+}
+
+#[cube(launch)]
+#[expect(clippy::too_many_arguments, reason = "a kernel's operands and sizes")]
+#[expect(clippy::used_underscore_binding, reason = "the macro reads the type of the targets")]
+fn differentiate_kernel<I: Int>(
+    logits: &mut Tensor<f32>,
+    bias: &Tensor<f32>,
+    targets: &Tensor<I>,
+    factors: &Tensor<f32>,
+    losses: &mut Tensor<f32>,
+    rows: u32,
+    width: u32,
+    cap: f32,
+    #[comptime] shaping: Shaping,
+    #[comptime] units: usize,
+    #[define(I)] _target: ElemType,
+) {
+    let row = CUBE_POS;
+    if row >= rows as usize {
+        terminate!();
+    }
+    let width = width as usize;
+    let start = row * width;
+    let mut scratch = Shared::<[f32]>::new_slice(units);
+    let target = u32::cast_from(targets[row]) as usize;
+    // The target's logit, before any is written over.
+    let chosen = shaped(logits[start + target], bias, target, cap, shaping);
+    let (mut high, mut sum) = (f32::min_value(), 0.0f32);
+    let mut at = UNIT_POS as usize;
+    while at < width {
+        let value = shaped(logits[start + at], bias, at, cap, shaping);
+        let higher = max(high, value);
+        sum = sum * (high - higher).exp() + (value - higher).exp();
+        high = higher;
+        at += units;
+    }
+    let highest = cube::most(high, &mut scratch, units);
+    let sum = cube::sum(sum * (high - highest).exp(), &mut scratch, units);
+    if UNIT_POS == 0 {
+        losses[row] = sum.ln() + highest - chosen;
+    }
+    if comptime!(shaping.gradient.is_some()) {
+        let mut scale = 1.0f32;
+        if comptime!(shaping.gradient == Some(true)) {
+            scale = factors[row];
+        }
+        let mut at = UNIT_POS as usize;
+        while at < width {
+            let value = shaped(logits[start + at], bias, at, cap, shaping);
+            let hit = select(at == target, 1.0f32, 0.0f32);
+            let gradient = (value - highest).exp() / sum - hit;
+            logits[start + at] = gradient * through_cap(value, cap, shaping) * scale;
+            at += units;
+        }
+    }
+}
+
+/// The losses `[rows]` of logits `[rows, vocabulary]`, and the logits or what is in their place.
+pub(in crate::ops) fn differentiate(
+    logits: CubeTensor,
+    targets: CubeTensor,
+    bias: Option<CubeTensor>,
+    cap: Option<f64>,
+    wanted: Wanted,
+) -> (CubeTensor, CubeTensor) {
+    let (mut logits, targets) = (cube::contiguous(logits), cube::contiguous(targets));
+    let (gradient, factors) = match wanted {
+        Wanted::Losses => (None, None),
+        Wanted::Gradients => (Some(false), None),
+        Wanted::Times(factors) => (Some(true), Some(factors)),
+    };
+    if gradient.is_some() && !logits.can_mut() {
+        logits = logits.copy();
+    }
+    let [rows, width] = logits.shape().dims::<2>();
+    let losses = cube::empty(&logits, [rows]);
+    let shaping = Shaping { bias: bias.is_some(), cap: cap.is_some(), gradient };
+    let [bias, factors] =
+        [bias, factors].map(|operand| operand.map_or_else(|| cube::empty(&logits, [1]), cube::contiguous));
+    let (client, units) = (logits.client.clone(), cube::units(width));
+    let integer = if targets.dtype == DType::I64 { IntKind::I64 } else { IntKind::I32 };
+    differentiate_kernel::launch(
+        &client,
+        cube::cubes(rows),
+        CubeDim::new_1d(units as u32),
+        logits.clone().into_tensor_arg(),
+        bias.into_tensor_arg(),
+        targets.into_tensor_arg(),
+        factors.into_tensor_arg(),
+        losses.clone().into_tensor_arg(),
+        rows as u32,
+        width as u32,
+        cap.unwrap_or(1.0) as f32,
+        shaping,
+        units,
+        ElemType::Int(integer),
+    );
+    (losses, logits)
+}
