@@ -56,6 +56,14 @@ bench-infer *ARGS:
     benches/peer/.venv/bin/pip install --quiet -r benches/peer/requirements.txt
     benches/peer/.venv/bin/python benches/peer/compare_infer.py {{ARGS}}
 
+# One portable Linux binary with all backends (CUDA, Vulkan, CPU), in dist/
+dist-gpu:
+    .ci/dist-gpu
+
+# Training steps of LLaMA-shaped models on a GPU, and PyTorch's beside them: `just bench-gpu dist/ist cuda`
+bench-gpu IST DEVICE="cuda":
+    benches/gpu.sh {{IST}} {{DEVICE}}
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny check

@@ -23,7 +23,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in dict(
         dim=512, layers=8, heads=8, ffn=1376, vocab=2048, batch=4, seq=256, rank=32, alpha=64, threads=2, steps=20,
-        warmup=3, score_batch=16, interval=10, seed=0,
+        warmup=3, score_batch=16, interval=10, seed=0, kv_heads=0,
     ).items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=default)
     parser.add_argument("--method", choices=["lora", "dora"], default="lora")
@@ -31,6 +31,8 @@ def arguments():
     parser.add_argument("--memory", choices=["keep", "recompute"], default="keep",
                         help="recompute switches gradient checkpointing on")
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--tied", action="store_true", help="the head is the embedding")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tag", default="", help="copied to the output")
     return parser.parse_args()
 
@@ -131,16 +133,17 @@ def build(torch, options):
     torch.manual_seed(options.seed)
     config = transformers.LlamaConfig(
         hidden_size=options.dim, num_hidden_layers=options.layers, num_attention_heads=options.heads,
-        num_key_value_heads=options.heads, intermediate_size=options.ffn, vocab_size=options.vocab,
-        max_position_embeddings=max(2048, options.seq), tie_word_embeddings=False, use_cache=False,
+        num_key_value_heads=options.kv_heads or options.heads, intermediate_size=options.ffn, vocab_size=options.vocab,
+        max_position_embeddings=max(2048, options.seq), tie_word_embeddings=options.tied, use_cache=False,
         attn_implementation="sdpa",
     )
     torch.set_default_dtype({"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype])
-    base = transformers.LlamaForCausalLM(config)
+    with torch.device(options.device):
+        base = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     lora = peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=TARGETS, task_type="CAUSAL_LM",
                            use_dora=options.method == "dora")
-    model = peft.get_peft_model(base, lora)
+    model = peft.get_peft_model(base, lora).to(options.device)
     if options.memory == "recompute":
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
@@ -158,7 +161,7 @@ class Run:
 
     def batch(self, rows, tokens=None):
         shape = (rows, tokens or self.options.seq)
-        ids = self.torch.randint(self.options.vocab, shape, generator=self.stream)
+        ids = self.torch.randint(self.options.vocab, shape, generator=self.stream).to(self.options.device)
         return {"input_ids": ids, "attention_mask": self.torch.ones_like(ids), "labels": ids.clone()}
 
     def touch(self):
@@ -166,17 +169,24 @@ class Run:
         self.model(**self.batch(1, 8)).loss.backward()
         self.model.zero_grad(set_to_none=True)
 
+    def settle(self):
+        """Waits until the device has nothing left to do."""
+        if self.options.device == "cuda":
+            self.torch.cuda.synchronize()
+
     def score(self, step):
         if not self.selection.due(step):
             return None
         start = time.perf_counter()
         self.selection.score(self.model, self.batch(self.options.score_batch))
+        self.settle()
         return time.perf_counter() - start
 
     def step(self, step):
         """Seconds, processor seconds, seconds of scoring or None, and the loss."""
         scoring = self.score(step)
         batch = self.batch(self.options.batch)
+        self.settle()
         start, processor = time.perf_counter(), time.process_time()
         self.selection.choose()
         loss = self.model(**batch).loss
@@ -184,6 +194,7 @@ class Run:
         self.torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
+        self.settle()
         return time.perf_counter() - start, time.process_time() - processor, scoring, loss.item()
 
 
@@ -191,7 +202,9 @@ def main():
     options = arguments()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)
-    os.environ.update(CUDA_VISIBLE_DEVICES="", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     warnings.filterwarnings("ignore")
     import torch
 
@@ -204,6 +217,7 @@ def main():
     Process.reset_peak()
     steps = [run.step(number) for number in range(options.warmup + options.steps)]
     peak = Process.status("VmHWM")
+    on_card = torch.cuda.max_memory_allocated() if options.device == "cuda" else 0
     wall, processor, _, _ = zip(*steps[options.warmup:])
     scorings = [step[2] for step in steps if step[2] is not None]
     tenths = lambda seconds: round(1000 * seconds, 1)
@@ -216,6 +230,8 @@ def main():
         "step_ms": tenths(statistics.median(wall)), "step_ms_min": tenths(min(wall)),
         "step_cpu_ms": tenths(statistics.median(processor)),
         "score_ms": tenths(statistics.median(scorings)) if scorings else 0.0, "n_score": len(scorings),
+        "device": options.device, "peak_bytes": on_card,
+        "tokens_per_second": round(options.batch * options.seq / statistics.median(wall)),
         "loss_first": steps[0][3], "loss_last": steps[-1][3], "loadavg": os.getloadavg()[0],
         "torch": torch.__version__,
     }), flush=True)

@@ -219,7 +219,7 @@ fn bad_usage_is_exit_code_2_with_the_reason() {
         (vec!["report", "x"], "not yet available"),
         (vec!["trian"], "did you mean `train`"),
         (vec!["train", "none.toml"], "none.toml"),
-        (vec!["train", "run.toml", "--device", "cuda"], "not yet available"),
+        (vec!["train", "run.toml", "--device", "cuda"], "not compiled in: build with the feature `cuda`"),
         (vec!["train", "run.toml", "--set", "optimizer.lrr=1", "--set", "train.steps=-1"], "optimizer.lr"),
         (vec!["train", "run.toml", "--set", "adapter.r=0"], "adapter.r"),
         (vec!["train", "run.toml", "--set", "adapter.targets=[\"nothing\"]"], "q_proj"),
@@ -355,5 +355,37 @@ fn the_processor_passes_its_own_conformance_suite() {
         assert!(report["checks"].as_array().unwrap().len() > 40);
     }
     let message = bench.refused(&["selftest", "--device", "cuda"]);
-    assert!(message.contains("not yet available"), "{message}");
+    assert!(message.contains("not compiled in"), "{message}");
+    assert!(bench.refused(&["selftest", "--device", "flex,ndarray"]).contains("--markdown"));
+}
+
+#[test]
+fn steps_on_random_weights_are_measured() {
+    let bench = Workbench::new("");
+    let shape = json!({
+        "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+    });
+    bench.write("shape.json", &shape.to_string());
+    let run = |more: &[&str]| {
+        let fixed =
+            ["bench", "--config", "shape.json", "--device", "flex", "--batch", "2", "--seq", "8", "--warmup", "1"];
+        bench.json(&[&fixed[..], &["--steps", "11", "--json"], more].concat())
+    };
+    let figures = run(&["--policy", "ist", "--dtype", "bfloat16", "--memory", "recompute"]);
+    assert_eq!(
+        (&figures["batch"], &figures["policy"], &figures["parameters"]),
+        (&json!(2), &json!("ist"), &json!(34_208))
+    );
+    for name in
+        ["tokens_per_second", "step_ms", "score_ms", "peak_bytes", "weights_bytes", "share_of_peak", "loss_last"]
+    {
+        assert!(figures[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {figures:#}");
+    }
+    assert!(run(&["--policy", "fixed:3", "--dtype", "float32"])["score_ms"].is_null());
+    let refused =
+        |more: &[&str]| bench.refused(&[&["bench", "--config", "shape.json", "--device", "flex"], more].concat());
+    assert!(refused(&["--policy", "fixed:9"]).contains('9'));
+    assert!(refused(&["--memory", "auto"]).contains("expected keep, recompute or a size"));
+    assert!(bench.refused(&["bench", "--config", "none.json"]).contains("none.json"));
 }

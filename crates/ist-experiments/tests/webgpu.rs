@@ -11,6 +11,19 @@ use ist_experiments::{device, selftest};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
+/// burn panics there; we look for driver, headers and NVRTC first.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_card_that_is_absent_is_refused_with_what_is_missing() {
+    if let Err(failure) = device::open("cuda") {
+        let message = failure.to_string();
+        assert!(["NVIDIA", "CUDA", "NVRTC"].iter().any(|part| message.contains(part)), "{message}");
+        assert_eq!(failure.exit_code(), 2);
+    }
+    let listed = device::list().into_iter().find(|device| device.name == "cuda").expect("cuda is listed");
+    assert_eq!((listed.compiled, listed.present), (true, device::open("cuda").is_ok()), "{listed:?}");
+}
+
 #[test]
 fn every_check_holds_as_shaders() {
     let device = match device::open("wgpu") {
