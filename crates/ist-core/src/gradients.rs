@@ -51,9 +51,12 @@ impl Gradients {
         self.0.remove(name)
     }
 
-    /// Σ g² of every gradient with its name, in the order of names.
+    /// Σ g² of every gradient with its name, in the order of names; read from the device all at once.
     pub fn squares(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.0.iter().map(|(name, gradient)| (name.as_str(), scalar(gradient.clone().square().sum())))
+        let sums: Vec<Tensor<1>> = self.0.values().map(|gradient| gradient.clone().square().sum()).collect();
+        let read = || Tensor::cat(sums, 0).into_data().iter::<f64>().collect();
+        let sums: Vec<f64> = if self.is_empty() { Vec::new() } else { read() };
+        self.names().zip(sums)
     }
 
     /// The global norm, sqrt(Σ g²) over every gradient there is, summed in f64 in the order of names.

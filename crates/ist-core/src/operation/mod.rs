@@ -122,11 +122,11 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
         self.forward(inputs)
     }
 
-    /// [`Operation::record`] in a form for GPUs.
+    /// [`Operation::record`] in a form for GPUs; the generic one, unless this says otherwise. An operation that has no `record`
+    /// of its own and has a kernel says [`cube::record`].
     #[cfg(feature = "cube")]
     fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
-        let kept = self.kept(&inputs, wanted);
-        (self.forward_cube(inputs), kept)
+        self.record(inputs, wanted)
     }
 
     /// [`Operation::backward`] in a form for GPUs.

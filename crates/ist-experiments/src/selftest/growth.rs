@@ -9,7 +9,7 @@ use crate::memory;
 /// Bytes a step may add: what a log or a map takes when it grows.
 const PER_STEP: f64 = 512.0;
 /// Windows of that many steps: what leaks does so in every one, what fills up once does not.
-const WINDOWS: [usize; 4] = [100, 100, 100, 100];
+const WINDOWS: [usize; 4] = [50, 50, 50, 50];
 
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {

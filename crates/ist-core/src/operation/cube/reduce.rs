@@ -12,7 +12,7 @@ pub fn sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] units: usize) ->
     sync_cube();
     scratch[unit] = value;
     sync_cube();
-    let mut half = units / 2;
+    let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
             scratch[unit] += scratch[unit + half];
@@ -30,7 +30,7 @@ pub fn most(value: f32, scratch: &mut Shared<[f32]>, #[comptime] units: usize) -
     sync_cube();
     scratch[unit] = value;
     sync_cube();
-    let mut half = units / 2;
+    let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
             scratch[unit] = max(scratch[unit], scratch[unit + half]);

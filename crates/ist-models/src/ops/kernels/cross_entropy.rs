@@ -83,7 +83,8 @@ fn differentiate_kernel<I: Int>(
     let target = u32::cast_from(targets[row]) as usize;
     // The target's logit, before any is written over.
     let chosen = shaped(logits[start + target], bias, target, cap, shaping);
-    let (mut high, mut sum) = (f32::min_value(), 0.0f32);
+    let mut high = f32::min_value();
+    let mut sum = 0.0f32;
     let mut at = UNIT_POS as usize;
     while at < width {
         let value = shaped(logits[start + at], bias, at, cap, shaping);

@@ -76,7 +76,8 @@ fn backward_kernel(
     }
     let width = weight.len();
     let mut scratch = Shared::<[f32]>::new_slice(units);
-    let (mut square, mut product) = (0.0f32, 0.0f32);
+    let mut square = 0.0f32;
+    let mut product = 0.0f32;
     let mut at = UNIT_POS as usize;
     while at < width {
         let value = x[row * width + at];
