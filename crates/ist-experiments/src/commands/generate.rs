@@ -64,7 +64,8 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
     }
     let (prompts, end_tokens) = prompts(arguments, &files, text.as_ref())?;
     let settings = arguments.sampling.settings(arguments.max_new_tokens, end_tokens)?;
-    let stream = prompts.len() == 1 && arguments.beams.is_none() && !arguments.model.json && std::io::stdout().is_terminal();
+    let stream =
+        prompts.len() == 1 && arguments.beams.is_none() && !arguments.model.json && std::io::stdout().is_terminal();
     let beams = arguments.beams;
     let job = Job { prompts: &prompts, settings, beams, text: text.as_ref(), stops: &arguments.stop, stream };
     let outputs = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;

@@ -124,6 +124,28 @@ impl Encoder {
         self.open_ids(&self.options.template.prompt_segments(record, false)?)
     }
 
+    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no end token behind that. Labels
+    /// are [`IGNORED_LABEL`] except on tokens that carry any character of `answer`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::encode`].
+    pub fn continuation(&self, record: &Record, lead: &str, answer: &str) -> Result<Example, DataError> {
+        let mut segments = self.options.template.prompt_segments(record, false)?;
+        if let Some(last) = segments.last_mut() {
+            let start = last.text.len() + lead.len();
+            last.text = format!("{}{lead}{answer}", last.text);
+            last.learned = std::iter::once(start..last.text.len()).collect();
+        }
+        let first = self.first(&segments)?;
+        let mut tokens = self.tokens(&segments, first)?;
+        while tokens.last().is_some_and(|(_, part)| *part == Part::Prompt) {
+            tokens.pop();
+        }
+        self.within_vocabulary(&tokens)?;
+        Ok(self.example(&tokens, false))
+    }
+
     /// The ids that an answer to a conversation follows.
     ///
     /// # Errors
@@ -171,7 +193,11 @@ impl Encoder {
         let truncated = tokens.len() > self.options.cutoff;
         tokens.truncate(self.options.cutoff);
         let learned = |part: Part| self.options.train_on_inputs || part == Part::Output;
-        let example = tokens.iter().skip(1).any(|(_, part)| learned(*part)).then(|| self.example(&tokens));
+        let example = tokens
+            .iter()
+            .skip(1)
+            .any(|(_, part)| learned(*part))
+            .then(|| self.example(&tokens, self.options.train_on_inputs));
         Ok(Encoded { example, truncated })
     }
 
@@ -207,9 +233,9 @@ impl Encoder {
         }
     }
 
-    fn example(&self, tokens: &[Token]) -> Example {
+    fn example(&self, tokens: &[Token], prompt_is_learned: bool) -> Example {
         let label = |(id, part): &Token| match part {
-            Part::Prompt if !self.options.train_on_inputs => IGNORED_LABEL,
+            Part::Prompt if !prompt_is_learned => IGNORED_LABEL,
             _ => i64::from(*id),
         };
         let mut example = Example {
