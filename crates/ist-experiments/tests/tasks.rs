@@ -24,7 +24,7 @@ fn answers_are_found_as_an_independent_program_finds_them() {
         let found = answers.extract(text("reply").trim());
         let same = match &case["extracted"] {
             Value::Null => found.is_none(),
-            Value::Number(number) => found.as_ref().is_some_and(|found| found.parse() == Ok(number.as_f64().unwrap())),
+            number if text("task") == "gsm8k" => found.as_deref().map(number_of) == number.as_str().map(number_of),
             word => found.as_deref() == word.as_str(),
         };
         assert!(same, "{case}: {found:?}");
@@ -42,6 +42,10 @@ fn intervals_are_those_of_their_definition() {
             assert!((found - case[at].as_f64().unwrap()).abs() < 1e-12, "{case}: {interval:?}");
         }
     }
+}
+
+fn number_of(text: &str) -> f64 {
+    text.parse().unwrap()
 }
 
 fn record(instruction: &str, answer: &str) -> Value {
@@ -91,9 +95,10 @@ fn a_row_has_every_set_that_is_there_and_their_mean() {
 #[test]
 fn replies_do_not_depend_on_the_batch_and_beams_change_them() {
     let bench = bench();
+    let model = ["--model", "builtin:village", "--max-new-tokens", "8"];
     let replies = |name: &str, more: &[&str]| {
-        let ask = ["--task", "boolq", "--data", "sets/boolq/test.json", "--template", "alpaca", "--predictions", name];
-        bench.run(&[&EVAL[..], &ask, more].concat(), 0);
+        let ask = ["--task", "boolq", "--data", "sets", "--template", "none", "--predictions", name];
+        bench.run(&[&["eval"], &model[..], &ask, more].concat(), 0);
         lines(&bench, name).into_iter().map(|line| line["reply"].clone()).collect::<Vec<_>>()
     };
     let greedy = replies("one.jsonl", &["--batch", "1"]);
@@ -101,18 +106,9 @@ fn replies_do_not_depend_on_the_batch_and_beams_change_them() {
     let beams = replies("beams.jsonl", &["--beams", "4", "--batch", "1"]);
     assert_eq!(beams, replies("more.jsonl", &["--beams", "4", "--batch", "5"]));
     assert_ne!(beams, greedy);
-    let generated = bench.json(&[
-        "generate",
-        "--model",
-        "builtin:village",
-        "--beams",
-        "4",
-        "--max-new-tokens",
-        "4",
-        "--json",
-        "--prompt",
-        lines(&bench, "beams.jsonl")[3]["prompt"].as_str().unwrap(),
-    ]);
+    let prompt = lines(&bench, "beams.jsonl")[3]["prompt"].clone();
+    let ask = ["--beams", "4", "--json", "--prompt", prompt.as_str().unwrap()];
+    let generated = bench.json(&[&["generate"], &model[..], &ask].concat());
     assert_eq!(generated["text"].as_str().unwrap().trim(), beams[3]);
 }
 
