@@ -189,6 +189,18 @@ fn the_worlds_own_task_is_scored_as_before() {
 }
 
 #[test]
+fn a_run_scores_any_task_before_and_after() {
+    let bench = bench();
+    let tables = "[eval]\ntask = \"ARC-Easy\"\ndata = \"sets/ARC-Easy/test.json\"\nlimit = 4\nmax_new_tokens = 2\n";
+    bench.write("run.toml", &(bench.read("run.toml") + tables));
+    let result = bench.json(&["train", "run.toml", "--output", "run", "--json", "--quiet", "--set", "train.steps=1"]);
+    for when in ["before", "after"] {
+        let score = &result["eval"][when];
+        assert_eq!((&score["task"], &score["records"]), (&json!("ARC-Easy"), &json!(4)), "{result}");
+    }
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_refused_with_the_reason() {
     let bench = bench();
     bench.write("wrong.json", &json!([record("So?", "true"), record("So?", "maybe")]).to_string());

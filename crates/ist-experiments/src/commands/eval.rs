@@ -160,21 +160,24 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     let [low, high] = accuracy.interval().map(|bound| 100.0 * bound);
     let (correct, records) = (score.correct(), score.records());
     let name = if score.task().answers() == Answers::Whole { "exact match" } else { score.task().name() };
-    let mut text = format!(
-        "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the commonest answer alone: {:.1} %\n",
+    let mut lines = vec![format!(
+        "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the commonest answer alone: {:.1} %",
         100.0 * accuracy.share(),
         100.0 * score.majority_baseline(),
-    );
+    )];
     if let Some([tokens, bytes]) = score.normalised() {
         let (tokens, bytes) = (100.0 * tokens.share(), 100.0 * bytes.share());
-        text += &format!("by log-likelihood per token {tokens:.1} %, per byte {bytes:.1} %\n");
+        lines.push(format!("by log-likelihood per token {tokens:.1} %, per byte {bytes:.1} %"));
     }
     if score.unanswered() > 0 {
-        let (unanswered, too_long) = (score.unanswered(), score.too_long());
-        text += &format!("without an answer, and counted as wrong: {unanswered}");
-        text += &if too_long > 0 { format!(", {too_long} of them too long to be asked\n") } else { "\n".to_owned() };
+        let unanswered = score.unanswered();
+        lines.push(format!("without an answer, and counted as wrong: {unanswered}"));
     }
-    print_text(&text)
+    if score.too_long() > 0 {
+        let too_long = score.too_long();
+        lines.push(format!("of these not asked, because they do not fit the model's context: {too_long}"));
+    }
+    print_text(&(lines.join("\n") + "\n"))
 }
 
 struct Job<'a> {

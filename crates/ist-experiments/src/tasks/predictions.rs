@@ -129,7 +129,8 @@ impl Log {
     /// one that was cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
         let beside = settings_path(path);
-        let held = if path.exists() { std::fs::read_to_string(path).or_input()? } else { String::new() };
+        let held = if path.exists() { std::fs::read_to_string(path) } else { Ok(String::new()) };
+        let held = held.map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
         let mut all = if held.is_empty() { Map::new() } else { read_settings(path, &beside)? };
         for (task, new) in settings {
             if let Some(old) = all.get(task) {

@@ -250,9 +250,7 @@ mod tests {
             if tokens.is_empty() { vec![0.4f64.ln(), 0.6f64.ln()] } else { vec![0.9f64.ln(), 0.1f64.ln()] }
         };
         assert_eq!(searched(&next, &settings(2, 3, 1.0)), [1, 0]);
-        let next = |tokens: &[u32]| {
-            if tokens.is_empty() { vec![0.5f64.ln(), 0.5f64.ln()] } else { vec![0.5f64.ln(), 0.5f64.ln()] }
-        };
+        let next = |_: &[u32]| vec![0.5f64.ln(), 0.5f64.ln()];
         assert_eq!(searched(&next, &settings(2, 3, 0.0)), [0]);
         assert_eq!(searched(&next, &settings(2, 3, 2.0)).len(), 3);
     }
