@@ -37,7 +37,7 @@ pub enum Command {
     Generate(commands::generate::Generate),
     /// Converse with a model
     Chat(commands::chat::Chat),
-    /// Score a model on a task
+    /// Score a model on tasks
     Eval(commands::eval::Eval),
     /// Fold an adapter into its model and save the result
     Merge(commands::merge::Merge),
@@ -93,7 +93,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Score(arguments) => commands::score::run::<A>(&arguments),
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),
         Command::Chat(arguments) => commands::chat::run::<A>(&arguments, quiet, cli.verbose),
-        Command::Eval(arguments) => commands::eval::run::<A>(&arguments),
+        Command::Eval(arguments) => commands::eval::run::<A>(&arguments, quiet),
         Command::Merge(arguments) => commands::merge::run::<A>(&arguments, quiet),
         Command::Convert(arguments) => commands::convert::run::<A>(&arguments, quiet),
         Command::Plan(arguments) => commands::plan::run::<A>(&arguments),

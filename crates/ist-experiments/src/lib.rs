@@ -7,9 +7,10 @@
 //! | from files to token records | [`data`] |
 //! | a model's own chat template | [`chat_template`] |
 //! | a training run | [`train`] |
+//! | what a model is scored on | [`tasks`], [`token_scores`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
-//! | conversing and showing text as it comes | [`dialogue`], [`text_stream`] |
+//! | conversing, showing text as it comes and how far work is | [`dialogue`], [`text_stream`], [`progress`] |
 //! | which backend runs it | [`device`], the only file that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
 //!
@@ -39,9 +40,12 @@ pub mod model_folder;
 pub mod model_source;
 pub mod plan;
 pub mod pretrain;
+pub mod progress;
 pub mod run;
 pub mod selftest;
+pub mod tasks;
 pub mod text;
 pub mod text_stream;
+pub mod token_scores;
 pub mod train;
 pub mod world;

@@ -34,6 +34,8 @@ pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> 
     ///
     /// A row's positions count its real tokens only.
     fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut Self::Cache) -> Tensor<2>;
+    /// Makes the cache hold these of its rows, in this order. A row may be named several times, or not at all.
+    fn select_rows(&self, rows: &[usize], cache: &mut Self::Cache);
 
     /// The weights under Hugging Face's names and in its layout, in their storage type, adapters left out.
     fn weights(&self) -> Vec<(String, TensorData)>;

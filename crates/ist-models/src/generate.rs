@@ -1,9 +1,10 @@
-//! Text generation with a key-value cache: greedy, temperature, top-k, top-p.
+//! Text generation with a key-value cache: greedy, temperature, top-k, top-p; beam search.
 //!
 //! [`Generation`] goes token by token, so that a caller can show what there is so far and end a row for reasons of its own;
 //! [`generate`] runs it to its end. A [`Conversation`] keeps the cache from one generation to the next: what a prompt shares
-//! with what was read before is not read again.
+//! with what was read before is not read again. [`beam_search`] follows several continuations of a prompt at once.
 
+mod beam;
 mod choose;
 
 use std::marker::PhantomData;
@@ -15,6 +16,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::causal_lm::CausalLm;
 use choose::choose;
+
+pub use beam::{BeamSettings, beam_search};
 
 /// How to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,22 +108,21 @@ struct Row {
 impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
     /// The generation that [`generate`] runs, before its first step.
     pub fn new(model: &'a M, prompts: &[Vec<u32>], settings: &'a Settings) -> Result<Self, GenerateError> {
-        check(model, prompts, settings)?;
+        check(model, prompts, settings.max_new_tokens)?;
         Ok(Self::over(model, model.new_cache(prompts.len()), prompts, settings))
     }
 
     /// A generation that reads `prompts` behind what the cache holds.
     fn over(model: &'a M, cache: M::Cache, prompts: &[Vec<u32>], settings: &'a Settings) -> Self {
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let padding = |prompt: &Vec<u32>| longest - prompt.len();
+        let (tokens, mask) = left_padded(prompts);
         let stream = |row| streams::stream(settings.seed, &format!("generation {row}"));
         let row = Row { output: Vec::new(), ended: settings.max_new_tokens == 0 };
         Self {
             model,
             settings,
             cache,
-            tokens: prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect(),
-            mask: prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect(),
+            tokens,
+            mask,
             streams: (0..prompts.len()).map(stream).collect(),
             rows: vec![row; prompts.len()],
             adapters: PhantomData,
@@ -204,7 +206,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
         settings: &Settings,
         mut each: impl FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>, GenerateError> {
-        check(self.model, &[prompt.to_vec()], settings)?;
+        check(self.model, &[prompt.to_vec()], settings.max_new_tokens)?;
         let shared = self.shared(prompt);
         let cache = self.cache.take().filter(|_| shared > 0).unwrap_or_else(|| self.model.new_cache(1));
         let mut generation = Generation::over(self.model, cache, &[prompt[shared..].to_vec()], settings);
@@ -225,7 +227,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
 fn check<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],
-    settings: &Settings,
+    max_new_tokens: usize,
 ) -> Result<(), GenerateError> {
     let (vocabulary, context) = (model.vocab_size(), model.max_position_embeddings());
     for (row, prompt) in prompts.iter().enumerate() {
@@ -235,11 +237,20 @@ fn check<A: Adapter, M: CausalLm<A>>(
         if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(GenerateError::Vocabulary { row, id, vocabulary });
         }
-        if prompt.len().saturating_add(settings.max_new_tokens) > context {
-            return Err(GenerateError::Context { prompt: prompt.len(), new: settings.max_new_tokens, context });
+        if prompt.len().saturating_add(max_new_tokens) > context {
+            return Err(GenerateError::Context { prompt: prompt.len(), new: max_new_tokens, context });
         }
     }
     Ok(())
+}
+
+/// The prompts as one rectangle, padded on the left, and which of its places are real.
+fn left_padded(prompts: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<bool>>) {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let padding = |prompt: &Vec<u32>| longest - prompt.len();
+    let tokens = prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect();
+    let mask = prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect();
+    (tokens, mask)
 }
 
 fn logits_by_row(logits: Tensor<2>) -> Vec<Vec<f64>> {

@@ -1,9 +1,13 @@
-//! Generation step by step, and a cache that goes on from one prompt to the next.
+//! Generation step by step, a cache that goes on from one prompt to the next, and beam search as transformers searches.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod fixture;
+
+use std::num::NonZeroUsize;
+
 use ist_core::burn::tensor::Device;
-use ist_models::generate::{Conversation, Generation, Settings, generate};
+use ist_models::generate::{BeamSettings, Conversation, Generation, Settings, beam_search, generate};
 use ist_models::{Decoder, DecoderConfig};
 use ist_peft::BuiltinAdapter;
 
@@ -95,4 +99,41 @@ fn a_conversation_goes_on_after_an_answer_that_was_ended_or_refused() {
     assert_eq!(conversation.shared(&longer), 4);
     let second = conversation.answer(&longer, &settings, |_| true).unwrap();
     assert_eq!(second, generate(&model, &[longer], &settings).unwrap()[0]);
+}
+
+/// The settings of a case of `fixtures/beam_search`.
+fn beam_settings(case: &serde_json::Value) -> BeamSettings {
+    let count = |key: &str| case[key].as_u64().unwrap() as usize;
+    BeamSettings {
+        beams: NonZeroUsize::new(count("beams")).unwrap(),
+        max_new_tokens: count("max_new_tokens"),
+        length_penalty: case["length_penalty"].as_f64().unwrap(),
+        end_tokens: serde_json::from_value(case["end_tokens"].clone()).unwrap(),
+    }
+}
+
+#[test]
+fn beam_search_finds_what_transformers_finds_alone_and_in_a_batch() {
+    let text = std::fs::read_to_string(fixture::folder("beam_search").join("expected.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let model = fixture::model(expected["base_model"].as_str().unwrap());
+    let prompts: Vec<Vec<u32>> = serde_json::from_value(expected["prompts"].clone()).unwrap();
+    for case in expected["cases"].as_array().unwrap() {
+        let settings = beam_settings(case);
+        let continuations: Vec<Vec<u32>> = serde_json::from_value(case["continuations"].clone()).unwrap();
+        assert_eq!(beam_search(&model, &prompts, &settings).unwrap(), continuations, "{settings:?}");
+        for (prompt, continuation) in prompts.iter().zip(&continuations) {
+            let alone = beam_search(&model, std::slice::from_ref(prompt), &settings).unwrap();
+            assert_eq!(alone, std::slice::from_ref(continuation), "{settings:?}");
+        }
+    }
+}
+
+#[test]
+fn one_beam_without_an_end_is_greedy() {
+    let (model, prompts) = (model(), [vec![3, 5, 7], vec![11, 12]]);
+    let one = BeamSettings { beams: NonZeroUsize::MIN, max_new_tokens: 6, length_penalty: 1.0, end_tokens: Vec::new() };
+    let greedy = Settings { max_new_tokens: 6, ..Settings::default() };
+    assert_eq!(beam_search(&model, &prompts, &one).unwrap(), generate(&model, &prompts, &greedy).unwrap());
+    assert!(beam_search(&model, &[vec![99]], &one).unwrap_err().to_string().contains("99"));
 }

@@ -1,20 +1,28 @@
-//! `ist eval`: the score of a model on a task.
+//! `ist eval`: the score of a model on a task, or the row of several.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
+use ist_models::registry::ModelFiles;
 use ist_peft::Adapter;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{ModelArgs, print_json, print_text};
 use crate::data::{Encoder, EncoderOptions};
 use crate::device;
-use crate::failure::{Failure, OrFail};
+use crate::failure::Failure;
 use crate::model_source::{self, WithAdapted};
-use crate::run::lines;
+use crate::progress::Progress;
+use crate::tasks::ask::{Asking, Examiner, Way};
+use crate::tasks::predictions::Log;
+use crate::tasks::questions::Questions;
+use crate::tasks::row::Row;
+use crate::tasks::{Answers, Score, Selection, Task, files};
 use crate::text::TextModel;
-use crate::train::evaluate::{self, Score};
 
 /// `ist eval`.
 #[derive(Debug, Args)]
@@ -22,75 +30,189 @@ pub struct Eval {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The task: exact-match
+    /// The task, or several: boolq,piqa; commonsense, arithmetic, all
     #[arg(long)]
     pub task: String,
-    /// Records in a TEXT format
+    /// The task's records; of several tasks a folder with NAME/test.json in it
     #[arg(long)]
     pub data: PathBuf,
-    /// Use only the first records
+    /// Use only the first records of every task
     #[arg(long)]
     pub limit: Option<usize>,
-    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string
-    #[arg(long, default_value = "auto")]
-    pub template: String,
-    /// Tokens to generate at most
-    #[arg(long, default_value_t = 16)]
-    pub max_new_tokens: usize,
-    /// Write every record's prediction here, as JSON Lines
+    /// How the model answers
+    #[arg(long, value_enum, default_value_t = Way::Generate)]
+    pub by: Way,
+    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string [default: the task's own]
+    #[arg(long)]
+    pub template: Option<String>,
+    /// Beams of the search for a reply; 1 is greedy
+    #[arg(long, default_value = "1")]
+    pub beams: NonZeroUsize,
+    /// Records asked at once
+    #[arg(long, default_value = "16")]
+    pub batch: NonZeroUsize,
+    /// Tokens a reply may have [default: the task's own: 16, 32 or 256]
+    #[arg(long)]
+    pub max_new_tokens: Option<usize>,
+    /// Write every record's prediction here, as JSON Lines, and go on with those that are there
     #[arg(long)]
     pub predictions: Option<PathBuf>,
 }
 
-/// The tasks there are.
-const TASKS: [&str; 1] = ["exact-match"];
-
 /// Evaluates.
-pub fn run<A: Adapter>(arguments: &Eval) -> Result<(), Failure> {
-    if !TASKS.contains(&arguments.task.as_str()) {
-        let found = &arguments.task;
-        return Err(Failure::input(format!("unknown task \"{found}\"; available: {}", TASKS.join(", "))));
-    }
+pub fn run<A: Adapter>(arguments: &Eval, quiet: bool) -> Result<(), Failure> {
+    let selection = Selection::parse(&arguments.task)?;
+    check_way(arguments, &selection)?;
+    let found = files::find(&selection, &arguments.data)?;
+    let read = |(task, path): &(&'static Task, PathBuf)| Questions::read(task, path, arguments.limit);
+    let sets: Vec<Questions> = found.files.iter().map(read).collect::<Result<_, _>>()?;
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
-    let job = Job { arguments, text: model_source::text(&files)? };
-    let score = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
-    if let Some(path) = &arguments.predictions {
-        let line = |prediction| serde_json::to_string(prediction).map(|line| line + "\n");
-        let text: String = score.predictions.iter().map(line).collect::<Result<_, _>>().or_run()?;
-        lines::replace(path, text.as_bytes()).or_run()?;
+    let text = model_source::text(&files)?;
+    let log = match &arguments.predictions {
+        Some(path) => Log::open(path, &settings(arguments, &files, &sets)?)?,
+        None => Log::none(),
+    };
+    let job = Job { arguments, text, sets: &sets, log, quiet };
+    let scores = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
+    if !selection.is_row() {
+        return show(arguments, &scores[0]);
     }
+    let row = Row::new(scores, found.missing, selection.groups);
+    if !quiet {
+        eprint!("{}", row.table());
+    }
+    if arguments.model.json { print_json(&row.to_json()) } else { Ok(()) }
+}
+
+/// Refuses to compare options where there are none, and settings that would have no effect.
+fn check_way(arguments: &Eval, selection: &Selection) -> Result<(), Failure> {
+    if arguments.limit == Some(0) {
+        return Err(Failure::input("--limit must be at least 1, found 0"));
+    }
+    if arguments.by == Way::Generate {
+        return Ok(());
+    }
+    let free: Vec<&str> =
+        selection.tasks.iter().filter(|task| !task.answers().has_options()).map(|task| task.name()).collect();
+    if !free.is_empty() {
+        return Err(Failure::input(format!(
+            "--by likelihood compares the options of a question, and {} {} none; use --by generate, or leave {} out",
+            free.join(", "),
+            if free.len() == 1 { "has" } else { "have" },
+            if free.len() == 1 { "it" } else { "them" },
+        )));
+    }
+    if arguments.beams.get() > 1 || arguments.max_new_tokens.is_some() {
+        return Err(Failure::input("--beams and --max-new-tokens are for --by generate: nothing is written otherwise"));
+    }
+    Ok(())
+}
+
+impl Eval {
+    fn template(&self, task: &Task) -> String {
+        self.template.clone().unwrap_or_else(|| task.template().to_owned())
+    }
+
+    fn asking(&self, task: &Task) -> Asking {
+        let max_new_tokens = self.max_new_tokens.unwrap_or(task.max_new_tokens());
+        Asking { way: self.by, beams: self.beams, batch: self.batch, max_new_tokens }
+    }
+}
+
+/// Of every task, what decides its predictions.
+fn settings(arguments: &Eval, files: &ModelFiles, sets: &[Questions]) -> Result<Map<String, Value>, Failure> {
+    let model = model_source::describe(&arguments.model.model, files)?["sha256"].clone();
+    let adapter = arguments.model.adapter.as_deref().map(digest).transpose()?;
+    let of = |set: &Questions| {
+        let (task, asking) = (set.task(), arguments.asking(set.task()));
+        let mut settings = json!({"model": model, "adapter": adapter, "data": set.digest(), "by": arguments.by.name()});
+        settings["template"] = arguments.template(task).into();
+        if arguments.by == Way::Generate {
+            settings["beams"] = asking.beams.get().into();
+            settings["max_new_tokens"] = asking.max_new_tokens.into();
+        }
+        (task.name().to_owned(), settings)
+    };
+    Ok(sets.iter().map(of).collect())
+}
+
+/// SHA-256 over the files of an adapter's folder, by name.
+fn digest(folder: &Path) -> Result<String, Failure> {
+    let named = |error: std::io::Error| Failure::input(format!("{}: {error}", folder.display()));
+    let entries = std::fs::read_dir(folder).map_err(named)?.collect::<Result<Vec<_>, _>>().map_err(named)?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    paths.sort();
+    let mut digest = Sha256::new();
+    for path in paths {
+        digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        digest.update(Sha256::digest(std::fs::read(&path).map_err(named)?));
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The outcome of a single task.
+fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     if arguments.model.json {
         return print_json(&score.to_json());
     }
-    let (correct, records) = (score.correct(), score.predictions.len());
-    let share = 100.0 * correct as f64 / records as f64;
-    let majority = 100.0 * score.majority_baseline();
-    print_text(&format!(
-        "exact match {share:.1} % ({correct} of {records}); the commonest answer alone: {majority:.1} %\n"
-    ))
+    let accuracy = score.accuracy();
+    let [low, high] = accuracy.interval().map(|bound| 100.0 * bound);
+    let (correct, records) = (score.correct(), score.records());
+    let name = if score.task().answers() == Answers::Whole { "exact match" } else { score.task().name() };
+    let mut lines = vec![format!(
+        "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the commonest answer alone: {:.1} %",
+        100.0 * accuracy.share(),
+        100.0 * score.majority_baseline(),
+    )];
+    if let Some([tokens, bytes]) = score.normalised() {
+        let (tokens, bytes) = (100.0 * tokens.share(), 100.0 * bytes.share());
+        lines.push(format!("by log-likelihood per token {tokens:.1} %, per byte {bytes:.1} %"));
+    }
+    if score.unanswered() > 0 {
+        let unanswered = score.unanswered();
+        lines.push(format!("without an answer, and counted as wrong: {unanswered}"));
+    }
+    if score.too_long() > 0 {
+        let too_long = score.too_long();
+        lines.push(format!("of these not asked, because they do not fit the model's context: {too_long}"));
+    }
+    print_text(&(lines.join("\n") + "\n"))
 }
 
 struct Job<'a> {
     arguments: &'a Eval,
     text: TextModel,
+    sets: &'a [Questions],
+    log: Log,
+    quiet: bool,
 }
 
 impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Score;
+    type Output = Vec<Score>;
 
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<Score, Failure> {
-        let records = evaluate::read_records(&self.arguments.data, self.arguments.limit)?;
+    fn call<M: CausalLm<A>>(mut self, model: M) -> Result<Vec<Score>, Failure> {
+        let sets = self.sets;
+        sets.iter().map(|questions| self.score(&model, questions)).collect()
+    }
+}
+
+impl Job<'_> {
+    fn score<A: Adapter, M: CausalLm<A>>(&mut self, model: &M, questions: &Questions) -> Result<Score, Failure> {
+        let task = questions.task();
         let options = EncoderOptions {
-            template: self.text.template(&self.arguments.template, records[0].format())?,
+            template: self.text.template(&self.arguments.template(task), questions.format())?,
             train_on_inputs: false,
             cutoff: model.max_position_embeddings(),
             end_tokens: self.text.end_tokens.clone(),
             vocab_size: model.vocab_size(),
         };
         let encoder = Encoder::new(self.text.tokenizer.clone(), options);
-        evaluate::score_records(&model, &self.text, &records, self.arguments.max_new_tokens, |records| {
-            records.iter().map(|record| encoder.prompt_ids(record)).collect::<Result<Vec<_>, _>>().or_input()
-        })
+        let asking = self.arguments.asking(task);
+        let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };
+        let mut progress = Progress::new(task.name(), questions.all().len(), self.quiet);
+        let predictions = examiner.ask::<A>(questions, &mut self.log, |done| progress.reach(done))?;
+        progress.finish();
+        Ok(Score::of(task, self.arguments.by, &predictions))
     }
 }

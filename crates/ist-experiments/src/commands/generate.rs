@@ -1,11 +1,12 @@
 //! `ist generate`: continue a prompt, or several at once.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
-use ist_models::generate::{Generation, Settings};
+use ist_models::generate::{BeamSettings, Generation, Settings, beam_search};
 use ist_models::registry::{self, ModelFiles};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
@@ -44,6 +45,9 @@ pub struct Generate {
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Search with that many beams instead, for the likeliest text per token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "seed", "stop"])]
+    pub beams: Option<NonZeroUsize>,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
@@ -60,8 +64,10 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
     }
     let (prompts, end_tokens) = prompts(arguments, &files, text.as_ref())?;
     let settings = arguments.sampling.settings(arguments.max_new_tokens, end_tokens)?;
-    let stream = prompts.len() == 1 && !arguments.model.json && std::io::stdout().is_terminal();
-    let job = Job { prompts: &prompts, settings, text: text.as_ref(), stops: &arguments.stop, stream };
+    let stream =
+        prompts.len() == 1 && arguments.beams.is_none() && !arguments.model.json && std::io::stdout().is_terminal();
+    let beams = arguments.beams;
+    let job = Job { prompts: &prompts, settings, beams, text: text.as_ref(), stops: &arguments.stop, stream };
     let outputs = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
     if arguments.model.json {
         return print_json(&document(&prompts, &outputs));
@@ -116,6 +122,7 @@ fn document(prompts: &[Vec<u32>], outputs: &[Output]) -> Value {
 struct Job<'a> {
     prompts: &'a [Vec<u32>],
     settings: Settings,
+    beams: Option<NonZeroUsize>,
     text: Option<&'a TextModel>,
     stops: &'a [String],
     stream: bool,
@@ -131,6 +138,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
     type Output = Vec<Output>;
 
     fn call<M: CausalLm<A>>(self, model: M) -> Result<Vec<Output>, Failure> {
+        if let Some(beams) = self.beams {
+            return self.search(&model, beams);
+        }
         let mut generation = Generation::new(&model, self.prompts, &self.settings).or_input()?;
         let Some(text) = self.text else {
             while generation.step() {}
@@ -163,5 +173,15 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
                 Ok(Output { ids, text: Some(whole) })
             })
             .collect()
+    }
+}
+
+impl Job<'_> {
+    fn search<A: Adapter, M: CausalLm<A>>(&self, model: &M, beams: NonZeroUsize) -> Result<Vec<Output>, Failure> {
+        let Settings { max_new_tokens, end_tokens, .. } = self.settings.clone();
+        let settings = BeamSettings { beams, max_new_tokens, length_penalty: 1.0, end_tokens };
+        let outputs = beam_search(model, self.prompts, &settings).or_input()?;
+        let text = |ids: &[u32]| self.text.map(|text| text.decode(ids)).transpose();
+        outputs.into_iter().map(|ids| Ok(Output { text: text(&ids)?, ids })).collect()
     }
 }

@@ -29,7 +29,7 @@ mod memory;
 mod method;
 mod model;
 mod model_ref;
-mod nearest;
+pub(crate) mod nearest;
 mod optimizer;
 mod overrides;
 mod paths;
@@ -60,4 +60,4 @@ pub use pretrain::{
 };
 pub use run::{RunConfig, load, load_with, read, read_with};
 pub use schema::{json_schema, pretrain_json_schema};
-pub use train::{EvalConfig, EvalTask, LossScaling, TrainConfig};
+pub use train::{EvalConfig, LossScaling, TrainConfig};

@@ -31,7 +31,7 @@ pub(super) fn key<'a>(key: &str, valid: &'a [String]) -> Option<(&'a str, bool)>
 }
 
 /// Of the valid values, the one close to `value`, if any.
-pub(super) fn value<'a>(value: &str, valid: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn value<'a>(value: &str, valid: &[&'a str]) -> Option<&'a str> {
     best(valid.iter().copied(), |candidate| resemblance(value, candidate))
         .and_then(|(best, close)| close.then_some(best))
 }

@@ -124,6 +124,28 @@ impl Encoder {
         self.open_ids(&self.options.template.prompt_segments(record, false)?)
     }
 
+    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no end token behind that. Labels
+    /// are [`IGNORED_LABEL`] except on tokens that carry any character of `answer`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::encode`].
+    pub fn continuation(&self, record: &Record, lead: &str, answer: &str) -> Result<Example, DataError> {
+        let mut segments = self.options.template.prompt_segments(record, false)?;
+        if let Some(last) = segments.last_mut() {
+            let start = last.text.len() + lead.len();
+            last.text = format!("{}{lead}{answer}", last.text);
+            last.learned = std::iter::once(start..last.text.len()).collect();
+        }
+        let first = self.first(&segments)?;
+        let mut tokens = self.tokens(&segments, first)?;
+        while tokens.last().is_some_and(|(_, part)| *part == Part::Prompt) {
+            tokens.pop();
+        }
+        self.within_vocabulary(&tokens)?;
+        Ok(example_of(&tokens, false))
+    }
+
     /// The ids that an answer to a conversation follows.
     ///
     /// # Errors
@@ -171,7 +193,11 @@ impl Encoder {
         let truncated = tokens.len() > self.options.cutoff;
         tokens.truncate(self.options.cutoff);
         let learned = |part: Part| self.options.train_on_inputs || part == Part::Output;
-        let example = tokens.iter().skip(1).any(|(_, part)| learned(*part)).then(|| self.example(&tokens));
+        let example = tokens
+            .iter()
+            .skip(1)
+            .any(|(_, part)| learned(*part))
+            .then(|| example_of(&tokens, self.options.train_on_inputs));
         Ok(Encoded { example, truncated })
     }
 
@@ -206,20 +232,21 @@ impl Encoder {
             ))),
         }
     }
+}
 
-    fn example(&self, tokens: &[Token]) -> Example {
-        let label = |(id, part): &Token| match part {
-            Part::Prompt if !self.options.train_on_inputs => IGNORED_LABEL,
-            _ => i64::from(*id),
-        };
-        let mut example = Example {
-            input_ids: tokens.iter().map(|(id, _)| *id).collect(),
-            labels: tokens.iter().map(label).collect(),
-            attention_mask: vec![true; tokens.len()],
-        };
-        ignore_first_real_token(&mut example);
-        example
-    }
+/// A token record whose labels are the output's tokens, and the prompt's too where they are learned.
+fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
+    let label = |(id, part): &Token| match part {
+        Part::Prompt if !prompt_is_learned => IGNORED_LABEL,
+        _ => i64::from(*id),
+    };
+    let mut example = Example {
+        input_ids: tokens.iter().map(|(id, _)| *id).collect(),
+        labels: tokens.iter().map(label).collect(),
+        attention_mask: vec![true; tokens.len()],
+    };
+    ignore_first_real_token(&mut example);
+    example
 }
 
 /// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the text: those before it
@@ -286,6 +313,18 @@ mod tests {
         assert_eq!(example.labels[1..], example.input_ids[1..].iter().map(|id| i64::from(*id)).collect::<Vec<_>>());
         assert_eq!(learned(&example), "abcd</s>");
         assert_eq!(learned(&encode(&[], false, &completion("ab", "cd"))), "cd</s>");
+    }
+
+    #[test]
+    fn a_continuation_predicts_the_answers_tokens_alone() {
+        for (merges, expected) in [(&[][..], "true"), (&[("Ġ", "t")][..], " true")] {
+            // Whether prompts are trained on does not matter.
+            let encoder = encoder(merges, options(Template::Alpaca, true, 3));
+            let example = encoder.continuation(&completion("ab", "cd"), "so ", "true").unwrap();
+            let ids: Vec<u32> = example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
+            assert_eq!(tokenizer(merges).decode(&ids, false).unwrap(), expected);
+            assert_eq!(tokenizer(merges).decode(&example.input_ids, false).unwrap(), "<s>abso true");
+        }
     }
 
     #[test]

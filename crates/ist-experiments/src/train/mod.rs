@@ -390,7 +390,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The task's score with the adapter as it is now, where a task is configured.
     fn score(&self) -> Result<Option<Value>, Failure> {
         let Some(eval) = &self.config.eval else { return Ok(None) };
-        evaluate::exact_match(&self.model, eval, self.config, self.data).map(|score| Some(score.to_json()))
+        evaluate::score(&self.model, eval, self.config, self.data).map(|score| Some(score.to_json()))
     }
 
     /// Saves the final adapter and writes the result.

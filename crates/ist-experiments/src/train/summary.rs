@@ -25,7 +25,11 @@ pub fn render(result: &Value, folder: &str) -> String {
     }
     if let (Some(before), Some(after)) = (score(result, "before"), score(result, "after")) {
         let majority = 100.0 * result["eval"]["after"]["majority_baseline"].as_f64().unwrap_or_default();
-        line("exact match", format!("{before} -> {after}  (always the commonest answer: {majority:.1} %)"));
+        let task = result["eval"]["after"]["task"].as_str().filter(|task| *task != "exact-match");
+        line(
+            task.unwrap_or("exact match"),
+            format!("{before} -> {after}  (always the commonest answer: {majority:.1} %)"),
+        );
     }
     let seconds = train["seconds"].as_f64().unwrap_or_default();
     line(

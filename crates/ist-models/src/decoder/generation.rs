@@ -2,7 +2,7 @@
 
 use ist_core::burn;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use ist_core::LayerPass;
 use ist_peft::{Adapter, FrozenLinear, PeftNorm};
 
@@ -76,6 +76,21 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         cache.layers = vec![None; self.layers.len()];
         let all = cache.tokens.clone();
         self.advance(&all, cache)
+    }
+
+    fn select_rows(&self, rows: &[usize], cache: &mut DecoderCache) {
+        if rows.iter().copied().eq(0..cache.mask.len()) {
+            return;
+        }
+        let indices: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [rows.len()]), &self.device);
+        for layer in &mut cache.layers {
+            let select = |tensor: Tensor<4>| tensor.select(0, indices.clone());
+            *layer = layer.take().map(|(keys, values)| (select(keys), select(values)));
+        }
+        cache.mask = rows.iter().map(|&row| cache.mask[row].clone()).collect();
+        cache.tokens = rows.iter().map(|&row| cache.tokens[row].clone()).collect();
+        cache.regimes = rows.iter().map(|&row| cache.regimes[row]).collect();
     }
 
     fn weights(&self) -> Vec<(String, TensorData)> {

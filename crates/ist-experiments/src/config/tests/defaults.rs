@@ -128,7 +128,7 @@ fn with_an_adapter_to_start_from_only_what_is_given_stands() {
 fn an_evaluation_has_a_task_and_a_length() {
     let eval = least_and("eval.data = 'test.jsonl'").unwrap().eval.unwrap();
     let expected =
-        EvalConfig { task: EvalTask::ExactMatch, data: "/base/test.jsonl".into(), limit: None, max_new_tokens: 16 };
+        EvalConfig { task: "exact-match".to_owned(), data: "/base/test.jsonl".into(), limit: None, max_new_tokens: 16 };
     assert_eq!(eval, expected);
 }
 

@@ -80,6 +80,7 @@ fn each_value_out_of_range_is_refused_with_the_range() {
         ("memory.budget = 0", "memory.budget", "an integer of at least 1, found 0"),
         ("memory.budget = 1.5", "memory.budget", "found 1.5"),
         ("eval.limit = 3", "eval.data", "is missing"),
+        ("eval = {data = 'x', task = 'bolq'}", "eval.task", "one of \"boolq\", \"piqa\""),
         ("eval = 'exact-match'", "eval", "must be a table, found the string"),
         ("data = {train = 'x', validation = 'y', validation_records = 3}", "data.validation_records", "conflicts with"),
     ] {

@@ -162,8 +162,9 @@ fn train() -> impl Strategy<Value = TrainConfig> {
 }
 
 fn eval() -> impl Strategy<Value = Option<EvalConfig>> {
-    let eval = (path(), of(count()), count()).prop_map(|(data, limit, max_new_tokens)| EvalConfig {
-        task: EvalTask::ExactMatch,
+    let task = select(crate::tasks::names()).prop_map(str::to_owned);
+    let eval = (task, path(), of(count()), count()).prop_map(|(task, data, limit, max_new_tokens)| EvalConfig {
+        task,
         data,
         limit,
         max_new_tokens,
