@@ -71,6 +71,7 @@ pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod streams;
+pub mod times;
 pub mod tuner;
 mod walk;
 
@@ -83,4 +84,5 @@ pub use layered::{Half, LayerPass, LayeredModel};
 pub use plan::Footprint;
 pub use policy::{LayerPolicy, PolicyError};
 pub use response::Responses;
+pub use times::Times;
 pub use tuner::{Tuner, TunerConfig, TunerError};

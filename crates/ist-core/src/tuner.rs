@@ -6,6 +6,7 @@
 mod by_layers;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, Opti
 use crate::schedule::Schedule;
 use crate::step::{self, Memory, StepOutput};
 use crate::streams::{self, Streams};
-use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError};
+use crate::times::timed;
+use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError, Times};
 
 /// What a tuner needs besides its policy.
 #[derive(Clone, Debug)]
@@ -170,13 +172,14 @@ pub struct Tuner {
     streams: Streams,
     seed: u64,
     step: usize,
+    times: Times,
 }
 
 impl Tuner {
     /// A tuner before its first step. `seed` fixes every draw and every dropout mask.
     pub fn new(config: TunerConfig, policy: Box<dyn LayerPolicy>, seed: u64) -> Self {
         let optimizer = Optimizer::new(config.adamw, config.resting_state, config.offload.clone());
-        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0 }
+        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0, times: Times::default() }
     }
 
     /// The next step's number: the steps done so far.
@@ -192,6 +195,11 @@ impl Tuner {
     /// The optimizer, to look at.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
+    }
+
+    /// Where the time of the newest step went.
+    pub fn times(&self) -> Times {
+        self.times
     }
 
     /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r + (1 - r) · factor) with
@@ -263,15 +271,17 @@ impl Tuner {
         model: &M,
         micro_batches: &[M::Batch],
     ) -> Result<(StepReport, Gradients), TunerError> {
-        let layers = self.draw(model)?;
+        let mut optimizer = 0.0;
+        let layers = timed(&mut optimizer, || self.draw(model))?;
         let dropout = streams::mix(self.seed, self.step as u64);
-        let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
+        let StepOutput { loss, tokens, mut gradients, predicted_bytes, times } =
             step::gradients(model, micro_batches, &layers, self.config.memory, Some(dropout));
         let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
-        let grad_norm = match self.config.clip_norm {
+        let grad_norm = timed(&mut optimizer, || match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
-        };
+        });
+        self.times = Times { optimizer, ..times };
         self.check("loss", loss, &layers)?;
         self.check("gradient norm", grad_norm, &layers)?;
         let (step, learning_rate) = (self.step, self.learning_rate(self.step));
@@ -285,9 +295,11 @@ impl Tuner {
         report: &StepReport,
         mut gradients: Gradients,
     ) -> Result<(), TunerError> {
+        let started = Instant::now();
         for place in std::iter::once(None).chain(report.layers.iter().map(Some)) {
             self.update(model, place, report.learning_rate, &mut gradients)?;
         }
+        self.times.optimizer += started.elapsed().as_secs_f64();
         self.step += 1;
         Ok(())
     }
