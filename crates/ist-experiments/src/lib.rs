@@ -9,6 +9,7 @@
 //! | a training run | [`train`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
+//! | runs as tables and figures | [`report`], [`statistics`] |
 //! | conversing and showing text as it comes | [`dialogue`], [`text_stream`] |
 //! | which backend runs it | [`device`], the only file that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
@@ -38,8 +39,10 @@ pub mod model_folder;
 pub mod model_source;
 pub mod plan;
 pub mod pretrain;
+pub mod report;
 pub mod run;
 pub mod selftest;
+pub mod statistics;
 pub mod text;
 pub mod text_stream;
 pub mod train;
