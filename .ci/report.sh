@@ -2,7 +2,7 @@
 # The page of `ist report` in headless Chromium, on a wide and on a narrow screen, light and dark: no message on the console,
 # every figure drawn, nothing wider than the screen.
 #
-# Usage: .ci/report.sh [FOLDER]      FOLDER gets the page and its screenshots; without it they are made and thrown away.
+# Usage: .ci/report.sh [FOLDER]      FOLDER gets the page and its screenshots; without it the page is looked at and thrown away.
 # Chromium is installed with apt where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ for seed in 0 1; do
 done
 "$ist" report "$scratch/runs" --output "$out/report.html"
 
-# A script looks at a copy of the page and leaves what it finds in the document; the page itself has none.
+# A script looks at a copy of the page and tells what it finds; the page itself has none.
 cat >"$scratch/look.html" <<'SCRIPT'
 <script>
 addEventListener("load", () => {
@@ -56,10 +56,8 @@ addEventListener("load", () => {
   const wide = document.documentElement.scrollWidth;
   if (wide > innerWidth) found.push("the page is " + wide + " wide on a screen of " + innerWidth);
   if (document.querySelector("h1 b, th b, td b")) found.push("a name became an element");
-  const note = document.createElement("p");
-  note.id = "found";
-  note.textContent = innerWidth + ": " + (found.join("; ") || "as it should be");
-  document.body.append(note);
+  const height = document.documentElement.scrollHeight;
+  parent.postMessage(innerWidth + " wide, " + height + " high: " + (found.join("; ") || "as it should be"), "*");
 });
 </script>
 SCRIPT
@@ -73,17 +71,29 @@ browse() {
     --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$(mktemp -d -p "$scratch")" "$@"
 }
 
+# A window has a least width, a frame has none: $1 is shown in a frame that wide and high.
+frame() {
+  cat >"$scratch/frame.html" <<FRAME
+<!DOCTYPE html><link rel="icon" href="data:,"><body style="margin:0"><iframe src="$1" style="border:0;width:$2px;height:$3px"></iframe>
+<p id="found"></p><script>onmessage = (message) => { document.getElementById("found").textContent = message.data; };</script>
+FRAME
+}
+
 for width in 390 1280; do
   for scheme in light dark; do
     setting=1
     [ "$scheme" = dark ] && setting=0
-    look=(--window-size="$width,1000" --blink-settings=preferredColorScheme=$setting)
-    browse "${look[@]}" --enable-logging=stderr --dump-dom "file://$scratch/looked-at.html" \
-      >"$scratch/dom.html" 2>"$scratch/log.txt"
+    frame "file://$scratch/looked-at.html" "$width" 1000
+    browse --window-size=1300,1000 --blink-settings=preferredColorScheme=$setting --virtual-time-budget=5000 \
+      --enable-logging=stderr --dump-dom "file://$scratch/frame.html" >"$scratch/dom.html" 2>"$scratch/log.txt"
     grep CONSOLE "$scratch/log.txt" && fail "the page says something on the console at $width, $scheme"
     found=$(grep -o '<p id="found">[^<]*' "$scratch/dom.html" | sed 's/.*>//') || fail "the page was not looked at"
     case $found in *"as it should be") ;; *) fail "$scheme: $found" ;; esac
     echo "$scheme, $found"
-    browse "${look[@]}" --screenshot="$out/report-$width-$scheme.png" "file://$out/report.html" 2>/dev/null
+    height=$(sed 's/.*wide, \([0-9]*\) high.*/\1/' <<<"$found")
+    [ -n "${1:-}" ] || continue
+    frame "file://$out/report.html" "$width" "$height"
+    browse --window-size="$((width < 500 ? 500 : width)),$height" --blink-settings=preferredColorScheme=$setting \
+      --screenshot="$out/report-$width-$scheme.png" "file://$scratch/frame.html" 2>/dev/null
   done
 done

@@ -140,7 +140,7 @@ pub struct Row {
     /// The group.
     pub name: String,
     /// (seed, value) of its runs; a seed with several runs has their mean.
-    pub by_seed: BTreeMap<String, f64>,
+    pub by_seed: BTreeMap<u64, f64>,
     /// Over its seeds.
     pub moments: Moments,
     /// To the baseline, over the seeds both have.
@@ -226,9 +226,9 @@ impl Field<'_> {
 
     fn comparison(&self, measure: &Measure, limit: Limit) -> Comparison {
         let (figure, unit) = measure.name();
-        let values: Vec<BTreeMap<String, f64>> =
+        let values: Vec<BTreeMap<u64, f64>> =
             self.groups.iter().map(|group| self.by_seed(group, measure, limit)).collect();
-        let row = |(group, by_seed): (usize, &BTreeMap<String, f64>)| {
+        let row = |(group, by_seed): (usize, &BTreeMap<u64, f64>)| {
             let numbers: Vec<f64> = by_seed.values().copied().collect();
             let moments = Moments::of(&numbers)?;
             let difference = if group == self.baseline { None } else { differences(by_seed, &values[self.baseline]) };
@@ -238,8 +238,8 @@ impl Field<'_> {
         Comparison { figure, unit, rows: values.iter().enumerate().filter_map(row).collect() }
     }
 
-    fn by_seed(&self, group: &Group, measure: &Measure, limit: Limit) -> BTreeMap<String, f64> {
-        let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    fn by_seed(&self, group: &Group, measure: &Measure, limit: Limit) -> BTreeMap<u64, f64> {
+        let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for run in group.runs.iter().map(|run| &self.runs[*run]).filter(|run| run.state.is_whole()) {
             if let Some(value) = measure.of(run, limit) {
                 values.entry(run.seed()).or_default().push(value);
@@ -317,7 +317,7 @@ mod tests {
         // After 10 steps `ist` stands at step 9 of 20: its loss is 11 above the base.
         assert_eq!(means(&matched, "validation loss"), [2.25, 12.375]);
         let difference = matched.comparisons[0].rows[1].difference.clone().unwrap();
-        assert_eq!(difference.by_seed, [("0".to_owned(), 10.25), ("1".to_owned(), 10.0)]);
+        assert_eq!(difference.by_seed, [(0, 10.25), (1, 10.0)]);
         assert_eq!(means(&matched, "seconds of all steps"), [20.0, 10.0]);
     }
 

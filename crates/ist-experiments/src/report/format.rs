@@ -43,6 +43,9 @@ pub(super) fn interval(unit: Unit, of: Option<Interval>) -> String {
 
 /// Bytes in a unit that fits.
 pub(super) fn bytes(value: f64) -> String {
+    if value <= 0.0 {
+        return "0".to_owned();
+    }
     human(value.max(0.0) as usize)
 }
 

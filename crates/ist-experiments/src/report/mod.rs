@@ -174,7 +174,7 @@ impl Report {
             std::iter::once(key.clone()).chain(self.groups.iter().map(|group| cell(group, key))).collect()
         };
         table.rows = keys.iter().map(row).collect();
-        let text = "Only keys whose values are not the same in all runs; `-` where a run has no such key.";
+        let text = "Only keys whose values are not the same in all runs; a dash where a run has no such key.";
         Settings { text: text.to_owned(), table: Some(table) }
     }
 

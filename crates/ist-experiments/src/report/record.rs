@@ -24,7 +24,9 @@ pub enum State {
     Interrupted,
     /// A process works in its folder.
     Running,
-    /// No process does, and there is no result: it failed or was killed.
+    /// It failed, and its folder says why.
+    Failed,
+    /// No process works on it, and there is no result: it was killed, or failed without a word.
     Unfinished,
 }
 
@@ -36,6 +38,7 @@ impl State {
             Self::StoppedEarly => "stopped early",
             Self::Interrupted => "interrupted",
             Self::Running => "running",
+            Self::Failed => "failed",
             Self::Unfinished => "unfinished (failed or killed)",
         }
     }
@@ -110,16 +113,21 @@ impl RunRecord {
         let configuration = configuration::read(&folder.join("config.toml"))?;
         let (steps, evaluations) = metrics(&folder.join("metrics.jsonl"), &mut notes)?;
         let updates = importance(&folder.join("importance.jsonl"), &mut notes)?;
-        let result = document(&folder.join("result.json"))?;
+        let result = document(&folder.join("result.json"), &mut notes)?;
+        let failure = document(&folder.join("failure.json"), &mut notes)?;
+        let state = state(folder, &result, &failure);
+        if let (State::Failed, Some(reason)) = (state, failure["reason"].as_str()) {
+            notes.push(format!("{}: {reason}", folder.display()));
+        }
         let layers = updates.first().map_or(0, |(_, scores): &(usize, Vec<f64>)| scores.len());
         let seconds = steps.last().map_or(0.0, |step: &Step| step.elapsed);
         Ok(Self {
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             folder: folder.to_owned(),
-            state: state(folder, &result),
+            state,
             selected: selections(&folder.join("selections.jsonl"), layers, &mut notes)?,
             accuracies: accuracy::of_run(folder, &result)?,
-            plan: document(&folder.join("plan.json"))?,
+            plan: document(&folder.join("plan.json"), &mut notes)?,
             times: super::time::read(&folder.join(crate::train::costs::LOG), seconds, &mut notes)?,
             configuration,
             steps,
@@ -136,11 +144,8 @@ impl RunRecord {
     }
 
     /// Its seed; a configuration without one has 0.
-    pub fn seed(&self) -> String {
-        match self.setting("seed") {
-            Value::Null => "0".to_owned(),
-            seed => seed.to_string(),
-        }
+    pub fn seed(&self) -> u64 {
+        self.setting("seed").as_u64().unwrap_or_default()
     }
 
     /// Seconds of all its steps.
@@ -220,23 +225,27 @@ fn selections(path: &Path, layers: usize, notes: &mut Vec<String>) -> Result<Vec
 /// Above the layers of any model; a number beyond it is a broken file.
 const MOST_LAYERS: u64 = 100_000;
 
-/// A JSON document, or null where there is none.
-fn document(path: &Path) -> Result<Value, Failure> {
+/// A JSON document, or null where there is none that is whole.
+fn document(path: &Path, notes: &mut Vec<String>) -> Result<Value, Failure> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let context = || format!("{}: cannot read", path.display());
-    let text = std::fs::read(path).with_context(context).or_input()?;
-    serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display())).or_input()
+    let text = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display())).or_input()?;
+    let read = serde_json::from_slice(&text);
+    if let Err(error) = &read {
+        notes.push(format!("{} is not whole ({error}); it was left out", path.display()));
+    }
+    Ok(read.unwrap_or_default())
 }
 
-fn state(folder: &Path, result: &Value) -> State {
+fn state(folder: &Path, result: &Value, failure: &Value) -> State {
     if is_worked_on(folder) {
         return State::Running;
     }
     match result["status"].as_str() {
         Some("finished") => State::Finished,
         Some("stopped early") => State::StoppedEarly,
+        _ if failure.is_object() => State::Failed,
         Some("interrupted") => State::Interrupted,
         _ => State::Unfinished,
     }
@@ -272,7 +281,7 @@ mod tests {
             ("selections.jsonl", "{\"step\":0,\"layers\":[1]}\n{\"step\":1,\"layers\":[0,1]}\n"),
         ]);
         let run = RunRecord::read(folder.path()).unwrap();
-        assert_eq!((run.state, run.seed().as_str(), run.steps.len()), (State::Unfinished, "3", 2));
+        assert_eq!((run.state, run.seed(), run.steps.len()), (State::Unfinished, 3, 2));
         assert_eq!((run.seconds(), run.peak_bytes()), (0.75, 300.0));
         assert_eq!(run.evaluations, [Evaluation { step: 1, loss: 1.5, elapsed: 0.75 }]);
         assert_eq!((run.selected, run.updates), (vec![1, 2, 0], vec![(1, vec![0.5, -0.5, 0.0])]));
@@ -289,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_is_not_whole_is_left_out_and_a_failure_is_told() {
+        let broken = folder(&[("config.toml", ""), ("result.json", "{\"status\": \"finis")]);
+        let run = RunRecord::read(broken.path()).unwrap();
+        assert!(run.state == State::Unfinished && run.notes[0].contains("result.json is not whole"), "{:?}", run.notes);
+        let failed = folder(&[("config.toml", ""), ("failure.json", "{\"reason\": \"no space\"}")]);
+        let run = RunRecord::read(failed.path()).unwrap();
+        assert!(run.state == State::Failed && run.notes[0].ends_with(": no space"), "{:?}", run.notes);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_file_and_line() {
         let cases = [
             ("metrics.jsonl", "{\"step\":0,\"loss\":1}\n{\"step\":0,\"loss\":1}\n", "line 2 is of step 0"),
@@ -299,7 +318,6 @@ mod tests {
                 "line 2 has no `scores`",
             ),
             ("selections.jsonl", "{\"step\":0,\"layers\":[99999999999]}\n", "line 1 has no `layers`"),
-            ("result.json", "{\"status\"", "not JSON"),
             ("config.toml", "seed = [", "config.toml"),
         ];
         for (name, text, expected) in cases {

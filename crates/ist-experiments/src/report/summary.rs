@@ -20,7 +20,7 @@ pub struct Summary {
     /// Its group.
     pub group: String,
     /// Its seed.
-    pub seed: String,
+    pub seed: u64,
     /// What became of it.
     pub state: State,
     /// Optimizer steps done.
@@ -104,7 +104,8 @@ fn row(summary: &Summary, tasks: &[String]) -> Vec<String> {
     };
     let rate = Some(summary.tokens / summary.seconds).filter(|rate| rate.is_finite());
     let state = summary.state.words().to_owned();
-    let words = [summary.run.clone(), summary.group.clone(), summary.seed.clone(), state, summary.steps.to_string()];
+    let words =
+        [summary.run.clone(), summary.group.clone(), summary.seed.to_string(), state, summary.steps.to_string()];
     let losses = [or_none(Unit::Loss, summary.loss), or_none(Unit::Loss, summary.eval_loss), best];
     let shares = tasks.iter().map(|task| or_none(Unit::Share, summary.accuracy(task)));
     let costs = [
@@ -156,7 +157,7 @@ pub(super) fn curves(summaries: &[Summary], runs: &[RunRecord]) -> String {
     let mut rows = Vec::new();
     for (summary, run) in summaries.iter().zip(runs) {
         let mut row = |kind: &str, step: usize, seconds: f64, value: f64| {
-            let words = [summary.run.clone(), summary.group.clone(), summary.seed.clone(), kind.to_owned()];
+            let words = [summary.run.clone(), summary.group.clone(), summary.seed.to_string(), kind.to_owned()];
             let value = if value.is_finite() { value.to_string() } else { String::new() };
             rows.push(words.into_iter().chain([step.to_string(), seconds.to_string(), value]).collect::<Vec<_>>());
         };

@@ -149,8 +149,8 @@ mod tests {
     use crate::statistics::{Moments, differences};
 
     fn row(name: &str, values: &[f64], baseline: Option<&[f64]>) -> Row {
-        let seeds = |values: &[f64]| -> BTreeMap<String, f64> {
-            values.iter().enumerate().map(|(seed, value)| (seed.to_string(), *value)).collect()
+        let seeds = |values: &[f64]| -> BTreeMap<u64, f64> {
+            values.iter().enumerate().map(|(seed, value)| (seed as u64, *value)).collect()
         };
         let difference = baseline.and_then(|baseline| differences(&seeds(values), &seeds(baseline)));
         Row {

@@ -11,7 +11,7 @@ use super::moments::Moments;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// (seed, value - baseline's value) of every seed that both have.
-    pub by_seed: Vec<(String, f64)>,
+    pub by_seed: Vec<(u64, f64)>,
     /// Their mean and deviation.
     pub moments: Moments,
     /// The 95 % bootstrap interval of their mean; `None` with a single seed.
@@ -28,9 +28,9 @@ impl Difference {
 }
 
 /// `values` minus `baseline` by seed; `None` where they have no seed in common, or where a difference is not finite.
-pub fn differences(values: &BTreeMap<String, f64>, baseline: &BTreeMap<String, f64>) -> Option<Difference> {
-    let pair = |(seed, value): (&String, &f64)| Some((seed.clone(), value - baseline.get(seed)?));
-    let by_seed: Vec<(String, f64)> = values.iter().filter_map(pair).collect();
+pub fn differences(values: &BTreeMap<u64, f64>, baseline: &BTreeMap<u64, f64>) -> Option<Difference> {
+    let pair = |(seed, value): (&u64, &f64)| Some((*seed, value - baseline.get(seed)?));
+    let by_seed: Vec<(u64, f64)> = values.iter().filter_map(pair).collect();
     let numbers: Vec<f64> = by_seed.iter().map(|(_, difference)| *difference).collect();
     Some(Difference { moments: Moments::of(&numbers)?, interval: mean_interval(&numbers), by_seed })
 }
@@ -39,30 +39,30 @@ pub fn differences(values: &BTreeMap<String, f64>, baseline: &BTreeMap<String, f
 mod tests {
     use super::*;
 
-    fn seeds(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
-        values.iter().map(|(seed, value)| ((*seed).to_owned(), *value)).collect()
+    fn seeds(values: &[(u64, f64)]) -> BTreeMap<u64, f64> {
+        values.iter().copied().collect()
     }
 
     #[test]
     fn only_seeds_that_both_have_are_compared() {
-        let one = seeds(&[("0", 1.0), ("1", 2.0), ("2", 4.0)]);
-        let other = seeds(&[("1", 1.5), ("2", 1.0), ("7", 9.0)]);
+        let one = seeds(&[(0, 1.0), (1, 2.0), (2, 4.0)]);
+        let other = seeds(&[(1, 1.5), (2, 1.0), (7, 9.0)]);
         let difference = differences(&one, &other).unwrap();
-        assert_eq!(difference.by_seed, [("1".to_owned(), 0.5), ("2".to_owned(), 3.0)]);
+        assert_eq!(difference.by_seed, [(1, 0.5), (2, 3.0)]);
         assert_eq!((difference.moments.mean, difference.interval.unwrap().low), (1.75, 0.5));
         assert_eq!(difference.sign(), Some(1));
-        assert!(differences(&one, &seeds(&[("9", 1.0)])).is_none());
+        assert!(differences(&one, &seeds(&[(9, 1.0)])).is_none());
     }
 
     #[test]
     fn a_single_seed_has_a_difference_and_no_interval() {
-        let difference = differences(&seeds(&[("0", 1.0)]), &seeds(&[("0", 3.0)])).unwrap();
+        let difference = differences(&seeds(&[(0, 1.0)]), &seeds(&[(0, 3.0)])).unwrap();
         assert_eq!((difference.moments.mean, difference.interval, difference.sign()), (-2.0, None, None));
     }
 
     #[test]
     fn an_interval_that_holds_zero_shows_no_difference() {
-        let (one, other) = (seeds(&[("0", 1.0), ("1", 2.0)]), seeds(&[("0", 2.0), ("1", 1.0)]));
+        let (one, other) = (seeds(&[(0, 1.0), (1, 2.0)]), seeds(&[(0, 2.0), (1, 1.0)]));
         assert_eq!(differences(&one, &other).unwrap().sign(), Some(0));
     }
 }

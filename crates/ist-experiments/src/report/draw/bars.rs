@@ -1,15 +1,16 @@
-//! Horizontal bars, whole or in parts, each under its label: a label may be long and a screen narrow.
+//! Horizontal bars, whole or in parts, under their labels: a label may be long and a screen narrow.
 
 use plotters::style::Color;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{Drawing, WIDTH, drawing, fill, stroke, write};
+use super::canvas::{Area, Drawing, WIDTH, drawing, fill, stroke, write};
 use super::palette;
 use crate::statistics::Interval;
 
 /// A bar.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Bar {
+    /// What stands above it; nothing where it belongs to the bar before.
     pub(in super::super) label: String,
     /// (colour's number, length) from the left on.
     pub(in super::super) parts: Vec<(usize, f64)>,
@@ -18,12 +19,16 @@ pub(in super::super) struct Bar {
     pub(in super::super) interval: Option<Interval>,
 }
 
-/// Height of a bar with its label.
-const ROW: i32 = 96;
+/// Height of a label.
+const LABEL: i32 = 52;
+/// Height of a bar with the room below it.
+const ROW: i32 = 48;
+/// Height of a bar.
+const THICK: i32 = 36;
 /// Where bars begin.
 const LEFT: i32 = 12;
 /// Room for what stands behind the longest bar.
-const BEHIND: i32 = 250;
+const BEHIND: i32 = 380;
 
 /// The chart. Lengths are to scale from 0 on; `most` is the length of the full width, where it is known, else the largest.
 pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
@@ -34,27 +39,34 @@ pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
     let most = most.unwrap_or_else(|| bars.iter().map(end).fold(0.0, f64::max)).max(f64::MIN_POSITIVE);
     let x =
         |length: f64| LEFT + (f64::from(WIDTH as i32 - LEFT - BEHIND) * (length / most).clamp(0.0, 1.0)).round() as i32;
-    drawing((ROW * bars.len().max(1) as i32 + 16) as u32, |area| {
-        for (row, bar) in bars.iter().enumerate() {
-            let top = ROW * row as i32;
-            write(area, &bar.label, (LEFT, top + 26), HPos::Left);
-            let (upper, lower) = (top + 48, top + 84);
+    let height: i32 = bars.iter().map(|bar| ROW + if bar.label.is_empty() { 0 } else { LABEL }).sum();
+    drawing((height + 16) as u32, |area| {
+        let mut upper = 0;
+        for bar in bars {
+            if !bar.label.is_empty() {
+                write(area, &bar.label, (LEFT, upper + 28), HPos::Left);
+                upper += LABEL;
+            }
+            let lower = upper + THICK;
             let mut length = 0.0;
             for (series, part) in &bar.parts {
                 fill(area, [(x(length), upper), (x(length + part), lower)], palette::series(*series));
                 length += part;
             }
-            if let Some(Interval { low, high }) = bar.interval {
-                let (middle, style) = (i32::midpoint(upper, lower), palette::INK.stroke_width(4));
-                stroke(area, vec![(x(low), middle), (x(high), middle)], style);
-                [low, high]
-                    .iter()
-                    .for_each(|end| stroke(area, vec![(x(*end), middle - 12), (x(*end), middle + 12)], style));
+            stroke(area, vec![(LEFT, upper - 5), (LEFT, lower + 5)], palette::AXIS.stroke_width(2));
+            if let Some(interval) = bar.interval {
+                whisker(area, [interval.low, interval.high].map(x), i32::midpoint(upper, lower));
             }
             write(area, &bar.told, (x(end(bar)) + 14, upper + 20), HPos::Left);
+            upper += ROW;
         }
-        stroke(area, vec![(LEFT, 44), (LEFT, ROW * bars.len().max(1) as i32)], palette::AXIS.stroke_width(2));
     })
+}
+
+fn whisker(area: &Area, ends: [i32; 2], middle: i32) {
+    let style = palette::INK.stroke_width(4);
+    stroke(area, ends.iter().map(|end| (*end, middle)).collect(), style);
+    ends.iter().for_each(|end| stroke(area, vec![(*end, middle - 12), (*end, middle + 12)], style));
 }
 
 #[cfg(test)]
@@ -73,6 +85,7 @@ mod tests {
         let full = WIDTH as i32 - LEFT - BEHIND;
         assert!(drawn.content.contains(&format!("width=\"{full}\"")), "{}", drawn.content);
         assert!(drawn.content.contains(&format!("width=\"{}\"", full / 2)), "{}", drawn.content);
-        assert_eq!(bars(&[], None).height, 112);
+        assert_eq!(drawn.height as i32, 3 * (LABEL + ROW) + 16);
+        assert_eq!(bars(&[Bar { label: String::new(), ..bar(1.0) }], None).height as i32, ROW + 16);
     }
 }

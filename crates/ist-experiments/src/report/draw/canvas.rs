@@ -13,7 +13,7 @@ use super::palette;
 /// The width of every chart, in its own lengths; on a wide page it is shown at half of that.
 pub(super) const WIDTH: u32 = 1040;
 /// The size of text.
-pub(super) const TEXT: u32 = 34;
+pub(super) const TEXT: u32 = 39;
 
 /// A chart: what stands inside of an `svg` element.
 #[derive(Clone, Debug, Serialize)]
@@ -69,7 +69,7 @@ pub(super) fn dot(area: &Area, place: (i32, i32), radius: i32, style: impl Into<
 
 /// Text that fits a chart's width and that XML can hold.
 pub(super) fn clean(text: &str) -> String {
-    const LONGEST: usize = 58;
+    const LONGEST: usize = 52;
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST - 1).chain(['…']).collect() }
 }

@@ -53,9 +53,9 @@ pub(in super::super) fn heat(map: &Heat) -> Drawing {
         let (from, to) = (map.columns.first().map_or(0.0, |c| c.0), map.columns.last().map_or(1.0, |c| c.1));
         let mut chart = ChartBuilder::on(&left)
             .margin(20)
-            .x_label_area_size(92)
-            .y_label_area_size(112)
-            .build_cartesian_2d(from..to.max(from + 1.0), 0.0..layers as f64)
+            .x_label_area_size(104)
+            .y_label_area_size(124)
+            .build_cartesian_2d(from..to.max(from + 1.0), -0.5..layers as f64 - 0.5)
             .expect(DRAWN);
         let style = ("sans-serif", TEXT).into_font().color(&palette::INK);
         chart
@@ -74,7 +74,7 @@ pub(in super::super) fn heat(map: &Heat) -> Drawing {
             .expect(DRAWN);
         for layer in 0..layers {
             let cells = merged(map, layer).into_iter().map(|(from, to, colour)| {
-                Rectangle::new([(from, layer as f64), (to, layer as f64 + 1.0)], colour.filled())
+                Rectangle::new([(from, layer as f64 - 0.5), (to, layer as f64 + 0.5)], colour.filled())
             });
             chart.draw_series(cells).expect(DRAWN);
         }
@@ -97,7 +97,7 @@ fn merged(map: &Heat, layer: usize) -> Vec<(f64, f64, RGBColor)> {
 }
 
 fn draw_scale(area: &super::canvas::Area, scale: Scale, height: i32) {
-    let (top, bottom, parts) = (28, height - 112, 24);
+    let (top, bottom, parts) = (28, height - 124, 24);
     let [low, middle, high] = scale.marks();
     for part in 0..parts {
         let at = |part: i32| bottom + (top - bottom) * part / parts;

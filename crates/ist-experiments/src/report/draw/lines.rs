@@ -41,14 +41,15 @@ pub(in super::super) fn lines(axes: Axes, lines: &[Line]) -> Drawing {
     let logarithmic = !axes.from_zero && y.0 > 0.0 && y.1 > 20.0 * y.0;
     let place = |y: f64| if logarithmic { y.log10() } else { y };
     let low = if axes.from_zero { 0.0 } else { place(y.0) };
-    let (y_range, x_range) = (room((low, place(y.1)), !axes.from_zero), room(x, false));
+    let marked = lines.iter().any(|line| line.marks);
+    let (y_range, x_range) = (room((low, place(y.1)), !axes.from_zero), room(x, marked));
     let label = if logarithmic { format!("{}, logarithmic", axes.y) } else { axes.y.to_owned() };
     drawing(HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(20)
             .margin_right(36)
-            .x_label_area_size(92)
-            .y_label_area_size(136)
+            .x_label_area_size(104)
+            .y_label_area_size(152)
             .build_cartesian_2d(x_range.0..x_range.1, y_range.0..y_range.1)
             .expect(DRAWN);
         let value = |value: &f64| short(if logarithmic { 10_f64.powf(*value) } else { *value });

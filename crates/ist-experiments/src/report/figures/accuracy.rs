@@ -34,7 +34,7 @@ fn of_task(study: Study, number: usize, task: &str) -> Figure {
             let Some(found) = run.accuracies.iter().find(|found| found.task == *task) else { continue };
             shares.push(found.accuracy);
             single = found.interval;
-            let words = [run.name.clone(), group.name.clone(), run.seed()];
+            let words = [run.name.clone(), group.name.clone(), run.seed().to_string()];
             let numbers =
                 [format::value(Unit::Share, found.accuracy), of_share(found.interval), found.records.to_string()];
             table.rows.push(words.into_iter().chain(numbers).collect());
@@ -70,7 +70,7 @@ pub(super) fn differences(study: Study, comparison: &Comparison) -> Option<Figur
     for row in &comparison.rows {
         let Some(difference) = &row.difference else { continue };
         for (seed, value) in &difference.by_seed {
-            table.rows.push(vec![row.name.clone(), seed.clone(), format::difference(comparison.unit, *value)]);
+            table.rows.push(vec![row.name.clone(), seed.to_string(), format::difference(comparison.unit, *value)]);
         }
         estimates.push(Estimate {
             label: row.name.clone(),

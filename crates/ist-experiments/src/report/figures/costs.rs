@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::comparison::Unit;
-use super::super::draw::{Bar, bars};
+use super::super::draw::{Bar, bars, palette};
 use super::super::format;
 use super::super::record::RunRecord;
 use super::super::table::Table;
@@ -40,22 +40,18 @@ fn peaks(study: Study) -> Option<Figure> {
     for (index, group) in study.groups.iter().enumerate() {
         let most = |of: &dyn Fn(&RunRecord) -> f64| study.of(group).map(of).fold(0.0, f64::max);
         let (planned, measured) = (most(&|run| predicted(run).unwrap_or_default()), most(&RunRecord::peak_bytes));
-        let bar = |what: &str, series: usize, bytes: f64| Bar {
-            label: format!("{}, {what}", group.name),
-            parts: vec![(series, bytes)],
-            told: format::bytes(bytes),
-            interval: None,
-        };
         let told = [("predicted", 7, planned), ("measured", index, measured)];
-        all.extend(
-            told.into_iter().filter(|(_, _, bytes)| *bytes > 0.0).map(|(what, series, bytes)| bar(what, series, bytes)),
-        );
+        for (number, (what, series, bytes)) in told.into_iter().filter(|(_, _, bytes)| *bytes > 0.0).enumerate() {
+            let label = if number == 0 { group.name.clone() } else { String::new() };
+            let told = format!("{} {what}", format::bytes(bytes));
+            all.push(Bar { label, parts: vec![(series, bytes)], told, interval: None });
+        }
         for run in study.of(group) {
             let (planned, measured) = (predicted(run), Some(run.peak_bytes()).filter(|bytes| *bytes > 0.0));
             let ratio = planned
                 .zip(measured)
                 .map_or(format::NONE.to_owned(), |(planned, measured)| format!("{:.2}", planned / measured));
-            let words = [run.name.clone(), group.name.clone(), run.seed()];
+            let words = [run.name.clone(), group.name.clone(), run.seed().to_string()];
             let numbers = [format::or_none(Unit::Bytes, planned), format::or_none(Unit::Bytes, measured), ratio];
             table.rows.push(words.into_iter().chain(numbers).collect());
         }
@@ -80,22 +76,19 @@ fn kinds(study: Study) -> Option<Figure> {
     };
     let planned: Vec<(usize, &Value)> =
         (0..study.groups.len()).filter_map(|group| Some((group, plan(group)?))).collect();
+    let drawn = &planned[..planned.len().min(palette::SERIES)];
     if planned.is_empty() {
         return None;
     }
     let bytes = |plan: &Value, kind: &str| plan[kind].as_f64().unwrap_or_default();
     let bar = |kind: &&str| {
-        let of = |(group, plan): &(usize, &Value)| Bar {
-            label: if planned.len() > 1 {
-                format!("{kind}, {}", study.groups[*group].name)
-            } else {
-                (*kind).to_owned()
-            },
+        let of = |(number, (group, plan)): (usize, &(usize, &Value))| Bar {
+            label: if number == 0 { (*kind).to_owned() } else { String::new() },
             parts: vec![(*group, bytes(plan, kind))],
             told: format::bytes(bytes(plan, kind)),
             interval: None,
         };
-        planned.iter().map(of).collect::<Vec<_>>()
+        drawn.iter().enumerate().map(of).collect::<Vec<_>>()
     };
     let mut table = Table::new("Predicted bytes by kind, of the worst draw", 1, &["kind"]);
     table.headers.extend(planned.iter().map(|(group, _)| study.groups[*group].name.clone()));
@@ -109,9 +102,16 @@ fn kinds(study: Study) -> Option<Figure> {
     Some(Figure {
         id: "figure-memory-kinds".to_owned(),
         title: "Memory by kind, predicted".to_owned(),
-        description: "What the plan expects of each kind at its own most, in the worst draw of layers.".to_owned(),
+        description: if drawn.len() < planned.len() {
+            format!(
+                "What the plan expects of each kind at its own most, in the worst draw of layers; the first {} groups.",
+                drawn.len()
+            )
+        } else {
+            "What the plan expects of each kind at its own most, in the worst draw of layers.".to_owned()
+        },
         drawing: bars(&KINDS.iter().flat_map(bar).collect::<Vec<_>>(), None),
-        legend: study.legend(|group| planned.len() > 1 && planned.iter().any(|(other, _)| *other == group)),
+        legend: study.legend(|group| drawn.len() > 1 && drawn.iter().any(|(other, _)| *other == group)),
         table,
     })
 }

@@ -78,9 +78,11 @@ fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
     Some(Figure {
         id: format!("figure-validation-{id}"),
         title: format!("Validation loss over {over}"),
-        description: format!(
-            "The loss of every evaluation over {over}; scoring counts as training, evaluation does not."
-        ),
+        description: if over_time {
+            "The loss of every evaluation over the seconds of the steps before it, scoring included.".to_owned()
+        } else {
+            "The loss of every evaluation over steps.".to_owned()
+        },
         drawing: lines(Axes { x, y: "validation loss", from_zero: false }, &all),
         legend: study.legend(|group| study.of(&study.groups[group]).any(|run| !run.evaluations.is_empty())),
         table,
