@@ -57,8 +57,12 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     write(&arguments.curves, &|| Ok(report.curves()))?;
     write(&arguments.markdown, &|| Ok(report.markdown()))?;
     if !quiet {
-        report.notes().iter().for_each(|note| eprintln!("note: {note}"));
-        written.iter().for_each(|path| eprintln!("{path}: {}", report.counted()));
+        for note in report.notes() {
+            eprintln!("note: {note}");
+        }
+        for path in &written {
+            eprintln!("{path}: {}", report.counted());
+        }
     }
     if arguments.json {
         let mut document = report.json();

@@ -324,7 +324,9 @@ mod tests {
     #[test]
     fn equal_time_lets_the_quicker_go_further() {
         let (groups, mut runs) = runs();
-        runs.iter_mut().take(2).for_each(|run| run.steps.truncate(6));
+        for run in runs.iter_mut().take(2) {
+            run.steps.truncate(6);
+        }
         runs[0].evaluations.truncate(3);
         runs[1].evaluations.truncate(3);
         let matched = compare(&groups, &runs, 0, At::Seconds);
@@ -351,7 +353,9 @@ mod tests {
         runs[3].state = State::Running;
         let matched = compare(&groups, &runs, 0, At::End);
         assert_eq!(matched.comparisons[0].rows[1].moments.n, 1);
-        runs.iter_mut().for_each(|run| run.state = State::Unfinished);
+        for run in &mut runs {
+            run.state = State::Unfinished;
+        }
         assert!(compare(&groups, &runs, 0, At::Steps).comparisons.is_empty());
     }
 

@@ -78,7 +78,9 @@ mod tests {
     fn runs_are_found_at_any_depth_and_counted_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        ["b/run", "a/deep/run", ".hidden/run"].iter().for_each(|name| run(&path(name)));
+        for name in ["b/run", "a/deep/run", ".hidden/run"] {
+            run(&path(name));
+        }
         std::fs::write(path("a/config.toml"), "").unwrap();
         let found = runs(&[folder.path().to_owned(), path("a/deep/../deep/run")]).unwrap();
         assert_eq!(found.folders, [path("a/deep/run"), path("b/run")]);

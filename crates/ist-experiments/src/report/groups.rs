@@ -69,7 +69,8 @@ fn names(flats: &[&Flat]) -> Vec<String> {
     let telling: Vec<&String> = differing.iter().filter(telling).collect();
     let of = |flat: &&Flat| {
         let value = |key: &&&String| flat.get(**key).map(|value| word(key, value));
-        let mut words: Vec<String> = telling.iter().filter(value_first).filter_map(|key| value(&key)).collect();
+        let mut words: Vec<String> =
+            telling.iter().filter(|key| value_first(key)).filter_map(|key| value(&key)).collect();
         words.extend(telling.iter().filter(|key| !value_first(key)).filter_map(|key| value(&key)));
         if words.is_empty() { configuration::shown(flat.get("policy.kind")) } else { words.join(" ") }
     };
@@ -77,8 +78,8 @@ fn names(flats: &[&Flat]) -> Vec<String> {
 }
 
 /// Keys whose value alone says it.
-fn value_first(key: &&&String) -> bool {
-    TAGS.iter().any(|(_, tag)| key.as_str() == *tag)
+fn value_first(key: &str) -> bool {
+    TAGS.iter().any(|(_, tag)| key == *tag)
 }
 
 /// A value's longest spelling in a name.

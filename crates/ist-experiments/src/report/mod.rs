@@ -182,21 +182,20 @@ impl Report {
     pub fn markdown(&self) -> String {
         let tasks = summary::tasks(&self.runs);
         let asked = self.asked();
-        let mut text = format!("# Report of {}\n\n", self.counted());
-        text += &self.notes.iter().map(|note| format!("- {}\n", table::markdown(note))).collect::<String>();
-        text += &format!("\n## Summary\n\n{}", summary::table(&self.summaries, &tasks).markdown());
-        text += &format!("\n## {}\n\n{}.\n", asked.at.title(), words::capital(&asked.budget));
+        let mut parts = vec![format!("# Report of {}", self.counted())];
+        if !self.notes.is_empty() {
+            let notes = self.notes.iter().map(|note| format!("- {}", table::markdown(note)));
+            parts.push(notes.collect::<Vec<_>>().join("\n"));
+        }
+        parts.push(format!("## Summary\n\n{}", summary::table(&self.summaries, &tasks).markdown()));
+        parts.push(format!("## {}\n\n{}.", asked.at.title(), words::capital(&asked.budget)));
         let caution = words::caution(std::slice::from_ref(asked));
-        if asked.at != At::Bytes && !caution.is_empty() {
-            text += &format!("\n{caution}\n");
-        }
+        parts.extend(Some(caution).filter(|caution| asked.at != At::Bytes && !caution.is_empty()));
         for table in words::tables(asked, self.baseline()) {
-            text += &format!("\n### {}\n\n{}", table::markdown(&table.caption), table.markdown());
+            parts.push(format!("### {}\n\n{}", table::markdown(&table.caption), table.markdown()));
         }
-        if let Some(table) = self.settings().table {
-            text += &format!("\n## Configuration\n\n{}", table.markdown());
-        }
-        text
+        parts.extend(self.settings().table.map(|table| format!("## Configuration\n\n{}", table.markdown())));
+        parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n"
     }
 
     /// A row a run, with the settings that differ, as CSV.

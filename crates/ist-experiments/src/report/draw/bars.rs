@@ -66,7 +66,9 @@ pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
 fn whisker(area: &Area, ends: [i32; 2], middle: i32) {
     let style = palette::INK.stroke_width(4);
     stroke(area, ends.iter().map(|end| (*end, middle)).collect(), style);
-    ends.iter().for_each(|end| stroke(area, vec![(*end, middle - 12), (*end, middle + 12)], style));
+    for end in ends {
+        stroke(area, vec![(end, middle - 12), (end, middle + 12)], style);
+    }
 }
 
 #[cfg(test)]

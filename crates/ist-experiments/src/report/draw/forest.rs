@@ -39,14 +39,16 @@ pub(in super::super) fn forest(estimates: &[Estimate], told: impl Fn(f64) -> Str
             estimate.single.iter().for_each(|value| dot(area, (x(*value), line), 7, colour.mix(0.45).filled()));
             if let Some(Interval { low, high }) = estimate.interval {
                 stroke(area, vec![(x(low), line), (x(high), line)], colour.stroke_width(6));
-                [low, high].iter().for_each(|end| {
-                    stroke(area, vec![(x(*end), line - 14), (x(*end), line + 14)], colour.stroke_width(5))
-                });
+                for end in [low, high] {
+                    stroke(area, vec![(x(end), line - 14), (x(end), line + 14)], colour.stroke_width(5));
+                }
             }
             dot(area, (x(estimate.mean), line), 13, colour.filled());
         }
         let ends = [(-most, 12, HPos::Left), (0.0, middle, HPos::Center), (most, WIDTH as i32 - 12, HPos::Right)];
-        ends.iter().for_each(|(value, place, side)| write(area, &told(*value), (*place, height + 32), *side));
+        for (value, place, side) in ends {
+            write(area, &told(value), (place, height + 32), side);
+        }
     })
 }
 

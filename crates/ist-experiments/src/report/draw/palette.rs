@@ -83,7 +83,7 @@ pub(super) fn sequential(share: f64) -> RGBColor {
 pub(super) fn diverging(place: f64) -> RGBColor {
     let ends = [(0x1F, 0x4E, 0x8C), (0x8F, 0xB4, 0xDA), (0xF2, 0xF2, 0xF2), (0xF3, 0xB0, 0x7A), (0xA6, 0x48, 0x0C)];
     let map = DerivedColorMap::new(&ends.map(|(r, g, b)| RGBColor(r, g, b)));
-    map.get_color(rounded((place + 1.0) / 2.0))
+    map.get_color(rounded(f64::midpoint(place, 1.0)))
 }
 
 /// Neighbouring values share a colour, so that neighbouring cells are one.

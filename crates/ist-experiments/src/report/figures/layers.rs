@@ -22,21 +22,27 @@ pub(super) fn section(study: Study) -> Section {
     let shown = &learned[..learned.len().min(MAPS)];
     let rows: usize = shown.iter().map(|run| 2 * run.updates[0].1.len()).sum();
     let columns = (CELLS / rows.max(1)).clamp(COLUMNS[0], COLUMNS[1]);
-    let mut text = if learned.is_empty() {
+    let mut text = vec![if learned.is_empty() {
         "No run has importance scores: its policy learns none, or no update has come yet.".to_owned()
     } else {
         "A score says how well a layer does without its adapter: a layer with a high score is chosen less often, with the \
          weight σ(−score), its update probability. Scores begin at 0, where every layer has 0.5."
             .to_owned()
-    };
+    }];
     if learned.len() > MAPS {
-        text += &format!(" Maps of the first {MAPS} of {} runs are shown.", learned.len());
+        text.push(format!("Maps of the first {MAPS} of {} runs are shown.", learned.len()));
     }
     if shown.iter().any(|run| run.updates.len() >= columns) {
-        text += &format!(" A map has at most {columns} columns; a column is the mean of what it spans.");
+        text.push(format!("A map has at most {columns} columns; a column is the mean of what it spans."));
     }
     let folded = shown.iter().enumerate().map(|(number, run)| maps(number, run, columns)).collect();
-    Section { id: "layers", title: "Layers", text, figures: selected(study).into_iter().collect(), folded }
+    Section {
+        id: "layers",
+        title: "Layers",
+        text: text.join(" "),
+        figures: selected(study).into_iter().collect(),
+        folded,
+    }
 }
 
 fn maps(number: usize, run: &RunRecord, columns: usize) -> Folded {
@@ -66,7 +72,7 @@ fn maps(number: usize, run: &RunRecord, columns: usize) -> Folded {
 fn told(caption: &str, columns: &[(f64, f64, Vec<f64>)], digits: usize) -> Table {
     let every = columns.len().div_ceil(TOLD).max(1);
     let last = columns.len().saturating_sub(1);
-    let chosen: Vec<_> = columns.iter().enumerate().filter(|(index, _)| (last - index) % every == 0).collect();
+    let chosen: Vec<_> = columns.iter().enumerate().filter(|(index, _)| (last - index).is_multiple_of(every)).collect();
     let mut table = Table::new(format!("{caption} by layer, from a step on"), 0, &["layer"]);
     table.headers.extend(chosen.iter().map(|(_, (from, _, _))| format!("step {from:.0}")));
     for layer in 0..columns.first().map_or(0, |(_, _, values)| values.len()) {

@@ -70,11 +70,7 @@ fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
         return None;
     }
     let (id, over, x) = if over_time { ("time", "seconds of training", "seconds") } else { ("loss", "steps", "step") };
-    let mut table = sampled("Validation losses", study.runs, points);
-    if over_time {
-        table.headers[0] = "evaluation".to_owned();
-        table = by_evaluation(study.runs);
-    }
+    let table = if over_time { by_evaluation(study.runs) } else { sampled("Validation losses", study.runs, points) };
     Some(Figure {
         id: format!("figure-validation-{id}"),
         title: format!("Validation loss over {over}"),
@@ -93,7 +89,12 @@ fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let every = points.len().div_ceil(curves::POINTS).max(1);
     let last = points.len().saturating_sub(1);
-    points.into_iter().enumerate().filter(|(index, _)| (last - index) % every == 0).map(|(_, point)| point).collect()
+    points
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| (last - index).is_multiple_of(every))
+        .map(|(_, point)| point)
+        .collect()
 }
 
 /// A column a run: its curve at evenly chosen points of the longest run's.
@@ -106,7 +107,7 @@ fn sampled(caption: &str, runs: &[RunRecord], curve: impl Fn(&RunRecord) -> Vec<
     let last = places.len().saturating_sub(1);
     let mut table = Table::new(caption, 0, &["step"]);
     table.headers.extend(runs.iter().map(|run| run.name.clone()));
-    for (_, place) in places.iter().enumerate().filter(|(index, _)| (last - index) % every == 0) {
+    for (_, place) in places.iter().enumerate().filter(|(index, _)| (last - index).is_multiple_of(every)) {
         let at = |curve: &Vec<(f64, f64)>| curve.iter().find(|(x, _)| x == place).map(|(_, loss)| *loss);
         let values = curves.iter().map(|curve| format::or_none(Unit::Loss, at(curve)));
         table.rows.push(std::iter::once(format!("{place:.0}")).chain(values).collect());
@@ -120,7 +121,7 @@ fn by_evaluation(runs: &[RunRecord]) -> Table {
     let mut table = Table::new("Validation losses after seconds of training", 0, &["evaluation"]);
     table.headers.extend(runs.iter().map(|run| run.name.clone()));
     let every = most.div_ceil(ROWS).max(1);
-    for number in (0..most).filter(|number| (most - 1 - number) % every == 0) {
+    for number in (0..most).filter(|number| (most - 1 - number).is_multiple_of(every)) {
         let told = |run: &RunRecord| {
             let found = run.evaluations.get(number);
             found.map_or(format::NONE.to_owned(), |found| {

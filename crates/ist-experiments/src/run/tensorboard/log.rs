@@ -49,7 +49,7 @@ impl EventLog {
         let figure = |(key, tag): (&str, &str)| Some((tag.to_owned(), line[key].as_f64()?));
         let rate = line["tokens"].as_f64().zip(line["seconds"].as_f64().filter(|seconds| *seconds > 0.0));
         let rate = rate.map(|(tokens, seconds)| ("train/tokens_per_second".to_owned(), tokens / seconds));
-        self.write(line, named.into_iter().filter_map(figure).chain(rate).collect())
+        self.write(line, &named.into_iter().filter_map(figure).chain(rate).collect::<Vec<_>>())
     }
 
     /// Writes the scores of a line of `importance.jsonl`, a tag for each layer.
@@ -59,12 +59,12 @@ impl EventLog {
         let width = scores.len().saturating_sub(1).to_string().len();
         let tagged =
             scores.iter().enumerate().map(|(layer, score)| (format!("importance/layer_{layer:0width$}"), *score));
-        self.write(line, tagged.collect())
+        self.write(line, &tagged.collect::<Vec<_>>())
     }
 
-    fn write(&mut self, line: &Value, values: Vec<(String, f64)>) -> Result<()> {
+    fn write(&mut self, line: &Value, values: &[(String, f64)]) -> Result<()> {
         let Some(step) = line["step"].as_u64().filter(|_| !values.is_empty()) else { return Ok(()) };
-        let event = frame::framed(&event::scalars(now(), step as usize, &values));
+        let event = frame::framed(&event::scalars(now(), step as usize, values));
         self.file.write_all(&event).with_context(|| format!("{}: cannot write", self.path.display()))
     }
 }
