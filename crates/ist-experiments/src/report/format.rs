@@ -24,6 +24,7 @@ pub(super) fn difference(unit: Unit, of: f64) -> String {
     let sign = if of < 0.0 { "−" } else { "+" };
     match unit {
         Unit::Share => format!("{sign}{:.1} points", 100.0 * of.abs()),
+        Unit::Bytes if of == 0.0 => bytes(of),
         unit => format!("{sign}{}", value(unit, of.abs())),
     }
 }

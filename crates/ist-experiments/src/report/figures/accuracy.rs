@@ -11,7 +11,7 @@ use crate::statistics::{Interval, mean_interval};
 pub(super) fn section(study: Study) -> Section {
     let tasks = tasks(study.runs);
     let text = if tasks.is_empty() {
-        "No run was evaluated on a task: a configuration's [eval] does it, or `ist eval` whose document is saved in a run's \
+        "No run was evaluated on a task: a configuration's [eval] does it, or ist eval whose document is saved in a run's \
          folder as NAME.eval.json."
     } else {
         "A bar is the mean over a group's runs. Its interval is over the seeds (bootstrap, 95 %); of a group with one run it is \

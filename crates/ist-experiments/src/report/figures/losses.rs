@@ -8,6 +8,8 @@ use super::super::record::RunRecord;
 use super::super::table::Table;
 use super::{Figure, Section, Study};
 
+/// Runs whose every step is drawn at most: behind more of them nothing else would be seen.
+const FAINT: usize = 12;
 /// Rows of a curve's table.
 const ROWS: usize = 20;
 
@@ -41,7 +43,8 @@ fn training(study: Study) -> Option<Figure> {
             points: curve(run),
         })
     };
-    let all: Vec<Line> = of(true).chain(of(false)).filter(|line| !line.points.is_empty()).collect();
+    let raw = of(true).filter(|_| study.runs.len() <= FAINT);
+    let all: Vec<Line> = raw.chain(of(false)).filter(|line| !line.points.is_empty()).collect();
     if all.is_empty() {
         return None;
     }
@@ -51,7 +54,11 @@ fn training(study: Study) -> Option<Figure> {
     Some(Figure {
         id: "figure-training-loss".to_owned(),
         title: "Training loss".to_owned(),
-        description: format!("The loss of every step, faint, and the mean of the last {window} steps, over steps."),
+        description: if study.runs.len() <= FAINT {
+            format!("The loss of every step, faint, and the mean of the last {window} steps, over steps.")
+        } else {
+            format!("The mean loss of the last {window} steps, over steps.")
+        },
         drawing: lines(Axes { x: "step", y: "training loss", from_zero: false }, &all),
         legend: study.legend(|group| study.of(&study.groups[group]).any(|run| !run.steps.is_empty())),
         table: sampled("Smoothed training losses", study.runs, curves::smoothed),
