@@ -72,6 +72,7 @@ pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod streams;
+pub mod times;
 pub mod tuner;
 mod walk;
 
@@ -85,4 +86,5 @@ pub use loss_scale::LossScale;
 pub use plan::Footprint;
 pub use policy::{LayerPolicy, PolicyError};
 pub use response::Responses;
+pub use times::Times;
 pub use tuner::{Tuner, TunerConfig, TunerError};

@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 
 use crate::gradients::{Gradients, scalar};
 use crate::walk::{Descent, MicroBatch};
-use crate::{LayerPass, LayerSet, LayeredModel, Responses, streams};
+use crate::{LayerPass, LayerSet, LayeredModel, Responses, Times, streams};
 
 /// What the walk does with one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct StepOutput {
     /// The most live bytes the step was predicted to need above the model, its adapters and the optimizer's state; `None`
     /// for a model that does not tell its footprint.
     pub predicted_bytes: Option<u64>,
+    /// Where its time went.
+    pub times: Times,
 }
 
 /// How a step trades memory for time. The gradients are the same but for rounding: a backend may compute an operation
@@ -83,7 +85,7 @@ pub(crate) fn scaled_gradients<M: LayeredModel>(
 ) -> StepOutput {
     let tokens: usize = micro_batches.iter().map(|batch| model.predicted_tokens(batch)).sum();
     let mut gradients = Gradients::default();
-    let (mut total, mut predicted_bytes) = (0.0, None);
+    let (mut total, mut predicted_bytes, mut times) = (0.0, None, Times::default());
     for (number, batch) in micro_batches.iter().enumerate() {
         let dropout = dropout.map(|seed| streams::mix(seed, number as u64));
         let (accumulates, updates_at_once) = (number > 0, false);
@@ -92,9 +94,9 @@ pub(crate) fn scaled_gradients<M: LayeredModel>(
         while descent.layer(model, &mut gradients).is_some() {}
         total += descent.total;
         predicted_bytes = predicted_bytes.max(descent.predicted_bytes);
-        descent.finish(&mut gradients);
+        times += descent.finish(&mut gradients);
     }
-    StepOutput { loss: total * (1.0 / tokens.max(1) as f64), tokens, gradients, predicted_bytes }
+    StepOutput { loss: total * (1.0 / tokens.max(1) as f64), tokens, gradients, predicted_bytes, times }
 }
 
 /// The summed token loss of one batch in evaluation mode, forward only, with each layer at its response factor.

@@ -6,6 +6,7 @@
 mod by_layers;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,8 @@ use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, Opti
 use crate::schedule::Schedule;
 use crate::step::{self, Memory, StepOutput};
 use crate::streams::{self, Streams};
-use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError};
+use crate::times::timed;
+use crate::{LayerPolicy, LayerSet, LayeredModel, PolicyError, Times};
 
 /// What a tuner needs besides its policy.
 #[derive(Clone, Debug)]
@@ -181,6 +183,7 @@ pub struct Tuner {
     seed: u64,
     step: usize,
     loss_scale: Option<LossScale>,
+    times: Times,
 }
 
 impl Tuner {
@@ -188,7 +191,8 @@ impl Tuner {
     pub fn new(config: TunerConfig, policy: Box<dyn LayerPolicy>, seed: u64) -> Self {
         let optimizer = Optimizer::new(config.adamw, config.resting_state, config.offload.clone());
         let loss_scale = config.loss_scaling.then(LossScale::default);
-        Self { config, policy, optimizer, streams: Streams::new(seed), seed, step: 0, loss_scale }
+        let (streams, times) = (Streams::new(seed), Times::default());
+        Self { config, policy, optimizer, streams, seed, step: 0, loss_scale, times }
     }
 
     /// The next step's number: the steps done so far.
@@ -204,6 +208,11 @@ impl Tuner {
     /// The optimizer, to look at.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
+    }
+
+    /// Where the time of the newest step went.
+    pub fn times(&self) -> Times {
+        self.times
     }
 
     /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r + (1 - r) · factor) with
@@ -275,20 +284,22 @@ impl Tuner {
         model: &M,
         micro_batches: &[M::Batch],
     ) -> Result<(StepReport, Gradients), TunerError> {
-        let layers = self.draw(model)?;
+        let mut optimizer = 0.0;
+        let layers = timed(&mut optimizer, || self.draw(model))?;
         let dropout = streams::mix(self.seed, self.step as u64);
         let loss_scale = self.loss_scale.map(|scale| scale.scale());
         let scale = loss_scale.unwrap_or(1.0);
-        let StepOutput { loss, tokens, mut gradients, predicted_bytes } =
+        let StepOutput { loss, tokens, mut gradients, predicted_bytes, times } =
             step::scaled_gradients(model, micro_batches, &layers, (self.config.memory, scale), Some(dropout));
         let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
         if loss_scale.is_some() {
             gradients.multiply(1.0 / scale);
         }
-        let grad_norm = match self.config.clip_norm {
+        let grad_norm = timed(&mut optimizer, || match self.config.clip_norm {
             Some(limit) => gradients.clip(limit),
             None => gradients.norm(),
-        };
+        });
+        self.times = Times { optimizer, ..times };
         self.check("loss", loss, &layers)?;
         let skipped = !grad_norm.is_finite() && self.loss_scale.is_some_and(|scale| scale.can_fall());
         if !skipped {
@@ -308,10 +319,12 @@ impl Tuner {
         report: &StepReport,
         mut gradients: Gradients,
     ) -> Result<(), TunerError> {
+        let started = Instant::now();
         let places = std::iter::once(None).chain(report.layers.iter().map(Some));
         for place in places.filter(|_| !report.skipped) {
             self.update(model, place, report.learning_rate, &mut gradients)?;
         }
+        self.times.optimizer += started.elapsed().as_secs_f64();
         self.step += 1;
         Ok(())
     }

@@ -6,13 +6,16 @@
 //! passes the gradient to its input. No base weight is ever part of a graph's leaves, and below the lowest chosen layer there
 //! is no graph at all.
 
+use std::time::Instant;
+
 use burn::tensor::Tensor;
 
 use crate::gradients::{Gradients, OUTER, count_parameters, layer_prefix, lift, scalar};
 use crate::plan::{self, Draw};
 use crate::pull_back::pull_back;
 use crate::step::{Memory, Treatment};
-use crate::{Half, LayerPass, LayerSet, LayeredModel, streams};
+use crate::times::timed;
+use crate::{Half, LayerPass, LayerSet, LayeredModel, Times, streams};
 
 impl Treatment {
     /// The parts that a layer is run in, and whether the graph of each is kept.
@@ -150,6 +153,7 @@ pub(crate) struct Descent<M: LayeredModel> {
     pub total: f64,
     /// The most live bytes that were predicted.
     pub predicted_bytes: Option<u64>,
+    times: Times,
     outer: M::Outer,
     /// The layers that train, lifted.
     lifted: Vec<Option<M::Layer>>,
@@ -166,6 +170,7 @@ impl<M: LayeredModel> Descent<M> {
     /// Runs the forward pass and the loss, and adds the gradients of what stands behind the layers to `gradients`.
     pub(crate) fn begin(model: &M, given: &MicroBatch<M>, gradients: &mut Gradients) -> Self {
         let MicroBatch { batch, chosen, dropout, accumulates, updates_at_once, .. } = *given;
+        let (started, mut times) = (Instant::now(), Times::default());
         let outer = lift(model.outer());
         let trained = |(index, layer)| chosen.contains(index).then(|| lift::<M::Layer>(layer));
         let lifted: Vec<Option<M::Layer>> = model.layers().iter().enumerate().map(trained).collect();
@@ -183,12 +188,15 @@ impl<M: LayeredModel> Descent<M> {
         let input = below_trains.then(|| leaf(x.clone()));
         let loss = model.loss(&outer, input.clone().unwrap_or(x), batch, &pass);
         let total = scalar(loss.clone().inner());
+        times.forward = started.elapsed().as_secs_f64();
         let upstream = loss.is_tracked().then(|| {
-            let mut graph = loss.mul_scalar(given.scale / given.tokens.max(1) as f64).backward();
-            gradients.collect(OUTER, &outer, &mut graph);
-            input.and_then(|input| input.grad_remove(&mut graph))
+            timed(&mut times.backward, || {
+                let mut graph = loss.mul_scalar(given.scale / given.tokens.max(1) as f64).backward();
+                gradients.collect(OUTER, &outer, &mut graph);
+                input.and_then(|input| input.grad_remove(&mut graph))
+            })
         });
-        Self { total, predicted_bytes, outer, lifted, context, kept, embedded, upstream: upstream.flatten() }
+        Self { total, predicted_bytes, times, outer, lifted, context, kept, embedded, upstream: upstream.flatten() }
     }
 
     /// Adds the gradients of the next layer downwards that the gradient passes, and returns its index; `None` below the last.
@@ -206,23 +214,30 @@ impl<M: LayeredModel> Descent<M> {
     fn part(&mut self, model: &M, Kept { part, held }: Kept, gradients: &mut Gradients) {
         let Some(gradient) = self.upstream.take() else { return };
         let walk = Walk { model, lifted: &self.lifted, context: &self.context };
+        let times = &mut self.times;
         let PartGraph { input, output } = match held {
             Held::Graph(graph) => *graph,
-            Held::Input(x, below_trains) => walk.graph(part.again(), *x, below_trains),
+            Held::Input(x, below_trains) => timed(&mut times.recompute, || walk.graph(part.again(), *x, below_trains)),
         };
-        let mut graph = pull_back(output, gradient);
-        if let Some(module) = &self.lifted[part.index] {
-            gradients.collect(&layer_prefix(part.index), module, &mut graph);
-        }
-        self.upstream = input.and_then(|input| input.grad_remove(&mut graph));
+        self.upstream = timed(&mut times.backward, || {
+            let mut graph = pull_back(output, gradient);
+            if let Some(module) = &self.lifted[part.index] {
+                gradients.collect(&layer_prefix(part.index), module, &mut graph);
+            }
+            input.and_then(|input| input.grad_remove(&mut graph))
+        });
     }
 
-    /// Adds the gradients of what stands below the layers.
-    pub(crate) fn finish(self, gradients: &mut Gradients) {
+    /// Adds the gradients of what stands below the layers; where the time went.
+    pub(crate) fn finish(self, gradients: &mut Gradients) -> Times {
+        let mut times = self.times;
         if let (Some(embedded), Some(gradient)) = (self.embedded, self.upstream) {
-            let mut graph = pull_back(embedded, gradient);
-            gradients.collect(OUTER, &self.outer, &mut graph);
+            timed(&mut times.backward, || {
+                let mut graph = pull_back(embedded, gradient);
+                gradients.collect(OUTER, &self.outer, &mut graph);
+            });
         }
+        times
     }
 }
 

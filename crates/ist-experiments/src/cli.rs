@@ -47,6 +47,8 @@ pub enum Command {
     Plan(commands::plan::Plan),
     /// Describe a model, an adapter or a run
     Inspect(commands::inspect::Inspect),
+    /// Runs as one page of tables and figures
+    Report(commands::report::Arguments),
     /// Train a small model from scratch
     Pretrain(commands::pretrain::Pretrain),
     /// Measure training steps on random weights
@@ -65,7 +67,7 @@ pub enum Command {
 }
 
 /// Commands that later work brings.
-const LATER: [&str; 3] = ["report", "run", "list"];
+const LATER: [&str; 2] = ["run", "list"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -98,6 +100,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
         Command::Convert(arguments) => commands::convert::run::<A>(&arguments, quiet),
         Command::Plan(arguments) => commands::plan::run::<A>(&arguments),
         Command::Inspect(arguments) => commands::inspect::run::<A>(&arguments),
+        Command::Report(arguments) => commands::report::run(&arguments, quiet),
         Command::Pretrain(arguments) => commands::pretrain::run::<A>(&arguments, quiet),
         Command::Bench(arguments) => commands::bench::run::<A>(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),

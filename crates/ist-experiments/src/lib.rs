@@ -10,8 +10,9 @@
 //! | what a model is scored on | [`tasks`], [`token_scores`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
+//! | runs as tables and figures | [`report`], [`statistics`] |
 //! | conversing, showing text as it comes and how far work is | [`dialogue`], [`text_stream`], [`progress`] |
-//! | which backend runs it | [`device`], the only file that names one |
+//! | which backend runs it | [`device`], the only place that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
 //!
 //! # Example
@@ -41,8 +42,10 @@ pub mod model_source;
 pub mod plan;
 pub mod pretrain;
 pub mod progress;
+pub mod report;
 pub mod run;
 pub mod selftest;
+pub mod statistics;
 pub mod tasks;
 pub mod text;
 pub mod text_stream;

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 
 use super::{StepReport, Tuner, TunerError};
 use crate::gradients::{self, Gradients, OUTER, layer_prefix};
+use crate::times::timed;
 use crate::walk::{Descent, MicroBatch};
 use crate::{LayerSet, LayeredModel, streams};
 
@@ -22,7 +23,8 @@ impl Tuner {
         batch: &M::Batch,
         watch: &mut dyn FnMut(&Gradients),
     ) -> Result<StepReport, TunerError> {
-        let layers = self.draw(model)?;
+        let mut optimizer = 0.0;
+        let layers = timed(&mut optimizer, || self.draw(model))?;
         let (step, learning_rate) = (self.step, self.learning_rate(self.step));
         let moments = self.optimizer.bytes_on_device() + self.new_moments(model, &layers);
         let (tokens, memory) = (model.predicted_tokens(batch), self.config.memory);
@@ -38,17 +40,24 @@ impl Tuner {
         let mut seen = Seen::default();
         let mut found = Gradients::default();
         while let Some(layer) = descent.layer(model, &mut found) {
-            seen.note(&found, Some(layer), self.step, &layers)?;
-            watch(&found);
-            if !found.is_empty() {
-                self.update(model, Some(layer), learning_rate, &mut found)?;
-                seen.updated.push(layer);
-            }
+            timed(&mut optimizer, || {
+                seen.note(&found, Some(layer), self.step, &layers)?;
+                watch(&found);
+                if !found.is_empty() {
+                    self.update(model, Some(layer), learning_rate, &mut found)?;
+                    seen.updated.push(layer);
+                }
+                Ok::<(), TunerError>(())
+            })?;
         }
-        descent.finish(&mut outer);
-        seen.note(&outer, None, self.step, &layers)?;
-        watch(&outer);
-        self.update(model, None, learning_rate, &mut outer)?;
+        let mut times = descent.finish(&mut outer);
+        timed(&mut optimizer, || {
+            seen.note(&outer, None, self.step, &layers)?;
+            watch(&outer);
+            self.update(model, None, learning_rate, &mut outer)
+        })?;
+        times.optimizer = optimizer;
+        self.times = times;
         self.step += 1;
         let grad_norm = seen.squares.into_values().sum::<f64>().sqrt();
         let (loss_scale, skipped) = (None, false);

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod merge;
 pub mod plan;
 pub mod pretrain;
+pub mod report;
 pub mod sampling;
 pub mod schema;
 pub mod score;

@@ -8,7 +8,7 @@ use super::document::{Document, join};
 use super::method::keyed;
 
 /// Tables and keys of the top level.
-const KEYS: [&str; 4] = ["extends", "sweep", "seeds", "logging"];
+const KEYS: [&str; 3] = ["extends", "sweep", "seeds"];
 
 /// PEFT methods that have a name already.
 const METHODS: [&str; 5] = ["adalora", "loha", "lokr", "oft", "prompt-tuning"];

@@ -11,6 +11,7 @@ use super::adapter::AdapterTables;
 use super::data::DataConfig;
 use super::document::Document;
 use super::faults::ConfigError;
+use super::logging::LoggingConfig;
 use super::memory::MemoryConfig;
 use super::model::ModelConfig;
 use super::model_ref::ModelRef;
@@ -47,6 +48,9 @@ pub struct RunConfig {
     /// How memory is traded for time.
     #[serde(default)]
     pub memory: MemoryConfig,
+    /// What other programs may look at.
+    #[serde(default)]
+    pub logging: LoggingConfig,
     /// A task's score before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalConfig>,

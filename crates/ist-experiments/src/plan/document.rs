@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::memory::human;
 
 /// The kinds of bytes, in the order they are told.
-const KINDS: [&str; 9] =
+pub const KINDS: [&str; 9] =
     ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scoring", "data", "workspace"];
 
 /// The whole plan of a run.

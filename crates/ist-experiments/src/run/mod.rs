@@ -4,4 +4,5 @@ pub mod checkpoint;
 pub mod folder;
 pub mod lines;
 pub mod result;
+pub mod tensorboard;
 pub mod whole_folder;

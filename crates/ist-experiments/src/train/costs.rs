@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use ist_core::Times;
 use ist_core::step::Memory;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,6 +57,9 @@ pub struct StepCost {
     pub predicted_peak_bytes: Option<u64>,
     /// Where candidates were scored before it.
     pub scoring: Option<Scoring>,
+    /// Where the rest of its time went; `None` in a log of an older version.
+    #[serde(default)]
+    pub times: Option<Times>,
 }
 
 /// The sums of a run.
@@ -65,6 +69,7 @@ pub struct Costs {
     updates: usize,
     scoring_seconds: f64,
     scoring_peak: u64,
+    times: Option<Times>,
 }
 
 impl Costs {
@@ -84,6 +89,23 @@ impl Costs {
             self.scoring_seconds += scoring.seconds;
             self.scoring_peak = self.scoring_peak.max(scoring.peak_bytes);
         }
+        if let Some(times) = step.times {
+            *self.times.get_or_insert_default() += times;
+        }
+    }
+
+    /// The `time` part of a result, of a run whose steps took that many seconds together; null where no step tells.
+    pub fn time(&self, seconds: f64) -> Value {
+        let Some(times) = self.times else { return Value::Null };
+        let other = (seconds - times.total() - self.scoring_seconds).max(0.0);
+        json!({
+            "forward": times.forward,
+            "recompute": times.recompute,
+            "backward": times.backward,
+            "optimizer": times.optimizer,
+            "scoring": self.scoring_seconds,
+            "other": other,
+        })
     }
 
     /// The `memory` part of a result.
@@ -117,16 +139,18 @@ mod tests {
     fn scoring_is_summed_apart_and_the_largest_prediction_counts() {
         let mut costs = Costs::default();
         let scoring = Scoring { seconds: 0.5, peak_bytes: 70, micro_batch: 4 };
-        costs.add(StepCost { step: 0, predicted_peak_bytes: Some(100), scoring: None });
-        costs.add(StepCost { step: 1, predicted_peak_bytes: Some(90), scoring: Some(scoring) });
-        costs.add(StepCost {
-            step: 2,
-            predicted_peak_bytes: Some(95),
-            scoring: Some(Scoring { peak_bytes: 60, ..scoring }),
-        });
+        let times = Some(Times { forward: 0.25, recompute: 0.125, backward: 0.5, optimizer: 0.125 });
+        costs.add(StepCost { step: 0, predicted_peak_bytes: Some(100), scoring: None, times });
+        costs.add(StepCost { step: 1, predicted_peak_bytes: Some(90), scoring: Some(scoring), times });
+        let scoring = Some(Scoring { peak_bytes: 60, ..scoring });
+        costs.add(StepCost { step: 2, predicted_peak_bytes: Some(95), scoring, times: None });
         assert_eq!(costs.predicted, Some(100));
         let part = costs.scoring(4.0);
         assert_eq!((&part["updates"], &part["seconds"], &part["share"]), (&json!(2), &json!(1.0), &json!(0.25)));
         assert_eq!(part["peak_bytes"], 70);
+        let time = costs.time(4.0);
+        let kinds = ["forward", "recompute", "backward", "optimizer", "scoring", "other"];
+        assert_eq!(kinds.map(|kind| time[kind].as_f64().unwrap()), [0.5, 0.25, 1.0, 0.25, 1.0, 1.0]);
+        assert_eq!(Costs::default().time(1.0), Value::Null);
     }
 }

@@ -31,6 +31,7 @@ use crate::run::checkpoint::{self, Loaded, Progress};
 use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
+use crate::run::tensorboard::EventLog;
 use costs::{Costs, Plan, Scoring, StepCost};
 use display::Display;
 use prepare::Prepared;
@@ -52,6 +53,7 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
     selections: LineLog,
     importance: LineLog,
     costs: LineLog,
+    events: Option<EventLog>,
     plan: &'a Plan,
 }
 
@@ -115,6 +117,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
         let (metrics, selections) = (log("metrics.jsonl")?, log("selections.jsonl")?);
         let (importance, costs) = (log("importance.jsonl")?, log(costs::LOG)?);
+        let events = config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
+        let events = events.transpose().or_run()?;
         let display = Display::new(total_steps, progress.steps, quiet);
         for warning in &warnings {
             display.say(&format!("warning: {warning}"));
@@ -135,6 +139,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             selections,
             importance,
             costs,
+            events,
             plan,
         })
     }
@@ -185,7 +190,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let peak = scoring.map_or(peak, |scoring| peak.max(scoring.peak_bytes as usize));
         self.write_step(&report, seconds, peak).or_run()?;
         let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
-        self.costs.write(&StepCost { step, predicted_peak_bytes, scoring }).or_run()?;
+        let times = Some(self.tuner.times());
+        self.costs.write(&StepCost { step, predicted_peak_bytes, scoring, times }).or_run()?;
         self.display.step(&report, seconds);
         self.progress.steps = step + 1;
         self.progress.training = self.training.position();
@@ -288,13 +294,13 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
                 let failure = Failure::run(format!("the validation loss after step {step} is {loss}"));
                 return Err(self.name_last_checkpoint(&failure));
             }
-            self.metrics.write(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;
+            self.write_metrics(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;
             self.display.say(&format!("step {}: validation loss {loss:.4}", step + 1));
             self.note_evaluation(step, loss)?;
         }
         for (prompt, text) in evaluate::samples(&self.model, self.config, self.data)? {
             self.display.say(&format!("step {}: {prompt} | {text}", step + 1));
-            self.metrics.write(&json!({"step": step, "sample_prompt": prompt, "sample": text})).or_run()?;
+            self.write_metrics(&json!({"step": step, "sample_prompt": prompt, "sample": text})).or_run()?;
         }
         Ok(())
     }
@@ -371,20 +377,28 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             line["loss_scale"] = scale.into();
             line["skipped"] = report.skipped.into();
         }
-        self.metrics.write(&line)
+        self.write_metrics(&line)
     }
 
     fn write_importance(&mut self, records: &[usize], update: &ImportanceUpdate) -> anyhow::Result<()> {
         let records: Vec<usize> = records.iter().map(|&record| self.data.train.source[record]).collect();
         let suppressed: Vec<&[usize]> = update.suppressed.iter().map(ist_core::LayerSet::as_slice).collect();
-        self.importance.write(&json!({
+        let line = json!({
             "step": update.step,
             "records": records,
             "suppressed": suppressed,
             "losses": update.losses,
             "rewards": update.rewards,
             "scores": update.scores,
-        }))
+        });
+        self.events.as_mut().map_or(Ok(()), |events| events.importance(&line))?;
+        self.importance.write(&line)
+    }
+
+    /// A line of `metrics.jsonl`, and its figures among the events.
+    fn write_metrics(&mut self, line: &Value) -> anyhow::Result<()> {
+        self.events.as_mut().map_or(Ok(()), |events| events.metrics(line))?;
+        self.metrics.write(line)
     }
 
     /// The task's score with the adapter as it is now, where a task is configured.
@@ -409,6 +423,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             "run": run_part(self.config, self.folder.path()),
             "train": curve.to_json(self.trainable(), self.total()),
             "scoring": costs.scoring(curve.seconds),
+            "time": costs.time(curve.seconds),
             "memory": costs.memory(self.config, self.plan, curve.peak_bytes),
             "best": best,
             "eval": {"before": self.progress.score_before, "after": after},

@@ -71,6 +71,7 @@ fn every_default_is_the_documented_one() {
     };
     assert_eq!(config.train, train);
     assert_eq!(config.memory.budget, Budget::Auto);
+    assert_eq!(config.logging, LoggingConfig { tensorboard: false });
     assert_eq!(config.eval, None);
 }
 

@@ -15,6 +15,7 @@ const WHOLE: [&str; 10] = [
     seed = 1
     model = {path = "org/name@main", dtype = "bfloat16"}
     memory.budget = "keep"
+    logging.tensorboard = true
     [data]
     train = "train.jsonl"
     format = "prompt-completion"

@@ -8,7 +8,6 @@ fn later_work_is_not_yet_available_rather_than_unknown() {
         ("extends = 'base.toml'".to_owned(), "extends"),
         ("seeds = [1, 2]".to_owned(), "seeds"),
         ("sweep = {'policy.kind' = ['ist', 'rst']}".to_owned(), "sweep"),
-        ("logging.wandb = true".to_owned(), "logging"),
     ];
     let methods = ["adalora", "loha", "lokr", "oft", "prompt-tuning"];
     cases.extend(

@@ -177,10 +177,12 @@ fn run() -> impl Strategy<Value = RunConfig> {
     let budget = prop_oneof![select(vec![Budget::Auto, Budget::Keep, Budget::Recompute]), sizes];
     let budget = budget.prop_map(|budget| MemoryConfig { budget });
     let seed = prop_oneof![0..10_u64, Just(i64::MAX as u64)];
-    (seed, (model(), data(), adapters(), policy(), optimizer(), train(), budget, eval()), of(count())).prop_map(
-        |(seed, (model, data, adapter, policy, optimizer, mut train, memory, eval), early_stopping)| {
+    let logging = any::<bool>().prop_map(|tensorboard| LoggingConfig { tensorboard });
+    let sections = (model(), data(), adapters(), policy(), optimizer(), train(), budget, logging, eval());
+    (seed, sections, of(count())).prop_map(
+        |(seed, (model, data, adapter, policy, optimizer, mut train, memory, logging, eval), early_stopping)| {
             train.early_stopping = early_stopping.filter(|_| data.validates());
-            RunConfig { seed, model, data, adapter, policy, optimizer, train, memory, eval }
+            RunConfig { seed, model, data, adapter, policy, optimizer, train, memory, logging, eval }
         },
     )
 }
@@ -225,6 +227,7 @@ fn a_resolved_configuration_reads_well() {
         "[optimizer]",
         "[train]",
         "[memory]",
+        "[logging]",
         "[eval]",
     ];
     assert_eq!(sections, expected);
