@@ -31,6 +31,10 @@ pub struct Cli {
 pub enum Command {
     /// Fine-tune a model as a configuration says
     Train(commands::train::Train),
+    /// Execute the runs of a study that are not done yet
+    Run(commands::run::Arguments),
+    /// List runs and their states
+    List(commands::list::Arguments),
     /// Log-probabilities and losses of token records
     Score(commands::score::Score),
     /// Continue a prompt
@@ -63,7 +67,7 @@ pub enum Command {
 }
 
 /// Commands that later work brings.
-const LATER: [&str; 3] = ["report", "run", "list"];
+const LATER: [&str; 1] = ["report"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -88,6 +92,8 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
     let quiet = cli.quiet;
     match cli.command {
         Command::Train(arguments) => commands::train::run::<A>(&arguments, quiet, cli.verbose),
+        Command::Run(arguments) => commands::run::run::<A>(&arguments, quiet, cli.verbose),
+        Command::List(arguments) => commands::list::run::<A>(&arguments),
         Command::Score(arguments) => commands::score::run::<A>(&arguments),
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),
         Command::Chat(arguments) => commands::chat::run::<A>(&arguments, quiet, cli.verbose),

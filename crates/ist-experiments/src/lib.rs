@@ -9,6 +9,7 @@
 //! | a training run | [`train`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
+//! | many runs of one file, on one machine or several | [`study`] |
 //! | conversing and showing text as it comes | [`dialogue`], [`text_stream`] |
 //! | which backend runs it | [`device`], the only file that names one |
 //! | the model inside the binary, and its world | [`builtin`], [`world`], [`pretrain`] |
@@ -40,6 +41,7 @@ pub mod plan;
 pub mod pretrain;
 pub mod run;
 pub mod selftest;
+pub mod study;
 pub mod text;
 pub mod text_stream;
 pub mod train;
