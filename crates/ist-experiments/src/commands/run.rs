@@ -1,6 +1,6 @@
 //! `ist run`: executes the runs of studies that are not done yet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -8,6 +8,8 @@ use ist_peft::Adapter;
 use serde_json::json;
 
 use super::{print_json, print_text};
+use crate::config::RunConfig;
+use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::run::lines;
 use crate::study::manifest::{self, Manifest};
@@ -47,15 +49,23 @@ pub struct Arguments {
     #[arg(long, value_name = "I")]
     pub member: Option<usize>,
     /// Write a job-array script for Slurm instead of executing anything [default: NAME.sbatch]
-    #[arg(long, value_name = "SCRIPT", num_args = 0..=1, require_equals = true, default_missing_value = "",
+    #[arg(long, value_name = "SCRIPT", num_args = 0..=1, require_equals = true,
           conflicts_with_all = ["member", "dry_run"])]
-    pub slurm: Option<PathBuf>,
+    pub slurm: Option<Option<PathBuf>>,
     /// Runs of one array task [default: 1, or as many as keep the array at 1000 tasks]
     #[arg(long, value_name = "N", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunk: Option<u32>,
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
+    /// What another `ist run` tells the processes it starts.
+    #[command(flatten)]
+    pub parent: Parent,
+}
+
+/// What a process of `--jobs` is told by the one that started it.
+#[derive(Debug, Args)]
+pub struct Parent {
     /// Stop after the step in progress when stdin comes to its end
     #[arg(long, hide = true, requires = "member")]
     pub while_stdin_is_open: bool,
@@ -66,7 +76,7 @@ pub struct Arguments {
 
 /// Runs.
 pub fn run<A: Adapter>(arguments: &Arguments, quiet: bool, verbose: bool) -> Result<(), Failure> {
-    if arguments.while_stdin_is_open {
+    if arguments.parent.while_stdin_is_open {
         interrupt::ask_at_end_of_stdin();
     }
     if let Some(index) = arguments.member {
@@ -75,8 +85,9 @@ pub fn run<A: Adapter>(arguments: &Arguments, quiet: bool, verbose: bool) -> Res
     let studies = open::all::<A>(&arguments.files, &manner(arguments))?;
     open::check_against_models::<A>(&studies)?;
     if let Some(script) = &arguments.slurm {
-        return write_script(arguments, &studies, script.clone(), quiet);
+        return write_script(arguments, &studies, script.as_deref(), quiet);
     }
+    device::open(&arguments.device)?;
     if arguments.dry_run {
         return list(arguments, &studies);
     }
@@ -97,7 +108,7 @@ fn one_member<A: Adapter>(arguments: &Arguments, index: usize, quiet: bool, verb
         return Err(Failure::input("--member goes with one file"));
     };
     let (folder, name, config) = find_member::<A>(arguments, file, index)?;
-    let manner = member::Manner { device: &arguments.device, quiet, verbose, dead: arguments.take_over };
+    let manner = member::Manner { device: &arguments.device, quiet, verbose, dead: arguments.parent.take_over };
     let executed = member::execute::<A>(&folder, &name, config, &manner)?;
     let note = match &executed {
         Executed::Now(_) => None,
@@ -118,11 +129,13 @@ fn one_member<A: Adapter>(arguments: &Arguments, index: usize, quiet: bool, verb
 /// The study's folder, the member's name and its configuration. Of a folder only the one entry is read.
 fn find_member<A: Adapter>(
     arguments: &Arguments,
-    file: &std::path::Path,
+    file: &Path,
     index: usize,
-) -> Result<(PathBuf, String, crate::config::RunConfig), Failure> {
+) -> Result<(PathBuf, String, RunConfig), Failure> {
     let none = |count: usize| Failure::input(format!("there is no run {index}: there are {count}, counted from 0"));
-    if let (true, Some(Manifest { members, .. })) = (file.is_dir(), manifest::read(file)?) {
+    if file.is_dir()
+        && let Some(Manifest { members, .. }) = manifest::read(file)?
+    {
         let entry = members.get(index).ok_or_else(|| none(members.len()))?;
         return Ok((file.to_owned(), entry.name.clone(), entry.config::<A>(file, true)?));
     }
@@ -171,13 +184,11 @@ fn list(arguments: &Arguments, studies: &[Opened]) -> Result<(), Failure> {
     print_text(&format!("{}{open} would be executed\n", table::render(&rows)))
 }
 
-fn write_script(arguments: &Arguments, studies: &[Opened], mut path: PathBuf, quiet: bool) -> Result<(), Failure> {
+fn write_script(arguments: &Arguments, studies: &[Opened], path: Option<&Path>, quiet: bool) -> Result<(), Failure> {
     let ([Opened { study, .. }], [file]) = (studies, arguments.files.as_slice()) else {
         return Err(Failure::input("--slurm writes one script for one file"));
     };
-    if path.as_os_str().is_empty() {
-        path = PathBuf::from(format!("{}.sbatch", study.name));
-    }
+    let path = path.map_or_else(|| PathBuf::from(format!("{}.sbatch", study.name)), Path::to_path_buf);
     if path.exists() {
         let advice = "remove it, or name another with --slurm=SCRIPT";
         return Err(Failure::input(format!("{} is there already; {advice}", path.display())));

@@ -80,7 +80,10 @@ fn path(folder: &Path, member: &str, generation: u64) -> PathBuf {
 
 /// The newest claim of a member.
 pub fn look(folder: &Path, member: &str) -> Look {
-    let generation = (1..).take_while(|&next| path(folder, member, next).exists()).last().unwrap_or(0);
+    let mut generation = 0;
+    while path(folder, member, generation + 1).exists() {
+        generation += 1;
+    }
     if generation == 0 {
         return Look::Free;
     }
@@ -299,7 +302,9 @@ mod tests {
         let mut claim = taken(folder.path());
         claim.beating = None;
         let later = path(folder.path(), "a", 2);
-        let lost = || drop(LOST.fetch_add(1, Ordering::SeqCst));
+        let lost = || {
+            LOST.fetch_add(1, Ordering::SeqCst);
+        };
         claim.start_beating(later.clone(), Duration::from_millis(1), lost).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let Look::Held(1, Some(record)) = look(folder.path(), "a") else { panic!("{:?}", look(folder.path(), "a")) };

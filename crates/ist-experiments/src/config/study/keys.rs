@@ -65,13 +65,13 @@ impl Sweep {
 
 /// Takes `[sweep]` and `seeds` out of the document, noting their faults.
 pub(super) fn take(document: &mut Document) -> Sweep {
-    let seeds = document.table.remove("seeds").and_then(|value| seeds(value, document));
+    let seeds = document.table.remove("seeds").and_then(|value| seeds(&value, document));
     let mut sweep = Sweep { seeds, ..Sweep::default() };
     match document.table.remove("sweep") {
         None => {}
         Some(Value::Table(mut table)) => {
             if let Some(cases) = table.remove("cases") {
-                sweep.cases = self::cases(cases, document);
+                sweep.cases = self::cases(&cases, document);
             }
             axes(table, &[], "sweep", document, &mut sweep.axes);
             sweep.axes.sort_by(|a, b| a.key.cmp(&b.key));
@@ -87,9 +87,9 @@ pub(super) fn take(document: &mut Document) -> Sweep {
 }
 
 /// The seeds of a list, or 0 to N - 1 of a count.
-fn seeds(value: Value, document: &mut Document) -> Option<Vec<i64>> {
+fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
     let expected = "must be a number of seeds of at least 1 or a non-empty list of distinct integers of at least 0";
-    let list = match &value {
+    let list = match value {
         Value::Integer(count) if *count >= 1 => return Some((0..*count).collect()),
         Value::Array(list) => list.iter().map(Value::as_integer).collect::<Option<Vec<i64>>>(),
         _ => None,
@@ -99,7 +99,7 @@ fn seeds(value: Value, document: &mut Document) -> Option<Vec<i64>> {
     };
     let seeds = list.filter(distinct);
     if seeds.is_none() {
-        document.fault("seeds", format!("{expected}, found {}", found(&value)));
+        document.fault("seeds", format!("{expected}, found {}", found(value)));
     }
     seeds
 }
@@ -117,7 +117,9 @@ fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, a
             Value::Array(list) if list.is_empty() => document.fault(&place, "lists no value, so there is no run"),
             Value::Array(mut values) => {
                 let folder = document.folder.clone();
-                values.iter_mut().for_each(|value| paths::resolve_at(&schema::RUN, &path, value, &folder));
+                for value in &mut values {
+                    paths::resolve_at(&schema::RUN, &path, value, &folder);
+                }
                 axes.push(Axis { key: dotted(&path), path, values, place });
             }
             other => document.fault(&place, format!("must be the list of the key's values, found {}", found(&other))),
@@ -126,14 +128,14 @@ fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, a
 }
 
 /// The cases of `[[sweep.cases]]`.
-fn cases(value: Value, document: &mut Document) -> Vec<Case> {
+fn cases(value: &Value, document: &mut Document) -> Vec<Case> {
     let expected = "must be a non-empty list of tables, each with a `name` and the keys it sets";
-    let tables: Option<Vec<Table>> = match &value {
+    let tables: Option<Vec<Table>> = match value {
         Value::Array(list) if !list.is_empty() => list.iter().map(|case| case.as_table().cloned()).collect(),
         _ => None,
     };
     let Some(tables) = tables else {
-        document.fault("sweep.cases", format!("{expected}, found {}", found(&value)));
+        document.fault("sweep.cases", format!("{expected}, found {}", found(value)));
         return Vec::new();
     };
     let mut cases: Vec<Case> = Vec::new();

@@ -103,7 +103,7 @@ fn runs_with_the_same_name_are_refused() {
     assert!(error.contains("gives two runs the name data.template=a----input---,seed=0"), "{error}");
     let error = faults("[[sweep.cases]]\nname = 'a'\n[[sweep.cases]]\nname = 'A'\n", &[]);
     assert!(error.contains("many.toml:7: `sweep.cases[1].name` repeats \"A\""), "{error}");
-    let long = format!("[sweep]\n\"data.template\" = ['{}']\n", "x".repeat(300));
+    let long = format!("[sweep]\n\"data.template\" = ['{{{{ input }}}}{}']\n", "x".repeat(300));
     assert!(faults(&long, &[]).contains("bytes, more than 200"));
 }
 
@@ -221,7 +221,8 @@ proptest! {
             ] {
                 prop_assert!(name.split(',').any(|found| found == part), "{} lacks {}", name, part);
             }
-            prop_assert!(cases == 0 || name.starts_with(&format!("c{}", config.train.batch - 1)));
+            let case = format!("c{},", config.train.batch - 1);
+            prop_assert!(cases == 0 || name.starts_with(&case), "{}", name);
         }
     }
 }
