@@ -108,7 +108,9 @@ fn one_member<A: Adapter>(arguments: &Arguments, index: usize, quiet: bool, verb
         return Err(Failure::input("--member goes with one file"));
     };
     let (folder, name, config) = find_member::<A>(arguments, file, index)?;
-    let manner = member::Manner { device: &arguments.device, quiet, verbose, dead: arguments.parent.take_over };
+    let Parent { take_over: dead, while_stdin_is_open } = arguments.parent;
+    let (device, watch) = (arguments.device.as_str(), !while_stdin_is_open);
+    let manner = member::Manner { device, quiet, verbose, dead, watch };
     let executed = member::execute::<A>(&folder, &name, config, &manner)?;
     let note = match &executed {
         Executed::Now(_) => None,

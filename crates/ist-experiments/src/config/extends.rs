@@ -1,7 +1,7 @@
 //! `extends = "other.toml"`: a file that says only what differs from another.
 //!
 //! Each file's paths are resolved against its own folder before the tables are laid over each other, so a base can be
-//! extended from anywhere.
+//! extended from anywhere. What may be spelt in two ways is brought to one, so that each is laid over the other.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::document::Document;
 use super::faults::ConfigError;
 use super::model_ref::absolute;
 use super::words::found;
-use super::{method, paths, schema};
+use super::{method, paths, schema, study};
 
 /// The key.
 pub(super) const KEY: &str = "extends";
@@ -65,6 +65,7 @@ pub(super) fn read(path: &Path) -> Result<Chain, ConfigError> {
 pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Document, ConfigError> {
     let mut document = Document::parse(path, folder, text)?;
     method::unwrap_single(&mut document);
+    study::spell_out(&mut document);
     let folder = document.folder.clone();
     paths::resolve(&schema::RUN, &mut document.table, &folder);
     Ok(document)

@@ -14,6 +14,7 @@ pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]
     for text in overrides {
         match parse(text) {
             Some((path, mut value)) => {
+                let path = spelt_out(path);
                 paths::resolve_at(schema, &path, &mut value, &document.folder);
                 set(document, &path, value);
             }
@@ -22,6 +23,17 @@ pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]
                 format!("\"{text}\" is not KEY=VALUE with a dotted key, as in train.steps=100 or policy.kind=rst"),
             ),
         }
+    }
+}
+
+/// What `[sweep]` varies may be quoted or bare; see [`super::study`].
+fn spelt_out(path: Vec<String>) -> Vec<String> {
+    match path.split_first() {
+        Some((first, rest)) if first == "sweep" => {
+            let names = rest.iter().flat_map(|name| key(name).unwrap_or_else(|| vec![name.clone()]));
+            std::iter::once(first.clone()).chain(names).collect()
+        }
+        _ => path,
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,18 @@ fn overwrite(file: &mut File, record: &Record) -> std::io::Result<()> {
     file.sync_data()
 }
 
+/// Watches a member for `time`: the try that stood still all the while, if there is one and it did.
+pub fn stands_still(folder: &Path, member: &str, time: Duration) -> Option<u64> {
+    let (before, began) = (look(folder, member), Instant::now());
+    while began.elapsed() < time {
+        std::thread::sleep(time / 30);
+        if look(folder, member) != before {
+            return None;
+        }
+    }
+    if let Look::Held(generation, _) = before { Some(generation) } else { None }
+}
+
 /// Writes why a process died that this process had started and that could not say so itself.
 pub fn note_death(folder: &Path, member: &str, process: u32, reason: &str) {
     if let Look::Over(generation, record) = look(folder, member)
@@ -285,6 +297,21 @@ mod tests {
         let claim = take(folder.path(), "a", Some(1), nothing).unwrap().expect("try 1 is dead");
         assert!(take(folder.path(), "a", Some(1), nothing).unwrap().is_none(), "only one takes over");
         drop(claim);
+    }
+
+    #[test]
+    fn only_a_beat_that_does_not_move_stands_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Duration::from_millis(300);
+        assert_eq!(stands_still(folder.path(), "a", Duration::from_millis(30)), None, "nobody has it");
+        foreign(folder.path(), 3);
+        assert_eq!(stands_still(folder.path(), "a", time), Some(1));
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| stands_still(folder.path(), "a", time));
+            std::thread::sleep(time / 3);
+            foreign(folder.path(), 4);
+            assert_eq!(watching.join().unwrap(), None);
+        });
     }
 
     #[test]

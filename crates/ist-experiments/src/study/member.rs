@@ -5,7 +5,7 @@ use std::path::Path;
 use ist_peft::Adapter;
 use serde_json::Value;
 
-use super::claim::{self, Outcome};
+use super::claim::{self, Outcome, STALE};
 use super::progress::{CLAIMS, State, state_of_member};
 use crate::commands::train::{self, Place, Request};
 use crate::config::RunConfig;
@@ -33,6 +33,8 @@ pub struct Manner<'a> {
     pub verbose: bool,
     /// A try that was seen to stand still, and may be taken over.
     pub dead: Option<u64>,
+    /// Watch a member that another process has, and take it over when its owner is dead.
+    pub watch: bool,
 }
 
 /// Executes the member of that name in the study's folder, or goes on with it.
@@ -42,7 +44,12 @@ pub fn execute<A: Adapter>(study: &Path, name: &str, config: RunConfig, manner: 
     if state().0 == State::Done {
         return Ok(Executed::Before);
     }
-    let Some(claim) = claim::take(&claims, name, manner.dead, lost).or_run()? else {
+    let mut claim = claim::take(&claims, name, manner.dead, lost).or_run()?;
+    if claim.is_none() && manner.watch {
+        let dead = claim::stands_still(&claims, name, STALE);
+        claim = if dead.is_some() { claim::take(&claims, name, dead, lost).or_run()? } else { None };
+    }
+    let Some(claim) = claim else {
         return Ok(Executed::Elsewhere(state().1));
     };
     // It may have been finished between the look and the claim.

@@ -63,6 +63,33 @@ impl Sweep {
     }
 }
 
+/// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one replaces the other where files
+/// are laid over each other.
+pub(in super::super) fn spell_out(document: &mut Document) {
+    let Some(Value::Table(mut sweep)) = document.table.remove("sweep") else { return };
+    let dotted_keys: Vec<String> = sweep.keys().filter(|key| key.contains('.')).cloned().collect();
+    for key in dotted_keys {
+        let Some(path) = overrides::key(&key) else { continue };
+        let value = sweep.remove(&key).expect("the key is one of the table's");
+        let items = value.as_array().map_or(0, Vec::len);
+        if at(&sweep, &path).is_some() || overrides::insert(&mut sweep, &path, value.clone()).is_err() {
+            // Given twice: both stay for the fault that says so.
+            sweep.insert(key, value);
+            continue;
+        }
+        let (quoted, bare) = (join("sweep", &key), format!("sweep.{}", dotted(&path)));
+        (0..items).for_each(|item| document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]")));
+        document.stands_at(bare, &quoted);
+    }
+    document.table.insert("sweep".to_owned(), Value::Table(sweep));
+}
+
+/// The value at a path of names.
+fn at<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
+    let (last, before) = path.split_last()?;
+    before.iter().try_fold(table, |table, name| table.get(name)?.as_table())?.get(last)
+}
+
 /// Takes `[sweep]` and `seeds` out of the document, noting their faults.
 pub(super) fn take(document: &mut Document) -> Sweep {
     let seeds = document.table.remove("seeds").and_then(|value| seeds(&value, document));

@@ -16,6 +16,7 @@ use super::document::{Document, is_within, join};
 use super::faults::{ConfigError, Fault};
 use super::run::{RunConfig, files, settle};
 use super::{extends, layer, method, overrides, schema as run_schema};
+pub(super) use keys::spell_out;
 use keys::{Axis, Case, Sweep};
 pub(super) use schema::add_to as add_to_schema;
 

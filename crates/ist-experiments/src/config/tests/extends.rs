@@ -158,3 +158,17 @@ fn what_was_read_of_a_chain_is_told_by_one_digest() {
     std::fs::write(folder.path().join("base.toml"), BASE).unwrap();
     assert_eq!(digest("near.toml"), before);
 }
+
+#[test]
+fn a_nearer_sweep_replaces_and_adds_keys_however_they_are_spelt() {
+    let files = [
+        ("base.toml", &*format!("{BASE}[sweep]\n\"train.batch\" = [1, 2]\nadapter.r = [3]\n")),
+        ("near.toml", "extends = 'base.toml'\nseeds = 2\n[sweep]\ntrain.batch = [4]\n'adapter.r' = [5, 6]\n"),
+    ];
+    let folder = folder(&files);
+    let study =
+        study(&folder.path().join("near.toml"), &[]).unwrap().members::<ist_peft::BuiltinAdapter>(false).unwrap();
+    let names: Vec<&str> = study.members.iter().map(|member| member.name.as_str()).collect();
+    let expected = ["adapter.r=5,train.batch=4,seed=0", "adapter.r=5,train.batch=4,seed=1"];
+    assert_eq!((names.len(), &names[..2]), (4, &expected[..]));
+}

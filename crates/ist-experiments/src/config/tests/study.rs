@@ -132,7 +132,7 @@ fn a_sweep_that_is_none_is_refused() {
     for (text, expected) in [
         ("[sweep]\n", "`sweep` varies nothing"),
         ("sweep = 3\n", "`sweep` must be a table of keys and lists, found 3"),
-        ("[sweep]\n\"policy.interval\" = []\n", "`sweep.\"policy.interval\"` lists no value, so there is no run"),
+        ("[sweep]\n\"policy.interval\" = []\n", "`sweep.policy.interval` lists no value, so there is no run"),
         ("[sweep]\npolicy.interval = 3\n", "`sweep.policy.interval` must be the list of the key's values, found 3"),
         ("[sweep]\n\"policy..interval\" = [3]\n", "is not a dotted key"),
         ("[sweep]\ncases = []\n", "`sweep.cases` must be a non-empty list of tables"),
@@ -161,6 +161,9 @@ fn the_command_line_sets_what_is_not_swept() {
     assert_eq!(study.members.len(), 2);
     assert!(study.members.iter().all(|member| member.config.train.steps == Some(3)));
     assert_eq!(study_of(&text, &["sweep={\"policy.interval\"=[1,2,3]}", "seeds=1"]).unwrap().members.len(), 3);
+    for set in ["sweep.policy.layers_updated=[4]", "sweep.\"policy.layers_updated\"=[4]"] {
+        assert_eq!(study_of(&text, &[set, "seeds=1"]).unwrap().members[0].name, "policy.layers_updated=4,seed=0");
+    }
     for set in ["policy.layers_updated=3", "seed=4"] {
         let error = study_of(&text, &[set]).unwrap_err().to_string();
         assert!(error.contains("--set: `") && error.contains("is what the sweep varies"), "{error}");
