@@ -66,7 +66,8 @@ impl Sweep {
 /// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one replaces the other where files
 /// are laid over each other.
 pub(in super::super) fn spell_out(document: &mut Document) {
-    let Some(Value::Table(mut sweep)) = document.table.remove("sweep") else { return };
+    let Some(Value::Table(sweep)) = document.table.get_mut("sweep") else { return };
+    let mut sweep = std::mem::take(sweep);
     let dotted_keys: Vec<String> = sweep.keys().filter(|key| key.contains('.')).cloned().collect();
     for key in dotted_keys {
         let Some(path) = overrides::key(&key) else { continue };
