@@ -31,6 +31,10 @@ pub struct Cli {
 pub enum Command {
     /// Fine-tune a model as a configuration says
     Train(commands::train::Train),
+    /// Execute the runs of a study that are not done yet
+    Run(commands::run::Arguments),
+    /// List runs and their states
+    List(commands::list::Arguments),
     /// Log-probabilities and losses of token records
     Score(commands::score::Score),
     /// Continue a prompt
@@ -61,13 +65,10 @@ pub enum Command {
     Schema(commands::schema::Schema),
     /// Write the built-in world's task data
     World(commands::world::World),
-    /// A command of later work
+    /// No command
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
-
-/// Commands that later work brings.
-const LATER: [&str; 2] = ["run", "list"];
 
 /// Runs the command line of this process; the exit code of the contract.
 pub fn main<A: Adapter>() -> ExitCode {
@@ -92,6 +93,8 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
     let quiet = cli.quiet;
     match cli.command {
         Command::Train(arguments) => commands::train::run::<A>(&arguments, quiet, cli.verbose),
+        Command::Run(arguments) => commands::run::run::<A>(&arguments, quiet, cli.verbose),
+        Command::List(arguments) => commands::list::run::<A>(&arguments),
         Command::Score(arguments) => commands::score::run::<A>(&arguments),
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),
         Command::Chat(arguments) => commands::chat::run::<A>(&arguments, quiet, cli.verbose),
@@ -112,9 +115,6 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
 }
 
 fn unknown(command: &str) -> Failure {
-    if LATER.contains(&command) {
-        return Failure::input(format!("`ist {command}` is not yet available in this version"));
-    }
     let known = <Cli as clap::CommandFactory>::command();
     let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
     let near = |name: &&&str| strsim::jaro(name, command) > 0.7;
@@ -134,11 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_later_work_is_refused_as_such() {
-        for command in LATER {
-            let failure = unknown(command);
-            assert!(failure.exit_code() == 2 && failure.to_string().contains("not yet available"), "{failure}");
-        }
-        assert!(unknown("trian").to_string().contains("did you mean `train`"));
+    fn an_unknown_command_is_refused_with_the_nearest() {
+        let failure = unknown("trian");
+        assert!(failure.exit_code() == 2 && failure.to_string().contains("did you mean `train`"), "{failure}");
     }
 }

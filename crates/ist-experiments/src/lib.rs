@@ -10,6 +10,7 @@
 //! | what a model is scored on | [`tasks`], [`token_scores`] |
 //! | what a run will take of memory | [`plan`], [`free_memory`] |
 //! | a run's folder | [`run`] |
+//! | many runs of one file, on one machine or several | [`study`] |
 //! | runs as tables and figures | [`report`], [`statistics`] |
 //! | conversing, showing text as it comes and how far work is | [`dialogue`], [`text_stream`], [`progress`] |
 //! | which backend runs it | [`device`], the only place that names one |
@@ -46,6 +47,7 @@ pub mod report;
 pub mod run;
 pub mod selftest;
 pub mod statistics;
+pub mod study;
 pub mod tasks;
 pub mod text;
 pub mod text_stream;

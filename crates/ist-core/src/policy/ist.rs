@@ -30,6 +30,51 @@ pub struct IstConfig {
     pub importance_lr: f64,
     /// B_s, records of the batch that scores the candidates. Default 16; the policy itself does not read it.
     pub score_batch: usize,
+    /// What a candidate's loss is worth. Default [`Reward::Exp`], the published form.
+    pub reward: Reward,
+}
+
+/// How the losses of the candidates become their advantages, which sum to 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reward {
+    /// a_k = r_k - mean r with r_k = exp(-l_k): the published form. The larger the loss, the less a difference counts.
+    #[default]
+    Exp,
+    /// a_k = (mean l - l_k) / std l, with the standard deviation over the candidates: our variant. It is the same for every
+    /// positive affine transformation of the losses, so neither their size nor how much the adapters do decides how far
+    /// scores move; the importance learning rate alone does.
+    Normalized,
+}
+
+impl Reward {
+    /// The advantages of candidates with these losses, in order.
+    fn advantages(self, losses: &[f64]) -> Vec<f64> {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let above = |values: Vec<f64>| -> Vec<f64> {
+            let mean = mean(&values);
+            values.into_iter().map(|value| value - mean).collect()
+        };
+        match self {
+            Self::Exp => above(rewards(losses)),
+            Self::Normalized => {
+                let below = above(losses.iter().map(|loss| -loss).collect());
+                let deviation = mean(&below.iter().map(|a| a * a).collect::<Vec<_>>()).sqrt();
+                let largest = losses.iter().fold(0.0, |largest: f64, loss| largest.max(loss.abs()));
+                let tells_apart = deviation.is_finite() && deviation > NOISE * largest;
+                below.into_iter().map(|a| if tells_apart { a / deviation } else { 0.0 }).collect()
+            }
+        }
+    }
+}
+
+/// Below this share of the losses their standard deviation is taken for rounding (a sum in f32 is right to about 1e-7), which
+/// [`Reward::Normalized`] must not blow up: while fresh adapters add nothing, all candidates have the same loss.
+const NOISE: f64 = 1e-6;
+
+/// exp(-l) of each loss.
+fn rewards(losses: &[f64]) -> Vec<f64> {
+    losses.iter().map(|loss| (-loss).exp()).collect()
 }
 
 impl Default for IstConfig {
@@ -42,6 +87,7 @@ impl Default for IstConfig {
             interval: 10,
             importance_lr: 10.0,
             score_batch: 16,
+            reward: Reward::Exp,
         }
     }
 }
@@ -191,21 +237,20 @@ impl LayerPolicy for Ist {
         self.config.suppression
     }
 
-    /// With r_k = exp(-l_k), a_k = r_k - mean r and p from before the update: I_i += μ · a_k · p_i · (1 - p_i) for every
-    /// candidate k and every layer i in it.
+    /// With the advantages a_k of [`Reward`] and p from before the update: I_i += μ · a_k · p_i · (1 - p_i) for every
+    /// candidate k and every layer i in it. The answer is exp(-l_k) whatever the reward.
     fn observe(&mut self, candidates: &[LayerSet], losses: &[f64]) -> Result<Vec<f64>, PolicyError> {
         if losses.len() != candidates.len() || losses.iter().any(|loss| !loss.is_finite()) {
             return Err(PolicyError::Losses { candidates: candidates.len(), losses: losses.to_vec() });
         }
-        let rewards: Vec<f64> = losses.iter().map(|loss| (-loss).exp()).collect();
-        let mean = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
+        let advantages = self.config.reward.advantages(losses);
         let slopes: Vec<f64> = self.scores.iter().map(|&s| sampling::sigmoid(s) * sampling::sigmoid(-s)).collect();
-        for (set, reward) in candidates.iter().zip(&rewards) {
+        for (set, advantage) in candidates.iter().zip(&advantages) {
             for layer in set.iter() {
-                self.scores[layer] += self.config.importance_lr * (reward - mean) * slopes[layer];
+                self.scores[layer] += self.config.importance_lr * advantage * slopes[layer];
             }
         }
-        Ok(rewards)
+        Ok(rewards(losses))
     }
 
     fn scores(&self) -> Option<&[f64]> {
@@ -246,6 +291,12 @@ mod tests {
         policy
     }
 
+    fn normalized(scores: &[f64]) -> Ist {
+        let mut ist = policy(scores);
+        ist.config.reward = Reward::Normalized;
+        ist
+    }
+
     fn sets(num_layers: usize, sets: &[&[usize]]) -> Vec<LayerSet> {
         sets.iter().map(|set| LayerSet::new(set.iter().copied(), num_layers).unwrap()).collect()
     }
@@ -261,6 +312,29 @@ mod tests {
         for (score, expected) in ist.scores.iter().zip(expected) {
             assert!((score - expected).abs() < 1e-15, "{score} {expected}");
         }
+    }
+
+    #[test]
+    fn the_normalized_update_equals_the_one_worked_by_hand() {
+        let mut ist = normalized(&[0.0; 4]);
+        let rewards = ist.observe(&sets(4, &[&[0, 1], &[1, 2], &[2, 3]]), &[1.0, 2.0, 6.0]).unwrap();
+        // Mean 3, squares of the differences 4, 1 and 9, so a variance of 14 / 3.
+        let deviation = (14.0f64 / 3.0).sqrt();
+        let a: Vec<f64> = [2.0, 1.0, -3.0].iter().map(|below| 10.0 * 0.25 * below / deviation).collect();
+        let expected = [a[0], a[0] + a[1], a[1] + a[2], a[2]];
+        for (score, expected) in ist.scores.iter().zip(expected) {
+            assert!((score - expected).abs() < 1e-15, "{score} {expected}");
+        }
+        assert_eq!(rewards, [1.0f64, 2.0, 6.0].map(|loss| (-loss).exp()), "the log's rewards stay exp(-loss)");
+    }
+
+    #[test]
+    fn rounding_is_not_blown_up_into_advantages() {
+        for losses in [[5.0, 5.000_000_4, 4.999_999_7], [0.0; 3], [f64::MAX; 3]] {
+            let advantages = Reward::Normalized.advantages(&losses);
+            assert_eq!(advantages, [0.0; 3], "{losses:?}");
+        }
+        assert!(Reward::Normalized.advantages(&[5.0, 5.001, 4.998])[2] > 1.0);
     }
 
     #[test]
@@ -357,6 +431,46 @@ mod tests {
             let reversed: Vec<LayerSet> = sets.iter().rev().cloned().collect();
             backward.observe(&reversed, &losses.iter().rev().copied().collect::<Vec<_>>()).unwrap();
             prop_assert!(forward.scores.iter().zip(&backward.scores).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+
+        #[test]
+        fn normalized_advantages_sum_to_zero_and_have_unit_variance((_, _, losses) in candidate_sets()) {
+            let advantages = Reward::Normalized.advantages(&losses);
+            prop_assert!(advantages.iter().sum::<f64>().abs() < 1e-6);
+            let squares: f64 = advantages.iter().map(|a| a * a).sum();
+            prop_assert!((squares - losses.len() as f64).abs() < 1e-6 || squares == 0.0, "{}", squares);
+        }
+
+        #[test]
+        fn normalized_scores_do_not_depend_on_the_scale_or_the_level_of_the_losses(
+            (scores, sets, mut losses) in candidate_sets(), scale in 0.01f64..100.0, level in -50.0f64..50.0,
+        ) {
+            // Losses that differ by much more than the shift rounds away.
+            losses[0] += 1.0 + losses[1..].iter().copied().fold(0.0, f64::max);
+            let (mut plain, mut moved) = (normalized(&scores), normalized(&scores));
+            plain.observe(&sets, &losses).unwrap();
+            moved.observe(&sets, &losses.iter().map(|loss| scale * loss + level).collect::<Vec<_>>()).unwrap();
+            for (a, b) in plain.scores.iter().zip(&moved.scores) {
+                prop_assert!((a - b).abs() < 1e-9, "{} {}", a, b);
+            }
+        }
+
+        #[test]
+        fn the_order_of_candidates_does_not_matter_to_normalized_scores((scores, sets, losses) in candidate_sets()) {
+            let (mut forward, mut backward) = (normalized(&scores), normalized(&scores));
+            forward.observe(&sets, &losses).unwrap();
+            let reversed: Vec<LayerSet> = sets.iter().rev().cloned().collect();
+            backward.observe(&reversed, &losses.iter().rev().copied().collect::<Vec<_>>()).unwrap();
+            prop_assert!(forward.scores.iter().zip(&backward.scores).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+
+        #[test]
+        fn a_normalized_candidate_that_costs_more_lowers_its_layers(cheap in 0.0f64..3.0, gap in 0.01f64..3.0) {
+            let mut ist = normalized(&[0.5, 0.5]);
+            ist.observe(&sets(2, &[&[0], &[1]]), &[cheap + gap, cheap]).unwrap();
+            prop_assert!(ist.scores[0] < 0.5 && ist.scores[1] > 0.5);
+            // Two candidates: one standard deviation on either side, whatever the gap.
+            prop_assert!((ist.scores[1] - ist.scores[0] - 20.0 * sampling::sigmoid(0.5) * sampling::sigmoid(-0.5)).abs() < 1e-6);
         }
 
         #[test]

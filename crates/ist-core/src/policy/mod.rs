@@ -24,7 +24,7 @@ use crate::{LayerSet, LayerSetError};
 
 pub use all::All;
 pub use fixed::Fixed;
-pub use ist::{Ist, IstConfig};
+pub use ist::{Ist, IstConfig, Reward};
 pub use lisa::Lisa;
 pub use replay::Replay;
 pub use rst::Rst;
@@ -260,6 +260,7 @@ mod tests {
         let cases = [
             ("all", json!({})),
             ("ist", json!({"interval": 2})),
+            ("ist", json!({"interval": 2, "reward": "normalized", "importance_lr": 0.5})),
             ("rst", json!({"layers_updated": 2})),
             ("lisa", json!({"layers_updated": 2, "interval": 3})),
             ("fixed", json!({"layers": [1, 2]})),

@@ -17,7 +17,7 @@ use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
 use crate::plan::{Planner, document};
 use crate::run::folder::{self, RunFolder};
-use crate::run::lines;
+use crate::run::{failed, lines};
 use crate::text::TextModel;
 use crate::train::costs::Plan;
 use crate::train::prepare::{self, Planned, Prepared};
@@ -47,27 +47,50 @@ pub struct Train {
 
 /// Trains.
 pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<(), Failure> {
-    let mut config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
-    let device = device::open(&arguments.device)?;
+    let config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let name = arguments.config.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
     let place = place(arguments, name)?;
+    let (resume, device) = (arguments.resume, arguments.device.as_str());
+    let result = execute::<A>(Request { config, place, resume, device, quiet, verbose })?;
+    if arguments.json {
+        return super::print_json(&result);
+    }
+    Ok(())
+}
+
+/// One run that is to be executed.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// What it runs.
+    pub config: RunConfig,
+    /// Where its records go.
+    pub place: Place,
+    /// Go on from the newest checkpoint.
+    pub resume: bool,
+    /// The device's name.
+    pub device: &'a str,
+    /// Say nothing.
+    pub quiet: bool,
+    /// Say more.
+    pub verbose: bool,
+}
+
+/// Executes a run; returns its `result.json`.
+pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
+    let Request { mut config, place, resume, device, quiet, verbose } = request;
+    let device = device::open(device)?;
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
     let shape = registry::shape(&files).or_input()?;
     prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
     data.template().clone_into(&mut config.data.template);
-    let settled = if arguments.resume { budget_of(&place) } else { None };
+    let settled = if resume { budget_of(&place) } else { None };
     let free = device::free_memory(&device);
     let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
-    let resume = arguments.resume;
     let job = Job { config: &config, place, resume, quiet, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
-    let result = model_source::open::<A, _>(&files, storage, &device, None, job)?;
-    if arguments.json {
-        return super::print_json(&result);
-    }
-    Ok(())
+    model_source::open::<A, _>(&files, storage, &device, None, job)
 }
 
 /// Data, adapter and policy against the model's shape, before any weight is read. All that is wrong is told at once.
@@ -122,7 +145,8 @@ fn budget_of(place: &Place) -> Option<u64> {
 const PLAN: &str = "plan.json";
 
 /// Where a run's records go.
-enum Place {
+#[derive(Debug)]
+pub enum Place {
     /// That folder.
     Named(PathBuf),
     /// The next free `runs/NAME-N`.
@@ -168,7 +192,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             // Left by a process that was killed; the checkpoint has all of it.
             std::fs::remove_dir_all(&offload).or_run()?;
         }
-        let document = serde_json::to_vec_pretty(&plan.document).or_run()?;
+        let mut document = plan.document.clone();
+        document["total_steps"] = json!(total_steps);
+        let document = serde_json::to_vec_pretty(&document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
         let rates = attach::learning_rates(&mut model);
         let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates, model.device());
@@ -186,7 +212,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let (resume, quiet) = (self.resume, self.quiet);
         let (folder, data, plan) = (&folder, &data, &plan);
         let start = Start { config, folder, data, model, adapters, tuner, plan, total_steps, resume, quiet };
-        let result = Run::new(start)?.finish()?;
+        let result = failed::keep(folder.path(), || Run::new(start)?.finish())?;
         say(&summary::render(&result, &folder.path().display().to_string()));
         Ok(result)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -9,17 +10,28 @@ use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::faults::{ConfigError, Fault, Place};
+use super::layer;
 
 /// A table on its way through the gate.
+#[derive(Clone)]
 pub(super) struct Document {
     /// The values as they stand, overrides applied.
     pub(super) table: Table,
     /// The folder that relative paths are relative to, absolute.
     pub(super) folder: PathBuf,
     path: PathBuf,
-    lines: BTreeMap<String, usize>,
+    spots: BTreeMap<String, Spot>,
     overridden: BTreeSet<String>,
     faults: Vec<Fault>,
+}
+
+/// Where a value stands.
+#[derive(Clone)]
+struct Spot {
+    /// A file that the configuration extends; `None` is the configuration itself.
+    file: Option<Arc<Path>>,
+    /// Counted from 1.
+    line: usize,
 }
 
 impl Document {
@@ -40,9 +52,7 @@ impl Document {
     pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let (spanned, errors) = DeTable::parse_recoverable(text);
         let invalid = |errors: Vec<toml::de::Error>| {
-            let mut faults: Vec<Fault> = errors.iter().map(|error| syntax(error, text)).collect();
-            faults.sort_by_key(|fault| fault.place);
-            ConfigError::Invalid { path: path.to_owned(), faults }
+            ConfigError::invalid(path.to_owned(), errors.iter().map(|error| syntax(error, text)).collect())
         };
         if !errors.is_empty() {
             return Err(invalid(errors));
@@ -51,25 +61,65 @@ impl Document {
         let table = Table::deserialize(deserializer).map_err(|error| invalid(vec![error]))?;
         let mut lines = BTreeMap::new();
         table_lines(spanned.get_ref(), text, "", &mut lines);
+        let spots = lines.into_iter().map(|(key, line)| (key, Spot { file: None, line })).collect();
         let overridden = BTreeSet::new();
-        let mut document = Self { table, folder, path: path.to_owned(), lines, overridden, faults: Vec::new() };
+        let mut document = Self { table, folder, path: path.to_owned(), spots, overridden, faults: Vec::new() };
         if document.folder.to_str().is_none() {
             let folder = document.folder.display();
             let message =
                 format!("the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it");
-            document.faults.push(Fault { key: String::new(), message, place: Place::File });
+            document.faults.push(Fault::new("", message, Place::File));
         }
         Ok(document)
     }
 
+    /// The file, as it was named.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lays this document over the one it extends: its keys win, and what is told of the others names their file.
+    pub(super) fn lay_over(&mut self, base: Self) {
+        let file: Arc<Path> = base.path.into();
+        let mut table = base.table;
+        layer::lay(&mut table, std::mem::take(&mut self.table));
+        self.table = table;
+        for (key, spot) in base.spots {
+            let there = Spot { file: spot.file.or_else(|| Some(Arc::clone(&file))), line: spot.line };
+            self.spots.entry(key).or_insert(there);
+        }
+        let mark = |fault: Fault| Fault { file: fault.file.or_else(|| Some(file.to_path_buf())), ..fault };
+        self.faults.extend(base.faults.into_iter().map(mark));
+    }
+
+    /// Lets faults of the value at a dotted key be told of the place of another key.
+    pub(super) fn stands_at(&mut self, key: String, of: &str) {
+        if self.overridden.contains(of) {
+            self.overridden.insert(key);
+        } else if let Some(spot) = self.spots.get(of).cloned() {
+            self.spots.insert(key, spot);
+        }
+    }
+
+    /// The keys that the command line sets.
+    pub(super) fn overridden(&self) -> impl Iterator<Item = &str> {
+        self.overridden.iter().map(String::as_str)
+    }
+
+    /// The faults so far.
+    pub(super) fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
     /// Notes a fault of the value at a dotted key.
     pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
-        self.faults.push(Fault { key: key.to_owned(), message: message.into(), place: self.place(key) });
+        let (place, file) = self.place(key);
+        self.faults.push(Fault { file, ..Fault::new(key, message, place) });
     }
 
     /// Notes a fault of the command line.
     pub(super) fn override_fault(&mut self, key: &str, message: impl Into<String>) {
-        self.faults.push(Fault { key: key.to_owned(), message: message.into(), place: Place::Override });
+        self.faults.push(Fault::new(key, message, Place::Override));
     }
 
     /// Notes that the value at a dotted key comes from the command line.
@@ -108,38 +158,36 @@ impl Document {
                 Ok(value) => return Ok(value),
                 // The schema has passed all of it, so this is a gap of the schema; it is told rather than hidden.
                 Err(error) => {
-                    let message = error.message().to_owned();
-                    self.faults.push(Fault { key: String::new(), message, place: Place::File });
+                    self.faults.push(Fault::new("", error.message(), Place::File));
                 }
             }
         }
-        self.faults.sort_by_key(|fault| fault.place);
-        Err(ConfigError::Invalid { path: self.path, faults: self.faults })
+        Err(ConfigError::invalid(self.path, self.faults))
     }
 
-    /// The line of the key, or of the nearest table around it that the file has.
-    fn place(&self, key: &str) -> Place {
+    /// The line of the key, or of the nearest table around it that a file has, and that file.
+    fn place(&self, key: &str) -> (Place, Option<PathBuf>) {
         let mut key = key;
         loop {
             if self.overridden.contains(key) {
-                return Place::Override;
+                return (Place::Override, None);
             }
-            if let Some(line) = self.lines.get(key) {
-                return Place::Line(*line);
+            if let Some(spot) = self.spots.get(key) {
+                return (Place::Line(spot.line), spot.file.as_deref().map(Path::to_path_buf));
             }
             if self.overridden.iter().any(|set| is_within(set, key)) {
-                return Place::Override;
+                return (Place::Override, None);
             }
             match key.rfind(['.', '[']) {
                 Some(end) => key = &key[..end],
-                None => return Place::File,
+                None => return (Place::File, None),
             }
         }
     }
 }
 
 /// Whether a dotted key is `table` or stands in it.
-fn is_within(key: &str, table: &str) -> bool {
+pub(super) fn is_within(key: &str, table: &str) -> bool {
     key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
@@ -153,7 +201,7 @@ pub(super) fn join(parent: &str, name: &str) -> String {
 fn syntax(error: &toml::de::Error, text: &str) -> Fault {
     let place = error.span().map_or(Place::File, |span| Place::Line(line_of(text, span.start)));
     let message = error.message().trim().replace('\n', "; ");
-    Fault { key: String::new(), message: format!("not valid TOML: {message}"), place }
+    Fault::new("", format!("not valid TOML: {message}"), place)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

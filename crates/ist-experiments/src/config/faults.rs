@@ -25,10 +25,20 @@ pub struct Fault {
     pub message: String,
     /// Where the value stands.
     pub place: Place,
+    /// The file of that line, where it is one that the configuration extends.
+    pub file: Option<PathBuf>,
+    /// The runs of a sweep that have it; empty when it is the file's own.
+    pub members: Vec<String>,
 }
 
 impl Fault {
+    /// A fault of the configuration itself.
+    pub(super) fn new(key: &str, message: impl Into<String>, place: Place) -> Self {
+        Self { key: key.to_owned(), message: message.into(), place, file: None, members: Vec::new() }
+    }
+
     fn line(&self, path: &Path) -> String {
+        let path = self.file.as_deref().unwrap_or(path);
         let mut text = match self.place {
             Place::Line(line) => format!("{}:{line}: ", path.display()),
             Place::File => format!("{}: ", path.display()),
@@ -37,9 +47,22 @@ impl Fault {
         if !self.key.is_empty() {
             let _ = write!(text, "`{}` ", self.key);
         }
-        text + &self.message
+        text + &self.message + &self.in_members()
+    }
+
+    /// The runs it is a fault of, the first few by name.
+    fn in_members(&self) -> String {
+        let named = self.members.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        match self.members.len() {
+            0 => String::new(),
+            count if count <= NAMED => format!(" (in {named})"),
+            count => format!(" (in {named}; and {} more runs)", count - NAMED),
+        }
     }
 }
+
+/// Runs of a sweep that a fault names.
+const NAMED: usize = 3;
 
 /// Why a configuration is not usable. Always a fault of the input.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +86,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Faults in the order they are told: those of the file by line, then those of the files it extends.
+    pub(super) fn invalid(path: PathBuf, mut faults: Vec<Fault>) -> Self {
+        faults.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
+        // The command line's come last, as they always did.
+        faults.sort_by_key(|fault| fault.place == Place::Override);
+        Self::Invalid { path, faults }
+    }
+
     /// The faults of the content; none when the file could not be read.
     pub fn faults(&self) -> &[Fault] {
         match self {

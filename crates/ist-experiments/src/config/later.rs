@@ -7,21 +7,20 @@ use toml::Value;
 use super::document::{Document, join};
 use super::method::keyed;
 
-/// Tables and keys of the top level.
-const KEYS: [&str; 3] = ["extends", "sweep", "seeds"];
+/// Keys that `ist train` and `ist run` have and `ist pretrain` has not.
+const KEYS_OF_PRETRAINING: [&str; 4] = ["extends", "sweep", "seeds", "logging"];
 
 /// PEFT methods that have a name already.
 const METHODS: [&str; 5] = ["adalora", "loha", "lokr", "oft", "prompt-tuning"];
 
 /// Refuses what of a run belongs to later work and takes it out, so that nothing else judges it.
 pub(super) fn refuse(document: &mut Document) {
-    refuse_keys(document);
     methods(document);
 }
 
-/// Refuses the keys of the top level that belong to later work, in any configuration.
-pub(super) fn refuse_keys(document: &mut Document) {
-    for key in KEYS {
+/// The same for pre-training.
+pub(super) fn refuse_in_pretraining(document: &mut Document) {
+    for key in KEYS_OF_PRETRAINING {
         if document.table.contains_key(key) {
             document.fault(key, "is not yet available; remove it");
             document.table.remove(key);

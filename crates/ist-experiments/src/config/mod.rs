@@ -10,7 +10,9 @@
 //! | stage | look at |
 //! |---|---|
 //! | TOML with lines and faults | `document` |
+//! | `extends`: one file laid over another | `extends`, `layer` |
 //! | `--set KEY=VALUE` | `overrides` |
+//! | `[sweep]` and `seeds`: several runs of one file | [`study`] |
 //! | what is not yet available | `later` |
 //! | keys, types, ranges against the schema | `check`, `schema`, `words`, `nearest` |
 //! | what the method says of `[adapter]` | `method` |
@@ -23,8 +25,10 @@ mod check;
 mod data;
 mod difference;
 mod document;
+mod extends;
 mod faults;
 mod later;
+mod layer;
 mod logging;
 mod memory;
 mod method;
@@ -38,6 +42,7 @@ mod policy;
 mod pretrain;
 mod run;
 mod schema;
+mod study;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -48,7 +53,7 @@ pub use data::{DataConfig, Padding};
 pub use difference::{differences, resume_faults};
 pub use faults::{ConfigError, Fault, Place};
 pub use ist_core::optimizer::RestingState;
-pub use ist_core::policy::Share;
+pub use ist_core::policy::{Reward, Share};
 pub use ist_core::schedule::Schedule;
 pub use logging::LoggingConfig;
 pub use memory::{Budget, MemoryConfig};
@@ -60,6 +65,7 @@ pub use pretrain::{
     ModelShape, PretrainConfig, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype, TextSource,
     TokenizerConfig, load_pretrain,
 };
-pub use run::{RunConfig, load, load_with, read, read_with};
+pub use run::{RunConfig, load, load_with, parse_with, read, read_with};
 pub use schema::{json_schema, pretrain_json_schema};
+pub use study::{Expansion, Member, Study, study};
 pub use train::{EvalConfig, LossScaling, TrainConfig};

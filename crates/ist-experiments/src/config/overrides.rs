@@ -1,21 +1,39 @@
 //! `--set KEY=VALUE`: values of the command line, put into the file's table before anything is checked.
 //!
-//! They then pass the same gate, so an unknown key or a wrong type is the same fault it would be in the file.
+//! They then pass the same gate, so an unknown key or a wrong type is the same fault it would be in the file. Paths among
+//! them are relative to the configuration's folder, also where the file extends one of another folder.
 
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::document::{Document, join};
+use super::paths;
 
 /// Puts each override into the document, later ones over earlier ones. A table as the value replaces the whole table.
-pub(super) fn apply(document: &mut Document, overrides: &[String]) {
+pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]) {
     for text in overrides {
         match parse(text) {
-            Some((path, value)) => set(document, &path, value),
+            Some((path, mut value)) => {
+                let path = spelt_out(path);
+                paths::resolve_at(schema, &path, &mut value, &document.folder);
+                set(document, &path, value);
+            }
             None => document.override_fault(
                 "",
                 format!("\"{text}\" is not KEY=VALUE with a dotted key, as in train.steps=100 or policy.kind=rst"),
             ),
         }
+    }
+}
+
+/// What `[sweep]` varies may be quoted or bare; see [`super::study`].
+fn spelt_out(path: Vec<String>) -> Vec<String> {
+    match path.split_first() {
+        Some((first, rest)) if first == "sweep" => {
+            let names = rest.iter().flat_map(|name| key(name).unwrap_or_else(|| vec![name.clone()]));
+            std::iter::once(first.clone()).chain(names).collect()
+        }
+        _ => path,
     }
 }
 
@@ -25,7 +43,7 @@ fn parse(text: &str) -> Option<(Vec<String>, Value)> {
 }
 
 /// The names of a dotted TOML key; TOML's own parser reads it, so quoting works as in the file.
-fn key(text: &str) -> Option<Vec<String>> {
+pub(super) fn key(text: &str) -> Option<Vec<String>> {
     let mut table: Table = format!("{text} = 0").parse().ok()?;
     let mut names = Vec::new();
     loop {
@@ -58,7 +76,7 @@ fn set(document: &mut Document, path: &[String], value: Value) {
 }
 
 /// Inserts at `path`; `Err` names the part of the path that is no table.
-fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+pub(super) fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
     let [name, rest @ ..] = path else { return Ok(()) };
     if rest.is_empty() {
         table.insert(name.clone(), value);

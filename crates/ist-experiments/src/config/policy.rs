@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use ist_core::policy::{IstConfig, Share};
+use ist_core::policy::{IstConfig, Reward, Share};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::schema::{PATH, share, variants};
+use super::schema::{PATH, choice, share, variants};
 
 /// The policy when none is named.
 pub(super) const DEFAULT_KIND: &str = "ist";
@@ -58,6 +58,13 @@ pub struct IstPolicy {
     /// Records of the batch that scores the candidates.
     #[schemars(range(min = 1))]
     pub score_batch: usize,
+    /// What a candidate's loss l is worth: exp(-l), or -l in standard deviations over the candidates.
+    #[schemars(schema_with = "reward")]
+    pub reward: Reward,
+}
+
+fn reward(_: &mut SchemaGenerator) -> Schema {
+    choice(&[Reward::Exp, Reward::Normalized])
 }
 
 /// Those of the policy itself.
@@ -72,6 +79,7 @@ impl Default for IstPolicy {
             interval: policy.interval,
             importance_lr: policy.importance_lr,
             score_batch: policy.score_batch,
+            reward: policy.reward,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::model_ref::ModelRef;
 use super::optimizer::OptimizerConfig;
 use super::policy::{DEFAULT_KIND, PolicyConfig};
 use super::train::{EvalConfig, TrainConfig};
-use super::{check, later, method, overrides, paths, schema};
+use super::{check, extends, later, method, overrides, schema, study};
 use crate::data::Template;
 use crate::text::MODEL_TEMPLATES;
 
@@ -71,7 +71,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<RunConfig, ConfigError>
 ///
 /// As [`load`].
 pub fn load_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunConfig, ConfigError> {
-    let mut document = Document::read(path)?;
+    let mut document = extends::read(path)?.document;
     gate(&mut document, overrides, method::reader::<A>);
     files(&mut document);
     document.finish()
@@ -92,22 +92,42 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<RunConfig, ConfigError>
 ///
 /// As [`read`].
 pub fn read_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunConfig, ConfigError> {
-    let mut document = Document::read(path)?;
+    let mut document = extends::read(path)?.document;
     gate(&mut document, overrides, method::reader::<A>);
     document.finish()
 }
 
-/// The one gate: overrides, later work, schema, what the schema cannot say, paths, defaults that depend on other keys.
+/// The configuration that a run's [`RunConfig::to_toml`] wrote, kept in the file `path`. With `files` what it names must be
+/// there.
+///
+/// # Errors
+///
+/// All faults at once.
+pub fn parse_with<A: Adapter>(path: &Path, text: &str, files: bool) -> Result<RunConfig, ConfigError> {
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut document = extends::parse(path, folder, text)?;
+    gate(&mut document, &[], method::reader::<A>);
+    if files {
+        self::files(&mut document);
+    }
+    document.finish()
+}
+
+/// The one gate of a single run: overrides, what makes several runs of a file, and then [`settle`].
 pub(super) fn gate(document: &mut Document, overrides: &[String], reader: method::Reader) {
-    overrides::apply(document, overrides);
+    overrides::apply(document, &schema::RUN, overrides);
+    study::refuse(document);
+    settle(document, reader);
+}
+
+/// Later work, schema, what the schema cannot say, defaults that depend on other keys.
+pub(super) fn settle(document: &mut Document, reader: method::Reader) {
     method::unwrap_single(document);
     let foreign = method::take_foreign(document, reader);
     later::refuse(document);
     check::check(&schema::RUN, document);
     conflicts(document);
     method::check(document, foreign, reader);
-    let folder = document.folder.clone();
-    paths::resolve(&schema::RUN, &mut document.table, &folder);
     document.default_to("policy", "kind", Some(DEFAULT_KIND.into()));
     let batch = document.get("train.batch").cloned();
     document.default_to("train", "micro_batch", batch);
@@ -149,7 +169,7 @@ fn template(document: &mut Document) {
 }
 
 /// Files and folders that are named and not there. Paths are absolute by now.
-fn files(document: &mut Document) {
+pub(super) fn files(document: &mut Document) {
     for key in ["data.train", "data.validation", "policy.path", "eval.data"] {
         absent(document, key, "file", Path::is_file);
     }

@@ -14,16 +14,18 @@ use serde_json::{Map, Value, json};
 use super::document::join;
 use super::pretrain::PretrainConfig;
 use super::run::RunConfig;
+use super::study;
 
 /// The schema of `ist train`'s configuration.
 pub(super) static RUN: LazyLock<Value> = LazyLock::new(of::<RunConfig>);
 /// The schema of `ist pretrain`'s configuration.
 pub(super) static PRETRAIN: LazyLock<Value> = LazyLock::new(of::<PretrainConfig>);
 
-/// The JSON Schema (draft 2020-12) of the configuration that `ist train` reads.
+/// The JSON Schema (draft 2020-12) of the configuration that `ist train` and `ist run` read.
 pub fn json_schema() -> Value {
     let mut schema = RUN.clone();
     repeat(&mut schema);
+    study::add_to_schema(&mut schema);
     schema
 }
 

@@ -1,14 +1,18 @@
 //! The folder of one run: where it is, and that only one process works in it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::checkpoint;
 use crate::failure::{Failure, OrFail};
+
+/// The file that is locked by the process that works in a run's folder.
+pub const LOCK: &str = ".lock";
 
 /// A run's folder, locked for as long as this value lives.
 #[derive(Debug)]
@@ -72,21 +76,30 @@ impl RunFolder {
     }
 }
 
-/// Whether there is anything in `folder` that a run which was stopped at once does not leave.
+/// Whether there is anything in `folder` that a run which was stopped at once does not leave. A file that was being written
+/// then still has its temporary name.
 fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
+    let ours = |name: &OsStr| name == LOCK || name == "checkpoints" || name.to_string_lossy().starts_with(".tmp");
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.any(|entry| {
-            entry.is_ok_and(|entry| ![".lock", "checkpoints"].map(OsString::from).contains(&entry.file_name()))
-        })),
+        Ok(mut entries) => Ok(entries.any(|entry| entry.is_ok_and(|entry| !ours(&entry.file_name())))),
         Err(_) if !folder.exists() => Ok(false),
         Err(error) => Err(Failure::input(format!("{}: not a folder: {error}", folder.display()))),
     }
 }
 
 fn lock(folder: &Path) -> Result<File, Failure> {
-    let path = folder.join(".lock");
+    let path = folder.join(LOCK);
     let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display())).or_run()?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    // Whoever only looks whether the folder is in use holds the lock for a moment.
+    for _ in 0..LOOKS {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             Err(Failure::input(format!("{} is in use by another process", folder.display())))
@@ -94,6 +107,9 @@ fn lock(folder: &Path) -> Result<File, Failure> {
         Err(TryLockError::Error(error)) => Err(Failure::run(format!("{}: cannot lock: {error}", path.display()))),
     }
 }
+
+/// How often a lock that another process has is tried again.
+const LOOKS: usize = 10;
 
 /// The newest run of that configuration: `runs/NAME-N` with the largest N.
 pub fn newest(name: &str) -> Option<PathBuf> {
@@ -127,6 +143,15 @@ mod tests {
         let path = folder.path().join("run");
         let _first = RunFolder::open(path.clone(), false).unwrap();
         assert!(RunFolder::open(path, false).unwrap_err().to_string().contains("in use by another process"));
+    }
+
+    #[test]
+    fn a_run_that_was_killed_while_it_wrote_its_first_file_can_begin_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".tmpAbC123"), "half").unwrap();
+        assert!(RunFolder::open(folder.path().to_owned(), false).is_ok());
+        std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        assert_eq!(RunFolder::open(folder.path().to_owned(), false).unwrap_err().exit_code(), 2);
     }
 
     #[test]

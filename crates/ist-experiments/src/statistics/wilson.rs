@@ -15,7 +15,9 @@ pub fn wilson(correct: f64, records: f64) -> Option<Interval> {
     let (share, part) = (correct / records, Z * Z / records);
     let middle = share + part / 2.0;
     let half = Z * (share * (1.0 - share) / records + part / (4.0 * records)).sqrt();
-    Some(Interval { low: ((middle - half) / (1.0 + part)).max(0.0), high: ((middle + half) / (1.0 + part)).min(1.0) })
+    let [low, high] = [middle - half, middle + half].map(|bound| bound / (1.0 + part));
+    // Rounding must not put the ends of [0, 1] outside their own intervals.
+    Some(Interval { low: low.clamp(0.0, share), high: high.clamp(share, 1.0) })
 }
 
 #[cfg(test)]

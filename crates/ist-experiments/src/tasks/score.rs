@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::Task;
 use super::ask::Way;
 use super::predictions::{Normalisation, Prediction};
-
-/// The normal quantile of a two-sided 95 % interval.
-const QUANTILE: f64 = 1.959_963_984_540_054;
+use crate::statistics::wilson;
 
 /// A count of right answers among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +27,9 @@ impl Accuracy {
         self.correct as f64 / self.records.max(1) as f64
     }
 
-    /// Wilson's 95 % score interval of the share: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n).
+    /// Wilson's 95 % score interval of the share; all of [0, 1] without a record.
     pub fn interval(self) -> [f64; 2] {
-        let (p, n, z) = (self.share(), self.records.max(1) as f64, QUANTILE);
-        let centre = p + z * z / (2.0 * n);
-        let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-        let [low, high] = [centre - half, centre + half].map(|bound| bound / (1.0 + z * z / n));
-        // Rounding must not put the ends of [0, 1] outside their own intervals.
-        [low.clamp(0.0, p), high.clamp(p, 1.0)]
+        wilson(self.correct as f64, self.records as f64).map_or([0.0, 1.0], |interval| [interval.low, interval.high])
     }
 }
 

@@ -19,6 +19,19 @@ pub fn install() {
     });
 }
 
+/// Asks as Ctrl-C does.
+pub fn ask() {
+    ASKED.store(true, Ordering::SeqCst);
+}
+
+/// Asks when stdin comes to its end: the pipe to a parent process that ended, however it did.
+pub fn ask_at_end_of_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        ask();
+    });
+}
+
 /// Whether Ctrl-C was pressed.
 pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)

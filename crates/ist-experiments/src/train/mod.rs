@@ -461,6 +461,12 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
     }
 }
 
+/// The threads that operations are spread over.
+fn threads() -> usize {
+    let set = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok()).filter(|set| *set > 0);
+    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
 /// The `run` part of a result: what it was and what ran it.
 fn run_part(config: &RunConfig, folder: &Path) -> Value {
     json!({
@@ -468,7 +474,7 @@ fn run_part(config: &RunConfig, folder: &Path) -> Value {
         "configuration": config,
         "commit": option_env!("IST_COMMIT"),
         "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": option_env!("IST_BURN_VERSION")},
-        "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "threads": threads(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
     })

@@ -58,8 +58,8 @@ pub fn load_pretrain(path: &Path, overrides: &[String]) -> Result<PretrainConfig
 }
 
 pub(super) fn gate(document: &mut Document, overrides: &[String]) {
-    overrides::apply(document, overrides);
-    later::refuse_keys(document);
+    overrides::apply(document, &schema::PRETRAIN, overrides);
+    later::refuse_in_pretraining(document);
     check::check(&schema::PRETRAIN, document);
     shape(document);
     text(document);

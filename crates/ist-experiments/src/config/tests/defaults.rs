@@ -42,6 +42,7 @@ fn every_default_is_the_documented_one() {
         interval: 10,
         importance_lr: 10.0,
         score_batch: 16,
+        reward: Reward::Exp,
     };
     assert_eq!(config.policy, PolicyConfig::Ist(ist));
     let optimizer = OptimizerConfig {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use ist_peft::BuiltinAdapter;
 use serde_json::Value;
 
 use super::super::schema::{PRETRAIN, RUN, keys, names, property};
@@ -49,6 +50,7 @@ const WHOLE: [&str; 10] = [
     interval = 5
     importance_lr = 3
     score_batch = 8
+    reward = "normalized"
     [optimizer]
     kind = "adamw"
     lr = 1e-3
@@ -194,7 +196,14 @@ fn the_schema_carries_descriptions_and_defaults_for_editors() {
         assert_ne!(inner.get("default"), Some(&Value::Null), "{key}");
     }
     assert_eq!(schema["properties"]["optimizer"]["properties"]["lr"]["default"], 2e-4);
-    assert_eq!(schema["required"], serde_json::json!(["model", "data", "train"]));
+    let [extends, sweep, strict] = [0, 1, 2].map(|branch| &schema["anyOf"][branch]);
+    assert_eq!((&extends["required"][0], &sweep["required"][0]), (&"extends".into(), &"sweep".into()));
+    assert_eq!(strict["required"], serde_json::json!(["model", "data", "train"]));
+    assert_eq!(strict["properties"]["model"]["required"], serde_json::json!(["path"]));
+    assert_eq!(strict["properties"]["train"]["oneOf"][1]["required"], serde_json::json!(["epochs"]));
+    for key in ["extends", "seeds", "sweep"] {
+        assert!(schema["properties"][key]["description"].is_string(), "{key}");
+    }
     let [table, list] = [0, 1].map(|branch| &schema["properties"]["adapter"]["anyOf"][branch]);
     assert_eq!((&table["type"], &list["items"]), (&"object".into(), table), "a table, or a list of them");
 }
@@ -220,14 +229,36 @@ fn the_defaults_in_the_schema_are_those_that_are_filled_in() {
 #[test]
 fn every_shipped_experiment_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
-    let entries = std::fs::read_dir(&folder).unwrap();
-    let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| is_toml(path)).collect();
-    assert!(files.iter().any(|path| path.ends_with("quickstart.toml")), "{files:?}");
-    for path in files {
+    let mut seen = BTreeSet::new();
+    for path in shipped(&folder) {
         let is_pretraining = path.file_stem().unwrap().to_str().unwrap().starts_with("pretrain");
-        let error = if is_pretraining { load_pretrain(&path, &[]).err() } else { super::super::read(&path, &[]).err() };
-        assert!(error.is_none(), "{}", error.unwrap());
+        if is_pretraining {
+            load_pretrain(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            continue;
+        }
+        let within = path.strip_prefix(&folder).unwrap();
+        let group = within.parent().unwrap().to_str().unwrap().to_owned();
+        // What needs a model or data from outside is checked without them; all else must be there.
+        let outside = ["paper", "grid"].contains(&group.as_str());
+        let expansion = study(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let members = expansion.members::<BuiltinAdapter>(!outside).unwrap_or_else(|error| panic!("{error}")).members;
+        assert!((1..=1000).contains(&members.len()), "{}: {} runs", path.display(), members.len());
+        let rereads = |member: &Member| {
+            parse_with::<BuiltinAdapter>(Path::new("/x/config.toml"), &member.config.to_toml(), false).unwrap()
+                == member.config
+        };
+        assert!(members.iter().all(rereads), "{}", path.display());
+        seen.insert(group);
     }
+    assert!(["", "grid", "paper", "small"].iter().all(|group| seen.contains(*group)), "{seen:?}");
+}
+
+/// Every configuration in the folder and those in it.
+fn shipped(folder: &Path) -> Vec<PathBuf> {
+    let entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let inner = entries.iter().filter(|path| path.is_dir() && !path.ends_with("results"));
+    let inner: Vec<PathBuf> = inner.flat_map(|path| shipped(path)).collect();
+    entries.into_iter().filter(|path| is_toml(path)).chain(inner).collect()
 }
 
 fn is_toml(path: &Path) -> bool {

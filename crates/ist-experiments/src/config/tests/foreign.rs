@@ -5,8 +5,7 @@ use std::path::Path;
 use ist_peft::fields::FieldFault;
 use serde_json::{Map, Value, json};
 
-use super::super::document::Document;
-use super::super::{ConfigError, RunConfig};
+use super::super::{ConfigError, RunConfig, extends};
 use super::LEAST;
 
 /// A set of methods with one of its own, `mine`, which takes `width`.
@@ -19,7 +18,7 @@ fn reader(fields: &Map<String, Value>) -> Option<Vec<FieldFault>> {
 
 fn read(adapter: &str) -> Result<RunConfig, ConfigError> {
     let text = format!("{LEAST}adapter = {adapter}\n");
-    let mut document = Document::parse(Path::new("run.toml"), "/base".into(), &text)?;
+    let mut document = extends::parse(Path::new("run.toml"), "/base".into(), &text)?;
     super::super::run::gate(&mut document, &[], reader);
     document.finish()
 }

@@ -2,12 +2,14 @@
 
 mod defaults;
 mod drift;
+mod extends;
 mod faults;
 mod foreign;
 mod pretrain;
 mod refusals;
 mod resume;
 mod round_trip;
+mod study;
 
 use std::path::Path;
 
@@ -26,7 +28,7 @@ fn read(text: &str) -> Result<RunConfig, ConfigError> {
 
 fn read_with(text: &str, overrides: &[&str]) -> Result<RunConfig, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    let mut document = Document::parse(Path::new("run.toml"), "/base".into(), text)?;
+    let mut document = super::extends::parse(Path::new("run.toml"), "/base".into(), text)?;
     super::run::gate(&mut document, &overrides, super::method::reader::<BuiltinAdapter>);
     document.finish()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ist_core::optimizer::RestingState;
-use ist_core::policy::Share;
+use ist_core::policy::{Reward, Share};
 use ist_core::schedule::Schedule;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -104,8 +104,9 @@ fn adapters() -> impl Strategy<Value = AdapterTables> {
 }
 
 fn policy() -> impl Strategy<Value = PolicyConfig> {
-    let ist = (share(), share(), count(), 0.0..0.99_f64, count(), positive(), count()).prop_map(
-        |(layers_updated, layers_suppressed, candidates, suppression, interval, importance_lr, score_batch)| {
+    let rewards = select(vec![Reward::Exp, Reward::Normalized]);
+    let ist = (share(), share(), count(), 0.0..0.99_f64, count(), positive(), count(), rewards).prop_map(
+        |(layers_updated, layers_suppressed, candidates, suppression, interval, importance_lr, score_batch, reward)| {
             PolicyConfig::Ist(IstPolicy {
                 layers_updated,
                 layers_suppressed,
@@ -114,6 +115,7 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
                 interval,
                 importance_lr,
                 score_batch,
+                reward,
             })
         },
     );
