@@ -216,7 +216,7 @@ fn bad_usage_is_exit_code_2_with_the_reason() {
     bench.write("bad.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, -2]}\n");
     bench.write("long.jsonl", &format!("{}\n", json!({"input_ids": vec![5; 600]})));
     let cases: [(Vec<&str>, &str); 14] = [
-        (vec!["report", "x"], "not yet available"),
+        (vec!["report", "none"], "none"),
         (vec!["trian"], "did you mean `train`"),
         (vec!["train", "none.toml"], "none.toml"),
         (vec!["train", "run.toml", "--device", "cuda"], "not compiled in: build with the feature `cuda`"),
