@@ -24,7 +24,7 @@ use crate::train::interrupt;
 /// `ist run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Configurations with or without [sweep] and seeds; or folders of studies
+    /// Configurations with or without `[sweep]` and `seeds`; or folders of studies
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Runs at once, each in a process of its own

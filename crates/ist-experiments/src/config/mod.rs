@@ -12,7 +12,7 @@
 //! | TOML with lines and faults | `document` |
 //! | `extends`: one file laid over another | `extends`, `layer` |
 //! | `--set KEY=VALUE` | `overrides` |
-//! | `[sweep]` and `seeds`: several runs of one file | [`study`] |
+//! | `[sweep]` and `seeds`: several runs of one file | [`study()`] |
 //! | what is not yet available | `later` |
 //! | keys, types, ranges against the schema | `check`, `schema`, `words`, `nearest` |
 //! | what the method says of `[adapter]` | `method` |

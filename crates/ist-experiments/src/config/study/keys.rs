@@ -73,7 +73,7 @@ pub(in super::super) fn spell_out(document: &mut Document) {
         let Some(path) = overrides::key(&key) else { continue };
         let value = sweep.remove(&key).expect("the key is one of the table's");
         let items = value.as_array().map_or(0, Vec::len);
-        if at(&sweep, &path).is_some() || overrides::insert(&mut sweep, &path, value.clone()).is_err() {
+        if !is_free(&sweep, &path) || overrides::insert(&mut sweep, &path, value.clone()).is_err() {
             // Given twice: both stay for the fault that says so.
             sweep.insert(key, value);
             continue;
@@ -85,10 +85,13 @@ pub(in super::super) fn spell_out(document: &mut Document) {
     document.table.insert("sweep".to_owned(), Value::Table(sweep));
 }
 
-/// The value at a path of names.
-fn at<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
-    let (last, before) = path.split_last()?;
-    before.iter().try_fold(table, |table, name| table.get(name)?.as_table())?.get(last)
+/// Whether nothing stands at a path of names, nor anything but tables on the way to it.
+fn is_free(table: &Table, path: &[String]) -> bool {
+    match (path.first().and_then(|name| table.get(name)), path.len()) {
+        (None, _) => true,
+        (Some(Value::Table(inner)), 2..) => is_free(inner, &path[1..]),
+        _ => false,
+    }
 }
 
 /// Takes `[sweep]` and `seeds` out of the document, noting their faults.
