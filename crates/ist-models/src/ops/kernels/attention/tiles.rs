@@ -1,0 +1,289 @@
+//! Tiles of [`SIDE`] numbers in shared memory and the two products of them.
+//!
+//! A tile holds some rows of a tensor and [`SIDE`] of their numbers, in fours: a chunk. The units of a cube stand in rows of
+//! [`ACROSS`]. A unit holds, of a product, the rows `down`, `down + units_down`, ... and of each of them four numbers or fours,
+//! `across`, `across + ACROSS`, ...: whatever units of one plane read together then lies in different banks.
+
+use ist_core::operation::cube::cubecl;
+
+use cubecl::prelude::*;
+
+/// Four numbers, which are read from shared memory at once.
+pub(super) type Four = Vector<f32, Const<4>>;
+
+/// Keys of a tile, and numbers of a head in a chunk.
+pub(super) const SIDE: usize = 32;
+
+/// Units of a cube side by side.
+pub(super) const ACROSS: usize = SIDE / 4;
+
+/// Fours between the rows of a tile: one more than a row has, so that rows begin in different banks.
+pub(super) const STRIDE: usize = ACROSS + 1;
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    /// Numbers of a head.
+    pub(super) head_dim: usize,
+    /// Rows of a tile's product that a unit computes.
+    pub(super) unit_rows: usize,
+    /// Rows of units.
+    pub(super) units_down: usize,
+    /// Whether there are marks of the keys.
+    pub(super) padding: bool,
+    /// Whether a query sees the last keys alone.
+    pub(super) window: bool,
+    /// Whether scores have a cap.
+    pub(super) cap: bool,
+    /// Whether keys' positions add to scores.
+    pub(super) slopes: bool,
+}
+
+impl Shape {
+    /// Units of a cube.
+    pub(super) fn units(self) -> usize {
+        self.units_down * ACROSS
+    }
+
+    /// Rows of a tile.
+    pub(super) fn rows(self) -> usize {
+        self.unit_rows * self.units_down
+    }
+
+    /// Chunks of a head.
+    pub(super) fn chunks(self) -> usize {
+        self.head_dim.div_ceil(SIDE)
+    }
+}
+
+/// Where rows of a tensor `[batch, positions, heads, head_dim]` lie: those of `group` heads from `head`, position by position,
+/// and of one position head by head.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Rows {
+    pub(super) batch: usize,
+    pub(super) head: usize,
+    pub(super) group: usize,
+    /// How many there are.
+    pub(super) count: usize,
+}
+
+/// The unit's place: across and down.
+#[cube]
+pub(super) fn across() -> usize {
+    UNIT_POS as usize % ACROSS
+}
+
+#[cube]
+pub(super) fn down() -> usize {
+    UNIT_POS as usize / ACROSS
+}
+
+/// Numbers of zeros for a unit to add to.
+#[cube]
+pub(super) fn zeros(#[comptime] count: usize) -> Array<f32> {
+    let mut zeros = Array::<f32>::new(count);
+    #[unroll]
+    for at in 0..count {
+        zeros[at] = 0.0;
+    }
+    zeros
+}
+
+#[cube]
+pub(super) fn zero_fours(#[comptime] count: usize) -> Array<Four> {
+    let mut zeros = Array::<Four>::new(count);
+    #[unroll]
+    for at in 0..count {
+        zeros[at] = Four::new(0.0);
+    }
+    zeros
+}
+
+/// Where row `row` begins.
+#[cube]
+fn start<N: Size>(x: &Tensor<Vector<f32, N>>, rows: Rows, row: usize) -> usize {
+    let (position, head) = (row / rows.group, rows.head + row % rows.group);
+    rows.batch * x.stride(0) + position * x.stride(1) + head * x.stride(2)
+}
+
+/// Fills a tile with `count` rows from row `from`; zeros lie beyond the last row and the head's last number. Whoever reads the
+/// tile's last numbers must be done.
+#[cube]
+pub(super) fn load<N: Size>(
+    tile: &mut Shared<[Four]>,
+    x: &Tensor<Vector<f32, N>>,
+    rows: Rows,
+    from: usize,
+    chunk: usize,
+    #[comptime] count: usize,
+    #[comptime] shape: Shape,
+) {
+    let units = shape.units();
+    #[unroll]
+    for pass in 0..comptime!((count * ACROSS).div_ceil(units)) {
+        let at = UNIT_POS as usize + pass * units;
+        let (row, column) = (at / ACROSS, at % ACROSS);
+        let number = (chunk * ACROSS + column) * 4;
+        let mut four = Four::new(0.0);
+        if from + row < rows.count && number < shape.head_dim {
+            let start = start::<N>(x, rows, from + row) + number;
+            #[unroll]
+            for part in 0..comptime!(4 / N::value()) {
+                if number + part * N::value() < shape.head_dim {
+                    let numbers = x[start / N::value() + part];
+                    #[unroll]
+                    for lane in 0..N::value() {
+                        four.insert(comptime!(part * N::value() + lane), numbers.extract(lane));
+                    }
+                }
+            }
+        }
+        if row < count {
+            tile[row * STRIDE + column] = four;
+        }
+    }
+}
+
+/// Writes a unit's fours of every chunk, `[unit_rows, chunks]`, times a factor for each row.
+#[cube]
+pub(super) fn store<N: Size>(
+    x: &mut Tensor<Vector<f32, N>>,
+    rows: Rows,
+    from: usize,
+    fours: &Array<Four>,
+    factors: &Array<f32>,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let row = from + down() + i * shape.units_down;
+        if row < rows.count {
+            let start = start::<N>(&*x, rows, row);
+            #[unroll]
+            for chunk in 0..shape.chunks() {
+                let four = fours[i * shape.chunks() + chunk] * Four::new(factors[i]);
+                let number = (chunk * ACROSS + across()) * 4;
+                #[unroll]
+                for part in 0..comptime!(4 / N::value()) {
+                    if number + part * N::value() < shape.head_dim {
+                        let mut numbers = Vector::<f32, N>::new(0.0);
+                        #[unroll]
+                        for lane in 0..N::value() {
+                            numbers.insert(lane, four.extract(comptime!(part * N::value() + lane)));
+                        }
+                        x[(start + number) / N::value() + part] = numbers;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds x yᵀ of one chunk to a unit's sums `[unit_rows, 4]`.
+#[cube]
+pub(super) fn add_scores(sums: &mut Array<f32>, x: &Shared<[Four]>, y: &Shared<[Four]>, #[comptime] shape: Shape) {
+    let (across, down) = (across(), down());
+    for at in 0..ACROSS {
+        let mut columns = Array::<Four>::new(4usize);
+        #[unroll]
+        for j in 0..4usize {
+            columns[j] = y[(across + j * ACROSS) * STRIDE + at];
+        }
+        #[unroll]
+        for i in 0..shape.unit_rows {
+            let row = x[(down + i * shape.units_down) * STRIDE + at];
+            #[unroll]
+            for j in 0..4usize {
+                let column = columns[j];
+                #[unroll]
+                for lane in 0..4usize {
+                    sums[i * 4 + j] += row.extract(lane) * column.extract(lane);
+                }
+            }
+        }
+    }
+}
+
+/// Adds w y of one chunk of y to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves it.
+#[cube]
+pub(super) fn add_mixed(
+    sums: &mut Array<Four>,
+    #[comptime] chunk: usize,
+    weights: &Shared<[Four]>,
+    y: &Shared<[Four]>,
+    #[comptime] shape: Shape,
+) {
+    let (across, down) = (across(), down());
+    for at in 0..ACROSS {
+        let mut fours = Array::<Four>::new(4usize);
+        #[unroll]
+        for j in 0..4usize {
+            fours[j] = y[(at + j * ACROSS) * STRIDE + across];
+        }
+        #[unroll]
+        for i in 0..shape.unit_rows {
+            let weights = weights[(down + i * shape.units_down) * STRIDE + at];
+            #[unroll]
+            for j in 0..4usize {
+                sums[i * shape.chunks() + chunk] += fours[j] * Four::new(weights.extract(j));
+            }
+        }
+    }
+}
+
+/// Puts a unit's numbers `[unit_rows, 4]` into a tile, where the four of a row and unit hold columns [`ACROSS`] apart.
+#[cube]
+pub(super) fn put(tile: &mut Shared<[Four]>, numbers: &Array<f32>, #[comptime] shape: Shape) {
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let mut four = Four::new(0.0);
+        #[unroll]
+        for j in 0..4usize {
+            four.insert(j, numbers[i * 4 + j]);
+        }
+        tile[(down() + i * shape.units_down) * STRIDE + across()] = four;
+    }
+}
+
+/// Of every row of a unit, the sum of the numbers that the units of that row hold.
+#[cube]
+pub(super) fn sum_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
+    share(numbers, scratch, shape);
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let start = (down() + i * shape.units_down) * ACROSS;
+        let mut sum = 0.0f32;
+        #[unroll]
+        for at in 0..ACROSS {
+            sum += scratch[start + at];
+        }
+        numbers[i] = sum;
+    }
+}
+
+/// The largest of them, as [`sum_across`].
+#[cube]
+pub(super) fn most_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
+    share(numbers, scratch, shape);
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let start = (down() + i * shape.units_down) * ACROSS;
+        let mut most = scratch[start];
+        #[unroll]
+        for at in 1..ACROSS {
+            most = max(most, scratch[start + at]);
+        }
+        numbers[i] = most;
+    }
+}
+
+#[cube]
+fn share(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
+    sync_cube();
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        scratch[(down() + i * shape.units_down) * ACROSS + across()] = numbers[i];
+    }
+    sync_cube();
+}
