@@ -25,7 +25,7 @@ struct Case {
     by_heads: bool,
 }
 
-/// Three queries more than two blocks of 32, or one more than a block of 64 and some; three keys more than queries.
+/// The queries are two blocks of 64 or three of 32, none of them full, and the keys three more.
 const PLAIN: Case = Case {
     name: "attention",
     batch: 3,

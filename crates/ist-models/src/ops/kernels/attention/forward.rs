@@ -1,17 +1,17 @@
 //! The result, a tile of queries a cube: the softmax of the keys so far is kept with its largest score and its sum, and what
-//! was mixed with it is scaled when a larger score comes.
+//! was mixed with it is scaled when a larger score comes. Where queries are few, several cubes share the keys.
 
 use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
-use super::scores::{Call, LOWEST, bounded, first, key, query, reach, score};
-use super::tiles::{
-    ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, add_mixed, add_scores, down, load, most_across, put, store,
-    sum_across, zero_fours, zeros,
-};
+use super::call::{Call, part, parts, place, seen};
+use super::products::{add_mixed, most_across, products, put, sum_across, zero_fours, zeros};
+use super::scores::{LOWEST, bounded, key, query, score};
+use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
 
 #[cube(launch)]
+#[expect(clippy::too_many_arguments, reason = "the buffers of a launch")]
 pub(super) fn forward_kernel<N: Size>(
     q: &Tensor<Vector<f32, N>>,
     k: &Tensor<Vector<f32, N>>,
@@ -20,27 +20,24 @@ pub(super) fn forward_kernel<N: Size>(
     out: &mut Tensor<Vector<f32, N>>,
     logs: &mut Tensor<f32>,
     call: Call,
+    shares: u32,
     #[comptime] shape: Shape,
 ) {
-    let (kv_heads, heads) = (k.shape(2), q.shape(2));
-    let group = heads / kv_heads;
-    let parts = q.shape(0) * kv_heads;
-    let count = call.queries as usize * group;
-    let tiles = count.div_ceil(shape.rows());
-    if CUBE_POS >= parts * tiles {
+    let (parts, shares) = (parts(&call), shares as usize);
+    let part = part(&call, CUBE_POS % parts);
+    let (queries, keys) = (part.queries, part.keys);
+    let tiles = queries.count.div_ceil(shape.rows());
+    if CUBE_POS >= parts * shares * tiles {
         terminate!();
     }
+    let share = CUBE_POS / parts % shares;
     // The last queries see most keys, and begin first.
-    let from = (tiles - 1 - CUBE_POS / parts) * shape.rows();
-    let (batch, kv_head) = (CUBE_POS % parts / kv_heads, CUBE_POS % parts % kv_heads);
-    let queries = Rows { batch, head: kv_head * group, group, count };
-    let keys = Rows { batch, head: kv_head, group: 1usize.runtime(), count: call.keys as usize };
+    let from = (tiles - 1 - CUBE_POS / parts / shares) * shape.rows();
 
     let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
     let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
     let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(shape.rows() * ACROSS));
-
     let mut mixed = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut sums = zeros(shape.unit_rows);
     let mut most = zeros(shape.unit_rows);
@@ -50,52 +47,16 @@ pub(super) fn forward_kernel<N: Size>(
         most[i] = LOWEST / 2.0;
     }
 
-    let last = min(from + shape.rows(), count) - 1;
-    let end = reach(&call, last / group);
-    let mut tile = first(&call, from / group, shape) / SIDE * SIDE;
+    let (begin, end) = seen(&call, queries, from, shape);
+    let length = (end - begin).div_ceil(SIDE).div_ceil(shares) * SIDE;
+    let mut tile = begin + share * length;
+    let end = min(end, tile + length);
     while tile < end {
-        let mut scores = zeros(comptime!(shape.unit_rows * 4));
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut left, q, queries, from, chunk, shape.rows(), shape);
-            load(&mut right, k, keys, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_scores(&mut scores, &left, &right, shape);
-        }
-        let mut largest = zeros(shape.unit_rows);
-        #[unroll]
-        for i in 0..shape.unit_rows {
-            largest[i] = most[i];
-        }
-        #[unroll]
-        for j in 0..4usize {
-            let key = key(&call, constants, batch, tile + across() + j * ACROSS, shape);
-            #[unroll]
-            for i in 0..shape.unit_rows {
-                let query = query(&call, constants, queries, from + down() + i * shape.units_down, shape);
-                let product = scores[i * 4 + j];
-                let score = score(product, bounded(product, &call, shape), query, key, &call, shape);
-                scores[i * 4 + j] = score;
-                largest[i] = max(largest[i], score);
-            }
-        }
+        let mut scores = products(&mut left, &mut right, q, queries, from, k, keys, tile, shape);
+        weigh_up(&mut scores, constants, queries, from, keys, tile, &call, shape);
+        let mut largest = largest(&scores, &most, shape);
         most_across(&mut largest, &mut scratch, shape);
-        #[unroll]
-        for i in 0..shape.unit_rows {
-            let scale = f32::exp(most[i] - largest[i]);
-            most[i] = largest[i];
-            sums[i] *= scale;
-            #[unroll]
-            for j in 0..4usize {
-                let weight = f32::exp(scores[i * 4 + j] - largest[i]);
-                scores[i * 4 + j] = weight;
-                sums[i] += weight;
-            }
-            #[unroll]
-            for chunk in 0..shape.chunks() {
-                mixed[i * shape.chunks() + chunk] *= Four::new(scale);
-            }
-        }
+        soften(&mut scores, &mut mixed, &mut sums, &mut most, &largest, shape);
         put(&mut weights, &scores, shape);
         #[unroll]
         for chunk in 0..shape.chunks() {
@@ -108,15 +69,89 @@ pub(super) fn forward_kernel<N: Size>(
     }
 
     sum_across(&mut sums, &mut scratch, shape);
-    let mut factors = zeros(shape.unit_rows);
+    // The shares lie behind each other like batches.
+    let batch = share * call.batch as usize + queries.batch;
+    let queries = Rows { batch, head: queries.head, group: queries.group, count: queries.count };
     #[unroll]
     for i in 0..shape.unit_rows {
-        factors[i] = 1.0 / sums[i];
+        // The largest score weighs 1; a share without a seen key has no sum.
+        let (any, sum) = (sums[i] > 0.5, max(sums[i], 0.5));
         let row = from + down() + i * shape.units_down;
-        if across() == 0 && row < count {
-            let head = batch * heads + queries.head + row % group;
-            logs[head * call.queries as usize + row / group] = most[i] + f32::ln(sums[i]);
+        if across() == 0 && row < queries.count {
+            logs[place(&call, queries, row)] = select(any, most[i] + f32::ln(sum), LOWEST);
+        }
+        #[unroll]
+        for chunk in 0..shape.chunks() {
+            mixed[i * shape.chunks() + chunk] *= Four::new(1.0 / sum);
         }
     }
-    store(out, queries, from, &mixed, &factors, shape);
+    store(out, queries, from, &mixed, shape);
+}
+
+/// Turns a unit's products into scores.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "two sides of a tile, and what makes its scores")]
+fn weigh_up(
+    scores: &mut Array<f32>,
+    constants: &Tensor<f32>,
+    queries: Rows,
+    from: usize,
+    keys: Rows,
+    tile: usize,
+    call: &Call,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for j in 0..4usize {
+        let key = key(call, constants, keys, tile + across() + j * ACROSS, shape);
+        #[unroll]
+        for i in 0..shape.unit_rows {
+            let query = query(call, constants, queries, from + down() + i * shape.units_down, shape);
+            let product = scores[i * 4 + j];
+            scores[i * 4 + j] = score(product, bounded(product, call, shape), query, key, call, shape);
+        }
+    }
+}
+
+/// The largest of a unit's scores and of those before, row by row.
+#[cube]
+fn largest(scores: &Array<f32>, most: &Array<f32>, #[comptime] shape: Shape) -> Array<f32> {
+    let mut largest = zeros(shape.unit_rows);
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        largest[i] = most[i];
+        #[unroll]
+        for j in 0..4usize {
+            largest[i] = max(largest[i], scores[i * 4 + j]);
+        }
+    }
+    largest
+}
+
+/// Turns a unit's scores into weights relative to `largest`, to which all that was summed before is brought.
+#[cube]
+fn soften(
+    scores: &mut Array<f32>,
+    mixed: &mut Array<Four>,
+    sums: &mut Array<f32>,
+    most: &mut Array<f32>,
+    largest: &Array<f32>,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let scale = f32::exp(most[i] - largest[i]);
+        most[i] = largest[i];
+        sums[i] *= scale;
+        #[unroll]
+        for j in 0..4usize {
+            let weight = f32::exp(scores[i * 4 + j] - largest[i]);
+            scores[i * 4 + j] = weight;
+            sums[i] += weight;
+        }
+        #[unroll]
+        for chunk in 0..shape.chunks() {
+            mixed[i * shape.chunks() + chunk] *= Four::new(scale);
+        }
+    }
 }

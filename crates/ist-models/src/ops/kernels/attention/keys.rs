@@ -7,26 +7,14 @@ use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
-use super::scores::{Call, bounded, key, query, score};
-use super::tiles::{
-    ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, add_mixed, add_scores, down, load, put, store, zero_fours, zeros,
-};
-
-/// The rows of the queries that see any of the keys `from` .. `to`: the first, and the one after the last.
-#[cube]
-fn seen_by(call: &Call, from: usize, to: usize, group: usize, #[comptime] shape: Shape) -> (usize, usize) {
-    let ahead = (call.keys - call.queries) as usize;
-    let first = from - min(from, ahead);
-    let mut end = call.queries as usize;
-    if comptime!(shape.window) {
-        let reach = to + call.window as usize - 1;
-        end = min(end, reach - min(reach, ahead));
-    }
-    (first * group, end * group)
-}
+use super::call::{Call, part, parts, place, seen_by};
+use super::products::{add_mixed, products, put, zero_fours};
+use super::scores::{bounded, key, query, score};
+use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
 
 /// `numbers` as the queries' kernel leaves them.
 #[cube(launch)]
+#[expect(clippy::too_many_arguments, reason = "the buffers of a launch")]
 pub(super) fn keys_kernel<N: Size>(
     q: &Tensor<Vector<f32, N>>,
     k: &Tensor<Vector<f32, N>>,
@@ -38,69 +26,33 @@ pub(super) fn keys_kernel<N: Size>(
     call: Call,
     #[comptime] shape: Shape,
 ) {
-    let (kv_heads, heads) = (k.shape(2), q.shape(2));
-    let group = heads / kv_heads;
-    let parts = q.shape(0) * kv_heads;
-    let tiles = (call.keys as usize).div_ceil(shape.rows());
-    if CUBE_POS >= parts * tiles {
+    let parts = parts(&call);
+    let part = part(&call, CUBE_POS % parts);
+    let (queries, keys) = (part.queries, part.keys);
+    if CUBE_POS >= parts * keys.count.div_ceil(shape.rows()) {
         terminate!();
     }
     let from = CUBE_POS / parts * shape.rows();
-    let (batch, kv_head) = (CUBE_POS % parts / kv_heads, CUBE_POS % parts % kv_heads);
-    let queries = Rows { batch, head: kv_head * group, group, count: call.queries as usize * group };
-    let keys = Rows { batch, head: kv_head, group: 1usize.runtime(), count: call.keys as usize };
 
     let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
     let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
     let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-
     let mut sums_k = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut sums_v = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
-    let means_at = q.shape(0) * heads * call.queries as usize;
 
-    let (begin, end) = seen_by(&call, from, min(from + shape.rows(), keys.count), group, shape);
-    let mut tile = begin / SIDE * SIDE;
+    let (begin, end) = seen_by(&call, part, from, shape);
+    let mut tile = begin;
     while tile < end {
-        let mut scores = zeros(comptime!(shape.unit_rows * 4));
-        let mut gradients = zeros(comptime!(shape.unit_rows * 4));
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut left, k, keys, from, chunk, shape.rows(), shape);
-            load(&mut right, q, queries, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_scores(&mut scores, &left, &right, shape);
-        }
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut left, v, keys, from, chunk, shape.rows(), shape);
-            load(&mut right, gradient, queries, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_scores(&mut gradients, &left, &right, shape);
-        }
-        #[unroll]
-        for j in 0..4usize {
-            let row = tile + across() + j * ACROSS;
-            let query = query(&call, numbers, queries, row, shape);
-            let head = batch * heads + queries.head + row % group;
-            let at = head * call.queries as usize + row / group;
-            let (log, mean) = (numbers[at], numbers[means_at + at]);
-            #[unroll]
-            for i in 0..shape.unit_rows {
-                let key = key(&call, numbers, batch, from + down() + i * shape.units_down, shape);
-                let product = scores[i * 4 + j];
-                let bounded = bounded(product, &call, shape);
-                let weight = f32::exp(score(product, bounded, query, key, &call, shape) - log);
-                scores[i * 4 + j] = weight;
-                gradients[i * 4 + j] = weight * (gradients[i * 4 + j] - mean) * (1.0 - bounded * bounded);
-            }
-        }
+        let mut weighing = products(&mut left, &mut right, k, keys, from, q, queries, tile, shape);
+        let mut gradients = products(&mut left, &mut right, v, keys, from, gradient, queries, tile, shape);
+        differentiate(&mut weighing, &mut gradients, numbers, queries, tile, keys, from, &call, shape);
         sync_cube();
-        put(&mut left, &scores, shape);
+        put(&mut left, &weighing, shape);
         put(&mut weights, &gradients, shape);
         #[unroll]
         for chunk in 0..shape.chunks() {
-            // Of a single chunk the gradient is still here.
             sync_cube();
+            // A single chunk of the gradient is still there.
             if comptime!(shape.chunks() > 1) {
                 load(&mut right, gradient, queries, tile, chunk, SIDE, shape);
                 sync_cube();
@@ -114,15 +66,48 @@ pub(super) fn keys_kernel<N: Size>(
         tile += SIDE;
     }
 
-    let mut factors = zeros(shape.unit_rows);
     #[unroll]
-    for i in 0..shape.unit_rows {
-        factors[i] = call.scale;
+    for at in 0..comptime!(shape.unit_rows * shape.chunks()) {
+        sums_k[at] *= Four::new(call.scale);
     }
-    store(d_k, keys, from, &sums_k, &factors, shape);
+    store(d_k, keys, from, &sums_k, shape);
+    store(d_v, keys, from, &sums_v, shape);
+}
+
+/// Turns a unit's products k qᵀ into weights, and v gᵀ into the gradient of the former but for the scale.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "two sides of a tile, and what makes its scores")]
+fn differentiate(
+    weighing: &mut Array<f32>,
+    gradients: &mut Array<f32>,
+    numbers: &Tensor<f32>,
+    queries: Rows,
+    tile: usize,
+    keys: Rows,
+    from: usize,
+    call: &Call,
+    #[comptime] shape: Shape,
+) {
+    let count = (call.batch * call.heads * call.queries) as usize;
     #[unroll]
-    for i in 0..shape.unit_rows {
-        factors[i] = 1.0;
+    for j in 0..4usize {
+        let row = tile + across() + j * ACROSS;
+        let query = query(call, numbers, queries, row, shape);
+        let mut log = 0.0f32;
+        let mut mean = 0.0f32;
+        if row < queries.count {
+            let place = place(call, queries, row);
+            log = numbers[place];
+            mean = numbers[count + place];
+        }
+        #[unroll]
+        for i in 0..shape.unit_rows {
+            let key = key(call, numbers, keys, from + down() + i * shape.units_down, shape);
+            let (product, at) = (weighing[i * 4 + j], i * 4 + j);
+            let bounded = bounded(product, call, shape);
+            let weight = f32::exp(score(product, bounded, query, key, call, shape) - log);
+            weighing[at] = weight;
+            gradients[at] = weight * (gradients[at] - mean) * (1.0 - bounded * bounded);
+        }
     }
-    store(d_v, keys, from, &sums_v, &factors, shape);
 }

@@ -11,8 +11,13 @@
 //! What a device must have is what WebGPU promises: 16 KiB of shared memory (three tiles and a few numbers, 14.5 KiB), 256
 //! units, eight buffers, which is why the logarithms, D and the constants share one; no operations of planes, no atomics.
 
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "what is a handle here is an array of the kernel")]
+
+mod call;
 mod forward;
 mod keys;
+mod merge;
+mod products;
 mod queries;
 mod scores;
 mod tiles;
@@ -27,11 +32,14 @@ use ist_core::operation::cube::{self, CubeBackend, CubeTensor, cubecl};
 use crate::ops::attention::{AttentionMask, Scores};
 use cubecl::prelude::*;
 
-use scores::CallLaunch;
+use call::CallLaunch;
 use tiles::{SIDE, Shape};
 
 /// The widest head whose sums units hold in registers.
 const WIDEST: usize = 256;
+
+/// Cubes that keep a large device busy.
+const CUBES: usize = 256;
 
 /// Whether the kernels do that attention: f32 and heads of at most 256 numbers.
 pub(in crate::ops) fn can(tensors: &[CubeTensor]) -> bool {
@@ -44,15 +52,29 @@ pub(in crate::ops) fn forward(
     scores: &Scores,
     inputs: [CubeTensor; 3],
 ) -> (CubeTensor, CubeTensor) {
-    let [q, k, v] = inputs.map(readable);
-    let sizes = Sizes::of(&q, &k);
-    let (out, logs) = (cube::in_place_of(&q), cube::empty(&q, [sizes.batch, sizes.heads, sizes.queries, 1]));
+    let inputs = inputs.map(readable);
+    let sizes = Sizes::of(&inputs[0], &inputs[1]);
     let shape = shape(mask, scores, &sizes, sizes.rows(), 1);
+    let shares = shares(&sizes, shape);
+    let (parts, logs) = forward_shares(mask, scores, inputs, &sizes, shape, shares);
+    if shares == 1 { (parts, logs) } else { merge(&parts, &logs, &sizes, shares) }
+}
+
+/// The same for every share of the keys.
+fn forward_shares(
+    mask: &AttentionMask,
+    scores: &Scores,
+    [q, k, v]: [CubeTensor; 3],
+    sizes: &Sizes,
+    shape: Shape,
+    shares: usize,
+) -> (CubeTensor, CubeTensor) {
+    let (out, logs) = results(&q, sizes, shares);
     let constants = constants(mask, scores, &q);
     let client = q.client.clone();
     forward::forward_kernel::launch(
         &client,
-        cube::cubes(sizes.parts() * sizes.rows().div_ceil(shape.rows())),
+        cube::cubes(sizes.parts() * shares * sizes.rows().div_ceil(shape.rows())),
         CubeDim::new_1d(shape.units() as u32),
         width(&[&q, &k, &v]),
         q.into_tensor_arg(),
@@ -61,8 +83,40 @@ pub(in crate::ops) fn forward(
         constants.into_tensor_arg(),
         out.clone().into_tensor_arg(),
         logs.clone().into_tensor_arg(),
-        call(mask, scores, &sizes, 0),
+        call(mask, scores, sizes, 0),
+        shares as u32,
         shape,
+    );
+    (out, logs)
+}
+
+/// Places for that many results and logarithms.
+fn results(like: &CubeTensor, sizes: &Sizes, shares: usize) -> (CubeTensor, CubeTensor) {
+    let Sizes { batch, queries, heads, head_dim, .. } = *sizes;
+    let out = cube::empty(like, [shares * batch, queries, heads, head_dim]);
+    (out, cube::empty(like, [shares * batch, heads, queries, 1]))
+}
+
+/// Cubes that go through the keys of one tile of queries, when that is a tile of few.
+fn shares(sizes: &Sizes, shape: Shape) -> usize {
+    if shape.rows() == SIDE {
+        return 1;
+    }
+    (CUBES / sizes.parts().max(1)).min(sizes.keys.div_ceil(2 * SIDE)).max(1)
+}
+
+fn merge(parts: &CubeTensor, part_logs: &CubeTensor, sizes: &Sizes, shares: usize) -> (CubeTensor, CubeTensor) {
+    let (out, logs) = results(parts, sizes, 1);
+    let (cubes, units) = cube::elementwise(out.meta.shape().num_elements());
+    merge::merge_kernel::launch(
+        &out.client,
+        cubes,
+        units,
+        parts.clone().into_tensor_arg(),
+        part_logs.clone().into_tensor_arg(),
+        out.clone().into_tensor_arg(),
+        logs.clone().into_tensor_arg(),
+        shares as u32,
     );
     (out, logs)
 }
@@ -170,10 +224,13 @@ fn call(mask: &AttentionMask, scores: &Scores, sizes: &Sizes, constants: usize) 
         scores.scale as f32,
         scores.soft_cap.unwrap_or(1.0) as f32,
         mask.window().min(sizes.keys) as u32,
+        sizes.batch as u32,
+        sizes.queries as u32,
+        sizes.heads as u32,
+        sizes.keys as u32,
+        sizes.kv_heads as u32,
         constants as u32,
         (constants + marks) as u32,
-        sizes.queries as u32,
-        sizes.keys as u32,
     )
 }
 

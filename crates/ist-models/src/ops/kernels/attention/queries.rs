@@ -8,14 +8,14 @@ use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
-use super::scores::{Call, bounded, first, key, query, reach, score};
-use super::tiles::{
-    ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, add_mixed, add_scores, down, load, put, store, sum_across,
-    zero_fours, zeros,
-};
+use super::call::{Call, part, parts, place, seen};
+use super::products::{add_mixed, products, put, sum_across, zero_fours, zeros};
+use super::scores::{bounded, key, query, score};
+use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
 
 /// `numbers` holds the logarithms of all queries, as many places for D, and the constants.
 #[cube(launch)]
+#[expect(clippy::too_many_arguments, reason = "the buffers of a launch")]
 pub(super) fn queries_kernel<N: Size>(
     q: &Tensor<Vector<f32, N>>,
     k: &Tensor<Vector<f32, N>>,
@@ -26,81 +26,52 @@ pub(super) fn queries_kernel<N: Size>(
     call: Call,
     #[comptime] shape: Shape,
 ) {
-    let (kv_heads, heads) = (k.shape(2), q.shape(2));
-    let group = heads / kv_heads;
-    let parts = q.shape(0) * kv_heads;
-    let count = call.queries as usize * group;
-    let tiles = count.div_ceil(shape.rows());
+    let parts = parts(&call);
+    let part = part(&call, CUBE_POS % parts);
+    let (queries, keys) = (part.queries, part.keys);
+    let tiles = queries.count.div_ceil(shape.rows());
     if CUBE_POS >= parts * tiles {
         terminate!();
     }
     let from = (tiles - 1 - CUBE_POS / parts) * shape.rows();
-    let (batch, kv_head) = (CUBE_POS % parts / kv_heads, CUBE_POS % parts % kv_heads);
-    let queries = Rows { batch, head: kv_head * group, group, count };
-    let keys = Rows { batch, head: kv_head, group: 1usize.runtime(), count: call.keys as usize };
 
     let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
     let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
     let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(shape.rows() * ACROSS));
-
     // Σ P ⊙ dP k, Σ P k and D.
     let mut weighted = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut plain = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut means = zeros(shape.unit_rows);
-    let mut logs = zeros(shape.unit_rows);
-    #[unroll]
-    for i in 0..shape.unit_rows {
-        let row = from + down() + i * shape.units_down;
-        if row < count {
-            let head = batch * heads + queries.head + row % group;
-            logs[i] = numbers[head * call.queries as usize + row / group];
-        }
-    }
+    let logs = logs(&*numbers, queries, from, &call, shape);
 
-    let last = min(from + shape.rows(), count) - 1;
-    let end = reach(&call, last / group);
-    let mut tile = first(&call, from / group, shape) / SIDE * SIDE;
+    let (begin, end) = seen(&call, queries, from, shape);
+    let mut tile = begin;
     while tile < end {
-        let mut scores = zeros(comptime!(shape.unit_rows * 4));
-        let mut gradients = zeros(comptime!(shape.unit_rows * 4));
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut left, gradient, queries, from, chunk, shape.rows(), shape);
-            load(&mut right, v, keys, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_scores(&mut gradients, &left, &right, shape);
-        }
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut left, q, queries, from, chunk, shape.rows(), shape);
-            load(&mut right, k, keys, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_scores(&mut scores, &left, &right, shape);
-        }
+        let mut gradients = products(&mut left, &mut right, gradient, queries, from, v, keys, tile, shape);
+        let mut weighing = products(&mut left, &mut right, q, queries, from, k, keys, tile, shape);
         #[unroll]
         for j in 0..4usize {
-            let key = key(&call, &*numbers, batch, tile + across() + j * ACROSS, shape);
+            let key = key(&call, &*numbers, keys, tile + across() + j * ACROSS, shape);
             #[unroll]
             for i in 0..shape.unit_rows {
                 let query = query(&call, &*numbers, queries, from + down() + i * shape.units_down, shape);
-                let product = scores[i * 4 + j];
+                let (product, at) = (weighing[i * 4 + j], i * 4 + j);
                 let bounded = bounded(product, &call, shape);
                 let weight = f32::exp(score(product, bounded, query, key, &call, shape) - logs[i]);
-                let gradient = weight * gradients[i * 4 + j];
+                let (slope, gradient) = (1.0 - bounded * bounded, weight * gradients[at]);
                 means[i] += gradient;
-                let slope = 1.0 - bounded * bounded;
-                scores[i * 4 + j] = weight * slope;
-                gradients[i * 4 + j] = gradient * slope;
+                weighing[at] = weight * slope;
+                gradients[at] = gradient * slope;
             }
         }
         sync_cube();
         put(&mut left, &gradients, shape);
-        put(&mut weights, &scores, shape);
+        put(&mut weights, &weighing, shape);
         #[unroll]
         for chunk in 0..shape.chunks() {
-            // Of a single chunk the keys are still here.
             sync_cube();
+            // A single chunk of the keys is still there.
             if comptime!(shape.chunks() > 1) {
                 load(&mut right, k, keys, tile, chunk, SIDE, shape);
                 sync_cube();
@@ -112,21 +83,32 @@ pub(super) fn queries_kernel<N: Size>(
     }
 
     sum_across(&mut means, &mut scratch, shape);
-    let mut factors = zeros(shape.unit_rows);
-    let means_at = q.shape(0) * heads * call.queries as usize;
     #[unroll]
     for i in 0..shape.unit_rows {
-        factors[i] = call.scale;
         #[unroll]
         for chunk in 0..shape.chunks() {
             let at = comptime!(i * shape.chunks() + chunk);
-            weighted[at] = weighted[at] - plain[at] * Four::new(means[i]);
+            weighted[at] = (weighted[at] - plain[at] * Four::new(means[i])) * Four::new(call.scale);
         }
         let row = from + down() + i * shape.units_down;
-        if across() == 0 && row < count {
-            let head = batch * heads + queries.head + row % group;
-            numbers[means_at + head * call.queries as usize + row / group] = means[i];
+        if across() == 0 && row < queries.count {
+            let count = (call.batch * call.heads * call.queries) as usize;
+            numbers[count + place(&call, queries, row)] = means[i];
         }
     }
-    store(out, queries, from, &weighted, &factors, shape);
+    store(out, queries, from, &weighted, shape);
+}
+
+/// The logarithms of a unit's rows.
+#[cube]
+fn logs(numbers: &Tensor<f32>, queries: Rows, from: usize, call: &Call, #[comptime] shape: Shape) -> Array<f32> {
+    let mut logs = zeros(shape.unit_rows);
+    #[unroll]
+    for i in 0..shape.unit_rows {
+        let row = from + down() + i * shape.units_down;
+        if row < queries.count {
+            logs[i] = numbers[place(call, queries, row)];
+        }
+    }
+    logs
 }

@@ -4,42 +4,11 @@ use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
+use super::call::{Call, first, reach};
 use super::tiles::{Rows, Shape};
 
 /// What a key weighs that is not seen, below every score. WGSL has no -∞.
 pub(super) const LOWEST: f32 = -1e30;
-
-/// The numbers of a call.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Call {
-    pub(super) scale: f32,
-    pub(super) cap: f32,
-    pub(super) window: u32,
-    /// Where among the constants the keys' marks begin.
-    pub(super) marks: u32,
-    /// Where among them the heads' slopes begin.
-    pub(super) slopes: u32,
-    pub(super) queries: u32,
-    pub(super) keys: u32,
-}
-
-/// Keys, from the first, that a query sees at most.
-#[cube]
-pub(super) fn reach(call: &Call, query: usize) -> usize {
-    (call.keys - call.queries) as usize + query + 1
-}
-
-/// The first key that a query may see.
-#[cube]
-pub(super) fn first(call: &Call, query: usize, #[comptime] shape: Shape) -> usize {
-    if comptime!(shape.window) {
-        let reach = reach(call, query);
-        reach - min(reach, call.window as usize)
-    } else {
-        0usize.runtime()
-    }
-}
 
 /// What a query brings to its scores.
 #[derive(CubeType, Clone, Copy)]
@@ -78,11 +47,11 @@ pub(super) fn query(call: &Call, constants: &Tensor<f32>, rows: Rows, row: usize
     Query { first, reach, slope }
 }
 
-/// Key `at` of a row of the batch.
+/// Key `at` of `keys`.
 #[cube]
-pub(super) fn key(call: &Call, constants: &Tensor<f32>, batch: usize, at: usize, #[comptime] shape: Shape) -> Key {
+pub(super) fn key(call: &Call, constants: &Tensor<f32>, keys: Rows, at: usize, #[comptime] shape: Shape) -> Key {
     if comptime!(shape.padding) {
-        let mark = constants[call.marks as usize + batch * call.keys as usize + at] as u32;
+        let mark = constants[call.marks as usize + keys.batch * keys.count + at] as u32;
         Key { at, real: mark % 4 == 1, alone: mark % 4 == 2, position: (mark / 4) as f32 }
     } else {
         Key { at, real: true.runtime(), alone: false.runtime(), position: at as f32 }

@@ -1,4 +1,4 @@
-//! Tiles of [`SIDE`] numbers in shared memory and the two products of them.
+//! Tiles of [`SIDE`] numbers in shared memory, and how they come from tensors.
 //!
 //! A tile holds some rows of a tensor and [`SIDE`] of their numbers, in fours: a chunk. The units of a cube stand in rows of
 //! [`ACROSS`]. A unit holds, of a product, the rows `down`, `down + units_down`, ... and of each of them four numbers or fours,
@@ -21,6 +21,7 @@ pub(super) const ACROSS: usize = SIDE / 4;
 pub(super) const STRIDE: usize = ACROSS + 1;
 
 /// What a kernel is compiled for.
+#[expect(clippy::struct_excessive_bools, reason = "each leaves something out of a kernel")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     /// Numbers of a head.
@@ -79,27 +80,6 @@ pub(super) fn down() -> usize {
     UNIT_POS as usize / ACROSS
 }
 
-/// Numbers of zeros for a unit to add to.
-#[cube]
-pub(super) fn zeros(#[comptime] count: usize) -> Array<f32> {
-    let mut zeros = Array::<f32>::new(count);
-    #[unroll]
-    for at in 0..count {
-        zeros[at] = 0.0;
-    }
-    zeros
-}
-
-#[cube]
-pub(super) fn zero_fours(#[comptime] count: usize) -> Array<Four> {
-    let mut zeros = Array::<Four>::new(count);
-    #[unroll]
-    for at in 0..count {
-        zeros[at] = Four::new(0.0);
-    }
-    zeros
-}
-
 /// Where row `row` begins.
 #[cube]
 fn start<N: Size>(x: &Tensor<Vector<f32, N>>, rows: Rows, row: usize) -> usize {
@@ -119,9 +99,9 @@ pub(super) fn load<N: Size>(
     #[comptime] count: usize,
     #[comptime] shape: Shape,
 ) {
-    let units = shape.units();
+    let (units, width) = (shape.units(), N::value());
     #[unroll]
-    for pass in 0..comptime!((count * ACROSS).div_ceil(units)) {
+    for pass in 0..comptime!(count * ACROSS / units) {
         let at = UNIT_POS as usize + pass * units;
         let (row, column) = (at / ACROSS, at % ACROSS);
         let number = (chunk * ACROSS + column) * 4;
@@ -129,32 +109,30 @@ pub(super) fn load<N: Size>(
         if from + row < rows.count && number < shape.head_dim {
             let start = start::<N>(x, rows, from + row) + number;
             #[unroll]
-            for part in 0..comptime!(4 / N::value()) {
-                if number + part * N::value() < shape.head_dim {
-                    let numbers = x[start / N::value() + part];
+            for part in 0..comptime!(4 / width) {
+                if number + part * width < shape.head_dim {
+                    let numbers = x[start / width + part];
                     #[unroll]
-                    for lane in 0..N::value() {
-                        four.insert(comptime!(part * N::value() + lane), numbers.extract(lane));
+                    for lane in 0..width {
+                        four.insert(comptime!(part * width + lane), numbers.extract(lane));
                     }
                 }
             }
         }
-        if row < count {
-            tile[row * STRIDE + column] = four;
-        }
+        tile[row * STRIDE + column] = four;
     }
 }
 
-/// Writes a unit's fours of every chunk, `[unit_rows, chunks]`, times a factor for each row.
+/// Writes a unit's fours of every chunk, `[unit_rows, chunks]`.
 #[cube]
 pub(super) fn store<N: Size>(
     x: &mut Tensor<Vector<f32, N>>,
     rows: Rows,
     from: usize,
     fours: &Array<Four>,
-    factors: &Array<f32>,
     #[comptime] shape: Shape,
 ) {
+    let width = N::value();
     #[unroll]
     for i in 0..shape.unit_rows {
         let row = from + down() + i * shape.units_down;
@@ -162,128 +140,20 @@ pub(super) fn store<N: Size>(
             let start = start::<N>(&*x, rows, row);
             #[unroll]
             for chunk in 0..shape.chunks() {
-                let four = fours[i * shape.chunks() + chunk] * Four::new(factors[i]);
+                let four = fours[i * shape.chunks() + chunk];
                 let number = (chunk * ACROSS + across()) * 4;
                 #[unroll]
-                for part in 0..comptime!(4 / N::value()) {
-                    if number + part * N::value() < shape.head_dim {
+                for part in 0..comptime!(4 / width) {
+                    if number + part * width < shape.head_dim {
                         let mut numbers = Vector::<f32, N>::new(0.0);
                         #[unroll]
-                        for lane in 0..N::value() {
-                            numbers.insert(lane, four.extract(comptime!(part * N::value() + lane)));
+                        for lane in 0..width {
+                            numbers.insert(lane, four.extract(comptime!(part * width + lane)));
                         }
-                        x[(start + number) / N::value() + part] = numbers;
+                        x[(start + number) / width + part] = numbers;
                     }
                 }
             }
         }
     }
-}
-
-/// Adds x yᵀ of one chunk to a unit's sums `[unit_rows, 4]`.
-#[cube]
-pub(super) fn add_scores(sums: &mut Array<f32>, x: &Shared<[Four]>, y: &Shared<[Four]>, #[comptime] shape: Shape) {
-    let (across, down) = (across(), down());
-    for at in 0..ACROSS {
-        let mut columns = Array::<Four>::new(4usize);
-        #[unroll]
-        for j in 0..4usize {
-            columns[j] = y[(across + j * ACROSS) * STRIDE + at];
-        }
-        #[unroll]
-        for i in 0..shape.unit_rows {
-            let row = x[(down + i * shape.units_down) * STRIDE + at];
-            #[unroll]
-            for j in 0..4usize {
-                let column = columns[j];
-                #[unroll]
-                for lane in 0..4usize {
-                    sums[i * 4 + j] += row.extract(lane) * column.extract(lane);
-                }
-            }
-        }
-    }
-}
-
-/// Adds w y of one chunk of y to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves it.
-#[cube]
-pub(super) fn add_mixed(
-    sums: &mut Array<Four>,
-    #[comptime] chunk: usize,
-    weights: &Shared<[Four]>,
-    y: &Shared<[Four]>,
-    #[comptime] shape: Shape,
-) {
-    let (across, down) = (across(), down());
-    for at in 0..ACROSS {
-        let mut fours = Array::<Four>::new(4usize);
-        #[unroll]
-        for j in 0..4usize {
-            fours[j] = y[(at + j * ACROSS) * STRIDE + across];
-        }
-        #[unroll]
-        for i in 0..shape.unit_rows {
-            let weights = weights[(down + i * shape.units_down) * STRIDE + at];
-            #[unroll]
-            for j in 0..4usize {
-                sums[i * shape.chunks() + chunk] += fours[j] * Four::new(weights.extract(j));
-            }
-        }
-    }
-}
-
-/// Puts a unit's numbers `[unit_rows, 4]` into a tile, where the four of a row and unit hold columns [`ACROSS`] apart.
-#[cube]
-pub(super) fn put(tile: &mut Shared<[Four]>, numbers: &Array<f32>, #[comptime] shape: Shape) {
-    #[unroll]
-    for i in 0..shape.unit_rows {
-        let mut four = Four::new(0.0);
-        #[unroll]
-        for j in 0..4usize {
-            four.insert(j, numbers[i * 4 + j]);
-        }
-        tile[(down() + i * shape.units_down) * STRIDE + across()] = four;
-    }
-}
-
-/// Of every row of a unit, the sum of the numbers that the units of that row hold.
-#[cube]
-pub(super) fn sum_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
-    share(numbers, scratch, shape);
-    #[unroll]
-    for i in 0..shape.unit_rows {
-        let start = (down() + i * shape.units_down) * ACROSS;
-        let mut sum = 0.0f32;
-        #[unroll]
-        for at in 0..ACROSS {
-            sum += scratch[start + at];
-        }
-        numbers[i] = sum;
-    }
-}
-
-/// The largest of them, as [`sum_across`].
-#[cube]
-pub(super) fn most_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
-    share(numbers, scratch, shape);
-    #[unroll]
-    for i in 0..shape.unit_rows {
-        let start = (down() + i * shape.units_down) * ACROSS;
-        let mut most = scratch[start];
-        #[unroll]
-        for at in 1..ACROSS {
-            most = max(most, scratch[start + at]);
-        }
-        numbers[i] = most;
-    }
-}
-
-#[cube]
-fn share(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
-    sync_cube();
-    #[unroll]
-    for i in 0..shape.unit_rows {
-        scratch[(down() + i * shape.units_down) * ACROSS + across()] = numbers[i];
-    }
-    sync_cube();
 }
