@@ -6,9 +6,9 @@ use ist_core::operation::cube::cubecl;
 use cubecl::prelude::*;
 
 use super::call::{Call, part, parts, place, seen};
-use super::products::{add_mixed, most_across, products, put, sum_across, zero_fours, zeros};
+use super::products::{add_mixed, add_scores, most_across, put, sum_across, zero_fours, zeros};
 use super::scores::{LOWEST, bounded, key, query, score};
-use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
+use super::tiles::{ACROSS, Four, MEMORY, Rows, SIDE, Shape, across, down, load, store};
 
 #[cube(launch)]
 #[expect(clippy::too_many_arguments, reason = "the buffers of a launch")]
@@ -34,10 +34,7 @@ pub(super) fn forward_kernel<N: Size>(
     // The last queries see most keys, and begin first.
     let from = (tiles - 1 - CUBE_POS / parts / shares) * shape.rows();
 
-    let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-    let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
-    let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-    let mut scratch = Shared::<[f32]>::new_slice(comptime!(shape.rows() * ACROSS));
+    let mut memory = Shared::<[Four]>::new_slice(MEMORY);
     let mut mixed = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut sums = zeros(shape.unit_rows);
     let mut most = zeros(shape.unit_rows);
@@ -52,23 +49,17 @@ pub(super) fn forward_kernel<N: Size>(
     let mut tile = begin + share * length;
     let end = min(end, tile + length);
     while tile < end {
-        let mut scores = products(&mut left, &mut right, q, queries, from, k, keys, tile, shape);
+        let mut scores = products(&mut memory, q, queries, from, k, keys, tile, shape);
         weigh_up(&mut scores, constants, queries, from, keys, tile, &call, shape);
         let mut largest = largest(&scores, &most, shape);
-        most_across(&mut largest, &mut scratch, shape);
+        most_across(&mut largest, &mut memory, shape);
         soften(&mut scores, &mut mixed, &mut sums, &mut most, &largest, shape);
-        put(&mut weights, &scores, shape);
-        #[unroll]
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            load(&mut right, v, keys, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_mixed(&mut mixed, chunk, &weights, &right, shape);
-        }
+        put(&mut memory, 0usize, &scores, shape);
+        mix(&mut mixed, &mut memory, v, keys, tile, shape);
         tile += SIDE;
     }
 
-    sum_across(&mut sums, &mut scratch, shape);
+    sum_across(&mut sums, &mut memory, shape);
     // The shares lie behind each other like batches.
     let batch = share * call.batch as usize + queries.batch;
     let queries = Rows { batch, head: queries.head, group: queries.group, count: queries.count };
@@ -86,6 +77,62 @@ pub(super) fn forward_kernel<N: Size>(
         }
     }
     store(out, queries, from, &mixed, shape);
+}
+
+/// q kᵀ of a tile: a unit's numbers `[unit_rows, 4]`. Two chunks are read at once where their number is even.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "two sides of three parts, and where to put them")]
+fn products<N: Size>(
+    memory: &mut Shared<[Four]>,
+    q: &Tensor<Vector<f32, N>>,
+    queries: Rows,
+    from: usize,
+    k: &Tensor<Vector<f32, N>>,
+    keys: Rows,
+    tile: usize,
+    #[comptime] shape: Shape,
+) -> Array<f32> {
+    let mut sums = zeros(comptime!(shape.unit_rows * 4));
+    let step = comptime!(2 - shape.chunks() % 2);
+    for at in 0..comptime!(shape.chunks() / step) {
+        sync_cube();
+        #[unroll]
+        for part in 0..step {
+            load(memory, comptime!(2 * part), q, queries, from, at * step + part, shape.rows(), shape);
+            load(memory, comptime!(2 * part + 1), k, keys, tile, at * step + part, SIDE, shape);
+        }
+        sync_cube();
+        #[unroll]
+        for part in 0..step {
+            add_scores(&mut sums, &*memory, comptime!(2 * part), comptime!(2 * part + 1), shape);
+        }
+    }
+    sums
+}
+
+/// Adds w v of a tile, w in tile 0, to a unit's sums `[unit_rows, chunks]`.
+#[cube]
+fn mix<N: Size>(
+    sums: &mut Array<Four>,
+    memory: &mut Shared<[Four]>,
+    v: &Tensor<Vector<f32, N>>,
+    keys: Rows,
+    tile: usize,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for chunk in 0..shape.chunks() {
+        // Three chunks at once.
+        if comptime!(chunk % 3 == 0) {
+            sync_cube();
+            #[unroll]
+            for part in 0..comptime!(3.min(shape.chunks() - chunk)) {
+                load(memory, comptime!(1 + part), v, keys, tile, comptime!(chunk + part), SIDE, shape);
+            }
+            sync_cube();
+        }
+        add_mixed(sums, chunk, &*memory, 0usize, comptime!(1 + chunk % 3), shape);
+    }
 }
 
 /// Turns a unit's products into scores.

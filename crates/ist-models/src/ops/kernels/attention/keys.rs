@@ -8,9 +8,10 @@ use ist_core::operation::cube::cubecl;
 use cubecl::prelude::*;
 
 use super::call::{Call, part, parts, place, seen_by};
-use super::products::{add_mixed, products, put, zero_fours};
+use super::pair::add_pair;
+use super::products::{add_mixed, put, zero_fours, zeros};
 use super::scores::{bounded, key, query, score};
-use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
+use super::tiles::{ACROSS, Four, MEMORY, Rows, SIDE, Shape, across, down, load, store};
 
 /// `numbers` as the queries' kernel leaves them.
 #[cube(launch)]
@@ -34,34 +35,31 @@ pub(super) fn keys_kernel<N: Size>(
     }
     let from = CUBE_POS / parts * shape.rows();
 
-    let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-    let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
-    let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
+    let mut memory = Shared::<[Four]>::new_slice(MEMORY);
     let mut sums_k = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut sums_v = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
 
     let (begin, end) = seen_by(&call, part, from, shape);
     let mut tile = begin;
     while tile < end {
-        let mut weighing = products(&mut left, &mut right, k, keys, from, q, queries, tile, shape);
-        let mut gradients = products(&mut left, &mut right, v, keys, from, gradient, queries, tile, shape);
+        let mut weighing = zeros(comptime!(shape.unit_rows * 4));
+        let mut gradients = zeros(comptime!(shape.unit_rows * 4));
+        add_pair(&mut weighing, &mut gradients, &mut memory, k, v, keys, from, q, gradient, queries, tile, shape);
         differentiate(&mut weighing, &mut gradients, numbers, queries, tile, keys, from, &call, shape);
         sync_cube();
-        put(&mut left, &weighing, shape);
-        put(&mut weights, &gradients, shape);
+        put(&mut memory, 0usize, &weighing, shape);
+        put(&mut memory, 2usize, &gradients, shape);
         #[unroll]
         for chunk in 0..shape.chunks() {
             sync_cube();
-            // A single chunk of the gradient is still there.
+            // A single chunk is still there.
             if comptime!(shape.chunks() > 1) {
-                load(&mut right, gradient, queries, tile, chunk, SIDE, shape);
+                load(&mut memory, 1usize, q, queries, tile, chunk, SIDE, shape);
+                load(&mut memory, 3usize, gradient, queries, tile, chunk, SIDE, shape);
                 sync_cube();
             }
-            add_mixed(&mut sums_v, chunk, &left, &right, shape);
-            sync_cube();
-            load(&mut right, q, queries, tile, chunk, SIDE, shape);
-            sync_cube();
-            add_mixed(&mut sums_k, chunk, &weights, &right, shape);
+            add_mixed(&mut sums_v, chunk, &memory, 0usize, 3usize, shape);
+            add_mixed(&mut sums_k, chunk, &memory, 2usize, 1usize, shape);
         }
         tile += SIDE;
     }

@@ -17,6 +17,7 @@ mod call;
 mod forward;
 mod keys;
 mod merge;
+mod pair;
 mod products;
 mod queries;
 mod scores;

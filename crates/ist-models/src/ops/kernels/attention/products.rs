@@ -1,10 +1,10 @@
-//! The two products of tiles and sums over their rows.
+//! The two products of tiles, and sums over their rows.
 
 use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
-use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load};
+use super::tiles::{ACROSS, Four, Shape, across, down, slot};
 
 /// Numbers of zeros for a unit to add to.
 #[cube]
@@ -27,45 +27,25 @@ pub(super) fn zero_fours(#[comptime] count: usize) -> Array<Four> {
     zeros
 }
 
-/// x yᵀ of the rows of x from `from` and the [`SIDE`] rows of y from `tile`: a unit's numbers `[unit_rows, 4]`. Both tiles
-/// in shared memory are written over.
+/// Adds x yᵀ of two tiles to a unit's sums `[unit_rows, 4]`.
 #[cube]
-#[expect(clippy::too_many_arguments, reason = "two sides of three parts, and where to put them")]
-pub(super) fn products<N: Size>(
-    left: &mut Shared<[Four]>,
-    right: &mut Shared<[Four]>,
-    x: &Tensor<Vector<f32, N>>,
-    x_rows: Rows,
-    from: usize,
-    y: &Tensor<Vector<f32, N>>,
-    y_rows: Rows,
-    tile: usize,
+pub(super) fn add_scores(
+    sums: &mut Array<f32>,
+    memory: &Shared<[Four]>,
+    #[comptime] x: usize,
+    #[comptime] y: usize,
     #[comptime] shape: Shape,
-) -> Array<f32> {
-    let mut sums = zeros(comptime!(shape.unit_rows * 4));
-    for chunk in 0..shape.chunks() {
-        sync_cube();
-        load(left, x, x_rows, from, chunk, shape.rows(), shape);
-        load(right, y, y_rows, tile, chunk, SIDE, shape);
-        sync_cube();
-        add_scores(&mut sums, &*left, &*right, shape);
-    }
-    sums
-}
-
-/// Adds x yᵀ of one chunk to a unit's sums `[unit_rows, 4]`.
-#[cube]
-fn add_scores(sums: &mut Array<f32>, x: &Shared<[Four]>, y: &Shared<[Four]>, #[comptime] shape: Shape) {
+) {
     let (across, down) = (across(), down());
     for at in 0..ACROSS {
         let mut columns = Array::<Four>::new(4usize);
         #[unroll]
         for j in 0..4usize {
-            columns[j] = y[(across + j * ACROSS) * STRIDE + at];
+            columns[j] = memory[slot(y, across + j * ACROSS, at)];
         }
         #[unroll]
         for i in 0..shape.unit_rows {
-            let row = x[(down + i * shape.units_down) * STRIDE + at];
+            let row = memory[slot(x, down + i * shape.units_down, at)];
             #[unroll]
             for j in 0..4usize {
                 let column = columns[j];
@@ -78,13 +58,14 @@ fn add_scores(sums: &mut Array<f32>, x: &Shared<[Four]>, y: &Shared<[Four]>, #[c
     }
 }
 
-/// Adds w y of one chunk of y to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves it.
+/// Adds w y of two tiles, y a chunk, to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves it.
 #[cube]
 pub(super) fn add_mixed(
     sums: &mut Array<Four>,
     #[comptime] chunk: usize,
-    weights: &Shared<[Four]>,
-    y: &Shared<[Four]>,
+    memory: &Shared<[Four]>,
+    #[comptime] weights: usize,
+    #[comptime] y: usize,
     #[comptime] shape: Shape,
 ) {
     let (across, down) = (across(), down());
@@ -92,11 +73,11 @@ pub(super) fn add_mixed(
         let mut fours = Array::<Four>::new(4usize);
         #[unroll]
         for j in 0..4usize {
-            fours[j] = y[(at + j * ACROSS) * STRIDE + across];
+            fours[j] = memory[slot(y, at + j * ACROSS, across)];
         }
         #[unroll]
         for i in 0..shape.unit_rows {
-            let weights = weights[(down + i * shape.units_down) * STRIDE + at];
+            let weights = memory[slot(weights, down + i * shape.units_down, at)];
             #[unroll]
             for j in 0..4usize {
                 sums[i * shape.chunks() + chunk] += fours[j] * Four::new(weights.extract(j));
@@ -107,7 +88,12 @@ pub(super) fn add_mixed(
 
 /// Puts a unit's numbers `[unit_rows, 4]` into a tile, where the four of a row and unit hold columns [`ACROSS`] apart.
 #[cube]
-pub(super) fn put(tile: &mut Shared<[Four]>, numbers: &Array<f32>, #[comptime] shape: Shape) {
+pub(super) fn put(
+    memory: &mut Shared<[Four]>,
+    #[comptime] tile: usize,
+    numbers: &Array<f32>,
+    #[comptime] shape: Shape,
+) {
     #[unroll]
     for i in 0..shape.unit_rows {
         let mut four = Four::new(0.0);
@@ -115,21 +101,23 @@ pub(super) fn put(tile: &mut Shared<[Four]>, numbers: &Array<f32>, #[comptime] s
         for j in 0..4usize {
             four.insert(j, numbers[i * 4 + j]);
         }
-        tile[(down() + i * shape.units_down) * STRIDE + across()] = four;
+        memory[slot(tile, down() + i * shape.units_down, across())] = four;
     }
 }
 
-/// Of every row of a unit, the sum of the numbers that the units of that row hold.
+/// The tile that sums over rows go through.
+const SHARED: usize = 3;
+
+/// Of every row of a unit, the sum of the numbers that the units of that row hold. The last tile is written over.
 #[cube]
-pub(super) fn sum_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
-    share(numbers, scratch, shape);
+pub(super) fn sum_across(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, #[comptime] shape: Shape) {
+    share(numbers, memory, shape);
     #[unroll]
     for i in 0..shape.unit_rows {
-        let start = (down() + i * shape.units_down) * ACROSS;
         let mut sum = 0.0f32;
         #[unroll]
         for at in 0..ACROSS {
-            sum += scratch[start + at];
+            sum += memory[slot(SHARED, down() + i * shape.units_down, at)].extract(0usize);
         }
         numbers[i] = sum;
     }
@@ -137,26 +125,24 @@ pub(super) fn sum_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, 
 
 /// The largest of them, as [`sum_across`].
 #[cube]
-pub(super) fn most_across(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
-    share(numbers, scratch, shape);
+pub(super) fn most_across(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, #[comptime] shape: Shape) {
+    share(numbers, memory, shape);
     #[unroll]
     for i in 0..shape.unit_rows {
-        let start = (down() + i * shape.units_down) * ACROSS;
-        let mut most = scratch[start];
         #[unroll]
-        for at in 1..ACROSS {
-            most = max(most, scratch[start + at]);
+        for at in 0..ACROSS {
+            let other = memory[slot(SHARED, down() + i * shape.units_down, at)].extract(0usize);
+            numbers[i] = max(numbers[i], other);
         }
-        numbers[i] = most;
     }
 }
 
 #[cube]
-fn share(numbers: &mut Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] shape: Shape) {
+fn share(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, #[comptime] shape: Shape) {
     sync_cube();
     #[unroll]
     for i in 0..shape.unit_rows {
-        scratch[(down() + i * shape.units_down) * ACROSS + across()] = numbers[i];
+        memory[slot(SHARED, down() + i * shape.units_down, across())] = Four::new(numbers[i]);
     }
     sync_cube();
 }

@@ -9,9 +9,10 @@ use ist_core::operation::cube::cubecl;
 use cubecl::prelude::*;
 
 use super::call::{Call, part, parts, place, seen};
-use super::products::{add_mixed, products, put, sum_across, zero_fours, zeros};
+use super::pair::add_pair;
+use super::products::{add_mixed, put, sum_across, zero_fours, zeros};
 use super::scores::{bounded, key, query, score};
-use super::tiles::{ACROSS, Four, Rows, SIDE, STRIDE, Shape, across, down, load, store};
+use super::tiles::{ACROSS, Four, MEMORY, Rows, SIDE, Shape, across, down, load, store};
 
 /// `numbers` holds the logarithms of all queries, as many places for D, and the constants.
 #[cube(launch)]
@@ -35,10 +36,7 @@ pub(super) fn queries_kernel<N: Size>(
     }
     let from = (tiles - 1 - CUBE_POS / parts) * shape.rows();
 
-    let mut left = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-    let mut right = Shared::<[Four]>::new_slice(comptime!(SIDE * STRIDE));
-    let mut weights = Shared::<[Four]>::new_slice(comptime!(shape.rows() * STRIDE));
-    let mut scratch = Shared::<[f32]>::new_slice(comptime!(shape.rows() * ACROSS));
+    let mut memory = Shared::<[Four]>::new_slice(MEMORY);
     // Σ P ⊙ dP k, Σ P k and D.
     let mut weighted = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
     let mut plain = zero_fours(comptime!(shape.unit_rows * shape.chunks()));
@@ -48,8 +46,9 @@ pub(super) fn queries_kernel<N: Size>(
     let (begin, end) = seen(&call, queries, from, shape);
     let mut tile = begin;
     while tile < end {
-        let mut gradients = products(&mut left, &mut right, gradient, queries, from, v, keys, tile, shape);
-        let mut weighing = products(&mut left, &mut right, q, queries, from, k, keys, tile, shape);
+        let mut weighing = zeros(comptime!(shape.unit_rows * 4));
+        let mut gradients = zeros(comptime!(shape.unit_rows * 4));
+        add_pair(&mut weighing, &mut gradients, &mut memory, q, gradient, queries, from, k, v, keys, tile, shape);
         #[unroll]
         for j in 0..4usize {
             let key = key(&call, &*numbers, keys, tile + across() + j * ACROSS, shape);
@@ -66,23 +65,28 @@ pub(super) fn queries_kernel<N: Size>(
             }
         }
         sync_cube();
-        put(&mut left, &gradients, shape);
-        put(&mut weights, &weighing, shape);
+        put(&mut memory, 0usize, &gradients, shape);
+        put(&mut memory, 2usize, &weighing, shape);
         #[unroll]
         for chunk in 0..shape.chunks() {
-            sync_cube();
-            // A single chunk of the keys is still there.
-            if comptime!(shape.chunks() > 1) {
-                load(&mut right, k, keys, tile, chunk, SIDE, shape);
+            // Two chunks at once; a single one is still there.
+            if comptime!(chunk % 2 == 0) {
                 sync_cube();
+                if comptime!(shape.chunks() > 1) {
+                    #[unroll]
+                    for part in 0..comptime!(2.min(shape.chunks() - chunk)) {
+                        load(&mut memory, comptime!(1 + 2 * part), k, keys, tile, comptime!(chunk + part), SIDE, shape);
+                    }
+                    sync_cube();
+                }
             }
-            add_mixed(&mut weighted, chunk, &left, &right, shape);
-            add_mixed(&mut plain, chunk, &weights, &right, shape);
+            add_mixed(&mut weighted, chunk, &memory, 0usize, comptime!(1 + chunk % 2 * 2), shape);
+            add_mixed(&mut plain, chunk, &memory, 2usize, comptime!(1 + chunk % 2 * 2), shape);
         }
         tile += SIDE;
     }
 
-    sum_across(&mut means, &mut scratch, shape);
+    sum_across(&mut means, &mut memory, shape);
     #[unroll]
     for i in 0..shape.unit_rows {
         #[unroll]

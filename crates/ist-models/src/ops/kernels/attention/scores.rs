@@ -51,7 +51,7 @@ pub(super) fn query(call: &Call, constants: &Tensor<f32>, rows: Rows, row: usize
 #[cube]
 pub(super) fn key(call: &Call, constants: &Tensor<f32>, keys: Rows, at: usize, #[comptime] shape: Shape) -> Key {
     if comptime!(shape.padding) {
-        let mark = constants[call.marks as usize + keys.batch * keys.count + at] as u32;
+        let mark = constants[call.marks as usize + keys.batch * keys.count + min(at, keys.count - 1)] as u32;
         Key { at, real: mark % 4 == 1, alone: mark % 4 == 2, position: (mark / 4) as f32 }
     } else {
         Key { at, real: true.runtime(), alone: false.runtime(), position: at as f32 }

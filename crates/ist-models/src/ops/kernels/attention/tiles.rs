@@ -1,8 +1,9 @@
-//! Tiles of [`SIDE`] numbers in shared memory, and how they come from tensors.
+//! The four tiles that fit in shared memory, and how they come from tensors.
 //!
-//! A tile holds some rows of a tensor and [`SIDE`] of their numbers, in fours: a chunk. The units of a cube stand in rows of
-//! [`ACROSS`]. A unit holds, of a product, the rows `down`, `down + units_down`, ... and of each of them four numbers or fours,
-//! `across`, `across + ACROSS`, ...: whatever units of one plane read together then lies in different banks.
+//! A tile holds up to [`SIDE`] rows of a tensor and [`SIDE`] of their numbers, in fours: a chunk. The units of a cube stand in
+//! rows of [`ACROSS`]. A unit holds, of a product, the rows `down`, `down + units_down`, ... and of each of them four numbers or
+//! fours, `across`, `across + ACROSS`, ... Within a row of a tile the fours change places, a different way in each of eight
+//! rows: whatever units of one plane read together then lies in different banks.
 
 use ist_core::operation::cube::cubecl;
 
@@ -17,8 +18,11 @@ pub(super) const SIDE: usize = 32;
 /// Units of a cube side by side.
 pub(super) const ACROSS: usize = SIDE / 4;
 
-/// Fours between the rows of a tile: one more than a row has, so that rows begin in different banks.
-pub(super) const STRIDE: usize = ACROSS + 1;
+/// Fours of a tile.
+const FOURS: usize = SIDE * ACROSS;
+
+/// Fours of all tiles: 16 KiB, which is what WebGPU promises.
+pub(super) const MEMORY: usize = 4 * FOURS;
 
 /// What a kernel is compiled for.
 #[expect(clippy::struct_excessive_bools, reason = "each leaves something out of a kernel")]
@@ -87,11 +91,19 @@ fn start<N: Size>(x: &Tensor<Vector<f32, N>>, rows: Rows, row: usize) -> usize {
     rows.batch * x.stride(0) + position * x.stride(1) + head * x.stride(2)
 }
 
+/// Where a four lies.
+#[cube]
+pub(super) fn slot(#[comptime] tile: usize, row: usize, column: usize) -> usize {
+    tile * FOURS + row * ACROSS + (column ^ (row % ACROSS))
+}
+
 /// Fills a tile with `count` rows from row `from`; zeros lie beyond the last row and the head's last number. Whoever reads the
 /// tile's last numbers must be done.
 #[cube]
+#[expect(clippy::too_many_arguments, reason = "from where to where")]
 pub(super) fn load<N: Size>(
-    tile: &mut Shared<[Four]>,
+    memory: &mut Shared<[Four]>,
+    #[comptime] tile: usize,
     x: &Tensor<Vector<f32, N>>,
     rows: Rows,
     from: usize,
@@ -100,26 +112,24 @@ pub(super) fn load<N: Size>(
     #[comptime] shape: Shape,
 ) {
     let (units, width) = (shape.units(), N::value());
-    #[unroll]
     for pass in 0..comptime!(count * ACROSS / units) {
         let at = UNIT_POS as usize + pass * units;
         let (row, column) = (at / ACROSS, at % ACROSS);
         let number = (chunk * ACROSS + column) * 4;
+        // What is not there is read elsewhere and left out, so that nothing branches.
+        let start = start::<N>(x, rows, min(from + row, rows.count - 1));
         let mut four = Four::new(0.0);
-        if from + row < rows.count && number < shape.head_dim {
-            let start = start::<N>(x, rows, from + row) + number;
+        #[unroll]
+        for part in 0..comptime!(4 / width) {
+            let number = number + part * width;
+            let there = from + row < rows.count && number < shape.head_dim;
+            let numbers = x[(start + min(number, shape.head_dim - width)) / width];
             #[unroll]
-            for part in 0..comptime!(4 / width) {
-                if number + part * width < shape.head_dim {
-                    let numbers = x[start / width + part];
-                    #[unroll]
-                    for lane in 0..width {
-                        four.insert(comptime!(part * width + lane), numbers.extract(lane));
-                    }
-                }
+            for lane in 0..width {
+                four.insert(comptime!(part * width + lane), select(there, numbers.extract(lane), 0.0));
             }
         }
-        tile[row * STRIDE + column] = four;
+        memory[slot(tile, row, column)] = four;
     }
 }
 
