@@ -88,7 +88,7 @@ fn widths() -> Vec<Case> {
         Case { name: "attention, heads of 64 in groups of three", head_dim: 64, heads: 6, by_heads: true, ..few },
         Case { name: "attention, heads of 80", head_dim: 80, soft_cap: Some(1.5), ..few },
         Case { name: "attention, heads of 128", head_dim: 128, ..few },
-        Case { name: "attention, heads of 131", head_dim: 131, ..few },
+        Case { name: "attention, heads of 70", head_dim: 70, ..few },
         Case { name: "attention, heads of 256", head_dim: 256, heads: 2, kv_heads: 1, ..few },
         Case { name: "attention, heads of 260", head_dim: 260, heads: 2, kv_heads: 1, ..few },
     ]

@@ -49,18 +49,7 @@ pub(super) fn keys_kernel<N: Size>(
         sync_cube();
         put(&mut memory, 0usize, &weighing, shape);
         put(&mut memory, 2usize, &gradients, shape);
-        #[unroll]
-        for chunk in 0..shape.chunks() {
-            sync_cube();
-            // A single chunk is still there.
-            if comptime!(shape.chunks() > 1) {
-                load(&mut memory, 1usize, q, queries, tile, chunk, SIDE, shape);
-                load(&mut memory, 3usize, gradient, queries, tile, chunk, SIDE, shape);
-                sync_cube();
-            }
-            add_mixed(&mut sums_v, chunk, &memory, 0usize, 3usize, shape);
-            add_mixed(&mut sums_k, chunk, &memory, 2usize, 1usize, shape);
-        }
+        mix(&mut sums_k, &mut sums_v, &mut memory, q, gradient, queries, tile, shape);
         tile += SIDE;
     }
 
@@ -107,5 +96,31 @@ fn differentiate(
             weighing[at] = weight;
             gradients[at] = weight * (gradients[at] - mean) * (1.0 - bounded * bounded);
         }
+    }
+}
+
+/// Adds the tile's queries and their gradient to both sums, times what tiles 2 and 0 hold. A single chunk is still there.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "two sums of a side of a tile")]
+fn mix<N: Size>(
+    sums_k: &mut Array<Four>,
+    sums_v: &mut Array<Four>,
+    memory: &mut Shared<[Four]>,
+    q: &Tensor<Vector<f32, N>>,
+    gradient: &Tensor<Vector<f32, N>>,
+    queries: Rows,
+    tile: usize,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for chunk in 0..shape.chunks() {
+        sync_cube();
+        if comptime!(shape.chunks() > 1) {
+            load(memory, 1usize, q, queries, tile, chunk, SIDE, shape);
+            load(memory, 3usize, gradient, queries, tile, chunk, SIDE, shape);
+            sync_cube();
+        }
+        add_mixed(sums_v, chunk, &*memory, 0usize, 3usize, shape);
+        add_mixed(sums_k, chunk, &*memory, 2usize, 1usize, shape);
     }
 }

@@ -49,40 +49,23 @@ pub(super) fn queries_kernel<N: Size>(
         let mut weighing = zeros(comptime!(shape.unit_rows * 4));
         let mut gradients = zeros(comptime!(shape.unit_rows * 4));
         add_pair(&mut weighing, &mut gradients, &mut memory, q, gradient, queries, from, k, v, keys, tile, shape);
-        #[unroll]
-        for j in 0..4usize {
-            let key = key(&call, &*numbers, keys, tile + across() + j * ACROSS, shape);
-            #[unroll]
-            for i in 0..shape.unit_rows {
-                let query = query(&call, &*numbers, queries, from + down() + i * shape.units_down, shape);
-                let (product, at) = (weighing[i * 4 + j], i * 4 + j);
-                let bounded = bounded(product, &call, shape);
-                let weight = f32::exp(score(product, bounded, query, key, &call, shape) - logs[i]);
-                let (slope, gradient) = (1.0 - bounded * bounded, weight * gradients[at]);
-                means[i] += gradient;
-                weighing[at] = weight * slope;
-                gradients[at] = gradient * slope;
-            }
-        }
+        differentiate(
+            &mut weighing,
+            &mut gradients,
+            &mut means,
+            &logs,
+            &*numbers,
+            queries,
+            from,
+            keys,
+            tile,
+            &call,
+            shape,
+        );
         sync_cube();
         put(&mut memory, 0usize, &gradients, shape);
         put(&mut memory, 2usize, &weighing, shape);
-        #[unroll]
-        for chunk in 0..shape.chunks() {
-            // Two chunks at once; a single one is still there.
-            if comptime!(chunk % 2 == 0) {
-                sync_cube();
-                if comptime!(shape.chunks() > 1) {
-                    #[unroll]
-                    for part in 0..comptime!(2.min(shape.chunks() - chunk)) {
-                        load(&mut memory, comptime!(1 + 2 * part), k, keys, tile, comptime!(chunk + part), SIDE, shape);
-                    }
-                    sync_cube();
-                }
-            }
-            add_mixed(&mut weighted, chunk, &memory, 0usize, comptime!(1 + chunk % 2 * 2), shape);
-            add_mixed(&mut plain, chunk, &memory, 2usize, comptime!(1 + chunk % 2 * 2), shape);
-        }
+        mix(&mut weighted, &mut plain, &mut memory, k, keys, tile, shape);
         tile += SIDE;
     }
 
@@ -115,4 +98,67 @@ fn logs(numbers: &Tensor<f32>, queries: Rows, from: usize, call: &Call, #[compti
         }
     }
     logs
+}
+
+/// Turns a unit's products q kᵀ into weights and g vᵀ into weights times it, both times the cap's slope, and adds the latter
+/// without it to `means`.
+#[cube]
+#[expect(clippy::too_many_arguments, reason = "two sides of a tile, and what makes its scores")]
+fn differentiate(
+    weighing: &mut Array<f32>,
+    gradients: &mut Array<f32>,
+    means: &mut Array<f32>,
+    logs: &Array<f32>,
+    numbers: &Tensor<f32>,
+    queries: Rows,
+    from: usize,
+    keys: Rows,
+    tile: usize,
+    call: &Call,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for j in 0..4usize {
+        let key = key(call, numbers, keys, tile + across() + j * ACROSS, shape);
+        #[unroll]
+        for i in 0..shape.unit_rows {
+            let query = query(call, numbers, queries, from + down() + i * shape.units_down, shape);
+            let (product, at) = (weighing[i * 4 + j], i * 4 + j);
+            let bounded = bounded(product, call, shape);
+            let weight = f32::exp(score(product, bounded, query, key, call, shape) - logs[i]);
+            let (slope, gradient) = (1.0 - bounded * bounded, weight * gradients[at]);
+            means[i] += gradient;
+            weighing[at] = weight * slope;
+            gradients[at] = gradient * slope;
+        }
+    }
+}
+
+/// Adds the tile's keys to both sums, times what tiles 0 and 2 hold. Two chunks are read at once; a single one is still there.
+#[cube]
+fn mix<N: Size>(
+    weighted: &mut Array<Four>,
+    plain: &mut Array<Four>,
+    memory: &mut Shared<[Four]>,
+    k: &Tensor<Vector<f32, N>>,
+    keys: Rows,
+    tile: usize,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for chunk in 0..shape.chunks() {
+        if comptime!(chunk % 2 == 0) {
+            sync_cube();
+            if comptime!(shape.chunks() > 1) {
+                #[unroll]
+                for part in 0..comptime!(2.min(shape.chunks() - chunk)) {
+                    load(memory, comptime!(1 + 2 * part), k, keys, tile, comptime!(chunk + part), SIDE, shape);
+                }
+                sync_cube();
+            }
+        }
+        let place = comptime!(1 + chunk % 2 * 2);
+        add_mixed(weighted, chunk, &*memory, 0usize, place, shape);
+        add_mixed(plain, chunk, &*memory, 2usize, place, shape);
+    }
 }
