@@ -8,8 +8,12 @@
 //! The result is not kept for the backward pass, whose D = rowsum(g ⊙ y) it would give. D comes out of the pass that finds
 //! dq, at the cost of one product in eight (`queries`): the pass before it would be two, and y is as large as q.
 //!
-//! What a device must have is what WebGPU promises: 16 KiB of shared memory (three tiles and a few numbers, 14.5 KiB), 256
-//! units, eight buffers, which is why the logarithms, D and the constants share one; no operations of planes, no atomics.
+//! What a device must have is what WebGPU promises: 16 KiB of shared memory, which four tiles fill, 256 units, and eight
+//! buffers, one of them cubecl's, which is why the logarithms, D and the constants share one; no operations of planes, no
+//! atomics. Loops that meet at barriers turn on the place of the cube and the call's numbers alone. No index relies on being
+//! checked: cubecl 0.11 leaves out the checks of tensors that its launches promise.
+//!
+//! cubecl compiles a kernel for every width of a head and every combination of padding, window, cap and slopes on first use.
 
 #![expect(clippy::trivially_copy_pass_by_ref, reason = "what is a handle here is an array of the kernel")]
 
