@@ -4,6 +4,7 @@
 //! number of each; a check that holds gives its distance, so that a device that is worse than others can be seen before it
 //! is wrong. `ist selftest` runs the list on a user's machine, a test runs it on WGSL.
 
+mod attentions;
 mod growth;
 mod methods;
 mod numbers;

@@ -3,7 +3,6 @@
 use ist_core::burn::tensor::{Int, Tensor};
 use ist_models::ops::activate::activate;
 use ist_models::ops::activation::Activation;
-use ist_models::ops::attention::{AttentionMask, Scores, attention};
 use ist_models::ops::cross_entropy::cross_entropy;
 use ist_models::ops::gated::gated;
 use ist_models::ops::layer_norm::layer_norm;
@@ -14,51 +13,19 @@ use ist_peft::blended::blended;
 use ist_peft::linear::linear;
 use ist_peft::lookup::lookup;
 
-use super::Check;
 use super::numbers::{compare, constant, random, targets};
+use super::{Check, attentions};
 
 /// Of the largest element of a value or of a gradient.
 const TOLERANCE: f64 = 1e-5;
 
-fn check(name: &str, inputs: Vec<Vec<f64>>, formula: impl Fn(&[Tensor<1>]) -> Tensor<1> + 'static) -> Check {
+pub(super) fn check(name: &str, inputs: Vec<Vec<f64>>, formula: impl Fn(&[Tensor<1>]) -> Tensor<1> + 'static) -> Check {
     Check::new("operations", name, TOLERANCE, move |device| compare(&formula, &inputs, device))
 }
 
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {
-    [attentions(), norms(), rotations(), activations(), losses(), products()].into_iter().flatten().collect()
-}
-
-/// Queries, keys, heads, key-value heads, numbers of a head: two blocks of queries.
-const SIZES: [usize; 5] = [70, 73, 4, 2, 6];
-
-/// Three rows, of whose keys the first `padding` are none.
-fn padded(padding: [usize; 3]) -> AttentionMask {
-    let [queries, keys, ..] = SIZES;
-    let real: Vec<bool> = padding.iter().flat_map(|&left| (0..keys).map(move |key| key >= left)).collect();
-    AttentionMask::causal(&real, queries, keys)
-}
-
-fn attentions() -> Vec<Check> {
-    let (plain, some) = (Scores::scaled(6), [0, 9, 30]);
-    let bounded = Scores { soft_cap: Some(1.5), ..plain.clone() };
-    let cases = [
-        ("attention", padded([0; 3]), plain.clone()),
-        ("attention, padded", padded(some), plain.clone()),
-        ("attention, bounded scores in a window", padded(some).within(20), bounded),
-        ("attention, linear biases", padded(some), plain.with_linear_biases(4)),
-    ];
-    cases.map(|(name, mask, scores)| attention_check(name, mask, scores)).into()
-}
-
-fn attention_check(name: &str, mask: AttentionMask, scores: Scores) -> Check {
-    let [queries, keys, heads, kv_heads, head_dim] = SIZES;
-    let shapes = [[3, queries, heads, head_dim], [3, keys, kv_heads, head_dim], [3, keys, kv_heads, head_dim]];
-    let inputs = [0, 1, 2].map(|at| random(&format!("qkv {at}"), shapes[at].iter().product(), 1.5));
-    check(name, inputs.into(), move |inputs| {
-        let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone().reshape(shapes[at]));
-        attention(q, k, v, &mask, &scores).flatten(0, 3)
-    })
+    [attentions::checks(), norms(), rotations(), activations(), losses(), products()].into_iter().flatten().collect()
 }
 
 fn norms() -> Vec<Check> {

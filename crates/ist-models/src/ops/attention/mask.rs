@@ -69,6 +69,11 @@ impl AttentionMask {
         self.window < self.keys
     }
 
+    /// Keys that a query sees at most, its own among them; more than there are without a window.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
     /// The number of real keys before each key of a row, itself not counted.
     pub fn positions(&self, row: usize) -> Vec<usize> {
         if self.real.is_empty() {
@@ -85,6 +90,11 @@ impl AttentionMask {
     /// Whether any row has padding.
     pub fn has_padding(&self) -> bool {
         !self.real.is_empty()
+    }
+
+    /// Whether key `key` of row `row` is no padding.
+    pub fn is_real(&self, row: usize, key: usize) -> bool {
+        self.real.is_empty() || self.real[row * self.keys + key]
     }
 
     /// Whether query `query` of row `row` sees key `key`.

@@ -27,6 +27,11 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
 
+#[cfg(feature = "cube")]
+use super::kernels::attention as tiled;
+#[cfg(feature = "cube")]
+use ist_core::operation::cube::{CubeBackend, CubeTensor};
+
 pub use mask::AttentionMask;
 pub use scores::{Scores, slopes};
 
@@ -250,6 +255,38 @@ impl Operation for Attention {
             return self.backward(saved, gradient, wanted);
         }
         heads::backward(self, saved.floats(), gradient).map(Some).into()
+    }
+
+    #[cfg(feature = "cube")]
+    fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
+        if !tiled::can(&inputs.floats) {
+            return self.forward(inputs);
+        }
+        tiled::forward(&self.mask, &self.scores, inputs.floats()).0
+    }
+
+    #[cfg(feature = "cube")]
+    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+        if !tiled::can(&inputs.floats) {
+            return self.record(inputs, wanted);
+        }
+        let inputs = inputs.floats().map(tiled::readable);
+        let (output, logs) = tiled::forward(&self.mask, &self.scores, inputs.clone());
+        let [q, k, v] = inputs;
+        (output, Operands::new(vec![q, k, v, logs], Vec::new()))
+    }
+
+    #[cfg(feature = "cube")]
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        if !tiled::can(&saved.floats) {
+            return self.backward(saved, gradient, wanted);
+        }
+        tiled::backward(&self.mask, &self.scores, saved.floats(), gradient).map(Some).into()
     }
 }
 
