@@ -2,7 +2,7 @@
 //!
 //! A kernel is a function in Rust that cubecl compiles for the device at hand on first use: to CUDA's C++, SPIR-V or WGSL. A
 //! crate that writes one has `use ist_core::operation::cube::cubecl;` in scope, which the macro `#[cube]` refers to.
-//! Kernels are launched with checks of every index, as WGSL has them.
+//! No kernel may rely on its indices being checked: cubecl leaves checks out of what a launch promises.
 
 mod reduce;
 

@@ -23,7 +23,7 @@ fn later_work_hides_no_other_fault() {
     let error = read("logging.wandb = true\nmodel = {path = 'builtin:tiny', dtyp = 1}\nadapter = {method = 'loha'}\n")
         .unwrap_err();
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["logging", "model.dtyp", "adapter.method", "data.train", "train"]);
+    assert_eq!(keys, ["logging.wandb", "model.dtyp", "adapter.method", "data.train", "train"]);
 }
 
 #[test]
