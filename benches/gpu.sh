@@ -4,8 +4,8 @@
 #   benches/gpu.sh IST [DEVICE]
 #
 # IST is the `ist` binary, the only thing this needs (`just dist-gpu` makes one that runs anywhere); DEVICE is `cuda` unless
-# given. Random weights are made on the device, LoRA r 32, batch 16 x 256, frozen weights in bf16. Variables: SHAPES, POLICIES, MEMORIES,
-# STEPS, DTYPE, BATCH, SEQ; PYTHON, a Python with torch, transformers and peft. Lines of JSON are appended to OUT (default
+# given. Random weights are made on the device, LoRA r 32, batch 16 x 256, frozen weights in bf16. Variables: SHAPES (names of `ist bench`,
+# or paths of config.json), POLICIES, MEMORIES, STEPS, DTYPE, BATCH, SEQ; PYTHON, a Python with torch, transformers and peft. Lines of JSON are appended to OUT (default
 # runs/gpu); the table goes to stdout. A setting that fails, for lack of memory as a rule, is a row that says so.
 set -uo pipefail
 IST=${1:?usage: benches/gpu.sh IST [DEVICE]}
@@ -32,9 +32,12 @@ dimensions() {
     1b) echo --dim 2048 --layers 16 --heads 32 --kv-heads 8 --ffn 8192 --vocab 128256 --tied ;;
     7b) echo --dim 4096 --layers 32 --heads 32 --ffn 11008 --vocab 32000 ;;
     8b) echo --dim 4096 --layers 32 --heads 32 --kv-heads 8 --ffn 14336 --vocab 128256 ;;
-    *) echo "unknown shape $1" >&2; return 1 ;;
+    *) return 1 ;;
   esac
 }
+
+# How ours is told the shape: by name, or by the path of a config.json, which the peer does not know.
+shape() { case $1 in *.json) echo --config "$1" ;; *) echo --shape "$1" ;; esac; }
 
 # The value of a number or string field of a line of JSON.
 field() { sed -n "s/.*\"$2\": *\"\{0,1\}\([^,\"}]*\).*/\1/p" <<<"$1"; }
@@ -64,11 +67,12 @@ echo "|---|---|---|---|---|---|---|---|"
 for shape in $SHAPES; do
   for policy in $POLICIES; do
     for memory in $MEMORIES; do
-      line=$("$IST" bench --shape "$shape" --device "$DEVICE" --policy "$policy" --memory "$memory" --dtype "$DTYPE" \
+      # shellcheck disable=SC2046
+      line=$("$IST" bench $(shape "$shape") --device "$DEVICE" --policy "$policy" --memory "$memory" --dtype "$DTYPE" \
         --batch "$BATCH" --seq "$SEQ" --steps "$STEPS" --json 2>>"$OUT/errors.txt" | tr -d '\n')
       [ -z "$line" ] || echo "$line" >>"$OUT/ist.jsonl"
       row ist "$shape" "$policy" "$memory" "$line"
-      [ "$torch" = yes ] || continue
+      [ "$torch" = yes ] && dimensions "$shape" >/dev/null || continue
       # shellcheck disable=SC2046
       line=$("$PYTHON" "$HERE/peer/peer.py" --device cuda $(dimensions "$shape") --policy "$policy" --memory "$memory" \
         --dtype "$([ "$DTYPE" = bfloat16 ] && echo bf16 || echo f32)" --batch "$BATCH" --seq "$SEQ" --steps "$STEPS" \

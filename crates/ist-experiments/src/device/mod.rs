@@ -113,7 +113,8 @@ pub fn name_of(device: &Device) -> String {
     if let Some(identity) = device.identity() {
         return identity.name;
     }
-    format!("{device:?}").to_lowercase()
+    let _ = device;
+    "the processor".to_owned()
 }
 
 fn automatic(backends: &[Backend]) -> Result<Device, Failure> {
