@@ -100,7 +100,7 @@ pub struct RunRecord {
     pub plan: Value,
     /// `result.json`, or null.
     pub result: Value,
-    /// The sums of `costs.jsonl` by part, where its lines tell; see [`super::time`].
+    /// The sums of `costs.jsonl` by part, where its lines tell.
     pub times: Option<super::time::Split>,
     /// What to say of its files.
     pub notes: Vec<String>,
