@@ -163,7 +163,7 @@ fn a_law_that_leaves_a_block_out_does_not_converge() {
         let (mut x, law) = ([0.0; SIZE], law(&[1.0, 1.0, 1.0, last], 1));
         for step in 0..12_000 {
             // The sets in turn, each as often as it is likely.
-            let at = (step as f64 * 0.618_033_988_75).fract();
+            let at = (f64::from(step) * 0.618_033_988_75).fract();
             let mut sum = 0.0;
             let (set, _) = law
                 .iter()

@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::device::name_of;
 use crate::failure::{Failure, OrFail};
 use crate::memory;
+use crate::statistics::quantile;
 
 pub use shape::Shape;
 
@@ -197,12 +198,11 @@ fn matmul_peak(storage: DType, device: &Device) -> f64 {
         once();
     });
     let least = (0..10).map(|_| once()).fold(f64::INFINITY, f64::min);
-    2.0 * (size as f64).powi(3) / least / 1e12
+    2.0 * f64::from(size).powi(3) / least / 1e12
 }
 
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+    quantile(&values, 0.5)
 }

@@ -41,10 +41,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         print_text(&summary(&checked[0]))?;
     }
-    for (name, lines) in arguments.device.iter().zip(&checked).filter(|(_, lines)| failures(lines) > 0) {
-        return Err(Failure::run(format!("{} of {} checks do not hold on {name}", failures(lines), lines.len())));
+    match arguments.device.iter().zip(&checked).find(|(_, lines)| failures(lines) > 0) {
+        Some((name, lines)) => {
+            let (failed, all) = (failures(lines), lines.len());
+            Err(Failure::run(format!("{failed} of {all} checks do not hold on {name}")))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Runs every check on a device, and shows each as it is done unless `quiet`.

@@ -115,7 +115,7 @@ fn open(_: &str) -> Result<Device, String> {
 
 #[cfg(not(feature = "wgpu"))]
 fn list(_: &str) -> Result<Vec<DeviceInfo>, String> {
-    Ok(Vec::new())
+    Err("it is not compiled in".to_owned())
 }
 
 #[cfg(not(feature = "wgpu"))]

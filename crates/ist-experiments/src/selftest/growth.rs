@@ -13,39 +13,32 @@ const WINDOWS: [usize; 4] = [50, 50, 50, 50];
 
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {
-    let of = |whose: &str, bytes: fn(&Device) -> Option<u64>| {
-        let name = format!("bytes of the {whose} that a step of IST adds");
-        Check::new("growth", name, PER_STEP, move |device| added(device, bytes))
-    };
-    vec![of("host", on_host), of("device's pools", in_pools)]
+    vec![Check::new("growth", "bytes of the host and of the device's pools that a step adds", PER_STEP, added)]
 }
 
-/// Counted by the process's allocator; nothing where it does not count.
-fn on_host(_: &Device) -> Option<u64> {
-    Some(memory::live() as u64).filter(|bytes| *bytes > 0)
+/// What the host has allocated, and what the device's runtime holds of its memory; 0 where nobody counts.
+fn held(device: &Device) -> Result<[u64; 2], String> {
+    device.sync().map_err(|error| error.to_string())?;
+    let pools = device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved);
+    Ok([memory::live() as u64, pools])
 }
 
-/// What the device's runtime holds of its memory; nothing on a device that has none of its own.
-fn in_pools(device: &Device) -> Option<u64> {
-    device.sync().ok()?;
-    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
-}
-
-/// Bytes a step adds, in the window that added least.
-fn added(device: &Device, bytes: fn(&Device) -> Option<u64>) -> Found {
-    if bytes(device).is_none() {
+/// Bytes a step of IST adds to either, in the window that added least.
+fn added(device: &Device) -> Found {
+    if held(device)? == [0, 0] {
         return Ok(Outcome::Skipped("nobody counts them here".to_owned()));
     }
     // Pools, caches and compiled kernels are filled by then.
     let (numbers, mut end) = (Numbers::single(device), 20);
     let mut run = Run::begin(&numbers)?.go(&numbers, end)?;
-    let mut least = f64::INFINITY;
+    let mut least = [f64::INFINITY; 2];
     for steps in WINDOWS {
-        let before = bytes(device).unwrap_or_default();
+        let before = held(device)?;
         end += steps;
         run = run.go(&numbers, end)?;
-        let grown = bytes(device).unwrap_or_default().saturating_sub(before);
-        least = least.min(grown as f64 / steps as f64);
+        for ((least, before), after) in least.iter_mut().zip(before).zip(held(device)?) {
+            *least = least.min(after.saturating_sub(before) as f64 / steps as f64);
+        }
     }
-    Ok(Outcome::Distance(least))
+    Ok(Outcome::Distance(least[0].max(least[1])))
 }
