@@ -3,10 +3,11 @@
 #
 #   benches/gpu.sh IST [DEVICE]
 #
-# IST is the `ist` binary, the only thing this needs (`just dist-gpu` makes one that runs anywhere); DEVICE is `cuda` unless
-# given. Random weights are made on the device, LoRA r 32, batch 16 x 256, frozen weights in bf16. Variables: SHAPES (names of `ist bench`,
-# or paths of config.json), POLICIES, MEMORIES, STEPS, DTYPE, BATCH, SEQ; PYTHON, a Python with torch, transformers and peft. Lines of JSON are appended to OUT (default
-# runs/gpu); the table goes to stdout. A setting that fails, for lack of memory as a rule, is a row that says so.
+# IST is the `ist` binary, the only thing this needs (`just dist-gpu` packs one that runs anywhere); DEVICE is `cuda` unless
+# given. Random weights are made on the device, LoRA r 32, batch 16 x 256, frozen weights in bf16. Variables: SHAPES (names of
+# `ist bench`, or paths of config.json), POLICIES, MEMORIES, STEPS, DTYPE, BATCH, SEQ; PYTHON, a Python with torch, transformers
+# and peft. Lines of JSON are appended to OUT (default runs/gpu); the table goes to stdout. A setting that fails, for lack of
+# memory as a rule, is a row that says so.
 set -uo pipefail
 IST=${1:?usage: benches/gpu.sh IST [DEVICE]}
 DEVICE=${2:-cuda}

@@ -250,9 +250,9 @@ impl Tuner {
     ///
     /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`] before every step.
     ///
-    /// Without clipping or loss scaling and on a single micro-batch a layer's gradients are final when its backward pass is done. Then they are
-    /// used up before the next layer's exist, and only those of one layer are ever held; the numbers are the same. There alone a
-    /// gradient that is no finite number may be found when the layers above were updated ([`TunerError::NotFiniteBelow`]).
+    /// Without clipping or loss scaling and on a single micro-batch a layer's gradients are final when its backward pass is
+    /// done. Then they are used up before the next layer's exist, and only those of one layer are ever held; the numbers are the
+    /// same. There alone a gradient that is no finite number may be found when the layers above were updated ([`TunerError::NotFiniteBelow`]).
     pub fn step<M: LayeredModel>(
         &mut self,
         model: &mut M,

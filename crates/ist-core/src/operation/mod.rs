@@ -2,8 +2,8 @@
 //!
 //! An automatic backward pass keeps every intermediate of a formula; the formula's own derivative needs a few of them, and
 //! often none beyond the inputs. An [`Operation`] says both passes once, in terms of any backend's primitives, and may add a
-//! second form for the `flex` backend, which works on slices in place, and one for GPUs, which launches kernels of its own. [`apply`] runs it on tensors of any device: without
-//! a graph when no input has one, else with a node of its own.
+//! second form for the `flex` backend, which works on slices in place, and one for GPUs, which launches kernels of its own.
+//! [`apply`] runs it on tensors of any device: without a graph when no input has one, else with a node of its own.
 //!
 //! A model or a PEFT method defines an operation in one file and needs nothing else of burn's extension interface; the list
 //! of backends stands in `backends` alone.

@@ -46,6 +46,8 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
     tuner: Tuner,
     training: EpochOrder,
     scoring: EpochOrder,
+    /// Whether a step was watched that changed parameters.
+    watched: bool,
     progress: Progress,
     display: Display,
     total_steps: usize,
@@ -132,6 +134,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             tuner,
             training,
             scoring,
+            watched: progress.steps > 0,
             progress,
             display,
             total_steps,
@@ -212,15 +215,20 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         Ok(())
     }
 
-    /// Draws, walks and updates. The first step of fresh adapters is watched.
+    /// Draws, walks and updates. The first step that is not skipped is watched.
     fn advance(&mut self, batches: &[TokenBatch]) -> Result<StepReport, Failure> {
         let stop = |error: TunerError| Failure::run(error);
-        if self.tuner.next_step() > 0 {
+        if self.watched {
             return self.tuner.step(&mut self.model, batches).map_err(stop);
         }
         let (before, mut sizes) = (selfcheck::Fingerprint::of(&self.model), selfcheck::GradientSizes::default());
         let mut watch = |found: &Gradients| sizes.note(found);
         let report = self.tuner.watched_step(&mut self.model, batches, &mut watch).map_err(stop)?;
+        if report.skipped {
+            // Its gradients overflowed under the loss scale: they say nothing of the adapters.
+            return Ok(report);
+        }
+        self.watched = true;
         if self.adapters_are_fresh() {
             sizes.reach(&self.model, &report.layers).or_run()?;
         }

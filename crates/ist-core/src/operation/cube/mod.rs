@@ -58,10 +58,10 @@ pub fn empty(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), like.dtype)
 }
 
-/// A place for a kernel's result in the shape of `tensor`: the contiguous tensor itself where nobody else holds it.
+/// A place for a kernel's result in the shape of `like` too.
 #[must_use]
-pub fn in_place_of(tensor: &CubeTensor) -> CubeTensor {
-    empty(tensor, tensor.shape())
+pub fn empty_like(like: &CubeTensor) -> CubeTensor {
+    empty(like, like.shape())
 }
 
 /// At least `count` cubes, in two dimensions where one does not hold them; a cube beyond `count` has nothing to do.
@@ -75,13 +75,17 @@ pub fn units(width: usize) -> usize {
     width.next_power_of_two().clamp(32, UNITS)
 }
 
+/// The device as cubecl knows it; nothing of a device that is no GPU.
+fn cube_device(device: &Device) -> Option<cubecl::Device> {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => Some(device.clone()),
+        _ => None,
+    }
+}
+
 /// Whether the device is one that these kernels run on.
 pub fn is_gpu(device: &Device) -> bool {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(_) => true,
-        DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Cube(_)),
-        _ => false,
-    }
+    cube_device(device).is_some()
 }
 
 /// a b in f32 of matrices a in f32 and b in half precision: a is rounded to b's type, sums are f32.
@@ -96,10 +100,7 @@ pub fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
 
 /// Bytes that the device may be asked to hold, where its runtime has a figure; nothing of a device that is no GPU.
 pub fn memory_of(device: &Device) -> Option<u64> {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(device) => device.client().properties().memory.max_memory(),
-        _ => None,
-    }
+    cube_device(device)?.client().properties().memory.max_memory()
 }
 
 /// One unit an element: the cubes and the units of each.

@@ -96,7 +96,7 @@ fn differentiate_kernel(
 /// a(x) ⊙ factor.
 pub(in crate::ops) fn forward(activation: Activation, x: CubeTensor, factor: CubeTensor) -> CubeTensor {
     let [x, factor] = [x, factor].map(cube::contiguous);
-    let out = cube::in_place_of(&x);
+    let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let (client, result) = (out.client.clone(), out.clone());
     let args = [x, factor, out].map(CubeTensor::into_tensor_arg);
@@ -113,7 +113,7 @@ pub(in crate::ops) fn backward(
     gradient: CubeTensor,
 ) -> [CubeTensor; 2] {
     let [x, factor, gradient] = [x, factor, gradient].map(cube::contiguous);
-    let found = [cube::in_place_of(&x), cube::in_place_of(&x)];
+    let found = [cube::empty_like(&x), cube::empty_like(&x)];
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let client = x.client.clone();
     let [x, factor, gradient] = [x, factor, gradient].map(CubeTensor::into_tensor_arg);
@@ -125,7 +125,7 @@ pub(in crate::ops) fn backward(
 /// a(x).
 pub(in crate::ops) fn activate(activation: Activation, x: CubeTensor) -> CubeTensor {
     let x = cube::contiguous(x);
-    let out = cube::in_place_of(&x);
+    let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let client = x.client.clone();
     activate_kernel::launch(&client, cubes, units, x.into_tensor_arg(), out.clone().into_tensor_arg(), activation);
@@ -135,7 +135,7 @@ pub(in crate::ops) fn activate(activation: Activation, x: CubeTensor) -> CubeTen
 /// g ⊙ a'(x).
 pub(in crate::ops) fn differentiate(activation: Activation, x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
     let [x, gradient] = [x, gradient].map(cube::contiguous);
-    let out = cube::in_place_of(&x);
+    let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let client = x.client.clone();
     let [x, gradient] = [x, gradient].map(CubeTensor::into_tensor_arg);

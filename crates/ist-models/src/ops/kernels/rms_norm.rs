@@ -44,7 +44,7 @@ fn forward_kernel(
 pub(in crate::ops) fn forward(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
     let (x, weight) = (cube::contiguous(x), cube::contiguous(weight));
     let width = weight.meta.shape()[0];
-    let (out, rows, units) = (cube::in_place_of(&x), x.meta.shape().num_elements() / width, cube::units(width));
+    let (out, rows, units) = (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
     let client = out.client.clone();
     forward_kernel::launch(
         &client,
@@ -101,7 +101,7 @@ fn backward_kernel(
 pub(in crate::ops) fn backward(x: CubeTensor, weight: CubeTensor, gradient: CubeTensor, eps: f64) -> CubeTensor {
     let [x, weight, gradient] = [x, weight, gradient].map(cube::contiguous);
     let width = weight.meta.shape()[0];
-    let (out, rows, units) = (cube::in_place_of(&x), x.meta.shape().num_elements() / width, cube::units(width));
+    let (out, rows, units) = (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
     let client = out.client.clone();
     backward_kernel::launch(
         &client,

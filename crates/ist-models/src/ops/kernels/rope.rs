@@ -63,7 +63,7 @@ fn rotate_kernel(
 pub(in crate::ops) fn rotate(x: CubeTensor, cos: CubeTensor, sin: CubeTensor, sign: f32, of: Pairs) -> CubeTensor {
     let [x, cos, sin] = [x, cos, sin].map(cube::contiguous);
     let (x_shape, shape) = (x.meta.shape().clone(), cos.meta.shape().clone());
-    let out = cube::in_place_of(&x);
+    let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x_shape.num_elements());
     let client = out.client.clone();
     rotate_kernel::launch(

@@ -139,7 +139,7 @@ pub(in crate::ops) fn backward(
     let places = cube::empty(&q, [count]);
     let logs = CubeBackend::float_reshape(logs, [count].into());
     let numbers = CubeBackend::float_cat(vec![logs, places, constants(mask, scores, &q)], 0);
-    let [d_q, d_k, d_v] = [&q, &k, &v].map(cube::in_place_of);
+    let [d_q, d_k, d_v] = [&q, &k, &v].map(cube::empty_like);
     let width = width(&[&q, &k, &v, &gradient]);
     let client = q.client.clone();
     let of = |rows| shape(mask, scores, &sizes, rows, 2);
