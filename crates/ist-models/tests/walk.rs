@@ -288,20 +288,36 @@ proptest! {
 
     #[test]
     fn micro_batches_have_the_gradients_of_the_whole_batch(mask in 1usize..1 << LAYERS, seed in 0u64..99) {
-        for (numbers, tolerance) in [(Numbers::flex(), SINGLE), (Numbers::ndarray(DType::F64), EXACT)] {
-            let (model, _) = numbers.lora(&OUTSIDE, 0.0);
-            let whole = step::gradients(&model, &[numbers.batch(&records(seed))], &set(mask), Memory::Keep, Some(1));
-            for size in 1..4 {
-                let parts: Vec<_> = records(seed).chunks(size).map(|records| numbers.batch(records)).collect();
-                let parts = step::gradients(&model, &parts, &set(mask), Memory::Keep, Some(1));
-                prop_assert_eq!(parts.tokens, whole.tokens);
-                prop_assert!((parts.loss - whole.loss).abs() <= tolerance * whole.loss);
-                for ((name, part), (_, whole)) in named(&parts).into_iter().zip(named(&whole)) {
-                    prop_assert!(relative(&part, &whole) <= tolerance, "{} {:e}", name, relative(&part, &whole));
-                }
+        for size in 1..4 {
+            let (parts, whole) = split_and_whole(&Numbers::ndarray(DType::F64), &set(mask), seed, size);
+            prop_assert!((parts.loss - whole.loss).abs() <= EXACT * whole.loss);
+            for ((name, part), (_, whole)) in named(&parts).into_iter().zip(named(&whole)) {
+                prop_assert!(relative(&part, &whole) <= EXACT, "{} {:e}", name, relative(&part, &whole));
             }
+            // The order of a sum is another. What that rounds away is as large in a gradient that cancels out as in others.
+            let (parts, whole) = split_and_whole(&Numbers::flex(), &set(mask), seed, size);
+            prop_assert!((parts.loss - whole.loss).abs() <= SINGLE * whole.loss);
+            let worst = relative(&joined(&parts), &joined(&whole));
+            prop_assert!(worst <= SINGLE, "{worst:e}");
         }
     }
+}
+
+/// A step on `records` in micro-batches of `size`, and in one.
+fn split_and_whole(numbers: &Numbers, chosen: &LayerSet, seed: u64, size: usize) -> (StepOutput, StepOutput) {
+    let ((model, _), records) = (numbers.lora(&OUTSIDE, 0.0), records(seed));
+    let run = |size| {
+        let batches: Vec<_> = records.chunks(size).map(|records| numbers.batch(records)).collect();
+        step::gradients(&model, &batches, chosen, Memory::Keep, Some(1))
+    };
+    let (parts, whole) = (run(size), run(records.len()));
+    assert_eq!(parts.tokens, whole.tokens);
+    (parts, whole)
+}
+
+/// All gradients in a row.
+fn joined(output: &StepOutput) -> Vec<f64> {
+    named(output).into_iter().flat_map(|(_, gradient)| gradient).collect()
 }
 
 #[derive(Module, Debug)]

@@ -18,7 +18,7 @@ use ist_core::burn;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Tensor};
-use ist_core::operation::{Operands, Operation, apply};
+use ist_core::operation::{Operands, Operation, Recorded, apply};
 
 use crate::dora_norm::norms;
 use crate::dropout::masked;
@@ -71,7 +71,7 @@ struct Computed<B: Backend> {
 
 impl<B: Backend> Computed<B> {
     /// The result, and what the backward pass needs.
-    fn record(self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+    fn record(self, inputs: Operands<B>, wanted: &[bool]) -> Recorded<B> {
         let ints = inputs.ints.clone();
         let [x, weight, a, b, magnitude] = inputs.floats();
         let kept = self.before.unwrap_or_else(|| self.output.clone());
@@ -169,8 +169,8 @@ impl Operation for DoraLinear {
         self.compute::<B>(inputs).output
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        self.compute::<B>(inputs.clone()).record(inputs, wanted)
+    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+        Ok(self.compute::<B>(inputs.clone()).record(inputs, wanted))
     }
 
     fn backward<B: Backend>(
@@ -210,8 +210,8 @@ impl Operation for DoraLinear {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
-        if fast(&inputs) { self.compute_flex(&inputs).record(inputs, wanted) } else { self.record(inputs, wanted) }
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+        if fast(&inputs) { Ok(self.compute_flex(&inputs).record(inputs, wanted)) } else { self.record(inputs, wanted) }
     }
 
     #[cfg(feature = "flex")]

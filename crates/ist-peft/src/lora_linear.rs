@@ -15,7 +15,7 @@ use ist_core::burn;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
-use ist_core::operation::{Operands, Operation, apply};
+use ist_core::operation::{Operands, Operation, Recorded, apply};
 
 use crate::dropout::masked;
 use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, like, no_value, rows};
@@ -124,9 +124,9 @@ impl Operation for LoraLinear {
         self.compute::<B>(inputs).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
         let (output, low) = self.compute::<B>(inputs.clone());
-        (output, saved(inputs, low, wanted))
+        Ok((output, saved(inputs, low, wanted)))
     }
 
     fn backward<B: Backend>(
@@ -166,12 +166,12 @@ impl Operation for LoraLinear {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
         if !fast(&inputs) {
             return self.record(inputs, wanted);
         }
         let (output, low) = self.compute_flex(&inputs);
-        (output, saved(inputs, low, wanted))
+        Ok((output, saved(inputs, low, wanted)))
     }
 
     #[cfg(feature = "flex")]

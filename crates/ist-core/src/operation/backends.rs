@@ -11,7 +11,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{Operands, Operation};
+use super::{Operands, Operation, Recorded};
 
 #[cfg(feature = "cube")]
 use burn::backend::Cube;
@@ -44,7 +44,7 @@ pub(super) trait Kernels: Backend {
         operation: &O,
         inputs: Operands<Self>,
         wanted: &[bool],
-    ) -> (FloatTensor<Self>, Operands<Self>) {
+    ) -> Result<Recorded<Self>, Operands<Self>> {
         operation.record(inputs, wanted)
     }
 
@@ -81,7 +81,7 @@ macro_rules! with_kernels {
                 operation: &O,
                 inputs: Operands<Self>,
                 wanted: &[bool],
-            ) -> (FloatTensor<Self>, Operands<Self>) {
+            ) -> Result<Recorded<Self>, Operands<Self>> {
                 operation.$record(inputs, wanted)
             }
 

@@ -39,7 +39,10 @@ fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
     let node = Node { operation: operation.clone(), wanted: wanted.clone(), backend: PhantomData::<B> };
     match node.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(node) => {
-            let (output, saved) = B::record(operation, inputs, &wanted);
+            let (output, saved) = B::record(operation, inputs, &wanted).unwrap_or_else(|inputs| {
+                let kept = operation.kept(&inputs, &wanted);
+                (B::forward(operation, inputs), kept)
+            });
             node.finish(saved, output)
         }
         OpsKind::UnTracked(node) => node.finish(B::forward(operation, inputs)),

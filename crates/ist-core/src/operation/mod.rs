@@ -61,6 +61,9 @@ use burn::backend::Flex;
 #[cfg(feature = "cube")]
 use cube::{CubeBackend, CubeTensor};
 
+/// An operation's value, and what its backward pass needs.
+pub type Recorded<B> = (FloatTensor<B>, Operands<B>);
+
 /// A differentiable function of tensors whose derivative is written by hand.
 ///
 /// Numbers that are no tensors (an epsilon, a seed) are the fields of the implementing type. Gradients are taken with
@@ -77,10 +80,12 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
         inputs.clone()
     }
 
-    /// The value, and what [`Operation::backward`] needs: [`Operation::kept`], unless it is more than the inputs.
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
-        let kept = self.kept(&inputs, wanted);
-        (self.forward(inputs), kept)
+    /// The value and what [`Operation::backward`] needs, where that is more than inputs.
+    ///
+    /// Gives the inputs back where it is not: then [`Operation::forward`] computes the value, in the form that suits the
+    /// backend, and [`Operation::kept`] says what is needed.
+    fn record<B: Backend>(&self, inputs: Operands<B>, _wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+        Err(inputs)
     }
 
     /// The vector-Jacobian product of `gradient` with the operation: one gradient for each float operand of the forward
@@ -100,9 +105,8 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
 
     /// [`Operation::record`] in a form for the `flex` backend.
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FloatTensor<Flex>, Operands<Flex>) {
-        let kept = self.kept(&inputs, wanted);
-        (self.forward_flex(inputs), kept)
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+        self.record(inputs, wanted)
     }
 
     /// [`Operation::backward`] in a form for the `flex` backend.
@@ -122,10 +126,13 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
         self.forward(inputs)
     }
 
-    /// [`Operation::record`] in a form for GPUs; the generic one, unless this says otherwise. An operation that has no `record`
-    /// of its own and has a kernel says [`cube::record`].
+    /// [`Operation::record`] in a form for GPUs.
     #[cfg(feature = "cube")]
-    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+    fn record_cube(
+        &self,
+        inputs: Operands<CubeBackend>,
+        wanted: &[bool],
+    ) -> Result<Recorded<CubeBackend>, Operands<CubeBackend>> {
         self.record(inputs, wanted)
     }
 

@@ -12,7 +12,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
-use ist_core::operation::{Operands, Operation, apply};
+use ist_core::operation::{Operands, Operation, Recorded, apply};
 use ist_peft::frozen_matrix::Stored;
 
 use super::cross_entropy::{d_logits, softmax};
@@ -167,12 +167,12 @@ impl Operation for LinearCrossEntropy {
         self.compute::<B>(&inputs, false).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
         if wanted[1] {
-            return (self.forward(inputs.clone()), inputs);
+            return Err(inputs);
         }
         let (losses, d_x) = self.compute::<B>(&inputs, true);
-        (losses, Operands::new(d_x, Vec::new()))
+        Ok((losses, Operands::new(d_x, Vec::new())))
     }
 
     fn backward<B: Backend>(
@@ -199,12 +199,12 @@ impl Operation for LinearCrossEntropy {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
         if wanted[1] || !fast(&inputs) {
             return self.record(inputs, wanted);
         }
         let (losses, d_x) = self.compute_flex(&inputs, true);
-        (losses, Operands::new(d_x.into_iter().collect(), Vec::new()))
+        Ok((losses, Operands::new(d_x.into_iter().collect(), Vec::new())))
     }
 
     #[cfg(feature = "cube")]
@@ -213,12 +213,16 @@ impl Operation for LinearCrossEntropy {
     }
 
     #[cfg(feature = "cube")]
-    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+    fn record_cube(
+        &self,
+        inputs: Operands<CubeBackend>,
+        wanted: &[bool],
+    ) -> Result<Recorded<CubeBackend>, Operands<CubeBackend>> {
         if wanted[1] || !cube::all_f32(&inputs.floats[..1]) {
             return self.record(inputs, wanted);
         }
         let (losses, d_x) = self.compute_cube(&inputs, true);
-        (losses, Operands::new(d_x, Vec::new()))
+        Ok((losses, Operands::new(d_x, Vec::new())))
     }
 }
 

@@ -99,11 +99,6 @@ impl Operation for RmsNorm {
     }
 
     #[cfg(feature = "cube")]
-    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
-        cube::record(self, inputs, wanted)
-    }
-
-    #[cfg(feature = "cube")]
     fn backward_cube(
         &self,
         saved: Operands<CubeBackend>,

@@ -170,11 +170,6 @@ impl Operation for Rotate {
     }
 
     #[cfg(feature = "cube")]
-    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
-        cube::record(self, inputs, wanted)
-    }
-
-    #[cfg(feature = "cube")]
     fn backward_cube(&self, saved: Operands<CubeBackend>, gradient: CubeTensor, _: &[bool]) -> Vec<Option<CubeTensor>> {
         let [cos, sin] = saved.floats();
         let back = Self { forwards: !self.forwards, ..self.clone() };

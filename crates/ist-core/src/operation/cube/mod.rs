@@ -25,16 +25,6 @@ pub const UNITS: usize = 256;
 /// Cubes in one dimension of a launch at most: what every device can do.
 const MOST_CUBES: usize = 65_535;
 
-/// [`Operation::record_cube`] by [`Operation::forward_cube`], keeping what [`Operation::kept`] says.
-pub fn record<O: Operation>(
-    operation: &O,
-    inputs: Operands<CubeBackend>,
-    wanted: &[bool],
-) -> (CubeTensor, Operands<CubeBackend>) {
-    let kept = operation.kept(&inputs, wanted);
-    (operation.forward_cube(inputs), kept)
-}
-
 /// Whether all tensors hold f32, which is what the kernels are written for.
 pub fn all_f32<'a>(tensors: impl IntoIterator<Item = &'a CubeTensor>) -> bool {
     tensors.into_iter().all(|tensor| tensor.dtype == DType::F32)

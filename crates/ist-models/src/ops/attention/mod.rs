@@ -20,7 +20,7 @@ use std::ops::Range;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Shape, Slice, Tensor, TensorData};
-use ist_core::operation::{Operands, Operation, apply};
+use ist_core::operation::{Operands, Operation, Recorded, apply};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -188,10 +188,10 @@ impl Operation for Attention {
         self.compute::<B>(&inputs.floats()).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> (FloatTensor<B>, Operands<B>) {
+    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> Result<Recorded<B>, Operands<B>> {
         let [q, k, v] = inputs.floats();
         let (output, log) = self.compute::<B>(&[q.clone(), k.clone(), v.clone()]);
-        (output, Operands::new(vec![q, k, v, log], Vec::new()))
+        Ok((output, Operands::new(vec![q, k, v, log], Vec::new())))
     }
 
     fn backward<B: Backend>(
@@ -239,14 +239,14 @@ impl Operation for Attention {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> (FlexTensor, Operands<Flex>) {
+    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
         if !flex::all_f32(&inputs.floats) {
             return self.record(inputs, wanted);
         }
         let inputs = inputs.floats().map(flex::contiguous);
         let (output, log) = heads::forward(self, inputs.clone());
         let [q, k, v] = inputs;
-        (output, Operands::new(vec![q, k, v, log], Vec::new()))
+        Ok((output, Operands::new(vec![q, k, v, log], Vec::new())))
     }
 
     #[cfg(feature = "flex")]
@@ -266,14 +266,18 @@ impl Operation for Attention {
     }
 
     #[cfg(feature = "cube")]
-    fn record_cube(&self, inputs: Operands<CubeBackend>, wanted: &[bool]) -> (CubeTensor, Operands<CubeBackend>) {
+    fn record_cube(
+        &self,
+        inputs: Operands<CubeBackend>,
+        wanted: &[bool],
+    ) -> Result<Recorded<CubeBackend>, Operands<CubeBackend>> {
         if !tiled::can(&inputs.floats) {
             return self.record(inputs, wanted);
         }
         let inputs = inputs.floats().map(tiled::readable);
         let (output, logs) = tiled::forward(&self.mask, &self.scores, inputs.clone());
         let [q, k, v] = inputs;
-        (output, Operands::new(vec![q, k, v, logs], Vec::new()))
+        Ok((output, Operands::new(vec![q, k, v, logs], Vec::new())))
     }
 
     #[cfg(feature = "cube")]
