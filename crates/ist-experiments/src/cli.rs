@@ -33,6 +33,8 @@ pub enum Command {
     Train(commands::train::Train),
     /// Execute the runs of a study that are not done yet
     Run(commands::run::Arguments),
+    /// Show a run on the whole terminal while it goes on
+    Watch(commands::watch::Watch),
     /// List runs and their states
     List(commands::list::Arguments),
     /// Log-probabilities and losses of token records
@@ -94,6 +96,7 @@ pub fn run<A: Adapter>(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(arguments) => commands::train::run::<A>(&arguments, quiet, cli.verbose),
         Command::Run(arguments) => commands::run::run::<A>(&arguments, quiet, cli.verbose),
+        Command::Watch(arguments) => commands::watch::run(&arguments),
         Command::List(arguments) => commands::list::run::<A>(&arguments),
         Command::Score(arguments) => commands::score::run::<A>(&arguments),
         Command::Generate(arguments) => commands::generate::run::<A>(&arguments),

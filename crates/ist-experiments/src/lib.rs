@@ -37,6 +37,7 @@ pub mod device;
 pub mod dialogue;
 pub mod failure;
 pub mod free_memory;
+pub mod live;
 pub mod memory;
 pub mod model_folder;
 pub mod model_source;

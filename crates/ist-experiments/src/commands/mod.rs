@@ -18,6 +18,7 @@ pub mod schema;
 pub mod score;
 pub mod selftest;
 pub mod train;
+pub mod watch;
 pub mod world;
 
 use std::path::PathBuf;

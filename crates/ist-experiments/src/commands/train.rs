@@ -14,12 +14,14 @@ use crate::config::{self, RunConfig};
 use crate::data::{EpochOrder, Order};
 use crate::device;
 use crate::failure::{Failure, OrFail};
+use crate::live::terminal;
 use crate::model_source::{self, WithAdapted};
 use crate::plan::{Planner, document};
 use crate::run::folder::{self, RunFolder};
 use crate::run::{failed, lines};
 use crate::text::TextModel;
 use crate::train::costs::Plan;
+use crate::train::display::Show;
 use crate::train::prepare::{self, Planned, Prepared};
 use crate::train::{Run, Start, interrupt, summary};
 
@@ -40,6 +42,9 @@ pub struct Train {
     /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Show the run on the whole terminal while it goes on: losses, layers, memory, time
+    #[arg(long)]
+    pub tui: bool,
     /// Print the run's result.json on stdout
     #[arg(long)]
     pub json: bool,
@@ -47,15 +52,26 @@ pub struct Train {
 
 /// Trains.
 pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<(), Failure> {
+    let shown = show(arguments.tui, quiet)?;
     let config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let name = arguments.config.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
     let place = place(arguments, name)?;
     let (resume, device) = (arguments.resume, arguments.device.as_str());
-    let result = execute::<A>(Request { config, place, resume, device, quiet, verbose })?;
+    let result = execute::<A>(Request { config, place, resume, device, shown, verbose })?;
     if arguments.json {
         return super::print_json(&result);
     }
     Ok(())
+}
+
+/// How the run is shown; a view needs a terminal.
+fn show(tui: bool, quiet: bool) -> Result<Show, Failure> {
+    match (tui, quiet) {
+        (true, true) => Err(Failure::input("`--tui` shows the run and `--quiet` nothing of it; leave one out")),
+        (true, false) => terminal::must_be_there("`--tui`").map(|()| Show::Screen),
+        (false, true) => Ok(Show::Nothing),
+        (false, false) => Ok(Show::Lines),
+    }
 }
 
 /// One run that is to be executed.
@@ -69,15 +85,15 @@ pub struct Request<'a> {
     pub resume: bool,
     /// The device's name.
     pub device: &'a str,
-    /// Say nothing.
-    pub quiet: bool,
+    /// How much of it is shown.
+    pub shown: Show,
     /// Say more.
     pub verbose: bool,
 }
 
 /// Executes a run; returns its `result.json`.
 pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
-    let Request { mut config, place, resume, device, quiet, verbose } = request;
+    let Request { mut config, place, resume, device, shown, verbose } = request;
     let device = device::open(device)?;
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
@@ -88,7 +104,7 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     let settled = if resume { budget_of(&place) } else { None };
     let free = device::free_memory(&device);
     let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
-    let job = Job { config: &config, place, resume, quiet, verbose, device: &device, data, policy, plan };
+    let job = Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
     model_source::open::<A, _>(&files, storage, &device, None, job)
 }
@@ -167,7 +183,7 @@ struct Job<'a> {
     config: &'a RunConfig,
     place: Place,
     resume: bool,
-    quiet: bool,
+    shown: Show,
     verbose: bool,
     device: &'a Device,
     data: Prepared,
@@ -199,7 +215,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let rates = attach::learning_rates(&mut model);
         let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates, model.device());
         let say = |line: &str| {
-            if !self.quiet {
+            if self.shown != Show::Nothing {
                 eprintln!("{line}");
             }
         };
@@ -209,9 +225,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             say(&config.to_toml());
         }
         interrupt::install();
-        let (resume, quiet) = (self.resume, self.quiet);
+        let (resume, shown) = (self.resume, self.shown);
         let (folder, data, plan) = (&folder, &data, &plan);
-        let start = Start { config, folder, data, model, adapters, tuner, plan, total_steps, resume, quiet };
+        let start = Start { config, folder, data, model, adapters, tuner, plan, total_steps, resume, shown };
         let result = failed::keep(folder.path(), || Run::new(start)?.finish())?;
         say(&summary::render(&result, &folder.path().display().to_string()));
         Ok(result)

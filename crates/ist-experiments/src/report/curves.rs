@@ -11,12 +11,12 @@ pub(super) const POINTS: usize = 240;
 const WINDOW: f64 = 0.04;
 
 /// (step, loss) of every step, thinned to the extremes of each stretch.
-pub(super) fn raw(run: &RunRecord) -> Vec<(f64, f64)> {
+pub(crate) fn raw(run: &RunRecord) -> Vec<(f64, f64)> {
     stretches(&run.steps, POINTS / 2).flat_map(extremes).collect()
 }
 
 /// (step, mean loss of the steps up to it), thinned.
-pub(super) fn smoothed(run: &RunRecord) -> Vec<(f64, f64)> {
+pub(crate) fn smoothed(run: &RunRecord) -> Vec<(f64, f64)> {
     let window = window(run);
     let mean = |end: usize| {
         let within = &run.steps[(end + 1).saturating_sub(window)..=end];
@@ -54,7 +54,7 @@ fn extremes(stretch: &[Step]) -> Vec<(f64, f64)> {
 
 /// The scores of all layers over time: (first step, step behind the last, scores), thinned to the means of at most so many
 /// stretches. Scores begin at 0 and hold from one update to the next.
-pub(super) fn scores(run: &RunRecord, most: usize) -> Vec<(f64, f64, Vec<f64>)> {
+pub(crate) fn scores(run: &RunRecord, most: usize) -> Vec<(f64, f64, Vec<f64>)> {
     let Some((first, scores)) = run.updates.first() else { return Vec::new() };
     let end = run.steps.last().map_or(0, |step| step.step + 1).max(run.updates.last().map_or(0, |(step, _)| step + 1));
     let mut held = vec![(0, *first, vec![0.0; scores.len()])];

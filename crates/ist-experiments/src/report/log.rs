@@ -40,13 +40,27 @@ pub(super) fn read(path: &Path) -> Result<Log, Failure> {
     Ok(log)
 }
 
-/// The number of a line's step.
-pub(super) fn step(path: &Path, number: usize, line: &Value) -> Result<usize, Failure> {
-    let step = line["step"].as_u64();
-    step.map(|step| step as usize).ok_or_else(|| broken(path, number, "has no `step` that is a whole number"))
+/// A line and where it stands.
+pub(crate) struct Line<'a> {
+    pub(crate) path: &'a Path,
+    /// Counted from 1.
+    pub(crate) number: usize,
+    pub(crate) value: &'a Value,
 }
 
-pub(super) fn broken(path: &Path, number: usize, what: &str) -> Failure {
+impl Line<'_> {
+    /// The number of its step.
+    pub(super) fn step(&self) -> Result<usize, Failure> {
+        let step = self.value["step"].as_u64();
+        step.map(|step| step as usize).ok_or_else(|| self.broken("has no `step` that is a whole number"))
+    }
+
+    pub(super) fn broken(&self, what: &str) -> Failure {
+        broken(self.path, self.number, what)
+    }
+}
+
+fn broken(path: &Path, number: usize, what: &str) -> Failure {
     let advice = "mend the line, or leave this run out";
     Failure::input(format!("{}: line {number} {what}; {advice}", path.display()))
 }

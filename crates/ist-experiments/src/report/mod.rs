@@ -17,7 +17,7 @@ mod accuracy;
 mod comparison;
 mod configuration;
 mod csv;
-mod curves;
+pub(crate) mod curves;
 mod draw;
 mod figures;
 mod find;
@@ -45,6 +45,10 @@ pub use groups::Group;
 pub use record::{Evaluation, RunRecord, State, Step};
 pub use summary::Summary;
 pub use time::Split;
+
+pub(crate) use draw::palette::viridis;
+pub(crate) use log::Line;
+pub(crate) use record::LOGS;
 
 use crate::failure::Failure;
 use figures::Study;

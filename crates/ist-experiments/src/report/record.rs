@@ -4,13 +4,16 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde::Serialize;
+use ist_core::Times;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::accuracy::{self, Accuracy};
 use super::configuration::{self, Flat};
-use super::log;
+use super::log::{self, Line};
+use super::time::Split;
 use crate::failure::{Failure, OrFail};
+use crate::train::costs::StepCost;
 
 /// What became of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -100,42 +103,143 @@ pub struct RunRecord {
     pub plan: Value,
     /// `result.json`, or null.
     pub result: Value,
-    /// The sums of `costs.jsonl` by part, where its lines tell.
-    pub times: Option<super::time::Split>,
+    /// The sums of `costs.jsonl` over steps, where its lines tell.
+    pub times: Option<Times>,
+    /// Seconds of scoring candidates.
+    pub scoring_seconds: f64,
     /// What to say of its files.
     pub notes: Vec<String>,
 }
 
+/// What a line of a log adds to a record.
+type Note = fn(&mut RunRecord, &Line) -> Result<(), Failure>;
+
+/// The logs that tell a run.
+pub(crate) const LOGS: [(&str, Note); 4] = [
+    ("metrics.jsonl", RunRecord::note_metrics),
+    ("importance.jsonl", RunRecord::note_importance),
+    ("selections.jsonl", RunRecord::note_selection),
+    (crate::train::costs::LOG, RunRecord::note_cost),
+];
+
 impl RunRecord {
     /// Reads a run's folder.
     pub fn read(folder: &Path) -> Result<Self, Failure> {
-        let mut notes = Vec::new();
-        let configuration = configuration::read(&folder.join("config.toml"))?;
-        let (steps, evaluations) = metrics(&folder.join("metrics.jsonl"), &mut notes)?;
-        let updates = importance(&folder.join("importance.jsonl"), &mut notes)?;
-        let result = document(&folder.join("result.json"), &mut notes)?;
-        let failure = document(&folder.join("failure.json"), &mut notes)?;
-        let state = state(folder, &result, &failure);
-        if let (State::Failed, Some(reason)) = (state, failure["reason"].as_str()) {
-            notes.push(format!("{}: {reason}", folder.display()));
+        let mut run = Self::without_lines(folder)?;
+        for (name, note) in LOGS {
+            let path = folder.join(name);
+            let log = log::read(&path)?;
+            run.notes.extend(log.note);
+            for (number, value) in &log.lines {
+                note(&mut run, &Line { path: &path, number: *number, value })?;
+            }
         }
-        let layers = updates.first().map_or(0, |(_, scores): &(usize, Vec<f64>)| scores.len());
-        let seconds = steps.last().map_or(0.0, |step: &Step| step.elapsed);
+        let without = run.steps.iter().filter(|step| !step.loss.is_finite()).count();
+        if without > 0 {
+            let path = folder.join(LOGS[0].0);
+            run.notes.push(format!("{}: {without} steps have no finite loss; curves leave them out", path.display()));
+        }
+        let told = run.documents()?;
+        run.notes.extend(told);
+        Ok(run)
+    }
+
+    /// A run of which the configuration alone is read.
+    pub(crate) fn without_lines(folder: &Path) -> Result<Self, Failure> {
         Ok(Self {
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             folder: folder.to_owned(),
-            state,
-            selected: selections(&folder.join("selections.jsonl"), layers, &mut notes)?,
-            accuracies: accuracy::of_run(folder, &result)?,
-            plan: document(&folder.join("plan.json"), &mut notes)?,
-            times: super::time::read(&folder.join(crate::train::costs::LOG), seconds, &mut notes)?,
-            configuration,
-            steps,
-            evaluations,
-            updates,
-            result,
-            notes,
+            state: State::Unfinished,
+            configuration: configuration::read(&folder.join("config.toml"))?,
+            steps: Vec::new(),
+            evaluations: Vec::new(),
+            updates: Vec::new(),
+            selected: Vec::new(),
+            accuracies: Vec::new(),
+            plan: Value::Null,
+            result: Value::Null,
+            times: None,
+            scoring_seconds: 0.0,
+            notes: Vec::new(),
         })
+    }
+
+    /// Reads what is replaced as a whole: plan, result, failure, evaluations, state. What to say of these files comes back.
+    pub(crate) fn documents(&mut self) -> Result<Vec<String>, Failure> {
+        let (folder, mut notes) = (self.folder.clone(), Vec::new());
+        self.plan = document(&folder.join("plan.json"), &mut notes)?;
+        self.result = document(&folder.join("result.json"), &mut notes)?;
+        let failure = document(&folder.join("failure.json"), &mut notes)?;
+        self.state = state(&folder, &self.result, &failure);
+        if let (State::Failed, Some(reason)) = (self.state, failure["reason"].as_str()) {
+            notes.push(format!("{}: {reason}", folder.display()));
+        }
+        self.accuracies = accuracy::of_run(&folder, &self.result)?;
+        Ok(notes)
+    }
+
+    /// A step or an evaluation.
+    fn note_metrics(&mut self, line: &Line) -> Result<(), Failure> {
+        let (step, value) = (line.step()?, line.value);
+        let figure = |key: &str| value[key].as_f64().unwrap_or(f64::NAN);
+        if value.get("eval_loss").is_some() {
+            let elapsed = self.seconds();
+            self.evaluations.push(Evaluation { step, loss: figure("eval_loss"), elapsed });
+        }
+        if value.get("loss").is_some() {
+            if self.steps.last().is_some_and(|last| last.step >= step) {
+                return Err(line.broken(&format!("is of step {step}, which stands before it already")));
+            }
+            let or_zero = |key: &str| Some(figure(key)).filter(|value| value.is_finite()).unwrap_or(0.0);
+            let elapsed = self.seconds() + or_zero("seconds");
+            let (tokens, peak_bytes) = (or_zero("tokens"), or_zero("peak_bytes"));
+            self.steps.push(Step { step, loss: figure("loss"), tokens, elapsed, peak_bytes });
+        }
+        Ok(())
+    }
+
+    /// An importance update.
+    fn note_importance(&mut self, line: &Line) -> Result<(), Failure> {
+        let step = line.step()?;
+        let scores: Option<Vec<f64>> =
+            line.value["scores"].as_array().and_then(|all| all.iter().map(Value::as_f64).collect());
+        let scores = scores.filter(|scores| self.updates.first().is_none_or(|(_, first)| first.len() == scores.len()));
+        let scores = scores.ok_or_else(|| line.broken("has no `scores` that are a number for each layer"))?;
+        self.has_layers(scores.len());
+        self.updates.push((step, scores));
+        Ok(())
+    }
+
+    /// The layers of a step.
+    fn note_selection(&mut self, line: &Line) -> Result<(), Failure> {
+        let chosen: Option<Vec<u64>> =
+            line.value["layers"].as_array().and_then(|all| all.iter().map(Value::as_u64).collect());
+        let chosen = chosen.filter(|chosen| chosen.iter().all(|layer| *layer < MOST_LAYERS));
+        for layer in chosen.ok_or_else(|| line.broken("has no `layers` that are layers' numbers"))? {
+            self.has_layers(layer as usize + 1);
+            self.selected[layer as usize] += 1;
+        }
+        Ok(())
+    }
+
+    fn has_layers(&mut self, count: usize) {
+        self.selected.resize(self.selected.len().max(count), 0);
+    }
+
+    /// The cost of a step.
+    fn note_cost(&mut self, line: &Line) -> Result<(), Failure> {
+        let cost = StepCost::deserialize(line.value);
+        let cost = cost.map_err(|error| line.broken(&format!("is no step's cost: {error}")))?;
+        self.scoring_seconds += cost.scoring.map_or(0.0, |scoring| scoring.seconds);
+        if let Some(times) = cost.times {
+            *self.times.get_or_insert_default() += times;
+        }
+        Ok(())
+    }
+
+    /// Where the time went; `None` where no step tells.
+    pub fn split(&self) -> Option<Split> {
+        self.times.map(|times| Split::of(times, self.scoring_seconds, self.seconds()))
     }
 
     /// A value of the configuration.
@@ -157,69 +261,6 @@ impl RunRecord {
     pub fn peak_bytes(&self) -> f64 {
         self.steps.iter().map(|step| step.peak_bytes).fold(0.0, f64::max)
     }
-}
-
-/// Steps and evaluations of `metrics.jsonl`.
-fn metrics(path: &Path, notes: &mut Vec<String>) -> Result<(Vec<Step>, Vec<Evaluation>), Failure> {
-    let log = log::read(path)?;
-    notes.extend(log.note);
-    let (mut steps, mut evaluations) = (Vec::<Step>::new(), Vec::new());
-    let mut elapsed = 0.0;
-    for (number, line) in log.lines {
-        let step = log::step(path, number, &line)?;
-        let figure = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
-        if line.get("eval_loss").is_some() {
-            evaluations.push(Evaluation { step, loss: figure("eval_loss"), elapsed });
-        }
-        if line.get("loss").is_some() {
-            if steps.last().is_some_and(|last| last.step >= step) {
-                return Err(log::broken(path, number, &format!("is of step {step}, which stands before it already")));
-            }
-            let or_zero = |key: &str| Some(figure(key)).filter(|value| value.is_finite()).unwrap_or(0.0);
-            elapsed += or_zero("seconds");
-            let (tokens, peak_bytes) = (or_zero("tokens"), or_zero("peak_bytes"));
-            steps.push(Step { step, loss: figure("loss"), tokens, elapsed, peak_bytes });
-        }
-    }
-    let without = steps.iter().filter(|step| !step.loss.is_finite()).count();
-    if without > 0 {
-        notes.push(format!("{}: {without} steps have no finite loss; curves leave them out", path.display()));
-    }
-    Ok((steps, evaluations))
-}
-
-fn importance(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, Vec<f64>)>, Failure> {
-    let log = log::read(path)?;
-    notes.extend(log.note);
-    let mut updates: Vec<(usize, Vec<f64>)> = Vec::new();
-    for (number, line) in log.lines {
-        let step = log::step(path, number, &line)?;
-        let scores: Option<Vec<f64>> =
-            line["scores"].as_array().and_then(|all| all.iter().map(Value::as_f64).collect());
-        let scores = scores.filter(|scores| updates.first().is_none_or(|(_, first)| first.len() == scores.len()));
-        let fault = || log::broken(path, number, "has no `scores` that are a number for each layer");
-        updates.push((step, scores.ok_or_else(fault)?));
-    }
-    Ok(updates)
-}
-
-/// How often each layer was chosen; as many layers as `layers`, or as the log names.
-fn selections(path: &Path, layers: usize, notes: &mut Vec<String>) -> Result<Vec<usize>, Failure> {
-    let log = log::read(path)?;
-    notes.extend(log.note);
-    let mut counts = vec![0; layers];
-    for (number, line) in log.lines {
-        let chosen: Option<Vec<u64>> =
-            line["layers"].as_array().and_then(|all| all.iter().map(Value::as_u64).collect());
-        let chosen = chosen.filter(|chosen| chosen.iter().all(|layer| *layer < MOST_LAYERS));
-        let fault = || log::broken(path, number, "has no `layers` that are layers' numbers");
-        for layer in chosen.ok_or_else(fault)? {
-            let layer = layer as usize;
-            counts.resize(counts.len().max(layer + 1), 0);
-            counts[layer] += 1;
-        }
-    }
-    Ok(counts)
 }
 
 /// Above the layers of any model; a number beyond it is a broken file.
@@ -286,6 +327,24 @@ mod tests {
         assert_eq!(run.evaluations, [Evaluation { step: 1, loss: 1.5, elapsed: 0.75 }]);
         assert_eq!((run.selected, run.updates), (vec![1, 2, 0], vec![(1, vec![0.5, -0.5, 0.0])]));
         assert!(run.steps[1].loss.is_nan() && run.notes[0].contains("1 steps have no finite loss"), "{:?}", run.notes);
+    }
+
+    #[test]
+    fn costs_are_summed_where_lines_tell_times() {
+        let line = |step: usize, scoring: &str| {
+            format!(
+                "{{\"step\":{step},\"predicted_peak_bytes\":null,\"scoring\":{scoring},\"times\":\
+                 {{\"forward\":0.25,\"recompute\":0.0,\"backward\":0.5,\"optimizer\":0.125}}}}\n"
+            )
+        };
+        let costs = line(0, "null") + &line(1, "{\"seconds\":0.25,\"peak_bytes\":1,\"micro_batch\":1}");
+        let metrics = "{\"step\":0,\"loss\":1.0,\"seconds\":1.0}\n{\"step\":1,\"loss\":1.0,\"seconds\":2.0}\n";
+        let told = folder(&[("config.toml", ""), ("metrics.jsonl", metrics), ("costs.jsonl", &costs)]);
+        let split = RunRecord::read(told.path()).unwrap().split().unwrap();
+        assert_eq!(split.parts(), [0.5, 0.0, 1.0, 0.25, 0.25, 1.0]);
+        let old = "{\"step\":0,\"predicted_peak_bytes\":null,\"scoring\":null}\n";
+        let old = folder(&[("config.toml", ""), ("costs.jsonl", old)]);
+        assert_eq!(RunRecord::read(old.path()).unwrap().split(), None, "a log of an older version");
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Summary {
             seconds: run.seconds(),
             peak_bytes: run.peak_bytes(),
             predicted_peak_bytes: run.result["memory"]["predicted_peak_bytes"].as_f64(),
-            time: run.times,
+            time: run.split(),
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) fn run(configuration: &str, state: State) -> RunRecord {
         plan: Value::Null,
         result: Value::Null,
         times: None,
+        scoring_seconds: 0.0,
         notes: Vec::new(),
     }
 }

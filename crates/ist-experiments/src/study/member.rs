@@ -10,6 +10,7 @@ use super::progress::{CLAIMS, State, state_of_member};
 use crate::commands::train::{self, Place, Request};
 use crate::config::RunConfig;
 use crate::failure::{Failure, OrFail};
+use crate::train::display::Show;
 
 /// What became of a call to execute a member.
 #[derive(Debug)]
@@ -60,7 +61,8 @@ pub fn execute<A: Adapter>(study: &Path, name: &str, config: RunConfig, manner: 
     let folder = study.join(name);
     let resume = folder.join("config.toml").exists();
     let (place, device) = (Place::Named(folder), manner.device);
-    let request = Request { config, place, resume, device, quiet: manner.quiet, verbose: manner.verbose };
+    let shown = if manner.quiet { Show::Nothing } else { Show::Lines };
+    let request = Request { config, place, resume, device, shown, verbose: manner.verbose };
     let result = train::execute::<A>(request);
     let (outcome, reason) = match &result {
         Ok(_) => (Outcome::Done, None),

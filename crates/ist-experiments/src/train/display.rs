@@ -1,19 +1,34 @@
-//! What a person sees of a run: a progress bar, or a plain line now and then when stderr is no terminal.
+//! What a person sees of a run: a progress bar, or a plain line now and then when stderr is no terminal; on request the whole
+//! terminal.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ist_core::tuner::StepReport;
 
+use crate::failure::Failure;
+use crate::live::Screen;
+
 /// Seconds between two plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much of a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Nothing.
+    Nothing,
+    /// A progress bar, or lines.
+    Lines,
+    /// A view that takes the whole terminal.
+    Screen,
+}
 
 /// The display of one run.
 #[derive(Debug)]
 pub struct Display {
-    bar: Option<ProgressBar>,
-    quiet: bool,
+    shown: Shown,
     total: usize,
     last_line: Option<Instant>,
     smoothed: Option<f64>,
@@ -22,21 +37,26 @@ pub struct Display {
 impl Display {
     /// A display for `total` steps, of which `done` are done.
     pub fn new(total: usize, done: usize, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal() && !quiet;
-        let bar = terminal.then(|| {
-            let template = "{bar:28} {pos}/{len}  {msg}  eta {eta}";
-            let style = ProgressStyle::with_template(template).expect("the template is a literal");
-            ProgressBar::new(total as u64).with_style(style).with_position(done as u64)
-        });
-        Self { bar, quiet, total, last_line: None, smoothed: None }
+        let shown = match quiet {
+            true => Shown::Nothing,
+            false if std::io::stderr().is_terminal() => Shown::Bar(bar(total, done)),
+            false => Shown::Lines,
+        };
+        Self { shown, total, last_line: None, smoothed: None }
+    }
+
+    /// A view of the run in `folder` that takes the whole terminal.
+    pub fn screen(folder: &Path, total: usize) -> Result<Self, Failure> {
+        Ok(Self { shown: Shown::Screen(Screen::open(folder)?), total, last_line: None, smoothed: None })
     }
 
     /// A line above the bar.
     pub fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None if !self.quiet => eprintln!("{line}"),
-            None => {}
+        match &self.shown {
+            Shown::Screen(screen) => screen.say(line),
+            Shown::Bar(bar) => bar.println(line),
+            Shown::Lines => eprintln!("{line}"),
+            Shown::Nothing => {}
         }
     }
 
@@ -46,27 +66,43 @@ impl Display {
         self.smoothed = Some(smoothed);
         let rate = report.tokens as f64 / seconds.max(1e-9);
         let message = format!("loss {smoothed:.4}  {rate:.0} tokens/s  layers {:?}", report.layers.as_slice());
-        match &self.bar {
-            Some(bar) => {
+        match &self.shown {
+            Shown::Bar(bar) => {
                 bar.set_message(message);
                 bar.inc(1);
             }
-            None => self.plain(report.step + 1, &message),
+            Shown::Lines => self.plain(report.step + 1, &message),
+            // A screen reads the run's files.
+            Shown::Screen(_) | Shown::Nothing => {}
         }
     }
 
     fn plain(&mut self, done: usize, message: &str) {
         let due = self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL) || done == self.total;
-        if due && !self.quiet {
+        if due {
             eprintln!("step {done}/{}  {message}", self.total);
             self.last_line = Some(Instant::now());
         }
     }
 
-    /// Removes the bar.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Removes the bar, or gives the terminal back.
+    pub fn finish(&mut self) {
+        if let Shown::Bar(bar) = std::mem::replace(&mut self.shown, Shown::Nothing) {
             bar.finish_and_clear();
         }
     }
+}
+
+#[derive(Debug)]
+enum Shown {
+    Nothing,
+    Lines,
+    Bar(ProgressBar),
+    Screen(Screen),
+}
+
+fn bar(total: usize, done: usize) -> ProgressBar {
+    let template = "{bar:28} {pos}/{len}  {msg}  eta {eta}";
+    let style = ProgressStyle::with_template(template).expect("the template is a literal");
+    ProgressBar::new(total as u64).with_style(style).with_position(done as u64)
 }

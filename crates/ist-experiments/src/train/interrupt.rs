@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::live::terminal;
+
 static ASKED: AtomicBool = AtomicBool::new(false);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
@@ -11,9 +13,13 @@ pub fn install() {
     INSTALLED.get_or_init(|| {
         ctrlc::set_handler(|| {
             if ASKED.swap(true, Ordering::SeqCst) {
+                terminal::give_back();
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step (press Ctrl-C again to stop at once) ...");
+            // A view says it itself.
+            if !terminal::is_taken() {
+                eprintln!("\nstopping after this step (press Ctrl-C again to stop at once) ...");
+            }
         })
         .is_ok()
     });

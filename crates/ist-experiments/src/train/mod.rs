@@ -33,7 +33,7 @@ use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
 use crate::run::tensorboard::EventLog;
 use costs::{Costs, Plan, Scoring, StepCost};
-use display::Display;
+use display::{Display, Show};
 use prepare::Prepared;
 
 /// A run that is going on: everything that changes from step to step.
@@ -79,14 +79,14 @@ pub struct Start<'a, A: Adapter, M> {
     pub total_steps: usize,
     /// Go on from the newest checkpoint.
     pub resume: bool,
-    /// Say nothing.
-    pub quiet: bool,
+    /// How much of it is shown.
+    pub shown: Show,
 }
 
 impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
     pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
-        let Start { config, folder, data, mut model, mut adapters, mut tuner, plan, total_steps, resume, quiet } =
+        let Start { config, folder, data, mut model, mut adapters, mut tuner, plan, total_steps, resume, shown } =
             start;
         let order = |order, purpose| EpochOrder::new(data.train.examples.len(), order, config.seed, purpose);
         let (mut training, mut scoring) = (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
@@ -121,7 +121,10 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let (importance, costs) = (log("importance.jsonl")?, log(costs::LOG)?);
         let events = config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
         let events = events.transpose().or_run()?;
-        let display = Display::new(total_steps, progress.steps, quiet);
+        let display = match shown {
+            Show::Screen => Display::screen(folder.path(), total_steps)?,
+            Show::Nothing | Show::Lines => Display::new(total_steps, progress.steps, shown == Show::Nothing),
+        };
         for warning in &warnings {
             display.say(&format!("warning: {warning}"));
         }

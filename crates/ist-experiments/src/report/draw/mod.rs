@@ -9,7 +9,7 @@ mod canvas;
 mod forest;
 mod heat;
 mod lines;
-pub(super) mod palette;
+pub(crate) mod palette;
 
 pub(super) use bars::{Bar, bars};
 pub(super) use canvas::Drawing;

@@ -79,6 +79,12 @@ pub(super) fn sequential(share: f64) -> RGBColor {
     ColorMap::get_color(&ViridisRGB, rounded(share))
 }
 
+/// Red, green and blue of a share from 0 to 1, along viridis.
+pub(crate) fn viridis(share: f64) -> (u8, u8, u8) {
+    let RGBColor(red, green, blue) = sequential(share);
+    (red, green, blue)
+}
+
 /// The colour of a place from -1 over 0 to 1, from blue over light grey to orange.
 pub(super) fn diverging(place: f64) -> RGBColor {
     let ends = [(0x1F, 0x4E, 0x8C), (0x8F, 0xB4, 0xDA), (0xF2, 0xF2, 0xF2), (0xF3, 0xB0, 0x7A), (0xA6, 0x48, 0x0C)];

@@ -134,7 +134,7 @@ fn split(study: Study) -> Option<Figure> {
     table.headers.push("all".to_owned());
     let mut all = Vec::new();
     for group in study.groups {
-        let splits: Vec<[f64; 6]> = study.of(group).filter_map(|run| run.times).map(|split| split.parts()).collect();
+        let splits: Vec<[f64; 6]> = study.of(group).filter_map(RunRecord::split).map(|split| split.parts()).collect();
         if splits.is_empty() {
             continue;
         }

@@ -1,0 +1,75 @@
+//! The terminal: taken with a screen of its own, and given back however the process ends.
+
+use std::io::{self, IsTerminal, Stderr, stderr};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ratatui::Frame;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+
+use crate::failure::Failure;
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static HOOK: Once = Once::new();
+
+/// Fails where stderr, on which views are drawn, is no terminal.
+///
+/// # Errors
+///
+/// Bad usage, with what to do instead.
+pub fn must_be_there(what: &str) -> Result<(), Failure> {
+    if stderr().is_terminal() {
+        return Ok(());
+    }
+    let advice = "without one, `ist inspect RUN` and `ist report RUN` tell how far a run is";
+    Err(Failure::input(format!("{what} needs a terminal, and stderr is none; {advice}")))
+}
+
+/// Whether a view has the terminal, so that nothing else may be printed.
+pub fn is_taken() -> bool {
+    TAKEN.load(Ordering::SeqCst)
+}
+
+/// Gives the terminal back, if a view has it.
+pub fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        // There is nobody to tell where this fails: the terminal is gone.
+        let _ = disable_raw_mode();
+        let _ = execute!(stderr(), LeaveAlternateScreen, Show);
+    }
+}
+
+/// The terminal while a view has it.
+pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<Stderr>>);
+
+impl Terminal {
+    /// Takes it. A panic gives it back first, so that its message is seen.
+    pub(super) fn take() -> io::Result<Self> {
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                give_back();
+                before(panic);
+            }));
+        });
+        TAKEN.store(true, Ordering::SeqCst);
+        let taken = enable_raw_mode()
+            .and_then(|()| execute!(stderr(), EnterAlternateScreen))
+            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stderr())));
+        taken.map(Self).inspect_err(|_| give_back())
+    }
+
+    /// One picture.
+    pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame)) -> io::Result<()> {
+        self.0.draw(picture).map(|_| ())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}

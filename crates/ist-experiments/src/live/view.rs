@@ -1,0 +1,305 @@
+//! What is on the screen: a head that says how far the run is, one of several pages, the keys.
+
+use std::fmt::Write;
+
+use ratatui::Frame;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Gauge, Tabs};
+
+use super::ink::{ASIDE, Ink, STRONG};
+use super::pages::Page;
+use crate::report::{RunRecord, State};
+use crate::train::interrupt;
+
+/// What a key asks of whoever shows the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Stop the run.
+    Stop,
+    /// Leave the view, whatever the run does.
+    Leave,
+}
+
+/// A run and what of it is on the screen.
+pub(super) struct View {
+    pub(super) run: RunRecord,
+    pub(super) ink: Ink,
+    /// Whether the run is this process's, so that a key can stop it.
+    own: bool,
+    page: Page,
+    /// How many lines of the page have gone past its top.
+    pub(super) scrolled: usize,
+    /// Whether losses stand on a logarithmic axis.
+    pub(super) logarithmic: bool,
+    messages: Vec<String>,
+}
+
+/// Steps whose pace tells when a run will be done.
+const PACE: usize = 32;
+/// Lines that a page key goes.
+const LEAP: usize = 10;
+
+impl View {
+    /// Of a run that is this process's own or goes on, or went on, elsewhere.
+    pub(super) fn new(run: RunRecord, own: bool, ink: Ink) -> Self {
+        Self { run, ink, own, page: Page::Overview, scrolled: 0, logarithmic: false, messages: Vec::new() }
+    }
+
+    /// A line among the messages.
+    pub(super) fn say(&mut self, line: &str) {
+        self.messages.extend(line.lines().map(str::to_owned));
+    }
+
+    /// All that was said.
+    pub(super) fn messages(&self) -> &[String] {
+        &self.messages
+    }
+
+    /// A key was pressed.
+    pub(super) fn press(&mut self, key: KeyEvent) -> Option<Asked> {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if control => return Some(self.leaving()),
+            KeyCode::Char('q') | KeyCode::Esc => return Some(self.leaving()),
+            KeyCode::Char(digit @ '1'..='9') => {
+                let page = digit as usize - '1' as usize;
+                self.turn_to(Page::ALL.get(page).copied().unwrap_or(self.page));
+            }
+            KeyCode::Tab | KeyCode::Right => self.turn_to(self.page.after(1)),
+            KeyCode::BackTab | KeyCode::Left => self.turn_to(self.page.after(Page::ALL.len() - 1)),
+            KeyCode::Char('l') => self.logarithmic = !self.logarithmic,
+            KeyCode::Down | KeyCode::Char('j') => self.scroll_to(self.scrolled + 1),
+            KeyCode::Up | KeyCode::Char('k') => self.scroll_to(self.scrolled.saturating_sub(1)),
+            KeyCode::PageDown => self.scroll_to(self.scrolled + LEAP),
+            KeyCode::PageUp => self.scroll_to(self.scrolled.saturating_sub(LEAP)),
+            KeyCode::Home => self.scroll_to(0),
+            KeyCode::End => self.scroll_to(usize::MAX),
+            _ => {}
+        }
+        None
+    }
+
+    fn leaving(&self) -> Asked {
+        if self.own { Asked::Stop } else { Asked::Leave }
+    }
+
+    fn scroll_to(&mut self, line: usize) {
+        self.scrolled = line.min(self.page.lines(self).saturating_sub(1));
+    }
+
+    fn turn_to(&mut self, page: Page) {
+        if page != self.page {
+            (self.page, self.scrolled) = (page, 0);
+        }
+    }
+
+    /// Draws all of it.
+    pub(super) fn draw(&mut self, frame: &mut Frame, fault: Option<&str>) {
+        let rows = [Constraint::Length(1), Constraint::Length(1), Constraint::Length(1)];
+        let rows = rows.into_iter().chain([Constraint::Min(0), Constraint::Length(1)]);
+        let [title, gauge, tabs, page, foot] = Layout::vertical(rows).areas(frame.area());
+        frame.render_widget(self.title(), title);
+        self.gauge(frame, gauge);
+        let names = Page::ALL.iter().enumerate().map(|(number, page)| format!("{} {}", number + 1, page.name()));
+        frame.render_widget(Tabs::new(names).select(self.page.number()).highlight_style(STRONG.reversed()), tabs);
+        self.page.draw(self, frame, page);
+        frame.render_widget(self.foot(fault), foot);
+    }
+
+    fn title(&self) -> Line<'_> {
+        let setting = |key: &str| self.run.setting(key).as_str().unwrap_or("-").to_owned();
+        let what = format!("  policy {}, seed {}", setting("policy.kind"), self.run.seed());
+        let state = Span::styled(format!("  {}", self.state()), if self.is_wrong() { self.ink.wrong() } else { ASIDE });
+        Line::from(vec![Span::styled(self.run.folder.display().to_string(), STRONG), what.into(), state])
+    }
+
+    fn state(&self) -> &'static str {
+        if self.own && interrupt::asked() { "stopping after this step" } else { self.run.state.words() }
+    }
+
+    fn is_wrong(&self) -> bool {
+        matches!(self.run.state, State::Failed | State::Unfinished)
+    }
+
+    /// How far the run is, and what it does.
+    fn gauge(&self, frame: &mut Frame, area: Rect) {
+        let (done, total) = (self.done(), self.total());
+        let share = if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
+        let gauge = Gauge::default().ratio(share).label(self.progress(done, total)).gauge_style(self.ink.series(4));
+        frame.render_widget(gauge, area);
+    }
+
+    fn progress(&self, done: usize, total: usize) -> String {
+        let mut text = format!("step {done} of {total}");
+        let steps = &self.run.steps[self.run.steps.len().saturating_sub(PACE + 1)..];
+        let [first, .., last] = steps else { return text };
+        write!(text, "  loss {:.4}", last.loss).expect("strings take text");
+        let seconds = last.elapsed - first.elapsed;
+        let tokens: f64 = steps[1..].iter().map(|step| step.tokens).sum();
+        if seconds > 0.0 {
+            write!(text, "  {:.0} tokens/s", tokens / seconds).expect("strings take text");
+            let left = seconds / (steps.len() - 1) as f64 * total.saturating_sub(done) as f64;
+            if self.run.state == State::Running && left > 0.0 {
+                write!(text, "  {} left", clock(left)).expect("strings take text");
+            }
+        }
+        text
+    }
+
+    fn done(&self) -> usize {
+        self.run.steps.last().map_or(0, |step| step.step + 1)
+    }
+
+    /// Steps of the whole run, as planned.
+    pub(super) fn total(&self) -> usize {
+        let planned = self.run.plan["total_steps"].as_u64().unwrap_or_default() as usize;
+        planned.max(self.done())
+    }
+
+    fn foot<'a>(&self, fault: Option<&'a str>) -> Line<'a> {
+        if let Some(fault) = fault {
+            return Line::styled(fault, self.ink.wrong());
+        }
+        let leave = match (self.own, interrupt::asked()) {
+            (false, _) => "q leave, the run goes on",
+            (true, false) => "q stop after this step",
+            (true, true) => "q stop at once",
+        };
+        Line::styled(
+            format!("1-{} or Tab pages   \u{2191}\u{2193} scroll   l log scale   {leave}", Page::ALL.len()),
+            ASIDE,
+        )
+    }
+}
+
+/// Hours, minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{rest:02}") } else { format!("{minutes}:{rest:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    use super::super::testing;
+    use super::*;
+
+    fn press(view: &mut View, code: KeyCode) -> Option<Asked> {
+        view.press(KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    /// What is on a screen of that size, a line a row.
+    fn shown(view: &mut View, (width, height): (u16, u16), fault: Option<&str>) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| view.draw(frame, fault)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn the_head_tells_how_far_the_run_is() {
+        let mut view = View::new(testing::run(100), true, Ink::Plain);
+        let screen = shown(&mut view, (80, 24), None);
+        // Steps of half a second with 8 tokens each.
+        for part in ["runs/x-1", "policy ist, seed 3", "running", "step 100 of 400", "16 tokens/s", "2:30 left"] {
+            assert!(screen.contains(part), "{part} in\n{screen}");
+        }
+        view.run.state = State::Failed;
+        let screen = shown(&mut view, (80, 24), Some("metrics.jsonl: line 3 is not JSON"));
+        assert!(
+            screen.contains("failed") && !screen.contains(" left") && screen.contains("line 3 is not JSON"),
+            "{screen}"
+        );
+    }
+
+    #[test]
+    fn every_page_shows_its_figures() {
+        let mut view = View::new(testing::run(100), true, Ink::Plain);
+        view.say("step 50: validation loss 1.2500");
+        let expected: [&[&str]; 6] = [
+            &["best validation", "update probability", "measured", "validation loss 1.2500"],
+            &["best validation 0.6100 after step 90", "each step", "mean", "validation", "step 400"],
+            &["score", "-2.0000", "0.881", "75.0%", "+2.0000", "0.119", "25.0%"],
+            &["1.0 MiB", "weights", "workspace", "2.0 MiB", "recompute", "30.0 s  60.0%"],
+            &["policy.kind", "\"ist\"", "seed"],
+            &["step 50: validation loss 1.2500"],
+        ];
+        for (number, parts) in expected.into_iter().enumerate() {
+            press(&mut view, KeyCode::Char(char::from(b'1' + number as u8)));
+            let screen = shown(&mut view, (120, 40), None);
+            for part in parts {
+                assert!(screen.contains(part), "page {}: {part} in\n{screen}", number + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_map_of_importance_reaches_as_far_as_the_run() {
+        let mut view = View::new(testing::run(200), true, Ink::Plain);
+        press(&mut view, KeyCode::Char('3'));
+        let screen = shown(&mut view, (43 + 80, 12), None);
+        let row = screen.lines().find(|line| line.contains("-2.0000")).unwrap();
+        // Half of 400 steps: 20 columns at even odds before the first update in step 100, then 20 of what was learned.
+        assert_eq!((row.matches('\u{2592}').count(), row.matches('\u{2588}').count()), (20, 20 + 8), "{screen}");
+    }
+
+    #[test]
+    fn keys_turn_pages_scroll_and_leave() {
+        let mut view = View::new(testing::run(3), true, Ink::Plain);
+        assert_eq!((press(&mut view, KeyCode::BackTab), view.page), (None, Page::Messages));
+        assert_eq!((press(&mut view, KeyCode::Tab), view.page), (None, Page::Overview));
+        press(&mut view, KeyCode::Char('5'));
+        press(&mut view, KeyCode::End);
+        assert_eq!(view.scrolled, view.run.configuration.len() - 1);
+        press(&mut view, KeyCode::PageDown);
+        press(&mut view, KeyCode::Up);
+        assert_eq!(view.scrolled, view.run.configuration.len() - 2);
+        press(&mut view, KeyCode::Char('9'));
+        assert_eq!((view.page, view.scrolled), (Page::Settings, view.run.configuration.len() - 2), "there is no ninth");
+        press(&mut view, KeyCode::Char('2'));
+        assert_eq!(view.scrolled, 0);
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!((view.press(interrupt), press(&mut view, KeyCode::Char('c'))), (Some(Asked::Stop), None));
+        view.own = false;
+        assert_eq!([KeyCode::Char('q'), KeyCode::Esc].map(|key| press(&mut view, key)), [Some(Asked::Leave); 2]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_tells_losses() {
+        let mut view = View::new(testing::run(2), true, Ink::Plain);
+        (view.run.steps[0].loss, view.run.steps[1].loss) = (10.0, 0.1);
+        press(&mut view, KeyCode::Char('2'));
+        press(&mut view, KeyCode::Char('l'));
+        let screen = shown(&mut view, (80, 24), None);
+        assert!(screen.contains("1.0000"), "the middle between 0.1 and 10: {screen}");
+    }
+
+    #[test]
+    fn hours_are_told_where_there_are_some() {
+        assert_eq!([0.4, 59.6, 3599.0, 3661.0].map(clock), ["0:00", "1:00", "59:59", "1:01:01"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_size_and_no_run_is_too_odd(
+            width in 1u16..200, height in 1u16..60, steps in 0usize..40, page in 0u8..6, log: bool, losses in
+            prop::collection::vec(prop_oneof![Just(f64::NAN), Just(0.0), Just(f64::INFINITY), -9.0..9.0], 40),
+        ) {
+            let mut view = View::new(testing::run(steps), false, Ink::Indexed);
+            view.run.steps.iter_mut().zip(losses).for_each(|(step, loss)| step.loss = loss);
+            view.logarithmic = log;
+            if steps % 2 == 1 {
+                view.run.plan = json!(null);
+            }
+            press(&mut view, KeyCode::Char(char::from(b'1' + page)));
+            press(&mut view, KeyCode::End);
+            shown(&mut view, (width, height), None);
+        }
+    }
+}
