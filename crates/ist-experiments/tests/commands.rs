@@ -389,3 +389,15 @@ fn steps_on_random_weights_are_measured() {
     assert!(refused(&["--memory", "auto"]).contains("expected keep, recompute or a size"));
     assert!(bench.refused(&["bench", "--config", "none.json"]).contains("none.json"));
 }
+
+#[test]
+fn a_view_without_a_terminal_is_refused_before_anything_starts() {
+    let bench = Workbench::new("");
+    let told = bench.refused(&["train", "run.toml", "--output", "run", "--tui"]);
+    assert!(told.contains("`--tui` needs a terminal") && !bench.path("run").exists(), "{told}");
+    let told = bench.refused(&["train", "run.toml", "--output", "run", "--tui", "--quiet"]);
+    assert!(told.contains("leave one out"), "{told}");
+    assert!(bench.refused(&["watch", "."]).contains("not a run's folder"));
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    assert!(bench.refused(&["watch", "run"]).contains("`ist watch` needs a terminal"));
+}

@@ -65,17 +65,14 @@ struct Backend {
     preferred: fn() -> bool,
 }
 
-/// Every backend this project knows.
-const BACKENDS: [Backend; 5] = [cpu::FLEX, cpu::NDARRAY, graphics::WGPU, graphics::VULKAN, cuda::CUDA];
-
-/// Where `auto` looks, the fastest first.
-const FASTEST_FIRST: [Backend; 5] = [cuda::CUDA, graphics::VULKAN, graphics::WGPU, cpu::FLEX, cpu::NDARRAY];
+/// Every backend this project knows, the fastest first: the order in which `auto` looks.
+const BACKENDS: [Backend; 5] = [cuda::CUDA, graphics::VULKAN, graphics::WGPU, cpu::FLEX, cpu::NDARRAY];
 
 /// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda`, `cuda:1`, or `auto`, the
 /// fastest that works here.
 pub fn open(name: &str) -> Result<Device, Failure> {
     if name == "auto" {
-        return automatic(&FASTEST_FIRST);
+        return automatic(&BACKENDS);
     }
     let (base, number) = name.split_once(':').map_or((name, None), |(base, number)| (base, Some(number)));
     let base = if base == "cpu" { "flex" } else { base };

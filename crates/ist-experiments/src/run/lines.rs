@@ -1,6 +1,6 @@
 //! JSON Lines logs of a run: appended a line a step, cut back on resume.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,22 @@ impl LineLog {
         let file =
             OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Keeps other processes that ask for it out until the log is closed; false where another one has it.
+    pub fn lock(&self) -> Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{}: cannot lock", self.path.display()))
+            }
+        }
+    }
+
+    /// Keeps that many bytes.
+    pub fn cut(&self, bytes: usize) -> Result<()> {
+        self.file.set_len(bytes as u64).with_context(|| format!("{}: cannot cut", self.path.display()))
     }
 
     /// Appends one value as one line.

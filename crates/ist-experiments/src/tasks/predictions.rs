@@ -125,11 +125,15 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// A file whose predictions came from other settings or nobody knows from what; a line that is no prediction, except a last
-    /// one that was cut off, which is dropped.
+    /// A file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
+    /// that is no prediction, except a last one that was cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
-        let beside = settings_path(path);
-        let held = if path.exists() { std::fs::read_to_string(path) } else { Ok(String::new()) };
+        let (beside, file) = (settings_path(path), LineLog::open(path).or_input()?);
+        if !file.lock().or_run()? {
+            let advice = "let it end, or name another file";
+            return Err(Failure::input(format!("{}: another evaluation writes it; {advice}", path.display())));
+        }
+        let held = std::fs::read_to_string(path);
         let held = held.map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
         let mut all = if held.is_empty() { Map::new() } else { read_settings(path, &beside)? };
         for (task, new) in settings {
@@ -142,10 +146,10 @@ impl Log {
         let text = serde_json::to_string_pretty(&all).or_run()? + "\n";
         lines::replace(&beside, text.as_bytes()).or_run()?;
         let whole = held.rfind('\n').map_or(0, |end| end + 1);
-        if whole < held.len() || !path.exists() {
-            lines::replace(path, &held.as_bytes()[..whole]).or_run()?;
+        if whole < held.len() {
+            file.cut(whole).or_run()?;
         }
-        Ok(Self { file: Some(LineLog::open(path).or_run()?), known })
+        Ok(Self { file: Some(file), known })
     }
 
     /// The prediction of a record, if it is known.
@@ -260,11 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn two_evaluations_do_not_write_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.jsonl");
+        let first = Log::open(&path, &settings(1)).unwrap();
+        let error = Log::open(&path, &settings(1)).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("another evaluation writes it"), "{error}");
+        drop(first);
+        assert!(Log::open(&path, &settings(1)).is_ok());
+    }
+
+    #[test]
     fn a_broken_line_among_whole_ones_is_refused_by_its_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.jsonl");
         let mut log = Log::open(&path, &settings(1)).unwrap();
         (0..2).for_each(|index| log.write(&prediction(index)).unwrap());
+        drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[5..]).unwrap();
         let message = Log::open(&path, &settings(1)).unwrap_err().to_string();
