@@ -239,7 +239,7 @@ fn every_shipped_experiment_is_valid() {
         let within = path.strip_prefix(&folder).unwrap();
         let group = within.parent().unwrap().to_str().unwrap().to_owned();
         // What needs a model or data from outside is checked without them; all else must be there.
-        let outside = ["paper", "grid"].contains(&group.as_str());
+        let outside = ["paper", "grid", "real"].contains(&group.as_str());
         let expansion = study(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let members = expansion.members::<BuiltinAdapter>(!outside).unwrap_or_else(|error| panic!("{error}")).members;
         assert!((1..=1000).contains(&members.len()), "{}: {} runs", path.display(), members.len());
@@ -250,7 +250,7 @@ fn every_shipped_experiment_is_valid() {
         assert!(members.iter().all(rereads), "{}", path.display());
         seen.insert(group);
     }
-    assert!(["", "grid", "paper", "small"].iter().all(|group| seen.contains(*group)), "{seen:?}");
+    assert!(["", "grid", "paper", "real", "small"].iter().all(|group| seen.contains(*group)), "{seen:?}");
 }
 
 /// Every configuration in the folder and those in it.
