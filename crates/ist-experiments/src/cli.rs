@@ -3,6 +3,7 @@
 //! Everything is generic over the set of PEFT methods, so that a program outside this crate gets the whole command line for
 //! its own set by calling [`main`] with it.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -84,7 +85,9 @@ pub fn main<A: Adapter>() -> ExitCode {
     match run::<A>(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}{failure}", if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " });
+            // A terminal that was closed is told nothing.
+            let lead = if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " };
+            let _ = writeln!(std::io::stderr(), "{lead}{failure}");
             ExitCode::from(failure.exit_code())
         }
     }

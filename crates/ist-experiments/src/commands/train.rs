@@ -68,7 +68,7 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
 fn show(tui: bool, quiet: bool) -> Result<Show, Failure> {
     match (tui, quiet) {
         (true, true) => Err(Failure::input("`--tui` shows the run and `--quiet` nothing of it; leave one out")),
-        (true, false) => terminal::must_be_there("`--tui`").map(|()| Show::Screen),
+        (true, false) => terminal::must_be_there("`--tui`", "leave it out").map(|()| Show::Screen),
         (false, true) => Ok(Show::Nothing),
         (false, false) => Ok(Show::Lines),
     }

@@ -1,13 +1,14 @@
 //! A run's logs as they grow.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFail};
 use crate::report::{LOGS, Line, RunRecord};
 
 /// Between two looks at the files that are replaced as a whole.
@@ -19,73 +20,105 @@ pub(super) struct Follower {
     /// How far each log was read.
     tails: [Tail; LOGS.len()],
     looked: Option<Instant>,
-    /// What is wrong with the files, as of now.
-    pub(super) fault: Option<String>,
+    /// What is wrong with files as they are now.
+    fault: Option<String>,
+    /// The first broken line of the logs that were read.
+    broken: Option<String>,
 }
 
 /// How far a log was read.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Tail {
     bytes: u64,
     lines: usize,
+    /// The line before it, by which a log is known that was cut back and has grown again.
+    last: Vec<u8>,
 }
 
 impl Follower {
     /// Nothing is read yet.
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), tails: Default::default(), looked: None, fault: None }
+        let tails = std::array::from_fn(|_| Tail::default());
+        Self { folder: folder.to_owned(), tails, looked: None, fault: None, broken: None }
+    }
+
+    /// What is wrong with the files.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref().or(self.broken.as_deref())
     }
 
     /// Adds what was written since the last call. Logs that were cut back, by a run that goes on, are read again.
     pub(super) fn follow(&mut self, run: &mut RunRecord) {
-        self.fault = self.read(run).err().map(|failure| failure.to_string()).or_else(|| self.fault.take());
+        let read = self.look(run).and_then(|()| self.read(run));
+        self.fault = read.err().map(|failure| failure.to_string());
+    }
+
+    /// Reads what is replaced as a whole, when that is due.
+    fn look(&mut self, run: &mut RunRecord) -> Result<(), Failure> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            run.notes = run.documents()?;
+            self.looked = Some(Instant::now());
+        }
+        Ok(())
     }
 
     fn read(&mut self, run: &mut RunRecord) -> Result<(), Failure> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-            self.looked = Some(Instant::now());
-            self.fault = None;
-            run.documents()?;
+        let mut found = self.grown()?;
+        if found.iter().any(Option::is_none) {
+            let mut fresh = Self::new(&self.folder);
+            let mut again = RunRecord::without_lines(&self.folder)?;
+            fresh.look(&mut again)?;
+            found = fresh.grown()?;
+            (*self, *run) = (fresh, again);
         }
-        if (0..LOGS.len()).any(|log| length(&self.path(log)) < self.tails[log].bytes) {
-            self.tails = Default::default();
-            let documents = (std::mem::take(&mut run.plan), std::mem::take(&mut run.result), run.state);
-            *run = RunRecord::without_lines(&self.folder)?;
-            (run.plan, run.result, run.state) = documents;
+        for (log, bytes) in found.into_iter().enumerate() {
+            self.note(log, &bytes.unwrap_or_default(), run);
         }
-        (0..LOGS.len()).try_for_each(|log| self.read_log(log, run))
+        Ok(())
     }
 
     fn path(&self, log: usize) -> PathBuf {
         self.folder.join(LOGS[log].0)
     }
 
-    /// The whole lines behind those that were read. A broken one is told and passed over.
-    fn read_log(&mut self, log: usize, run: &mut RunRecord) -> Result<(), Failure> {
-        let (path, tail) = (self.path(log), &mut self.tails[log]);
-        let bytes = behind(&path, tail.bytes).unwrap_or_default();
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        tail.bytes += whole as u64;
-        let mut result = Ok(());
-        for line in bytes[..whole].split_inclusive(|byte| *byte == b'\n') {
-            tail.lines += 1;
-            let value: Value = serde_json::from_slice(line).unwrap_or_default();
-            let line = Line { path: &path, number: tail.lines, value: &value };
-            result = result.and(LOGS[log].1(run, &line));
+    /// The bytes of each log behind those that were read; `None` of a log that does not go on where it was left.
+    fn grown(&self) -> Result<[Option<Vec<u8>>; LOGS.len()], Failure> {
+        let mut found = std::array::from_fn(|_| None);
+        for (log, tail) in self.tails.iter().enumerate() {
+            let path = self.path(log);
+            let read = behind(&path, tail.bytes - tail.last.len() as u64);
+            let bytes = read.with_context(|| format!("{}: cannot read", path.display())).or_input()?;
+            found[log] = bytes.strip_prefix(tail.last.as_slice()).map(<[u8]>::to_vec);
         }
-        result
+        Ok(found)
+    }
+
+    /// Adds the whole lines. A broken one is told and passed over.
+    fn note(&mut self, log: usize, bytes: &[u8], run: &mut RunRecord) {
+        let (path, tail) = (self.path(log), &mut self.tails[log]);
+        for text in bytes.split_inclusive(|byte| *byte == b'\n').filter(|text| text.ends_with(b"\n")) {
+            (tail.bytes, tail.lines) = (tail.bytes + text.len() as u64, tail.lines + 1);
+            tail.last = text.to_vec();
+            let value: Value = serde_json::from_slice(text).unwrap_or_default();
+            let line = Line { path: &path, number: tail.lines, value: &value };
+            if let Err(failure) = LOGS[log].1(run, &line) {
+                self.broken.get_or_insert_with(|| failure.to_string());
+            }
+        }
     }
 }
 
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |found| found.len())
-}
-
-fn behind(path: &Path, from: u64) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
+/// What stands behind that many bytes; nothing of a file that does not exist.
+fn behind(path: &Path, from: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => {
+            let mut file = opened?;
+            file.seek(SeekFrom::Start(from))?;
+            file.read_to_end(&mut bytes)?;
+        }
+    }
     Ok(bytes)
 }
 
@@ -111,7 +144,7 @@ mod tests {
     fn what_follows_is_what_a_report_reads() {
         let (folder, mut follower, mut run) = begun();
         follower.follow(&mut run);
-        assert!(run.steps.is_empty() && follower.fault.is_none());
+        assert!(run.steps.is_empty() && follower.fault().is_none());
         append(folder.path(), "metrics.jsonl", "{\"step\":0,\"loss\":2.0,\"seconds\":0.5}\n{\"step\":1,\"lo");
         follower.follow(&mut run);
         assert_eq!(run.steps.len(), 1, "a line that is not whole waits");
@@ -131,9 +164,14 @@ mod tests {
         let line = |step: usize, loss: f64| format!("{{\"step\":{step},\"loss\":{loss}}}\n");
         append(folder.path(), "metrics.jsonl", &(0..3).map(|step| line(step, 1.5)).collect::<String>());
         follower.follow(&mut run);
+        let losses = |run: &RunRecord| run.steps.iter().map(|step| step.loss).collect::<Vec<_>>();
         std::fs::write(folder.path().join("metrics.jsonl"), line(0, 2.5)).unwrap();
         follower.follow(&mut run);
-        assert_eq!(run.steps.iter().map(|step| step.loss).collect::<Vec<_>>(), [2.5]);
+        assert_eq!(losses(&run), [2.5]);
+        // One that has grown beyond what was read by the time it is looked at again.
+        std::fs::write(folder.path().join("metrics.jsonl"), line(0, 3.5) + &line(1, 3.5) + &line(2, 3.5)).unwrap();
+        follower.follow(&mut run);
+        assert_eq!((losses(&run), follower.fault()), (vec![3.5; 3], None));
     }
 
     #[test]
@@ -141,9 +179,10 @@ mod tests {
         let (folder, mut follower, mut run) = begun();
         append(folder.path(), "metrics.jsonl", "what\n{\"step\":1,\"loss\":1.5}\n");
         follower.follow(&mut run);
-        assert!(follower.fault.as_ref().is_some_and(|fault| fault.contains("line 1")), "{:?}", follower.fault);
+        assert!(follower.fault().is_some_and(|fault| fault.contains("line 1")), "{:?}", follower.fault());
         assert_eq!(run.steps.len(), 1);
+        follower.looked = None;
         follower.follow(&mut run);
-        assert!(follower.fault.is_some(), "it is seen for a while");
+        assert!(follower.fault().is_some(), "as long as the line stands there");
     }
 }

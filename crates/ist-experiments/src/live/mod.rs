@@ -19,12 +19,12 @@ pub mod terminal;
 mod testing;
 mod view;
 
+use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
@@ -38,89 +38,110 @@ use view::{Asked, View};
 
 /// Between two pictures.
 const TICK: Duration = Duration::from_millis(200);
+/// How long the end of a run waits for its view: on a terminal that was closed, reading keys may never return.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The view of a run of this process, in a thread of its own until it is dropped.
 #[derive(Debug)]
 pub struct Screen {
-    lines: Sender<String>,
-    end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+/// What the run and its view tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// What the run said and the terminal has not been given yet.
+    said: Mutex<Vec<String>>,
+    end: AtomicBool,
+}
+
+impl Shared {
+    fn with_said<T>(&self, work: impl FnOnce(&mut Vec<String>) -> T) -> T {
+        work(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Prints what was said; the terminal must not be a view's. A terminal that is gone is told nothing.
+    fn print(&self) {
+        for line in self.with_said(std::mem::take) {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
 }
 
 impl Screen {
     /// Takes the terminal and shows the run in `folder`.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
-        let (lines, said) = mpsc::channel();
-        let end = Arc::new(AtomicBool::new(false));
-        let (follower, view) =
-            (Follower::new(folder), View::new(RunRecord::without_lines(folder)?, true, Ink::of_terminal()));
-        let (terminal, ended) = (Terminal::take().or_run()?, end.clone());
-        let thread = std::thread::spawn(move || own(terminal, follower, view, &said, &ended));
-        Ok(Self { lines, end, thread: Some(thread) })
+        let shared = Arc::new(Shared::default());
+        let view = View::new(RunRecord::without_lines(folder)?, true, Ink::of_terminal());
+        let (terminal, follower, of_thread) = (Terminal::take().or_run()?, Follower::new(folder), shared.clone());
+        let thread = std::thread::spawn(move || own(terminal, follower, view, &of_thread));
+        Ok(Self { shared, thread })
     }
 
-    /// A line among the messages; it is printed when the terminal is given back.
+    /// A line among the messages; it is printed when the terminal is given back, or now if the view has ended.
     pub fn say(&self, line: &str) {
-        // A view that is gone, because its terminal is, shows nothing; the run goes on.
-        let _ = self.lines.send(line.to_owned());
+        self.shared.with_said(|said| said.push(line.to_owned()));
+        if self.thread.is_finished() {
+            self.shared.print();
+        }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        self.shared.end.store(true, Ordering::SeqCst);
+        let asked = Instant::now();
+        while !self.thread.is_finished() && asked.elapsed() < PATIENCE {
+            std::thread::sleep(TICK / 20);
         }
+        terminal::give_back();
+        self.shared.print();
     }
 }
 
-/// Shows a run of this process until it is told to end, then prints what was said meanwhile.
-fn own(mut terminal: Terminal, mut follower: Follower, mut view: View, said: &Receiver<String>, end: &AtomicBool) {
-    let mut works = true;
-    while works && !end.load(Ordering::SeqCst) {
+/// Shows a run of this process until it is told to end, or until the terminal fails; the run goes on then.
+fn own(mut terminal: Terminal, mut follower: Follower, mut view: View, shared: &Shared) {
+    while !shared.end.load(Ordering::SeqCst) {
         follower.follow(&mut view.run);
-        for line in said.try_iter() {
-            view.say(&line);
-        }
-        works = terminal.draw(|frame| view.draw(frame, follower.fault.as_deref())).is_ok();
-        match asked(&mut view) {
-            Ok(Some(Asked::Stop)) if interrupt::asked() => {
+        shared.with_said(|said| view.messages.clone_from(said));
+        let asked = terminal.draw(|frame| view.draw(frame, follower.fault())).and_then(|()| asked(&mut view));
+        match asked {
+            Ok(Some(Asked::Stop)) => interrupt::ask(),
+            Ok(Some(Asked::StopAtOnce)) => {
                 drop(terminal);
+                shared.print();
                 std::process::exit(130);
             }
-            Ok(Some(Asked::Stop)) => interrupt::ask(),
             Ok(Some(Asked::Leave) | None) => {}
-            Err(_) => works = false,
+            Err(_) => return,
         }
-    }
-    drop(terminal);
-    for line in view.messages().iter().cloned().chain(said.try_iter()) {
-        eprintln!("{line}");
     }
 }
 
-/// Shows the run in `folder`, of whatever process, until a key asks to leave.
+/// Shows the run in `folder`, of whatever process, until a key or a signal asks to leave.
 ///
 /// # Errors
 ///
 /// A folder that is no run's, and a stderr that is no terminal.
 pub fn watch(folder: &Path) -> Result<(), Failure> {
-    let (mut follower, mut view) =
-        (Follower::new(folder), View::new(RunRecord::without_lines(folder)?, false, Ink::of_terminal()));
-    terminal::must_be_there("`ist watch`")?;
+    terminal::must_be_there("`ist watch`", "`ist list` tells how far runs are")?;
+    let (mut follower, run) = (Follower::new(folder), RunRecord::without_lines(folder)?);
+    let mut view = View::new(run, false, Ink::of_terminal());
+    interrupt::install();
     let mut terminal = Terminal::take().or_run()?;
-    loop {
+    while !interrupt::asked() {
         follower.follow(&mut view.run);
-        terminal.draw(|frame| view.draw(frame, follower.fault.as_deref())).or_run()?;
+        terminal.draw(|frame| view.draw(frame, follower.fault())).or_run()?;
         if asked(&mut view).or_run()?.is_some() {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 /// Waits for a key until the next picture is due; what it asks for that is not the view's own.
-fn asked(view: &mut View) -> std::io::Result<Option<Asked>> {
+fn asked(view: &mut View) -> io::Result<Option<Asked>> {
     let mut wait = TICK;
     while event::poll(wait)? {
         match event::read()? {

@@ -1,6 +1,7 @@
-//! The terminal: taken with a screen of its own, and given back however the process ends.
+//! The terminal: taken with a screen of its own, and given back at the end of a view, after a panic, and on a signal that can be
+//! caught.
 
-use std::io::{self, IsTerminal, Stderr, stderr};
+use std::io::{self, BufWriter, IsTerminal, Stderr, stderr};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,12 +20,11 @@ static HOOK: Once = Once::new();
 ///
 /// # Errors
 ///
-/// Bad usage, with what to do instead.
-pub fn must_be_there(what: &str) -> Result<(), Failure> {
+/// Bad usage, with `advice`, what to do instead.
+pub fn must_be_there(what: &str, advice: &str) -> Result<(), Failure> {
     if stderr().is_terminal() {
         return Ok(());
     }
-    let advice = "without one, `ist inspect RUN` and `ist report RUN` tell how far a run is";
     Err(Failure::input(format!("{what} needs a terminal, and stderr is none; {advice}")))
 }
 
@@ -43,7 +43,7 @@ pub fn give_back() {
 }
 
 /// The terminal while a view has it.
-pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<Stderr>>);
+pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<BufWriter<Stderr>>>);
 
 impl Terminal {
     /// Takes it. A panic gives it back first, so that its message is seen.
@@ -58,12 +58,15 @@ impl Terminal {
         TAKEN.store(true, Ordering::SeqCst);
         let taken = enable_raw_mode()
             .and_then(|()| execute!(stderr(), EnterAlternateScreen))
-            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stderr())));
+            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(BufWriter::new(stderr()))));
         taken.map(Self).inspect_err(|_| give_back())
     }
 
-    /// One picture.
+    /// One picture; fails once the terminal was given back.
     pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame)) -> io::Result<()> {
+        if !is_taken() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         self.0.draw(picture).map(|_| ())
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn run(done: usize) -> RunRecord {
     run.evaluations = run.steps.iter().filter(|step| step.step % 30 == 29).map(evaluation).collect();
     run.updates = if done >= 100 { vec![(100, vec![-2.0, 2.0])] } else { Vec::new() };
     run.selected = vec![3 * done / 4, done / 4];
-    run.plan = json!({"total_steps": 400, "peak_bytes": 1 << 20, "bytes": {"weights": 1 << 19}});
+    run.plan = json!({"total_steps": 400, "layers": 2, "peak_bytes": 1 << 20, "bytes": {"weights": 1 << 19}});
     run.times = Some(Times { forward: 0.3 * done as f64, ..Times::default() });
     run
 }

@@ -1,6 +1,7 @@
 //! What is on the screen: a head that says how far the run is, one of several pages, the keys.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -16,8 +17,10 @@ use crate::train::interrupt;
 /// What a key asks of whoever shows the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Stop the run.
+    /// Stop the run after its step.
     Stop,
+    /// End the process.
+    StopAtOnce,
     /// Leave the view, whatever the run does.
     Leave,
 }
@@ -27,42 +30,51 @@ pub(super) struct View {
     pub(super) run: RunRecord,
     pub(super) ink: Ink,
     /// Whether the run is this process's, so that a key can stop it.
-    own: bool,
+    pub(super) own: bool,
+    /// What the run said.
+    pub(super) messages: Vec<String>,
     page: Page,
+    /// Rows of the page in the last picture.
+    rows: usize,
+    /// When stopping was asked for.
+    stopping: Option<Instant>,
     /// How many lines of the page have gone past its top.
     pub(super) scrolled: usize,
     /// Whether losses stand on a logarithmic axis.
     pub(super) logarithmic: bool,
-    messages: Vec<String>,
 }
 
 /// Steps whose pace tells when a run will be done.
 const PACE: usize = 32;
 /// Lines that a page key goes.
-const LEAP: usize = 10;
+const LEAP: isize = 10;
+/// Rows of a page that are its borders.
+const BORDERS: usize = 2;
+/// How long a key that is held is one key.
+const HELD: Duration = Duration::from_secs(1);
 
 impl View {
     /// Of a run that is this process's own or goes on, or went on, elsewhere.
     pub(super) fn new(run: RunRecord, own: bool, ink: Ink) -> Self {
-        Self { run, ink, own, page: Page::Overview, scrolled: 0, logarithmic: false, messages: Vec::new() }
-    }
-
-    /// A line among the messages.
-    pub(super) fn say(&mut self, line: &str) {
-        self.messages.extend(line.lines().map(str::to_owned));
-    }
-
-    /// All that was said.
-    pub(super) fn messages(&self) -> &[String] {
-        &self.messages
+        Self {
+            run,
+            ink,
+            own,
+            messages: Vec::new(),
+            page: Page::Overview,
+            rows: 0,
+            stopping: None,
+            scrolled: 0,
+            logarithmic: false,
+        }
     }
 
     /// A key was pressed.
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Asked> {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if control => return Some(self.leaving()),
-            KeyCode::Char('q') => return Some(self.leaving()),
+            KeyCode::Char('c') if control => return Some(self.leave(true)),
+            KeyCode::Char('q') => return Some(self.leave(false)),
             KeyCode::Char(digit @ '1'..='9') => {
                 let page = digit as usize - '1' as usize;
                 self.turn_to(Page::ALL.get(page).copied().unwrap_or(self.page));
@@ -70,23 +82,31 @@ impl View {
             KeyCode::Tab | KeyCode::Right => self.turn_to(self.page.after(1)),
             KeyCode::BackTab | KeyCode::Left => self.turn_to(self.page.after(Page::ALL.len() - 1)),
             KeyCode::Char('l') => self.logarithmic = !self.logarithmic,
-            KeyCode::Down | KeyCode::Char('j') => self.scroll_to(self.scrolled + 1),
-            KeyCode::Up | KeyCode::Char('k') => self.scroll_to(self.scrolled.saturating_sub(1)),
-            KeyCode::PageDown => self.scroll_to(self.scrolled + LEAP),
-            KeyCode::PageUp => self.scroll_to(self.scrolled.saturating_sub(LEAP)),
-            KeyCode::Home => self.scroll_to(0),
-            KeyCode::End => self.scroll_to(usize::MAX),
+            KeyCode::Down | KeyCode::Char('j') => self.scroll(1),
+            KeyCode::Up | KeyCode::Char('k') => self.scroll(-1),
+            KeyCode::PageDown => self.scroll(LEAP),
+            KeyCode::PageUp => self.scroll(-LEAP),
+            KeyCode::Home => self.scroll(-isize::MAX),
+            KeyCode::End => self.scroll(isize::MAX),
             _ => {}
         }
         None
     }
 
-    fn leaving(&self) -> Asked {
-        if self.own { Asked::Stop } else { Asked::Leave }
+    /// What a key to leave asks for. Only Ctrl-C asks twice, and not while it is still held.
+    fn leave(&mut self, control: bool) -> Asked {
+        if !self.own {
+            return Asked::Leave;
+        }
+        let since = *self.stopping.get_or_insert_with(Instant::now);
+        if control && since.elapsed() >= HELD { Asked::StopAtOnce } else { Asked::Stop }
     }
 
-    fn scroll_to(&mut self, line: usize) {
-        self.scrolled = line.min(self.page.lines(self).saturating_sub(1));
+    /// Goes so many lines down. Messages are counted from the last one back.
+    fn scroll(&mut self, lines: isize) {
+        let lines = if self.page == Page::Messages { -lines } else { lines };
+        let most = self.page.lines(self).saturating_sub(self.rows.saturating_sub(BORDERS).max(1));
+        self.scrolled = self.scrolled.saturating_add_signed(lines).min(most);
     }
 
     fn turn_to(&mut self, page: Page) {
@@ -96,7 +116,7 @@ impl View {
     }
 
     /// Draws all of it.
-    pub(super) fn draw(&self, frame: &mut Frame, fault: Option<&str>) {
+    pub(super) fn draw(&mut self, frame: &mut Frame, fault: Option<&str>) {
         let rows = [Constraint::Length(1), Constraint::Length(1), Constraint::Length(1)];
         let rows = rows.into_iter().chain([Constraint::Min(0), Constraint::Length(1)]);
         let [title, gauge, tabs, page, foot] = Layout::vertical(rows).areas(frame.area());
@@ -104,6 +124,7 @@ impl View {
         self.gauge(frame, gauge);
         let names = Page::ALL.iter().enumerate().map(|(number, page)| format!("{} {}", number + 1, page.name()));
         frame.render_widget(Tabs::new(names).select(self.page.number()).highlight_style(STRONG.reversed()), tabs);
+        self.rows = page.height.into();
         self.page.draw(self, frame, page);
         frame.render_widget(self.foot(fault), foot);
     }
@@ -165,7 +186,7 @@ impl View {
         let leave = match (self.own, interrupt::asked()) {
             (false, _) => "q leave, the run goes on",
             (true, false) => "q stop after this step",
-            (true, true) => "q stop at once",
+            (true, true) => "Ctrl-C stop at once, unsaved",
         };
         Line::styled(
             format!("1-{} or Tab pages   \u{2191}\u{2193} scroll   l log scale   {leave}", Page::ALL.len()),
@@ -196,7 +217,7 @@ mod tests {
     }
 
     /// What is on a screen of that size, a line a row.
-    fn shown(view: &View, (width, height): (u16, u16), fault: Option<&str>) -> String {
+    fn shown(view: &mut View, (width, height): (u16, u16), fault: Option<&str>) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| view.draw(frame, fault)).unwrap();
         terminal.backend().to_string()
@@ -205,13 +226,13 @@ mod tests {
     #[test]
     fn the_head_tells_how_far_the_run_is() {
         let mut view = View::new(testing::run(100), true, Ink::Plain);
-        let screen = shown(&view, (80, 24), None);
+        let screen = shown(&mut view, (80, 24), None);
         // Steps of half a second with 8 tokens each.
         for part in ["runs/x-1", "policy ist, seed 3", "running", "step 100 of 400", "16 tokens/s", "2:30 left"] {
             assert!(screen.contains(part), "{part} in\n{screen}");
         }
         view.run.state = State::Failed;
-        let screen = shown(&view, (80, 24), Some("metrics.jsonl: line 3 is not JSON"));
+        let screen = shown(&mut view, (80, 24), Some("metrics.jsonl: line 3 is not JSON"));
         assert!(
             screen.contains("failed") && !screen.contains(" left") && screen.contains("line 3 is not JSON"),
             "{screen}"
@@ -221,7 +242,7 @@ mod tests {
     #[test]
     fn every_page_shows_its_figures() {
         let mut view = View::new(testing::run(100), true, Ink::Plain);
-        view.say("step 50: validation loss 1.2500");
+        view.messages.push("step 50: validation loss 1.2500".to_owned());
         let expected: [&[&str]; 6] = [
             &["best validation", "update probability", "measured", "validation loss 1.2500"],
             &["best validation 0.6100 after step 90", "each step", "mean", "validation", "step 400"],
@@ -232,7 +253,7 @@ mod tests {
         ];
         for (number, parts) in expected.into_iter().enumerate() {
             press(&mut view, KeyCode::Char(char::from(b'1' + number as u8)));
-            let screen = shown(&view, (120, 40), None);
+            let screen = shown(&mut view, (120, 40), None);
             for part in parts {
                 assert!(screen.contains(part), "page {}: {part} in\n{screen}", number + 1);
             }
@@ -243,7 +264,7 @@ mod tests {
     fn the_map_of_importance_reaches_as_far_as_the_run() {
         let mut view = View::new(testing::run(200), true, Ink::Plain);
         press(&mut view, KeyCode::Char('3'));
-        let screen = shown(&view, (43 + 80, 12), None);
+        let screen = shown(&mut view, (43 + 80, 12), None);
         let row = screen.lines().find(|line| line.contains("-2.0000")).unwrap();
         // Half of 400 steps: 20 columns at even odds before the first update in step 100, then 20 of what was learned.
         assert_eq!((row.matches('\u{2592}').count(), row.matches('\u{2588}').count()), (20, 20 + 8), "{screen}");
@@ -266,9 +287,52 @@ mod tests {
         assert_eq!(view.scrolled, 0);
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!((view.press(interrupt), press(&mut view, KeyCode::Char('c'))), (Some(Asked::Stop), None));
+        assert_eq!(view.press(interrupt), Some(Asked::Stop), "it is still held");
+        view.stopping = Instant::now().checked_sub(HELD);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), Some(Asked::Stop));
+        assert_eq!(view.press(interrupt), Some(Asked::StopAtOnce));
         view.own = false;
         assert_eq!(press(&mut view, KeyCode::Char('q')), Some(Asked::Leave));
         assert_eq!(press(&mut view, KeyCode::Esc), None, "slow terminals send it before an arrow");
+    }
+
+    #[test]
+    fn messages_scroll_from_the_last_one_back() {
+        let mut view = View::new(testing::run(3), true, Ink::Plain);
+        view.messages = (0..30).map(|number| format!("message {number:02}.")).collect();
+        press(&mut view, KeyCode::Char('6'));
+        let mut screen = |key: Option<KeyCode>| {
+            key.map(|key| press(&mut view, key));
+            shown(&mut view, (80, 16), None)
+        };
+        // Ten lines of 16 are messages.
+        let has = |screen: &str, first: usize, last: usize| {
+            let told = |number: usize| screen.contains(&format!("message {number:02}."));
+            assert!(told(first) && told(last) && (first == 0 || !told(first - 1)) && !told(last + 1), "{screen}");
+        };
+        has(&screen(None), 20, 29);
+        has(&screen(Some(KeyCode::Down)), 20, 29);
+        has(&screen(Some(KeyCode::Up)), 19, 28);
+        has(&screen(Some(KeyCode::Home)), 0, 9);
+        has(&screen(Some(KeyCode::PageDown)), 10, 19);
+    }
+
+    #[test]
+    fn what_a_run_of_another_process_wrote_and_failed_of_is_told() {
+        let mut view = View::new(testing::run(100), false, Ink::Plain);
+        view.run.notes.push("runs/x-1: no space left".to_owned());
+        press(&mut view, KeyCode::Char('6'));
+        let screen = shown(&mut view, (80, 24), None);
+        assert!(screen.contains("step 90: validation loss 0.6100") && screen.contains("no space left"), "{screen}");
+    }
+
+    #[test]
+    fn a_layer_that_no_score_tells_of_stands_without_one() {
+        let mut view = View::new(testing::run(100), false, Ink::Plain);
+        view.run.selected = vec![1, 2, 3];
+        press(&mut view, KeyCode::Char('3'));
+        let screen = shown(&mut view, (80, 24), None);
+        assert!(screen.contains("   2  ") && screen.contains("3.0%"), "{screen}");
     }
 
     #[test]
@@ -277,7 +341,7 @@ mod tests {
         (view.run.steps[0].loss, view.run.steps[1].loss) = (10.0, 0.1);
         press(&mut view, KeyCode::Char('2'));
         press(&mut view, KeyCode::Char('l'));
-        let screen = shown(&view, (80, 24), None);
+        let screen = shown(&mut view, (80, 24), None);
         assert!(screen.contains("1.0000"), "the middle between 0.1 and 10: {screen}");
     }
 
@@ -300,7 +364,7 @@ mod tests {
             }
             press(&mut view, KeyCode::Char(char::from(b'1' + page)));
             press(&mut view, KeyCode::End);
-            shown(&view, (width, height), None);
+            shown(&mut view, (width, height), None);
         }
     }
 }

@@ -54,7 +54,7 @@ fn memory(view: &View, bar: usize) -> Vec<Line<'static>> {
 fn time(view: &View, bar: usize) -> Vec<Line<'static>> {
     let mut lines = vec![Line::default(), Line::styled("Time of the steps", STRONG)];
     let Some(split) = view.run.split() else {
-        lines.push(Line::styled("no step yet", ASIDE));
+        lines.push(Line::styled(if view.run.steps.is_empty() { "no step yet" } else { "not told" }, ASIDE));
         return lines;
     };
     let all = split.parts().iter().sum::<f64>().max(f64::MIN_POSITIVE);

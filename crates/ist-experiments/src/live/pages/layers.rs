@@ -29,13 +29,14 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, first: usize) {
     let last = run.updates.last().map(|(_, scores)| scores.as_slice());
     let row = |layer: usize| {
         let mut spans = vec![Span::from(format!("{layer:>4}  "))];
-        spans.extend(map.iter().map(|column| cell(view.ink, column.as_deref().map(|scores| scores[layer]))));
-        spans.extend(last.map(|scores| told(scores[layer])));
+        let score = |scores: &[f64]| scores.get(layer).copied();
+        spans.extend(map.iter().map(|column| cell(view.ink, column.as_deref().and_then(score))));
+        spans.extend(last.map(|scores| told(score(scores))));
         spans.extend(chosen(view, layer));
         Line::from(spans)
     };
     let head = head(map.len(), last.is_some());
-    let rows = (first.min(run.selected.len().saturating_sub(1))..run.selected.len()).map(row);
+    let rows = (first..count(view)).map(row);
     let lines: Vec<Line> = std::iter::once(head).chain(rows).take(inner.height as usize).collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -61,14 +62,25 @@ fn cell(ink: Ink, score: Option<f64>) -> Span<'static> {
     Span::styled(text, style)
 }
 
-fn told(score: f64) -> Span<'static> {
-    Span::from(format!("{score:>+10.4}{:>7.3}", sigmoid(-score)))
+fn told(score: Option<f64>) -> Span<'static> {
+    Span::from(score.map_or(" ".repeat(17), |score| format!("{score:>+10.4}{:>7.3}", sigmoid(-score))))
 }
+
+/// The model's layers, as planned or as chosen from.
+pub(super) fn count(view: &View) -> usize {
+    let planned = view.run.plan["layers"].as_u64().filter(|layers| *layers <= MOST_LAYERS).unwrap_or_default();
+    view.run.selected.len().max(planned as usize)
+}
+
+/// Above the layers of any model.
+const MOST_LAYERS: u64 = 100_000;
 
 /// A bar of the share of the steps in which the layer was chosen.
 fn chosen(view: &View, layer: usize) -> [Span<'static>; 2] {
-    let share = view.run.selected[layer] as f64 / view.run.steps.len().max(1) as f64;
-    let filled = ((share.min(1.0) * BAR as f64).round() as usize).min(BAR);
+    // A step's layers are written before its figures, so that a count may be one ahead.
+    let times = view.run.selected.get(layer).copied().unwrap_or_default();
+    let share = (times as f64 / view.run.steps.len().max(1) as f64).min(1.0);
+    let filled = (share * BAR as f64).round() as usize;
     let bar = format!("  {:BAR$}", "\u{2588}".repeat(filled));
     [Span::styled(bar, view.ink.series(2)), Span::from(format!("{:>5.1}%", 100.0 * share))]
 }

@@ -19,7 +19,12 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) {
     let evaluations = on_axis(view.run.evaluations.iter().map(|found| (found.step as f64, found.loss)).collect());
     let block = Block::bordered().title(title(view));
     let Some(bounds) = bounds(raw.iter().chain(&smoothed).chain(&evaluations).map(|(_, loss)| *loss)) else {
-        return frame.render_widget(Paragraph::new("no step yet").style(ASIDE).block(block), area);
+        return frame.render_widget(
+            Paragraph::new(if view.run.steps.is_empty() { "no step yet" } else { "no loss to show" })
+                .style(ASIDE)
+                .block(block),
+            area,
+        );
     };
     let curve = |name: &'static str, points, marker| Dataset::default().name(name).marker(marker).data(points);
     let datasets = vec![

@@ -32,13 +32,13 @@ pub(super) fn newest(view: &View, frame: &mut Frame, area: Rect) {
     messages(view, frame, area, 0);
 }
 
-/// What the run said, and the notes of its files.
+/// What the run said; a view of another process's run hears nothing, and tells its evaluations. Then what is to be said of its
+/// files, such as why it failed.
 pub(super) fn spoken(view: &View) -> Vec<Line<'static>> {
-    let evaluations = view.run.evaluations.iter();
+    let evaluations = view.run.evaluations.iter().filter(|_| !view.own);
     let told = evaluations.map(|found| format!("step {}: validation loss {:.4}", found.step + 1, found.loss));
-    let said = view.messages();
-    // A view of another process's run hears nothing; its evaluations stand in its log.
-    if said.is_empty() { told.map(Line::from).collect() } else { said.iter().cloned().map(Line::from).collect() }
+    let said = view.messages.iter().flat_map(|message| message.lines()).map(str::to_owned);
+    said.chain(told).chain(view.run.notes.iter().cloned()).map(Line::from).collect()
 }
 
 fn text(frame: &mut Frame, area: Rect, title: &'static str, lines: Vec<Line<'static>>, first: usize) {
