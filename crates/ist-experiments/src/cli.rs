@@ -82,6 +82,8 @@ pub fn main<A: Adapter>() -> ExitCode {
             return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(1) };
         }
     };
+    #[cfg(feature = "flex")]
+    ist_core::operation::flex::join_pool();
     match run::<A>(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

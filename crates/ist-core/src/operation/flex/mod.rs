@@ -8,7 +8,7 @@ mod vector;
 
 pub use few_rows::{FEW_ROWS, dot_products};
 pub use matrix::{Matrix, MatrixMut, multiply};
-pub use rows::{for_each_part, for_each_part_pair, for_each_row, tasks};
+pub use rows::{for_each_part, for_each_part_pair, for_each_row, join_pool, tasks};
 pub use vector::{Loop, dot, exp, exp_and_sum, max, sum, vectorized};
 
 use burn::backend::flex::FlexDevice;

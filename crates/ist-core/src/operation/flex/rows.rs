@@ -56,6 +56,17 @@ pub fn tasks<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync + Send) -> 
     (0..count).into_par_iter().map(work).collect()
 }
 
+/// Makes the calling thread one of those that operations are spread over, in place of one that works for it: an operation then
+/// starts where it is asked for instead of waking another thread and waiting for it, which a short one takes longer for than
+/// for its work.
+///
+/// For a program's main thread, before its first operation; later calls, and calls of other threads, change nothing. Operations of
+/// another thread need a thread of the pool that is free: a program that waits in this one for such a thread needs two.
+pub fn join_pool() {
+    // A pool that exists stays as it is.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+}
+
 /// Whether the pool has one thread: to hand it the work and wait for it costs more than to do it here.
 fn alone() -> bool {
     rayon::current_num_threads() == 1
