@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::live;
+use crate::report::holds_run;
 
 /// `ist watch`.
 #[derive(Debug, Args)]
@@ -17,8 +18,8 @@ pub struct Watch {
 /// Shows the run until a key asks to leave; the run itself is not touched.
 pub fn run(arguments: &Watch) -> Result<(), Failure> {
     let folder = &arguments.run;
-    if !folder.join("config.toml").is_file() {
-        let advice = "expected a folder with a `config.toml`; `ist list` shows which there are";
+    if !holds_run(folder) {
+        let advice = "expected a folder with a `config.toml` and logs; `ist list` shows which there are";
         return Err(Failure::input(format!("{}: not a run's folder; {advice}", folder.display())));
     }
     live::watch(folder)

@@ -61,7 +61,8 @@ fn collect(folder: &Path, found: &mut Found) -> Result<(), Failure> {
     inside.iter().try_for_each(|path| collect(path, found))
 }
 
-fn holds_run(folder: &Path) -> bool {
+/// Whether the folder is a run's.
+pub(crate) fn holds_run(folder: &Path) -> bool {
     folder.join("config.toml").is_file() && SIGNS.iter().any(|sign| folder.join(sign).exists())
 }
 

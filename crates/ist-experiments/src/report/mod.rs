@@ -47,6 +47,7 @@ pub use summary::Summary;
 pub use time::Split;
 
 pub(crate) use draw::palette::viridis;
+pub(crate) use find::holds_run;
 pub(crate) use log::Line;
 pub(crate) use record::LOGS;
 

@@ -1,6 +1,5 @@
 //! One run as its folder tells it, whatever became of it.
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +12,7 @@ use super::configuration::{self, Flat};
 use super::log::{self, Line};
 use super::time::Split;
 use crate::failure::{Failure, OrFail};
+use crate::run::folder::is_locked;
 use crate::train::costs::StepCost;
 
 /// What became of a run.
@@ -146,11 +146,16 @@ impl RunRecord {
 
     /// A run of which the configuration alone is read.
     pub(crate) fn without_lines(folder: &Path) -> Result<Self, Failure> {
-        Ok(Self {
+        Ok(Self::of(folder, configuration::read(&folder.join("config.toml"))?))
+    }
+
+    /// A run of that configuration of which nothing else is known.
+    pub(super) fn of(folder: &Path, configuration: Flat) -> Self {
+        Self {
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             folder: folder.to_owned(),
             state: State::Unfinished,
-            configuration: configuration::read(&folder.join("config.toml"))?,
+            configuration,
             steps: Vec::new(),
             evaluations: Vec::new(),
             updates: Vec::new(),
@@ -161,7 +166,7 @@ impl RunRecord {
             times: None,
             scoring_seconds: 0.0,
             notes: Vec::new(),
-        })
+        }
     }
 
     /// Reads what is replaced as a whole: plan, result, failure, evaluations, state. What to say of these files comes back.
@@ -242,6 +247,24 @@ impl RunRecord {
         self.times.map(|times| Split::of(times, self.scoring_seconds, self.seconds()))
     }
 
+    /// The layers of its model: as planned, and as the logs name them.
+    pub fn layers(&self) -> usize {
+        let planned = self.plan["layers"].as_u64().filter(|layers| *layers < MOST_LAYERS).unwrap_or_default();
+        self.selected.len().max(planned as usize)
+    }
+
+    /// The most live bytes that were predicted: of the draws that were made by a run that has ended, else of the worst draw.
+    pub fn predicted_peak_bytes(&self) -> Option<f64> {
+        let made = self.result["memory"]["predicted_peak_bytes"].as_f64();
+        made.or_else(|| self.plan["peak_bytes"].as_f64())
+    }
+
+    /// The evaluation with the least validation loss.
+    pub fn best_evaluation(&self) -> Option<&Evaluation> {
+        let finite = self.evaluations.iter().filter(|evaluation| evaluation.loss.is_finite());
+        finite.min_by(|a, b| a.loss.total_cmp(&b.loss))
+    }
+
     /// A value of the configuration.
     pub fn setting(&self, key: &str) -> &Value {
         self.configuration.get(key).unwrap_or(&Value::Null)
@@ -280,7 +303,7 @@ fn document(path: &Path, notes: &mut Vec<String>) -> Result<Value, Failure> {
 }
 
 fn state(folder: &Path, result: &Value, failure: &Value) -> State {
-    if is_worked_on(folder) {
+    if is_locked(folder) {
         return State::Running;
     }
     match result["status"].as_str() {
@@ -292,14 +315,10 @@ fn state(folder: &Path, result: &Value, failure: &Value) -> State {
     }
 }
 
-/// Whether another process holds the folder's lock.
-fn is_worked_on(folder: &Path) -> bool {
-    let Ok(lock) = File::open(folder.join(".lock")) else { return false };
-    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -49,8 +49,7 @@ pub struct Summary {
 
 impl Summary {
     pub(super) fn of(run: &RunRecord, group: &str) -> Self {
-        let finite = run.evaluations.iter().filter(|evaluation| evaluation.loss.is_finite());
-        let best = finite.min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let best = run.best_evaluation();
         Self {
             run: run.name.clone(),
             folder: run.folder.display().to_string(),

@@ -12,7 +12,7 @@ use super::checkpoint;
 use crate::failure::{Failure, OrFail};
 
 /// The file that is locked by the process that works in a run's folder.
-pub const LOCK: &str = ".lock";
+const LOCK: &str = ".lock";
 
 /// A run's folder, locked for as long as this value lives.
 #[derive(Debug)]
@@ -90,26 +90,33 @@ fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
     let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display())).or_run()?;
-    let mut locked = file.try_lock();
     // Whoever only looks whether the folder is in use holds the lock for a moment.
     for _ in 0..LOOKS {
-        if !matches!(locked, Err(TryLockError::WouldBlock)) {
-            break;
+        if take_lock(&file, &path).or_run()? {
+            return Ok(file);
         }
         std::thread::sleep(Duration::from_millis(20));
-        locked = file.try_lock();
     }
-    match locked {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::input(format!("{} is in use by another process", folder.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(Failure::run(format!("{}: cannot lock: {error}", path.display()))),
+    Err(Failure::input(format!("{} is in use by another process", folder.display())))
+}
+
+/// Keeps other processes that ask for it out until the file is closed; false where another one has it.
+pub(super) fn take_lock(file: &File, path: &Path) -> anyhow::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{}: cannot lock", path.display())),
     }
 }
 
-/// How often a lock that another process has is tried again.
-const LOOKS: usize = 10;
+/// Whether a process under this kernel, or wherever file locks reach, works in the folder.
+pub fn is_locked(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// How often a lock that another process has is tried.
+const LOOKS: usize = 11;
 
 /// The newest run of that configuration: `runs/NAME-N` with the largest N.
 pub fn newest(name: &str) -> Option<PathBuf> {

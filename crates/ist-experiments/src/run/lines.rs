@@ -1,12 +1,14 @@
 //! JSON Lines logs of a run: appended a line a step, cut back on resume.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
+
+use super::folder::take_lock;
 
 /// A log that is being written. Every line is handed to the system at once, so a killed run loses none.
 #[derive(Debug)]
@@ -25,13 +27,7 @@ impl LineLog {
 
     /// Keeps other processes that ask for it out until the log is closed; false where another one has it.
     pub fn lock(&self) -> Result<bool> {
-        match self.file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{}: cannot lock", self.path.display()))
-            }
-        }
+        take_lock(&self.file, &self.path)
     }
 
     /// Keeps that many bytes.

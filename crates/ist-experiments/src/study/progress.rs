@@ -1,14 +1,14 @@
 //! How far a run or a member is, read from what its folder holds.
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::claim::{self, Look, Outcome};
+use crate::run::failed;
+use crate::run::folder::is_locked;
 use crate::run::result::Curve;
-use crate::run::{failed, folder};
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,18 +114,14 @@ fn failed_or(folder: &Path, state: State) -> (State, Option<String>) {
     failed::reason(folder).map_or((state, None), |reason| (State::Failed, Some(reason)))
 }
 
-/// Whether a process under this kernel, or wherever file locks reach, works in the folder.
-fn is_locked(folder: &Path) -> bool {
-    let lock = File::open(folder.join(folder::LOCK));
-    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
 fn document(path: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

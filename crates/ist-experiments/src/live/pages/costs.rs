@@ -35,12 +35,12 @@ fn row(name: &str, share: f64, bar: usize, style: Style, told: &str) -> Line<'st
 
 fn memory(view: &View, bar: usize) -> Vec<Line<'static>> {
     let plan = &view.run.plan;
-    let (predicted, measured) = (plan["peak_bytes"].as_f64().unwrap_or_default(), view.run.peak_bytes());
+    let (predicted, measured) = (view.run.predicted_peak_bytes().unwrap_or_default(), view.run.peak_bytes());
     let bytes = |kind: &str| plan["bytes"][kind].as_f64().unwrap_or_default();
     let most = KINDS.iter().map(|kind| bytes(kind)).fold(predicted.max(measured), f64::max).max(1.0);
     let line = |name: &str, bytes: f64, style| row(name, bytes / most, bar, style, &human(bytes as usize));
     let mut lines = vec![
-        Line::styled("Memory, of the worst draw as planned", STRONG),
+        Line::styled("Memory, each kind as planned for the worst draw", STRONG),
         line("predicted", predicted, view.ink.series(1)),
         line("measured", measured, view.ink.series(0)),
     ];

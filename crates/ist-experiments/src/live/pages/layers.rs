@@ -36,7 +36,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, first: usize) {
         Line::from(spans)
     };
     let head = head(map.len(), last.is_some());
-    let rows = (first..count(view)).map(row);
+    let rows = (first..run.layers()).map(row);
     let lines: Vec<Line> = std::iter::once(head).chain(rows).take(inner.height as usize).collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -65,15 +65,6 @@ fn cell(ink: Ink, score: Option<f64>) -> Span<'static> {
 fn told(score: Option<f64>) -> Span<'static> {
     Span::from(score.map_or(" ".repeat(17), |score| format!("{score:>+10.4}{:>7.3}", sigmoid(-score))))
 }
-
-/// The model's layers, as planned or as chosen from.
-pub(super) fn count(view: &View) -> usize {
-    let planned = view.run.plan["layers"].as_u64().filter(|layers| *layers <= MOST_LAYERS).unwrap_or_default();
-    view.run.selected.len().max(planned as usize)
-}
-
-/// Above the layers of any model.
-const MOST_LAYERS: u64 = 100_000;
 
 /// A bar of the share of the steps in which the layer was chosen.
 fn chosen(view: &View, layer: usize) -> [Span<'static>; 2] {

@@ -47,8 +47,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) {
 }
 
 fn title(view: &View) -> String {
-    let best = view.run.evaluations.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
-    best.map_or_else(
+    view.run.best_evaluation().map_or_else(
         || " Loss ".to_owned(),
         |best| format!(" Loss: best validation {:.4} after step {} ", best.loss, best.step + 1),
     )

@@ -61,7 +61,7 @@ impl Page {
     pub(super) fn lines(self, view: &View) -> usize {
         match self {
             Self::Overview | Self::Losses => 0,
-            Self::Layers => layers::count(view) + 1,
+            Self::Layers => view.run.layers() + 1,
             Self::Costs => costs::lines(view, 1).len(),
             Self::Settings => view.run.configuration.len(),
             Self::Messages => words::spoken(view).len(),

@@ -24,12 +24,6 @@ pub(super) fn memory(study: Study) -> Section {
     Section { id: "memory", title: "Memory", text: text.to_owned(), figures, folded: Vec::new() }
 }
 
-/// The predicted peak of a run, and what is told of it.
-fn predicted(run: &RunRecord) -> Option<f64> {
-    let made = run.result["memory"]["predicted_peak_bytes"].as_f64();
-    made.or_else(|| run.plan["peak_bytes"].as_f64())
-}
-
 fn peaks(study: Study) -> Option<Figure> {
     let mut table = Table::new(
         "Peak memory of every run",
@@ -39,7 +33,8 @@ fn peaks(study: Study) -> Option<Figure> {
     let mut all = Vec::new();
     for (index, group) in study.groups.iter().enumerate() {
         let most = |of: &dyn Fn(&RunRecord) -> f64| study.of(group).map(of).fold(0.0, f64::max);
-        let (planned, measured) = (most(&|run| predicted(run).unwrap_or_default()), most(&RunRecord::peak_bytes));
+        let (planned, measured) =
+            (most(&|run| run.predicted_peak_bytes().unwrap_or_default()), most(&RunRecord::peak_bytes));
         let told = [("predicted", 7, planned), ("measured", index, measured)];
         for (number, (what, series, bytes)) in told.into_iter().filter(|(_, _, bytes)| *bytes > 0.0).enumerate() {
             let label = if number == 0 { group.name.clone() } else { String::new() };
@@ -47,7 +42,7 @@ fn peaks(study: Study) -> Option<Figure> {
             all.push(Bar { label, parts: vec![(series, bytes)], told, interval: None });
         }
         for run in study.of(group) {
-            let (planned, measured) = (predicted(run), Some(run.peak_bytes()).filter(|bytes| *bytes > 0.0));
+            let (planned, measured) = (run.predicted_peak_bytes(), Some(run.peak_bytes()).filter(|bytes| *bytes > 0.0));
             let ratio = planned
                 .zip(measured)
                 .map_or(format::NONE.to_owned(), |(planned, measured)| format!("{:.2}", planned / measured));
