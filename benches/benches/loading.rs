@@ -19,7 +19,8 @@ fn write(folder: &Path, storage: DType) {
     let model = model(shape(), Recipe { storage, ..Recipe::default() }, &Device::flex());
     let config = model.config_json().to_string();
     std::fs::write(folder.join("config.json"), config).expect("the folder can be written");
-    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &model.weights()).expect("so can the weights");
+    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &model.weights())
+        .expect("so can the weights");
 }
 
 fn load(folder: &Path) -> Model {
@@ -29,7 +30,14 @@ fn load(folder: &Path) -> Model {
 }
 
 fn loading(criterion: &mut Criterion) {
-    let mut table = Table::new(&["weights", "file, MiB", "read, ms", "load, ms", "load / read", "peak / weights"]);
+    let mut table = Table::new(&[
+        "weights",
+        "file, MiB",
+        "read, ms",
+        "load, ms",
+        "load / read",
+        "peak / weights",
+    ]);
     for (name, storage) in [("f32", DType::F32), ("bf16", DType::BF16)] {
         let folder = tempfile::tempdir().expect("there is room for a model");
         write(folder.path(), storage);
@@ -41,11 +49,13 @@ fn loading(criterion: &mut Criterion) {
         criterion.bench_function(&format!("loading/load {name}"), |bencher| {
             bencher.iter_custom(|count| load_times.run(count, || load(folder.path())));
         });
-        let (Some(read), Some(loaded)) = (read_times.median(), load_times.median()) else { continue };
+        let (Some(read), Some(loaded)) = (read_times.median(), load_times.median()) else {
+            continue;
+        };
         let size = std::fs::metadata(&file).expect("the file was written above").len() as f64;
         let (_, peak) = peak_above(|| load(folder.path()));
-        let figures =
-            [size / MIB, read, loaded, loaded / read, peak as f64 / size].map(|figure| format!("{figure:.2}"));
+        let figures = [size / MIB, read, loaded, loaded / read, peak as f64 / size]
+            .map(|figure| format!("{figure:.2}"));
         table.row([name.to_owned()].into_iter().chain(figures));
     }
     if !table.is_empty() {

@@ -72,8 +72,10 @@ impl Product {
     /// The most floating-point operations a second, in 10⁹.
     fn measure(&self, criterion: &mut Criterion) -> Option<f64> {
         let device = Device::flex();
-        let (left, right) =
-            (matrix([self.n, self.k], self.left, &device), matrix([self.k, self.m], self.right, &device));
+        let (left, right) = (
+            matrix([self.n, self.k], self.left, &device),
+            matrix([self.k, self.m], self.right, &device),
+        );
         let times = Times::default();
         let mut group = criterion.benchmark_group("matmul");
         group.throughput(Throughput::Elements(self.operations() as u64));
@@ -87,7 +89,11 @@ impl Product {
 /// The machine's peak: the best of several large products. Squares, and a long one whose result is small: burn allocates
 /// every result anew, and the first touch of fresh memory takes time that is not the processor's arithmetic.
 fn peak(criterion: &mut Criterion) -> f64 {
-    let sizes = if quick() { [[512; 3], [768; 3], [256, 2048, 256]] } else { [[1024; 3], [2048; 3], [512, 4096, 512]] };
+    let sizes = if quick() {
+        [[512; 3], [768; 3], [256, 2048, 256]]
+    } else {
+        [[1024; 3], [2048; 3], [512, 4096, 512]]
+    };
     let rates = sizes.map(|size| Product::large(size).measure(criterion));
     rates.into_iter().flatten().fold(0.0, f64::max)
 }
@@ -102,7 +108,12 @@ fn matmul(criterion: &mut Criterion) {
     for product in products(&shape) {
         let Some(rate) = product.measure(criterion) else { continue };
         let size = format!("{} × {} × {}", product.n, product.k, product.m);
-        table.row([product.what.to_owned(), size, format!("{rate:.1}"), format!("{:.0} %", 100.0 * rate / peak)]);
+        table.row([
+            product.what.to_owned(),
+            size,
+            format!("{rate:.1}"),
+            format!("{:.0} %", 100.0 * rate / peak),
+        ]);
     }
     println!("\nmachine's peak: {peak:.1} GF/s\n\n{table}");
     if peak > 0.0 {
@@ -114,14 +125,22 @@ fn matmul(criterion: &mut Criterion) {
 fn shares(shape: &Shape, peak: f64) -> Table {
     let device = Device::flex();
     let (model, batch) = (model(*shape, Recipe::default(), &device), [batch(*shape, &device)]);
-    let mut table = Table::new(&["draw", "memory", "step, ms", "its products at the peak, ms", "share"]);
+    let mut table =
+        Table::new(&["draw", "memory", "step, ms", "its products at the peak, ms", "share"]);
     for (name, set) in draws(shape.layers) {
         for memory in [Memory::Keep, Memory::Recompute] {
             let repetitions = if quick() { 1 } else { 5 };
-            let step = milliseconds(repetitions, || step::gradients(&model, &batch, &set, memory, None));
+            let step =
+                milliseconds(repetitions, || step::gradients(&model, &batch, &set, memory, None));
             let least = arithmetic::step(shape, RANK, &set, memory) / peak / 1e6;
-            let figures = [format!("{step:.1}"), format!("{least:.1}"), format!("{:.0} %", 100.0 * least / step)];
-            table.row([name.to_owned(), format!("{memory:?}").to_lowercase()].into_iter().chain(figures));
+            let figures = [
+                format!("{step:.1}"),
+                format!("{least:.1}"),
+                format!("{:.0} %", 100.0 * least / step),
+            ];
+            table.row(
+                [name.to_owned(), format!("{memory:?}").to_lowercase()].into_iter().chain(figures),
+            );
         }
     }
     table

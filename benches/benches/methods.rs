@@ -35,7 +35,15 @@ fn steps(criterion: &mut Criterion) {
     let (device, shape) = (Device::flex(), shape());
     let batch = [batch(shape, &device)];
     let [(_, all), (_, spread), ..] = draws(shape.layers);
-    let mut table = Table::new(&["method", "layers", "memory", "ms", "beside LoRA", "peak, MiB", "beside LoRA"]);
+    let mut table = Table::new(&[
+        "method",
+        "layers",
+        "memory",
+        "ms",
+        "beside LoRA",
+        "peak, MiB",
+        "beside LoRA",
+    ]);
     let mut group = criterion.benchmark_group("methods");
     let mut first: Vec<[f64; 2]> = Vec::new();
     for fields in methods() {
@@ -45,14 +53,20 @@ fn steps(criterion: &mut Criterion) {
             let step = || step::gradients(&model, &batch, set, memory, None);
             let times = Times::default();
             let name = format!("{fields}/{}/{memory:?}", set.len());
-            group.bench_function(name, |bencher| bencher.iter_custom(|count| times.run(count, step)));
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|count| times.run(count, step))
+            });
             let Some(milliseconds) = times.median() else { continue };
             let figures = [milliseconds, peak_above(step).1 as f64 / MIB];
             if first.len() <= number {
                 first.push(figures);
             }
             let beside = |at: usize| format!("{:.2}", figures[at] / first[number][at]);
-            let cells = [fields.to_string(), format!("{:?}", set.as_slice()), format!("{memory:?}").to_lowercase()];
+            let cells = [
+                fields.to_string(),
+                format!("{:?}", set.as_slice()),
+                format!("{memory:?}").to_lowercase(),
+            ];
             let [time, peak] = figures.map(|figure| format!("{figure:.1}"));
             table.row(cells.into_iter().chain([time, beside(0), peak, beside(1)]));
         }

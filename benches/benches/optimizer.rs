@@ -39,26 +39,33 @@ impl Scene {
         let mut parameters = Vec::new();
         for (index, layer) in model.layers().iter().enumerate() {
             for_each_parameter(&layer_prefix(index), layer, &mut |name, value| {
-                let gradient = Tensor::random(value.shape(), Distribution::Uniform(-1e-3, 1e-3), &device);
+                let gradient =
+                    Tensor::random(value.shape(), Distribution::Uniform(-1e-3, 1e-3), &device);
                 parameters.push((name.to_owned(), value, gradient));
             });
         }
         let layers = LayerSet::all(SHAPE.layers);
-        let policy =
-            Registry::default().build("rst", &serde_json::Map::new(), &layers).expect("its defaults are valid");
+        let policy = Registry::default()
+            .build("rst", &serde_json::Map::new(), &layers)
+            .expect("its defaults are valid");
         let optimizer = Optimizer::new(AdamWSettings::default(), resting, offload);
-        let mut scene = Self { parameters, optimizer, policy, streams: Streams::new(0), step: 0, device };
+        let mut scene =
+            Self { parameters, optimizer, policy, streams: Streams::new(0), step: 0, device };
         (0..SETTLED).for_each(|_| scene.update());
         scene
     }
 
     /// One step's work: the resting moments leave, the drawn layers' come back and are used.
     fn update(&mut self) {
-        let drawn = self.policy.select(self.step, &mut self.streams.selection).expect("a quarter can be drawn");
+        let drawn = self
+            .policy
+            .select(self.step, &mut self.streams.selection)
+            .expect("a quarter can be drawn");
         self.step += 1;
         let trains = |name: &str| layer_of(name).is_some_and(|layer| drawn.contains(layer));
         self.optimizer.rest(&self.device, trains).expect("the folder can be written to");
-        for (name, value, gradient) in self.parameters.iter_mut().filter(|(name, ..)| trains(name)) {
+        for (name, value, gradient) in self.parameters.iter_mut().filter(|(name, ..)| trains(name))
+        {
             let updated = self.optimizer.update(name, 1e-4, value.clone(), gradient.clone());
             *value = updated.expect("the folder can be read");
         }
@@ -83,7 +90,11 @@ fn resting(criterion: &mut Criterion) {
         ("offload to host memory", RestingState::Offload, OffloadTo::Host),
         ("drop", RestingState::Drop, OffloadTo::Host),
     ];
-    let mut table = Table::new(&["resting moments", "update of a quarter, ms", "live bytes of the optimizer, MiB"]);
+    let mut table = Table::new(&[
+        "resting moments",
+        "update of a quarter, ms",
+        "live bytes of the optimizer, MiB",
+    ]);
     for (name, resting, offload) in cases {
         let mut scene = None;
         let times = Times::default();
@@ -92,7 +103,11 @@ fn resting(criterion: &mut Criterion) {
             bencher.iter_custom(|count| times.run(count, || scene.update()));
         });
         if let Some((scene, milliseconds)) = scene.zip(times.median()) {
-            table.row([name.to_owned(), format!("{milliseconds:.2}"), format!("{:.2}", held(scene))]);
+            table.row([
+                name.to_owned(),
+                format!("{milliseconds:.2}"),
+                format!("{:.2}", held(scene)),
+            ]);
         }
     }
     println!("\n{} layers, LoRA of rank {RANK}\n\n{table}", SHAPE.layers);

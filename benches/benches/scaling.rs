@@ -14,8 +14,15 @@ use ist_experiments::memory::PeakAlloc;
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// What the tables vary, one number at a time.
-const SMALL: Shape =
-    Shape { hidden: 128, layers: 4, heads: 4, intermediate: 344, vocabulary: 2048, rows: 1, sequence: 256 };
+const SMALL: Shape = Shape {
+    hidden: 128,
+    layers: 4,
+    heads: 4,
+    intermediate: 344,
+    vocabulary: 2048,
+    rows: 1,
+    sequence: 256,
+};
 
 /// One table: a number of the shape, and the values it takes.
 struct Axis {
@@ -51,7 +58,9 @@ fn measure(shape: Shape, memory: Memory, repetitions: usize) -> [f64; 2] {
 /// How the values of a column grow per unit of the axis between its last two rows, in KiB.
 fn slope(points: &[(usize, f64)]) -> String {
     match points {
-        [.., (from, low), (to, high)] => format!("{:.1}", (high - low) * 1024.0 / (to - from) as f64),
+        [.., (from, low), (to, high)] => {
+            format!("{:.1}", (high - low) * 1024.0 / (to - from) as f64)
+        }
         _ => String::new(),
     }
 }
@@ -79,7 +88,9 @@ fn table(axis: &Axis, quick: bool) -> Table {
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
     let Shape { hidden, layers, sequence, vocabulary, .. } = SMALL;
-    println!("dim {hidden}; elsewhere {layers} layers, one row of {sequence} tokens, vocabulary {vocabulary}\n");
+    println!(
+        "dim {hidden}; elsewhere {layers} layers, one row of {sequence} tokens, vocabulary {vocabulary}\n"
+    );
     for axis in &AXES {
         println!("{}", table(axis, quick));
     }

@@ -32,14 +32,27 @@ impl Scene {
         let device = Device::flex();
         let config = IstConfig::default();
         let interval = config.interval;
-        let mut policy = Ist::new(&LayerSet::all(shape.layers), config).expect("the defaults suit every model");
+        let mut policy =
+            Ist::new(&LayerSet::all(shape.layers), config).expect("the defaults suit every model");
         let mut stream = streams::stream(0, "candidates");
-        let draws = (1..=DRAWS).map(|draw| policy.candidates(draw * interval, &mut stream)).collect();
-        Self { model: model(shape, Recipe::default(), &device), batch: batch(shape, &device), draws, shape }
+        let draws =
+            (1..=DRAWS).map(|draw| policy.candidates(draw * interval, &mut stream)).collect();
+        Self {
+            model: model(shape, Recipe::default(), &device),
+            batch: batch(shape, &device),
+            draws,
+            shape,
+        }
     }
 
     fn train(&self, memory: Memory) -> StepOutput {
-        step::gradients(&self.model, std::slice::from_ref(&self.batch), &draws(self.shape.layers)[1].1, memory, None)
+        step::gradients(
+            &self.model,
+            std::slice::from_ref(&self.batch),
+            &draws(self.shape.layers)[1].1,
+            memory,
+            None,
+        )
     }
 
     /// One candidate on as many records as a training batch has.
@@ -51,12 +64,21 @@ impl Scene {
     /// All candidates of draw `draw` on `batches` times as many.
     fn all(&self, draw: usize, batches: usize) -> Vec<f64> {
         let batches = vec![self.batch.clone(); batches];
-        step::candidate_losses(&self.model, &batches, &self.draws[draw % DRAWS], IstConfig::default().suppression)
+        step::candidate_losses(
+            &self.model,
+            &batches,
+            &self.draws[draw % DRAWS],
+            IstConfig::default().suppression,
+        )
     }
 }
 
 /// Times and peak of one piece of work, when the harness did not leave it out.
-fn measure<T>(criterion: &mut Criterion, name: &str, mut work: impl FnMut() -> T) -> Option<(f64, f64)> {
+fn measure<T>(
+    criterion: &mut Criterion,
+    name: &str,
+    mut work: impl FnMut() -> T,
+) -> Option<(f64, f64)> {
     let times = Times::default();
     criterion.bench_function(&format!("scoring/{name}"), |bencher| {
         bencher.iter_custom(|count| times.run(count, &mut work));
@@ -69,11 +91,19 @@ fn measure<T>(criterion: &mut Criterion, name: &str, mut work: impl FnMut() -> T
 fn scoring(criterion: &mut Criterion) {
     let scene = Scene::new(shape());
     let IstConfig { interval, score_batch, candidates, .. } = IstConfig::default();
-    let Some((step, step_peak)) = measure(criterion, "training step", || scene.train(Memory::Keep)) else { return };
-    let mut table = Table::new(&["what", "records", "ms", "peak, MiB", "of a step", "share of a run's time"]);
-    let mut row = |what: &str, records: usize, (milliseconds, peak): (f64, f64), share: Option<f64>| {
+    let Some((step, step_peak)) = measure(criterion, "training step", || scene.train(Memory::Keep))
+    else {
+        return;
+    };
+    let mut table =
+        Table::new(&["what", "records", "ms", "peak, MiB", "of a step", "share of a run's time"]);
+    let mut row = |what: &str,
+                   records: usize,
+                   (milliseconds, peak): (f64, f64),
+                   share: Option<f64>| {
         let share = share.map_or_else(String::new, |share| format!("{:.1} %", 100.0 * share));
-        let figures = [milliseconds, peak, milliseconds / step].map(|figure| format!("{figure:.2}"));
+        let figures =
+            [milliseconds, peak, milliseconds / step].map(|figure| format!("{figure:.2}"));
         table.row([what.to_owned(), records.to_string()].into_iter().chain(figures).chain([share]));
     };
     let rows = scene.shape.rows;

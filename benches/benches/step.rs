@@ -16,7 +16,14 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 fn steps(criterion: &mut Criterion) {
     let (device, shape) = (Device::flex(), shape());
     let (model, batch) = (model(shape, Recipe::default(), &device), [batch(shape, &device)]);
-    let mut table = Table::new(&["draw", "layers", "memory", "peak above the weights, MiB", "ms", "tokens / s"]);
+    let mut table = Table::new(&[
+        "draw",
+        "layers",
+        "memory",
+        "peak above the weights, MiB",
+        "ms",
+        "tokens / s",
+    ]);
     let mut group = criterion.benchmark_group("step");
     group.throughput(Throughput::Elements(shape.tokens() as u64));
     for (name, set) in draws(shape.layers) {

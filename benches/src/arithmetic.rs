@@ -12,14 +12,22 @@ use crate::Shape;
 /// of rank `rank` on q, k, v, up and down: frozen maps, adapters, attention over the keys that a query sees, the head.
 pub fn step(shape: &Shape, rank: usize, chosen: &LayerSet, memory: Memory) -> f64 {
     let layer = Layer::of(shape, rank);
-    let layers = Draw::of(chosen).treatments(memory, None).into_iter().enumerate().map(|(index, treatment)| {
-        let forwards = if treatment == Treatment::Recompute { 2.0 } else { 1.0 };
-        let forward = forwards * layer.forward();
-        match treatment {
-            Treatment::Skip => forward,
-            _ => forward + layer.backward(chosen.contains(index), chosen.iter().any(|lowest| lowest < index)),
-        }
-    });
+    let layers = Draw::of(chosen).treatments(memory, None).into_iter().enumerate().map(
+        |(index, treatment)| {
+            let forwards = if treatment == Treatment::Recompute { 2.0 } else { 1.0 };
+            let forward = forwards * layer.forward();
+            match treatment {
+                Treatment::Skip => forward,
+                _ => {
+                    forward
+                        + layer.backward(
+                            chosen.contains(index),
+                            chosen.iter().any(|lowest| lowest < index),
+                        )
+                }
+            }
+        },
+    );
     // The head's gradient with respect to its input, and the head itself.
     let head = 2.0 * (shape.hidden * shape.vocabulary) as f64;
     2.0 * shape.tokens() as f64 * (layers.sum::<f64>() + head)
@@ -68,7 +76,11 @@ impl Layer {
         let adapters = self.input_adapters + self.other_adapters;
         // u = g Bᵀ and u Aᵀ pass the gradient on; xᵀ u and (x A)ᵀ g are those of A and B. Where nothing below trains, u alone.
         let weights = if trains { adapters } else { 0.0 };
-        let through = if below_trains { self.inputs + self.input_adapters } else { self.input_adapters / 2.0 };
+        let through = if below_trains {
+            self.inputs + self.input_adapters
+        } else {
+            self.input_adapters / 2.0
+        };
         weights + through + self.others + self.other_adapters + 5.0 * self.attention
     }
 }
@@ -81,9 +93,15 @@ mod tests {
     #[test]
     fn the_cost_lies_above_the_lowest_chosen_layer() {
         let cost = |layers: &[usize], memory| {
-            step(&SMALL, RANK, &LayerSet::new(layers.iter().copied(), SMALL.layers).unwrap(), memory)
+            step(
+                &SMALL,
+                RANK,
+                &LayerSet::new(layers.iter().copied(), SMALL.layers).unwrap(),
+                memory,
+            )
         };
-        let [low, middle, high] = [[0, 1], [2, 5], [6, 7]].map(|layers| cost(&layers, Memory::Keep));
+        let [low, middle, high] =
+            [[0, 1], [2, 5], [6, 7]].map(|layers| cost(&layers, Memory::Keep));
         assert!(low > middle && middle > high && high > forward(&SMALL, RANK));
         // Six layers of {2, 5} are run twice.
         let again = cost(&[2, 5], Memory::Recompute) - middle;
@@ -92,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_step_of_all_layers_is_about_twice_a_forward_pass() {
-        let ratio = step(&SMALL, RANK, &LayerSet::all(SMALL.layers), Memory::Keep) / forward(&SMALL, RANK);
+        let ratio =
+            step(&SMALL, RANK, &LayerSet::all(SMALL.layers), Memory::Keep) / forward(&SMALL, RANK);
         assert!((2.0..2.3).contains(&ratio), "{ratio}");
     }
 }

@@ -41,16 +41,37 @@ impl Shape {
 }
 
 /// Small enough that a step takes about a tenth of a second on one core.
-pub const TINY: Shape =
-    Shape { hidden: 128, layers: 8, heads: 4, intermediate: 344, vocabulary: 1024, rows: 4, sequence: 64 };
+pub const TINY: Shape = Shape {
+    hidden: 128,
+    layers: 8,
+    heads: 4,
+    intermediate: 344,
+    vocabulary: 1024,
+    rows: 4,
+    sequence: 64,
+};
 
 /// The smaller of the two shapes that are compared with PyTorch: a step takes about a second on one core.
-pub const SMALL: Shape =
-    Shape { hidden: 512, layers: 8, heads: 8, intermediate: 1376, vocabulary: 2048, rows: 4, sequence: 256 };
+pub const SMALL: Shape = Shape {
+    hidden: 512,
+    layers: 8,
+    heads: 8,
+    intermediate: 1376,
+    vocabulary: 2048,
+    rows: 4,
+    sequence: 256,
+};
 
 /// The larger of them, with a vocabulary as real models have it.
-pub const MEDIUM: Shape =
-    Shape { hidden: 768, layers: 12, heads: 12, intermediate: 2048, vocabulary: 32000, rows: 4, sequence: 256 };
+pub const MEDIUM: Shape = Shape {
+    hidden: 768,
+    layers: 12,
+    heads: 12,
+    intermediate: 2048,
+    vocabulary: 32000,
+    rows: 4,
+    sequence: 256,
+};
 
 /// The shape that the variable `IST_BENCH_SHAPE` names (`tiny`, `small` or `medium`), else [`TINY`].
 ///
@@ -116,8 +137,9 @@ pub fn adapted_model(shape: Shape, storage: DType, fields: &Value, device: &Devi
         model = model.store_as(storage);
     }
     let fields = fields.as_object().expect("an adapter's fields are an object");
-    let adapter =
-        BuiltinAdapter::parse(fields, Dialect::Toml).expect("the method is built in").expect("the fields are valid");
+    let adapter = BuiltinAdapter::parse(fields, Dialect::Toml)
+        .expect("the method is built in")
+        .expect("the fields are valid");
     let mut adapter = Adapters::one(adapter);
     attach(&mut model, &mut adapter, 0, device).expect("the usual targets exist");
     model
@@ -125,7 +147,9 @@ pub fn adapted_model(shape: Shape, storage: DType, fields: &Value, device: &Devi
 
 /// A batch of full rows.
 pub fn batch(shape: Shape, device: &Device) -> TokenBatch {
-    let row = |row: usize| (0..shape.sequence).map(|t| ((row * 31 + t * 17) % shape.vocabulary) as u32).collect();
+    let row = |row: usize| {
+        (0..shape.sequence).map(|t| ((row * 31 + t * 17) % shape.vocabulary) as u32).collect()
+    };
     TokenBatch::new(&(0..shape.rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(), device)
 }
 
@@ -137,10 +161,16 @@ pub fn batch(shape: Shape, device: &Device) -> TokenBatch {
 pub fn draws(layers: usize) -> [(&'static str, LayerSet); 4] {
     let count = layers / 4;
     let set = |first: usize, apart: usize| {
-        LayerSet::new((0..count).map(|at| first + at * apart), layers).expect("a quarter fits into the model")
+        LayerSet::new((0..count).map(|at| first + at * apart), layers)
+            .expect("a quarter fits into the model")
     };
     let spread = set(layers / 4, (layers - layers / 4) / count);
-    [("all", LayerSet::all(layers)), ("spread", spread), ("worst", set(0, 1)), ("best", set(layers - count, 1))]
+    [
+        ("all", LayerSet::all(layers)),
+        ("spread", spread),
+        ("worst", set(0, 1)),
+        ("best", set(layers - count, 1)),
+    ]
 }
 
 #[cfg(test)]

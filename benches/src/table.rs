@@ -25,9 +25,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width =
-            |column: usize| self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<usize> = (0..self.0[0].len()).map(|column| width(column).unwrap_or(0)).collect();
+        let width = |column: usize| {
+            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<usize> =
+            (0..self.0[0].len()).map(|column| width(column).unwrap_or(0)).collect();
         for (number, row) in self.0.iter().enumerate() {
             for (cell, width) in row.iter().zip(&widths) {
                 write!(f, "| {cell:<width$} ")?;
@@ -37,7 +39,10 @@ impl fmt::Display for Table {
                 writeln!(
                     f,
                     "|{}",
-                    widths.iter().map(|width| format!("{}|", "-".repeat(width + 2))).collect::<String>()
+                    widths
+                        .iter()
+                        .map(|width| format!("{}|", "-".repeat(width + 2)))
+                        .collect::<String>()
                 )?;
             }
         }

@@ -46,7 +46,11 @@ impl Case {
         own: impl Fn() -> Tensor<D> + 'static,
         composed: impl Fn() -> Tensor<E> + 'static,
     ) -> Self {
-        Self { name, own: Box::new(move || flat(own())), composed: Box::new(move || flat(composed())) }
+        Self {
+            name,
+            own: Box::new(move || flat(own())),
+            composed: Box::new(move || flat(composed())),
+        }
     }
 }
 
@@ -88,7 +92,8 @@ impl Inputs {
     }
 
     fn targets(&self) -> Tensor<1, Int> {
-        Tensor::arange(0..self.shape.tokens() as i64, &self.device).remainder_scalar(self.shape.vocabulary as i64)
+        Tensor::arange(0..self.shape.tokens() as i64, &self.device)
+            .remainder_scalar(self.shape.vocabulary as i64)
     }
 
     fn rms_norm(&self) -> Case {
@@ -104,10 +109,15 @@ impl Inputs {
             (0..head_dim / 2).map(|at| 1e4f64.powf(-2.0 * at as f64 / head_dim as f64)).collect();
         let positions = vec![(0..self.shape.sequence).collect()];
         let rotation = Rotation::new(&frequencies, &positions, DType::F32, &self.device);
-        let positions = Tensor::<1, Int>::arange(0..self.shape.sequence as i64, &self.device).float();
-        let frequencies = Tensor::<1>::from_data([frequencies.clone(), frequencies].concat().as_slice(), &self.device);
+        let positions =
+            Tensor::<1, Int>::arange(0..self.shape.sequence as i64, &self.device).float();
+        let frequencies = Tensor::<1>::from_data(
+            [frequencies.clone(), frequencies].concat().as_slice(),
+            &self.device,
+        );
         let angles = positions.unsqueeze_dim::<2>(1) * frequencies.unsqueeze::<2>();
-        let [cos, sin] = [angles.clone().cos(), angles.sin()].map(|table| table.reshape([1, -1, 1, head_dim as i32]));
+        let [cos, sin] = [angles.clone().cos(), angles.sin()]
+            .map(|table| table.reshape([1, -1, 1, head_dim as i32]));
         let again = x.clone();
         let own = move || rotation.apply(leaf(&x));
         Case::new("RoPE", own, move || composed::rotate(leaf(&again), cos.clone(), sin.clone()))
@@ -138,7 +148,8 @@ impl Inputs {
         activation: Activation,
         composed: fn(Tensor<3>, Tensor<3>) -> Tensor<3>,
     ) -> Case {
-        let (gate, up) = (self.hidden(self.shape.intermediate), self.hidden(self.shape.intermediate));
+        let (gate, up) =
+            (self.hidden(self.shape.intermediate), self.hidden(self.shape.intermediate));
         let again = [gate.clone(), up.clone()];
         let own = move || gated(activation, leaf(&gate), leaf(&up));
         Case::new(name, own, move || composed(leaf(&again[0]), leaf(&again[1])))
@@ -173,14 +184,18 @@ impl Inputs {
             let x = leaf(&again);
             let dropped = ist_peft::dropout::dropout(x.clone(), dropout, seed);
             let leaves: Vec<_> = parameters.iter().map(leaf).collect();
-            let factors = [leaves[0].clone().reshape([hidden, RANK]), leaves[1].clone().reshape([RANK, intermediate])];
+            let factors = [
+                leaves[0].clone().reshape([hidden, RANK]),
+                leaves[1].clone().reshape([RANK, intermediate]),
+            ];
             formula([x, dropped], weight.clone(), factors, leaves.get(2).cloned())
         };
         Case::new(name, own, composed)
     }
 
     fn cross_entropy(&self) -> Case {
-        let (logits, targets) = (self.random([self.shape.tokens(), self.shape.vocabulary]), self.targets());
+        let (logits, targets) =
+            (self.random([self.shape.tokens(), self.shape.vocabulary]), self.targets());
         let (again, same) = (logits.clone(), targets.clone());
         let own = move || cross_entropy(leaf(&logits), targets.clone());
         Case::new("cross-entropy", own, move || composed::cross_entropy(leaf(&again), same.clone()))
@@ -188,11 +203,13 @@ impl Inputs {
 
     fn head(&self) -> Case {
         let Shape { hidden, vocabulary, .. } = self.shape;
-        let (x, weight) = (self.random([self.shape.tokens(), hidden]), self.weight(hidden, vocabulary));
+        let (x, weight) =
+            (self.random([self.shape.tokens(), hidden]), self.weight(hidden, vocabulary));
         let (targets, again, same) = (self.targets(), x.clone(), weight.clone());
         let alike = targets.clone();
         let own = move || linear_cross_entropy(leaf(&x), weight.clone(), targets.clone());
-        let composed = move || composed::cross_entropy(leaf(&again).matmul(same.clone()), alike.clone());
+        let composed =
+            move || composed::cross_entropy(leaf(&again).matmul(same.clone()), alike.clone());
         Case::new("head and cross-entropy", own, composed)
     }
 
@@ -220,7 +237,11 @@ fn agree(case: &Case) {
     let [own, composed] = [&case.own, &case.composed].map(|run| run().inner());
     let largest = composed.clone().abs().max().into_scalar::<f32>();
     let difference = (own - composed).abs().max().into_scalar::<f32>();
-    assert!(difference <= 1e-3 * largest, "{}: they differ by {difference} of {largest}", case.name);
+    assert!(
+        difference <= 1e-3 * largest,
+        "{}: they differ by {difference} of {largest}",
+        case.name
+    );
 }
 
 /// MiB above the inputs: what is kept for the backward pass, the result included, and the most at any time.
@@ -249,17 +270,22 @@ fn operations(criterion: &mut Criterion) {
     let mut table = Table::new(&head);
     for case in (Inputs { shape: shape(), device: Device::flex() }).cases() {
         agree(&case);
-        let [own, composed] = [("own", &case.own), ("composed", &case.composed)].map(|(form, run)| {
-            let times = Times::default();
-            criterion.bench_function(&format!("operations/{}/{form}", case.name), |bencher| {
-                bencher.iter_custom(|count| times.run(count, || run().backward()));
+        let [own, composed] =
+            [("own", &case.own), ("composed", &case.composed)].map(|(form, run)| {
+                let times = Times::default();
+                criterion.bench_function(&format!("operations/{}/{form}", case.name), |bencher| {
+                    bencher.iter_custom(|count| times.run(count, || run().backward()));
+                });
+                times.median()
             });
-            times.median()
-        });
         let Some((own, composed)) = own.zip(composed) else { continue };
-        let [[own_keeps, own_peak], [composed_keeps, composed_peak]] = [bytes(&case.own), bytes(&case.composed)];
-        let figures = [own, composed, own / composed, own_keeps, composed_keeps, own_peak, composed_peak];
-        table.row([case.name.to_owned()].into_iter().chain(figures.map(|figure| format!("{figure:.2}"))));
+        let [[own_keeps, own_peak], [composed_keeps, composed_peak]] =
+            [bytes(&case.own), bytes(&case.composed)];
+        let figures =
+            [own, composed, own / composed, own_keeps, composed_keeps, own_peak, composed_peak];
+        table.row(
+            [case.name.to_owned()].into_iter().chain(figures.map(|figure| format!("{figure:.2}"))),
+        );
     }
     println!("\n{table}");
 }

@@ -101,7 +101,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, [f64; 2]) {
     let (start, before) = (Instant::now(), process::processor_ms());
     let result = work();
     let wall = start.elapsed().as_secs_f64() * 1e3;
-    let processor = process::processor_ms().zip(before).map_or(f64::NAN, |(after, before)| after - before);
+    let processor =
+        process::processor_ms().zip(before).map_or(f64::NAN, |(after, before)| after - before);
     (result, [wall, processor])
 }
 
@@ -112,8 +113,14 @@ fn medians(times: &[[f64; 2]]) -> [f64; 2] {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    ensure!(arguments.repeat > 0 && arguments.rows > 0 && arguments.new > 1, "there is nothing to measure");
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
+    ensure!(
+        arguments.repeat > 0 && arguments.rows > 0 && arguments.new > 1,
+        "there is nothing to measure"
+    );
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads)
+        .build_global()
+        .context("threads")?;
     let mut line = json!({
         "program": "ist",
         "tag": arguments.tag,
@@ -171,7 +178,10 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// `measure` on the loaded model, and the most resident memory above the weights while it ran. What the allocator kept from
 /// loading counts as the measured work's.
-fn on_model(arguments: &Arguments, measure: fn(&Arguments, &Model) -> Result<Value>) -> Result<Value> {
+fn on_model(
+    arguments: &Arguments,
+    measure: fn(&Arguments, &Model) -> Result<Value>,
+) -> Result<Value> {
     let at_start = process::resident().unwrap_or_default();
     let before = memory::live();
     let model = arguments.load()?;
@@ -182,14 +192,21 @@ fn on_model(arguments: &Arguments, measure: fn(&Arguments, &Model) -> Result<Val
     let mut figures = measure(arguments, &model)?;
     let resident = process::peak_resident().filter(|_| resets).unwrap_or_default();
     figures["weights_MiB"] = json!(tenths(weights as f64 / MIB));
-    figures["peak_counted_MiB"] = json!(tenths(memory::peak().saturating_sub(before + weights) as f64 / MIB));
-    figures["peak_resident_MiB"] = json!(tenths(resident.saturating_sub(at_start + weights as u64) as f64 / MIB));
+    figures["peak_counted_MiB"] =
+        json!(tenths(memory::peak().saturating_sub(before + weights) as f64 / MIB));
+    figures["peak_resident_MiB"] =
+        json!(tenths(resident.saturating_sub(at_start + weights as u64) as f64 / MIB));
     Ok(figures)
 }
 
 fn score_once(model: &Model, rows: usize, sequence: usize) -> Vec<f32> {
-    let examples: Vec<_> = (0..rows).map(|row| Example::tokens(tokens(row, sequence, model.vocab_size()))).collect();
-    model.token_log_probabilities(&TokenBatch::new(&examples, model.device())).into_data().iter::<f32>().collect()
+    let examples: Vec<_> =
+        (0..rows).map(|row| Example::tokens(tokens(row, sequence, model.vocab_size()))).collect();
+    model
+        .token_log_probabilities(&TokenBatch::new(&examples, model.device()))
+        .into_data()
+        .iter::<f32>()
+        .collect()
 }
 
 fn score(arguments: &Arguments, model: &Model) -> Value {
@@ -207,8 +224,9 @@ fn score(arguments: &Arguments, model: &Model) -> Value {
 
 /// One generation: the prompts with the first token, and every token after it.
 fn generate(arguments: &Arguments, model: &Model) -> Result<Value> {
-    let prompts: Vec<_> =
-        (0..arguments.rows).map(|row| tokens(row, arguments.prompt_length(row), model.vocab_size())).collect();
+    let prompts: Vec<_> = (0..arguments.rows)
+        .map(|row| tokens(row, arguments.prompt_length(row), model.vocab_size()))
+        .collect();
     let settings = Settings { max_new_tokens: arguments.new, ..Settings::default() };
     let mut outputs = Vec::new();
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
@@ -219,7 +237,8 @@ fn generate(arguments: &Arguments, model: &Model) -> Result<Value> {
         decodes.push(timed(|| while generation.step() {}).1.map(|time| time / steps));
         outputs = generation.into_outputs();
     }
-    let ([prefill, prefill_processor], [wall, processor]) = (medians(&prefills[1..]), medians(&decodes[1..]));
+    let ([prefill, prefill_processor], [wall, processor]) =
+        (medians(&prefills[1..]), medians(&decodes[1..]));
     Ok(json!({
         "rows": arguments.rows, "prompt": arguments.prompt, "new": arguments.new,
         "prefill_ms": prefill, "prefill_cpu_ms": prefill_processor,

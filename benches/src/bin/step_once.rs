@@ -135,7 +135,8 @@ impl Arguments {
     fn policy(&self) -> Result<Box<dyn LayerPolicy>> {
         let (kind, fields) = match self.policy.split_once(':') {
             Some((kind, layers)) => {
-                let layers: Vec<usize> = layers.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                let layers: Vec<usize> =
+                    layers.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 (kind, json!({ "layers": layers }))
             }
             None if self.policy == "ist" => {
@@ -162,7 +163,9 @@ impl Batches {
         self.made += 1;
         let seed = streams::mix(self.seed, self.made);
         let token = |at: usize| (streams::mix(seed, at as u64) % vocabulary as u64) as u32;
-        let row = |row: usize| Example::tokens((row * sequence..(row + 1) * sequence).map(token).collect());
+        let row = |row: usize| {
+            Example::tokens((row * sequence..(row + 1) * sequence).map(token).collect())
+        };
         TokenBatch::new(&(0..rows).map(row).collect::<Vec<_>>(), &self.device)
     }
 }
@@ -187,7 +190,8 @@ struct Run {
 
 impl Run {
     fn new(arguments: &Arguments, device: &Device) -> Result<Self> {
-        let config = TunerConfig { learning_rate: 1e-3, memory: arguments.memory, ..TunerConfig::default() };
+        let config =
+            TunerConfig { learning_rate: 1e-3, memory: arguments.memory, ..TunerConfig::default() };
         let shape = arguments.shape();
         Ok(Self {
             model: model(shape, arguments.recipe(), device),
@@ -201,7 +205,13 @@ impl Run {
     fn touch(&self) {
         let shape = Shape { rows: 1, sequence: 8, ..self.batches.shape };
         let few = batch(shape, &self.batches.device);
-        drop(step::gradients(&self.model, &[few], &LayerSet::all(shape.layers), Memory::Keep, None));
+        drop(step::gradients(
+            &self.model,
+            &[few],
+            &LayerSet::all(shape.layers),
+            Memory::Keep,
+            None,
+        ));
     }
 
     fn step(&mut self) -> Result<Timing> {
@@ -210,7 +220,8 @@ impl Run {
         let (start, before) = (Instant::now(), process::processor_ms());
         let report = self.tuner.step(&mut self.model, &batch)?;
         let wall_ms = start.elapsed().as_secs_f64() * 1e3;
-        let processor_ms = process::processor_ms().zip(before).map_or(f64::NAN, |(after, before)| after - before);
+        let processor_ms =
+            process::processor_ms().zip(before).map_or(f64::NAN, |(after, before)| after - before);
         Ok(Timing { wall_ms, processor_ms, score_ms, loss: report.loss })
     }
 
@@ -253,7 +264,10 @@ impl Bytes {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.warmup + arguments.steps > 0, "there is no step to measure");
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads)
+        .build_global()
+        .context("threads")?;
     let device = Device::flex();
     let at_start = process::resident().unwrap_or_default();
     let empty = memory::live();
@@ -263,7 +277,8 @@ fn main() -> Result<()> {
     let warm = process::resident().unwrap_or_default();
     let resets = process::reset_peak_resident();
     memory::reset_peak();
-    let timings = (0..arguments.warmup + arguments.steps).map(|_| run.step()).collect::<Result<Vec<_>>>()?;
+    let timings =
+        (0..arguments.warmup + arguments.steps).map(|_| run.step()).collect::<Result<Vec<_>>>()?;
     let peak_resident = process::peak_resident().filter(|_| resets).unwrap_or_default();
     let bytes = Bytes { at_start, warm, weights, peak_live: memory::peak(), peak_resident };
     println!("{}", report(&arguments, &bytes, mebibytes((weights - empty) as f64), &timings));

@@ -53,7 +53,8 @@ impl Gradients {
 
     /// Σ g² of every gradient with its name, in the order of names; read from the device all at once.
     pub fn squares(&self) -> impl Iterator<Item = (&str, f64)> {
-        let sums: Vec<Tensor<1>> = self.0.values().map(|gradient| gradient.clone().square().sum()).collect();
+        let sums: Vec<Tensor<1>> =
+            self.0.values().map(|gradient| gradient.clone().square().sum()).collect();
         let read = || Tensor::cat(sums, 0).into_data().iter::<f64>().collect();
         let sums: Vec<f64> = if self.is_empty() { Vec::new() } else { read() };
         self.names().zip(sums)
@@ -106,7 +107,11 @@ pub fn lift<M: Module>(module: &M) -> M {
 }
 
 /// Calls `with` on the name and the flattened value of every parameter of `module`.
-pub fn for_each_parameter<M: Module>(prefix: &str, module: &M, with: &mut dyn FnMut(&str, Tensor<1>)) {
+pub fn for_each_parameter<M: Module>(
+    prefix: &str,
+    module: &M,
+    with: &mut dyn FnMut(&str, Tensor<1>),
+) {
     module.visit(&mut Reader { path: Path::new(prefix), with });
 }
 

@@ -26,12 +26,17 @@ pub enum LayerSetError {
 
 impl LayerSet {
     /// The set of `indices` (in any order, repetitions count once) in a model of `num_layers` layers.
-    pub fn new(indices: impl IntoIterator<Item = usize>, num_layers: usize) -> Result<Self, LayerSetError> {
+    pub fn new(
+        indices: impl IntoIterator<Item = usize>,
+        num_layers: usize,
+    ) -> Result<Self, LayerSetError> {
         let mut indices: Vec<usize> = indices.into_iter().collect();
         indices.sort_unstable();
         indices.dedup();
         match indices.last() {
-            Some(&index) if index >= num_layers => Err(LayerSetError::OutOfRange { index, num_layers }),
+            Some(&index) if index >= num_layers => {
+                Err(LayerSetError::OutOfRange { index, num_layers })
+            }
             _ => Ok(Self { indices, num_layers }),
         }
     }

@@ -87,7 +87,13 @@ pub trait LayeredModel {
     /// The first layer's input, `[batch, sequence, hidden]`.
     fn embed(&self, outer: &Self::Outer, batch: &Self::Batch, pass: &LayerPass) -> Tensor<3>;
     /// One layer, `[batch, sequence, hidden]` to the same shape.
-    fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3>;
+    fn layer(
+        &self,
+        layer: &Self::Layer,
+        x: Tensor<3>,
+        context: &Self::Context,
+        pass: &LayerPass,
+    ) -> Tensor<3>;
     /// Half of a layer, `[batch, sequence, hidden]` to the same shape; the layer is its second half of its first.
     ///
     /// A model that does not say where its layers divide has empty first halves.
@@ -105,7 +111,13 @@ pub trait LayeredModel {
         }
     }
     /// The *sum* of the token losses over the predicted positions, shape `[1]`, from the last layer's output.
-    fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &Self::Batch, pass: &LayerPass) -> Tensor<1>;
+    fn loss(
+        &self,
+        outer: &Self::Outer,
+        x: Tensor<3>,
+        batch: &Self::Batch,
+        pass: &LayerPass,
+    ) -> Tensor<1>;
 
     /// [`LayeredModel::loss`] of the last layer's output in evaluation mode, from that layer's input.
     ///

@@ -94,7 +94,10 @@ pub struct Optimizer {
 
 impl std::fmt::Debug for Optimizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Optimizer").field("resting", &self.resting).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Optimizer")
+            .field("resting", &self.resting)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,7 +127,11 @@ impl Optimizer {
     /// Applies `resting_state` to every parameter for which `trains` is false, and brings the others' moments back.
     ///
     /// Called once a step's layers are known and before its forward pass, so that resting moments are out of the way.
-    pub fn rest(&mut self, device: &Device, trains: impl Fn(&str) -> bool) -> Result<(), OptimizerError> {
+    pub fn rest(
+        &mut self,
+        device: &Device,
+        trains: impl Fn(&str) -> bool,
+    ) -> Result<(), OptimizerError> {
         if self.resting == RestingState::Drop {
             self.slots.retain(|name, _| trains(name));
         }
@@ -170,13 +177,19 @@ impl Optimizer {
     /// Parameters whose moments are on the device now.
     pub fn on_device(&self) -> Vec<&str> {
         let resident = |slot: &Slot| matches!(slot.moments, Moments::Device(_));
-        self.slots.iter().filter(|(_, slot)| resident(slot)).map(|(name, _)| name.as_str()).collect()
+        self.slots
+            .iter()
+            .filter(|(_, slot)| resident(slot))
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// Bytes of the moments that are on the device now.
     pub fn bytes_on_device(&self) -> u64 {
         let bytes = |slot: &Slot| match &slot.moments {
-            Moments::Device(moments) => moments.iter().map(|m| (m.dims()[0] * m.dtype().size()) as u64).sum(),
+            Moments::Device(moments) => {
+                moments.iter().map(|m| (m.dims()[0] * m.dtype().size()) as u64).sum()
+            }
             Moments::Host(_) | Moments::Files(_) => 0,
         };
         self.slots.values().map(bytes).sum()
@@ -195,7 +208,11 @@ impl Optimizer {
     }
 
     /// Takes over a state that [`Optimizer::state`] wrote, on `device`.
-    pub fn restore(&mut self, state: OptimizerState, device: &Device) -> Result<(), OptimizerError> {
+    pub fn restore(
+        &mut self,
+        state: OptimizerState,
+        device: &Device,
+    ) -> Result<(), OptimizerError> {
         let mut moments: BTreeMap<String, TensorData> = state.moments.into_iter().collect();
         self.slots.clear();
         for (name, updates) in state.updates {
@@ -207,10 +224,12 @@ impl Optimizer {
             };
             let [first, second] = [take(SUFFIXES[0])?, take(SUFFIXES[1])?];
             if first.shape() != second.shape() || first.shape().rank() != 1 {
-                let message = format!("moments have shapes {:?} and {:?}", first.shape(), second.shape());
+                let message =
+                    format!("moments have shapes {:?} and {:?}", first.shape(), second.shape());
                 return Err(OptimizerError::State { name, message });
             }
-            let on_device = |data: TensorData| Tensor::from_data(data.clone(), (device, data.dtype()));
+            let on_device =
+                |data: TensorData| Tensor::from_data(data.clone(), (device, data.dtype()));
             let moments = Moments::Device(Box::new([on_device(first), on_device(second)]));
             self.slots.insert(name, Slot { updates, moments });
         }
@@ -221,10 +240,9 @@ impl Optimizer {
 /// Offloaded moments are of no use without their optimizer: their files go with it.
 impl Drop for Optimizer {
     fn drop(&mut self) {
-        let files = self
-            .slots
-            .values()
-            .flat_map(|slot| if let Moments::Files(paths) = &slot.moments { &paths[..] } else { &[] });
+        let files = self.slots.values().flat_map(|slot| {
+            if let Moments::Files(paths) = &slot.moments { &paths[..] } else { &[] }
+        });
         let removed = files.filter(|path| std::fs::remove_file(path).is_ok()).count();
         if let (OffloadTo::Folder(folder), 1..) = (&self.offload, removed) {
             // Not ours alone when something else is in it: then it stays.
@@ -235,9 +253,16 @@ impl Drop for Optimizer {
 
 impl Slot {
     fn into_state(self) -> AdamWState<1> {
-        let Moments::Device(moments) = self.moments else { unreachable!("load() was called before") };
+        let Moments::Device(moments) = self.moments else {
+            unreachable!("load() was called before")
+        };
         let [moment_1, moment_2] = *moments;
-        AdamWState::new(AdaptiveMomentumState { time: self.updates, moment_1, moment_2, max_moment_2: None })
+        AdamWState::new(AdaptiveMomentumState {
+            time: self.updates,
+            moment_1,
+            moment_2,
+            max_moment_2: None,
+        })
     }
 
     fn data(&self) -> Result<[TensorData; 2], OptimizerError> {
@@ -252,9 +277,12 @@ impl Slot {
         if !matches!(self.moments, Moments::Device(_)) {
             let data = self.data()?;
             let tensors = data.map(|data| Tensor::from_data(data.clone(), (device, data.dtype())));
-            if let Moments::Files(paths) = std::mem::replace(&mut self.moments, Moments::Device(Box::new(tensors))) {
+            if let Moments::Files(paths) =
+                std::mem::replace(&mut self.moments, Moments::Device(Box::new(tensors)))
+            {
                 for path in paths {
-                    std::fs::remove_file(&path).map_err(|source| OptimizerError::File { path, source })?;
+                    std::fs::remove_file(&path)
+                        .map_err(|source| OptimizerError::File { path, source })?;
                 }
             }
         }
@@ -283,7 +311,8 @@ impl Slot {
 /// The optimizer's own files: a length-prefixed JSON header (dtype, shape) and the bytes as they are in memory.
 fn write(path: &Path, data: &TensorData) -> Result<(), OptimizerError> {
     let fault = |source| OptimizerError::File { path: path.to_owned(), source };
-    let header = serde_json::to_vec(&(data.dtype(), data.shape().as_slice())).map_err(|error| fault(error.into()))?;
+    let header = serde_json::to_vec(&(data.dtype(), data.shape().as_slice()))
+        .map_err(|error| fault(error.into()))?;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(&header);
     bytes.extend_from_slice(data.as_bytes());
@@ -295,10 +324,12 @@ fn write(path: &Path, data: &TensorData) -> Result<(), OptimizerError> {
 
 fn read(path: &Path) -> Result<TensorData, OptimizerError> {
     let fault = |source| OptimizerError::File { path: path.to_owned(), source };
-    let cut = || fault(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is cut short"));
+    let cut =
+        || fault(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is cut short"));
     let bytes = std::fs::read(path).map_err(fault)?;
     let (length, rest) = bytes.split_at_checked(8).ok_or_else(cut)?;
-    let length = u64::from_le_bytes(length.try_into().expect("eight bytes were split off")) as usize;
+    let length =
+        u64::from_le_bytes(length.try_into().expect("eight bytes were split off")) as usize;
     let (header, values) = rest.split_at_checked(length).ok_or_else(cut)?;
     let (dtype, shape): (burn::tensor::DType, Vec<usize>) =
         serde_json::from_slice(header).map_err(|error| fault(error.into()))?;
@@ -325,7 +356,8 @@ mod tests {
             value -= lr * settings.weight_decay * value;
             m = b1 * m + (1.0 - b1) * g;
             v = b2 * v + (1.0 - b2) * g * g;
-            value -= lr * (m / (1.0 - b1.powi(t))) / ((v / (1.0 - b2.powi(t))).sqrt() + settings.eps);
+            value -=
+                lr * (m / (1.0 - b1.powi(t))) / ((v / (1.0 - b2.powi(t))).sqrt() + settings.eps);
         }
         value
     }
@@ -352,7 +384,8 @@ mod tests {
     }
 
     fn run(resting: RestingState, offload: OffloadTo) -> ([f64; 2], Vec<usize>) {
-        let (mut optimizer, device) = (Optimizer::new(AdamWSettings::default(), resting, offload), ndarray());
+        let (mut optimizer, device) =
+            (Optimizer::new(AdamWSettings::default(), resting, offload), ndarray());
         let mut parameters = [scalar(0.5), scalar(-0.5)];
         let mut resident = Vec::new();
         for step in 0..9 {
@@ -360,8 +393,9 @@ mod tests {
             optimizer.rest(&device, |name| name == format!("layers.{chosen}.p")).unwrap();
             resident.push(optimizer.on_device().len());
             let name = format!("layers.{chosen}.p");
-            let moved =
-                optimizer.update(&name, 0.1, parameters[chosen].clone(), scalar(0.1 * f64::from(step))).unwrap();
+            let moved = optimizer
+                .update(&name, 0.1, parameters[chosen].clone(), scalar(0.1 * f64::from(step)))
+                .unwrap();
             parameters[chosen] = moved;
         }
         (parameters.map(value), resident)
@@ -401,7 +435,8 @@ mod tests {
 
     #[test]
     fn a_state_without_its_moments_is_refused_by_name() {
-        let mut optimizer = Optimizer::new(AdamWSettings::default(), RestingState::Keep, OffloadTo::Host);
+        let mut optimizer =
+            Optimizer::new(AdamWSettings::default(), RestingState::Keep, OffloadTo::Host);
         let state = OptimizerState { updates: [("p".to_owned(), 1)].into(), moments: Vec::new() };
         let error = optimizer.restore(state, &ndarray()).unwrap_err().to_string();
         assert!(error.contains("p.exp_avg is missing"), "{error}");

@@ -28,7 +28,12 @@ impl Operation for PullBack {
         Operands::new(inputs.floats[1..].to_vec(), Vec::new())
     }
 
-    fn backward<B: Backend>(&self, saved: Operands<B>, _: FloatTensor<B>, _: &[bool]) -> Vec<Option<FloatTensor<B>>> {
+    fn backward<B: Backend>(
+        &self,
+        saved: Operands<B>,
+        _: FloatTensor<B>,
+        _: &[bool],
+    ) -> Vec<Option<FloatTensor<B>>> {
         let [gradient] = saved.floats();
         vec![Some(gradient), None]
     }

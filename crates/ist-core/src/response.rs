@@ -16,7 +16,11 @@ impl Responses {
 
     /// The layers of `set` at `factor` (β in the paper, 0.25 by default), the others at their full response.
     pub fn suppressed(set: &LayerSet, factor: f64) -> Self {
-        Self((0..set.num_layers()).map(|layer| if set.contains(layer) { factor } else { 1.0 }).collect())
+        Self(
+            (0..set.num_layers())
+                .map(|layer| if set.contains(layer) { factor } else { 1.0 })
+                .collect(),
+        )
     }
 
     /// The factor of `layer`.

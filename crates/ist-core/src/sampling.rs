@@ -23,8 +23,11 @@ pub fn sigmoid(x: f64) -> f64 {
 /// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers. Ties, which have
 /// probability 0, go to the lower index.
 pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng) -> LayerSet {
-    let mut keyed: Vec<(f64, usize)> =
-        log_weights.iter().enumerate().map(|(layer, weight)| (weight + gumbel(rng), layer)).collect();
+    let mut keyed: Vec<(f64, usize)> = log_weights
+        .iter()
+        .enumerate()
+        .map(|(layer, weight)| (weight + gumbel(rng), layer))
+        .collect();
     keyed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let chosen = keyed.into_iter().take(count).map(|(_, layer)| layer);
     LayerSet::new(chosen, log_weights.len()).expect("every drawn index enumerates the weights")
@@ -66,14 +69,21 @@ mod tests {
 
     /// The exact law by enumeration: P(set) = Σ over orders of Π w_i / (remaining weight).
     fn exact(weights: &[f64], count: usize) -> BTreeMap<Vec<usize>, f64> {
-        fn go(weights: &[f64], left: usize, drawn: &mut Vec<usize>, p: f64, out: &mut BTreeMap<Vec<usize>, f64>) {
+        fn go(
+            weights: &[f64],
+            left: usize,
+            drawn: &mut Vec<usize>,
+            p: f64,
+            out: &mut BTreeMap<Vec<usize>, f64>,
+        ) {
             if left == 0 {
                 let mut key = drawn.clone();
                 key.sort_unstable();
                 *out.entry(key).or_default() += p;
                 return;
             }
-            let rest: f64 = (0..weights.len()).filter(|i| !drawn.contains(i)).map(|i| weights[i]).sum();
+            let rest: f64 =
+                (0..weights.len()).filter(|i| !drawn.contains(i)).map(|i| weights[i]).sum();
             for i in 0..weights.len() {
                 if !drawn.contains(&i) {
                     drawn.push(i);
@@ -95,7 +105,9 @@ mod tests {
         for count in [1, 2, 3] {
             let mut seen: BTreeMap<Vec<usize>, f64> = BTreeMap::new();
             for _ in 0..draws {
-                *seen.entry(without_replacement(&logs, count, &mut rng).as_slice().to_vec()).or_default() += 1.0;
+                *seen
+                    .entry(without_replacement(&logs, count, &mut rng).as_slice().to_vec())
+                    .or_default() += 1.0;
             }
             let chi_square: f64 = exact(&weights, count)
                 .iter()
@@ -112,7 +124,8 @@ mod tests {
     #[test]
     fn extreme_scores_still_fill_the_set() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
-        let logs: Vec<f64> = [2000.0, -2000.0, -2000.0, 1900.0].iter().map(|&s| log_sigmoid(s)).collect();
+        let logs: Vec<f64> =
+            [2000.0, -2000.0, -2000.0, 1900.0].iter().map(|&s| log_sigmoid(s)).collect();
         assert_eq!(without_replacement(&logs, 3, &mut rng).len(), 3);
         assert_eq!(without_replacement(&logs, 2, &mut rng).as_slice(), [0, 3]);
     }

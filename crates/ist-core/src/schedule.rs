@@ -24,7 +24,8 @@ impl Schedule {
         if step < warmup {
             return step as f64 / warmup as f64;
         }
-        let progress = ((step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64).min(1.0);
+        let progress =
+            ((step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64).min(1.0);
         match self {
             Self::Linear => 1.0 - progress,
             Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),

@@ -89,14 +89,29 @@ pub(crate) fn scaled_gradients<M: LayeredModel>(
     for (number, batch) in micro_batches.iter().enumerate() {
         let dropout = dropout.map(|seed| streams::mix(seed, number as u64));
         let (accumulates, updates_at_once) = (number > 0, false);
-        let micro_batch = MicroBatch { batch, tokens, scale, chosen, memory, dropout, accumulates, updates_at_once };
+        let micro_batch = MicroBatch {
+            batch,
+            tokens,
+            scale,
+            chosen,
+            memory,
+            dropout,
+            accumulates,
+            updates_at_once,
+        };
         let mut descent = Descent::begin(model, &micro_batch, &mut gradients);
         while descent.layer(model, &mut gradients).is_some() {}
         total += descent.total;
         predicted_bytes = predicted_bytes.max(descent.predicted_bytes);
         times += descent.finish(&mut gradients);
     }
-    StepOutput { loss: total * (1.0 / tokens.max(1) as f64), tokens, gradients, predicted_bytes, times }
+    StepOutput {
+        loss: total * (1.0 / tokens.max(1) as f64),
+        tokens,
+        gradients,
+        predicted_bytes,
+        times,
+    }
 }
 
 /// The summed token loss of one batch in evaluation mode, forward only, with each layer at its response factor.
@@ -169,12 +184,17 @@ impl<M: LayeredModel> Probe<'_, M> {
             }
             let pass = LayerPass::evaluation(if full.is_empty() { self.factor } else { 1.0 });
             if layer + 1 == layers.len() {
-                let loss = self.model.last_layer_loss(&layers[layer], x, self.batch, &self.context, &pass);
+                let loss =
+                    self.model.last_layer_loss(&layers[layer], x, self.batch, &self.context, &pass);
                 return add(group, loss, totals);
             }
             x = self.model.layer(&layers[layer], x, &self.context, &pass);
         }
-        add(group, self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION), totals);
+        add(
+            group,
+            self.model.loss(self.model.outer(), x, self.batch, &LayerPass::EVALUATION),
+            totals,
+        );
     }
 }
 

@@ -31,12 +31,16 @@ pub fn stream(seed: u64, purpose: &str) -> ChaCha8Rng {
 
 /// FNV-1a, 64 bits: a name as a number that is the same everywhere.
 pub fn digest(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Mixes `value` into `seed` (the finaliser of splitmix64), for numbers that are a function of where they are used.
 pub fn mix(seed: u64, value: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(value.wrapping_mul(0xbf58_476d_1ce4_e5b9));
+    let mut z = seed
+        .wrapping_add(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(value.wrapping_mul(0xbf58_476d_1ce4_e5b9));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

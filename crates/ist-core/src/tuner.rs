@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::gradients::{self, Gradients, OUTER, layer_of, layer_prefix};
 use crate::loss_scale::LossScale;
-use crate::optimizer::{AdamWSettings, OffloadTo, Optimizer, OptimizerError, OptimizerState, RestingState};
+use crate::optimizer::{
+    AdamWSettings, OffloadTo, Optimizer, OptimizerError, OptimizerState, RestingState,
+};
 use crate::schedule::Schedule;
 use crate::step::{self, Memory, StepOutput};
 use crate::streams::{self, Streams};
@@ -218,7 +220,9 @@ impl Tuner {
     /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r + (1 - r) · factor) with
     /// r = `min_lr_ratio` and the factor of [`Schedule::factor`].
     pub fn learning_rate(&self, step: usize) -> f64 {
-        let TunerConfig { learning_rate, schedule, min_lr_ratio, warmup_steps, total_steps, .. } = self.config;
+        let TunerConfig {
+            learning_rate, schedule, min_lr_ratio, warmup_steps, total_steps, ..
+        } = self.config;
         let factor = schedule.factor(step, warmup_steps, total_steps);
         let floor = if step < warmup_steps { 0.0 } else { min_lr_ratio };
         learning_rate * (floor + (1.0 - floor) * factor)
@@ -290,7 +294,13 @@ impl Tuner {
         let loss_scale = self.loss_scale.map(|scale| scale.scale());
         let scale = loss_scale.unwrap_or(1.0);
         let StepOutput { loss, tokens, mut gradients, predicted_bytes, times } =
-            step::scaled_gradients(model, micro_batches, &layers, (self.config.memory, scale), Some(dropout));
+            step::scaled_gradients(
+                model,
+                micro_batches,
+                &layers,
+                (self.config.memory, scale),
+                Some(dropout),
+            );
         let predicted_bytes = predicted_bytes.map(|bytes| bytes + self.optimizer.bytes_on_device());
         if loss_scale.is_some() {
             gradients.multiply(1.0 / scale);
@@ -301,14 +311,24 @@ impl Tuner {
         });
         self.times = Times { optimizer, ..times };
         self.check("loss", loss, &layers)?;
-        let skipped = !grad_norm.is_finite() && self.loss_scale.is_some_and(|scale| scale.can_fall());
+        let skipped =
+            !grad_norm.is_finite() && self.loss_scale.is_some_and(|scale| scale.can_fall());
         if !skipped {
             self.check("gradient norm", grad_norm, &layers)?;
         }
         self.loss_scale = self.loss_scale.map(|scale| scale.after(!skipped));
         let (step, learning_rate) = (self.step, self.learning_rate(self.step));
-        let report =
-            StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes, loss_scale, skipped };
+        let report = StepReport {
+            step,
+            layers,
+            loss,
+            tokens,
+            grad_norm,
+            learning_rate,
+            predicted_bytes,
+            loss_scale,
+            skipped,
+        };
         Ok((report, gradients))
     }
 
@@ -333,14 +353,20 @@ impl Tuner {
     fn draw<M: LayeredModel>(&mut self, model: &M) -> Result<LayerSet, TunerError> {
         let layers = self.policy.select(self.step, &mut self.streams.selection)?;
         if let Some(device) = device_of(model) {
-            self.optimizer.rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
+            self.optimizer
+                .rest(&device, |name| layer_of(name).is_none_or(|layer| layers.contains(layer)))?;
         }
         Ok(layers)
     }
 
     /// Fails when `value` is no finite number.
     fn check(&self, what: &'static str, value: f64, layers: &LayerSet) -> Result<(), TunerError> {
-        let fault = || TunerError::NotFinite { what, value, step: self.step, layers: layers.as_slice().to_vec() };
+        let fault = || TunerError::NotFinite {
+            what,
+            value,
+            step: self.step,
+            layers: layers.as_slice().to_vec(),
+        };
         if value.is_finite() { Ok(()) } else { Err(fault()) }
     }
 
@@ -366,7 +392,8 @@ impl Tuner {
         };
         if let Some(index) = place {
             let layer = model.layers()[index].clone();
-            model.layers_mut()[index] = gradients::map_parameters(&layer_prefix(index), layer, &mut update);
+            model.layers_mut()[index] =
+                gradients::map_parameters(&layer_prefix(index), layer, &mut update);
         } else {
             let outer = gradients::map_parameters(OUTER, model.outer().clone(), &mut update);
             *model.outer_mut() = outer;
@@ -386,20 +413,28 @@ impl Tuner {
             updates,
             loss_scale: self.loss_scale,
         };
-        let document = serde_json::to_value(document).map_err(|error| TunerError::State(error.to_string()))?;
+        let document =
+            serde_json::to_value(document).map_err(|error| TunerError::State(error.to_string()))?;
         Ok(TunerState { document, tensors: moments })
     }
 
     /// Takes over a state that [`Tuner::state`] wrote, so that the next steps are those of the saved tuner.
     pub fn restore(&mut self, state: TunerState, device: &Device) -> Result<(), TunerError> {
-        let document: Document =
-            serde_json::from_value(state.document).map_err(|error| TunerError::State(error.to_string()))?;
+        let document: Document = serde_json::from_value(state.document)
+            .map_err(|error| TunerError::State(error.to_string()))?;
         if document.policy_kind != self.policy.name() {
-            let message = format!("expected policy \"{}\", found \"{}\"", self.policy.name(), document.policy_kind);
+            let message = format!(
+                "expected policy \"{}\", found \"{}\"",
+                self.policy.name(),
+                document.policy_kind
+            );
             return Err(TunerError::State(message));
         }
         self.policy.restore(document.policy)?;
-        self.optimizer.restore(OptimizerState { updates: document.updates, moments: state.tensors }, device)?;
+        self.optimizer.restore(
+            OptimizerState { updates: document.updates, moments: state.tensors },
+            device,
+        )?;
         (self.step, self.seed, self.streams) = (document.step, document.seed, document.streams);
         // A run that begins to scale takes the first scale, one that no longer does forgets it.
         self.loss_scale = self.loss_scale.map(|scale| document.loss_scale.unwrap_or(scale));

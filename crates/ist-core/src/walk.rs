@@ -104,7 +104,8 @@ impl<M: LayeredModel> Walk<'_, M> {
     ) -> (Vec<Kept>, Tensor<3>) {
         let mut kept = Vec::new();
         for (index, treatment) in treatments.iter().enumerate() {
-            let pass = LayerPass::training(dropout.map(|seed| streams::mix(seed, 1 + index as u64)));
+            let pass =
+                LayerPass::training(dropout.map(|seed| streams::mix(seed, 1 + index as u64)));
             for &(half, keeps) in treatment.parts() {
                 let part = Part { index, half, pass };
                 let (held, output) = self.run_part(part, x, below_trains, keeps);
@@ -117,15 +118,23 @@ impl<M: LayeredModel> Walk<'_, M> {
     }
 
     /// Runs a part on the plain input `x`: what is held of it, nothing where no gradient passes it, and its plain output.
-    fn run_part(&self, part: Part, x: Tensor<3>, below_trains: bool, keeps: bool) -> (Option<Held>, Tensor<3>) {
+    fn run_part(
+        &self,
+        part: Part,
+        x: Tensor<3>,
+        below_trains: bool,
+        keeps: bool,
+    ) -> (Option<Held>, Tensor<3>) {
         if keeps {
             let graph = self.graph(part, x, below_trains);
             let output = graph.output.clone().inner();
             return (graph.output.is_tracked().then(|| Held::Graph(Box::new(graph))), output);
         }
         // A chosen layer without adapters of its own, with nothing below it, has no graph.
-        let trains = || self.lifted[part.index].as_ref().is_some_and(|layer| count_parameters(layer) > 0);
-        let held = (below_trains || trains()).then(|| Held::Input(Box::new(x.clone()), below_trains));
+        let trains =
+            || self.lifted[part.index].as_ref().is_some_and(|layer| count_parameters(layer) > 0);
+        let held =
+            (below_trains || trains()).then(|| Held::Input(Box::new(x.clone()), below_trains));
         (held, self.layer(&self.model.layers()[part.index], part, x))
     }
 
@@ -173,15 +182,18 @@ impl<M: LayeredModel> Descent<M> {
         let (started, mut times) = (Instant::now(), Times::default());
         let outer = lift(model.outer());
         let trained = |(index, layer)| chosen.contains(index).then(|| lift::<M::Layer>(layer));
-        let lifted: Vec<Option<M::Layer>> = model.layers().iter().enumerate().map(trained).collect();
+        let lifted: Vec<Option<M::Layer>> =
+            model.layers().iter().enumerate().map(trained).collect();
         let pass = LayerPass::training(dropout);
         let embedded = model.embed(&outer, batch, &pass);
         let context = model.context(batch);
         let footprint = model.footprint(batch);
-        let draw = Draw { chosen, embedding_trains: embedded.is_tracked(), accumulates, updates_at_once };
+        let draw =
+            Draw { chosen, embedding_trains: embedded.is_tracked(), accumulates, updates_at_once };
         let treatments = draw.treatments(given.memory, footprint.as_ref());
         let predicted_bytes = footprint.map(|footprint| plan::peak(&footprint, &draw, &treatments));
-        let (plain, embedded) = (embedded.clone().inner(), embedded.is_tracked().then_some(embedded));
+        let (plain, embedded) =
+            (embedded.clone().inner(), embedded.is_tracked().then_some(embedded));
         let walk = Walk { model, lifted: &lifted, context: &context };
         let (kept, x) = walk.forward(plain, embedded.is_some(), &treatments, dropout);
         let below_trains = embedded.is_some() || !kept.is_empty();
@@ -191,12 +203,23 @@ impl<M: LayeredModel> Descent<M> {
         times.forward = started.elapsed().as_secs_f64();
         let upstream = loss.is_tracked().then(|| {
             timed(&mut times.backward, || {
-                let mut graph = loss.mul_scalar(given.scale / given.tokens.max(1) as f64).backward();
+                let mut graph =
+                    loss.mul_scalar(given.scale / given.tokens.max(1) as f64).backward();
                 gradients.collect(OUTER, &outer, &mut graph);
                 input.and_then(|input| input.grad_remove(&mut graph))
             })
         });
-        Self { total, predicted_bytes, times, outer, lifted, context, kept, embedded, upstream: upstream.flatten() }
+        Self {
+            total,
+            predicted_bytes,
+            times,
+            outer,
+            lifted,
+            context,
+            kept,
+            embedded,
+            upstream: upstream.flatten(),
+        }
     }
 
     /// Adds the gradients of the next layer downwards that the gradient passes, and returns its index; `None` below the last.
@@ -217,7 +240,9 @@ impl<M: LayeredModel> Descent<M> {
         let times = &mut self.times;
         let PartGraph { input, output } = match held {
             Held::Graph(graph) => *graph,
-            Held::Input(x, below_trains) => timed(&mut times.recompute, || walk.graph(part.again(), *x, below_trains)),
+            Held::Input(x, below_trains) => {
+                timed(&mut times.recompute, || walk.graph(part.again(), *x, below_trains))
+            }
         };
         self.upstream = timed(&mut times.backward, || {
             let mut graph = pull_back(output, gradient);

@@ -23,7 +23,9 @@ struct Function {
 
 impl Function {
     fn value(&self, x: &Point) -> f64 {
-        let of = |(a, b): &(Point, f64)| if self.convex { 0.5 * (dot(a, x) - b).powi(2) } else { dot(a, x).cos() };
+        let of = |(a, b): &(Point, f64)| {
+            if self.convex { 0.5 * (dot(a, x) - b).powi(2) } else { dot(a, x).cos() }
+        };
         self.rows.iter().map(of).sum()
     }
 
@@ -67,10 +69,13 @@ fn law(weights: &[f64], count: usize) -> Vec<(Vec<usize>, f64)> {
         drawn = drawn
             .into_iter()
             .flat_map(|(set, probability)| {
-                let free: Vec<usize> = (0..weights.len()).filter(|block| !set.contains(block)).collect();
+                let free: Vec<usize> =
+                    (0..weights.len()).filter(|block| !set.contains(block)).collect();
                 let total: f64 = free.iter().map(|&block| weights[block]).sum();
                 free.into_iter()
-                    .map(move |block| ([&set[..], &[block]].concat(), probability * weights[block] / total))
+                    .map(move |block| {
+                        ([&set[..], &[block]].concat(), probability * weights[block] / total)
+                    })
                     .collect::<Vec<_>>()
             })
             .collect();
@@ -157,8 +162,10 @@ proptest! {
 
 #[test]
 fn a_law_that_leaves_a_block_out_does_not_converge() {
-    let function =
-        Function { rows: vec![([1.0; SIZE], 0.0), ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3.0)], convex: true };
+    let function = Function {
+        rows: vec![([1.0; SIZE], 0.0), ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3.0)],
+        convex: true,
+    };
     let run = |last: f64| {
         let (mut x, law) = ([0.0; SIZE], law(&[1.0, 1.0, 1.0, last], 1));
         for step in 0..12_000 {
@@ -203,8 +210,12 @@ fn the_rate_is_in_proportion_to_the_share_of_layers() {
             })
             .collect();
         let mean = ends.iter().sum::<f64>() / f64::from(runs);
-        let variance = ends.iter().map(|end| (end - mean).powi(2)).sum::<f64>() / f64::from(runs - 1);
+        let variance =
+            ends.iter().map(|end| (end - mean).powi(2)).sum::<f64>() / f64::from(runs - 1);
         let error = (variance / f64::from(runs)).sqrt();
-        assert!((mean - expected).abs() <= 5.0 * error + 1e-12, "{count} layers: {mean} where {expected} is expected");
+        assert!(
+            (mean - expected).abs() <= 5.0 * error + 1e-12,
+            "{count} layers: {mean} where {expected} is expected"
+        );
     }
 }

@@ -77,7 +77,12 @@ impl LayeredModel for Toy {
 }
 
 fn tuner(loss_scaling: bool) -> Tuner {
-    let config = TunerConfig { learning_rate: 0.125, clip_norm: None, loss_scaling, ..TunerConfig::default() };
+    let config = TunerConfig {
+        learning_rate: 0.125,
+        clip_norm: None,
+        loss_scaling,
+        ..TunerConfig::default()
+    };
     Tuner::new(config, Box::new(All::new(&LayerSet::all(1))), 7)
 }
 
@@ -117,7 +122,8 @@ fn in_single_precision_scaling_changes_no_bit() {
     let [mut plain, mut scaled] = [Toy::new(false, 0.3), Toy::new(false, 0.3)];
     let (mut without, mut with) = (tuner(false), tuner(true));
     for _ in 0..5 {
-        let [a, b] = [step(&mut without, &mut plain).unwrap(), step(&mut with, &mut scaled).unwrap()];
+        let [a, b] =
+            [step(&mut without, &mut plain).unwrap(), step(&mut with, &mut scaled).unwrap()];
         assert_eq!((a.loss, a.grad_norm), (b.loss, b.grad_norm));
     }
     assert_eq!(plain.gain(), scaled.gain());

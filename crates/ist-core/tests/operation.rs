@@ -17,7 +17,11 @@ impl Operation for Cubed {
         B::float_powi_scalar(x, 3.into())
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        _: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         let [x] = inputs.clone().floats();
         let slope = B::float_mul_scalar(B::float_mul(x.clone(), x), 3.0f64.into());
         Ok((self.forward(inputs), Operands::new(vec![slope], Vec::new())))

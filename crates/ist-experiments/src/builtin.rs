@@ -32,6 +32,12 @@ pub fn files(name: &str) -> Result<ModelFiles, Failure> {
         )));
     };
     let origin = format!("builtin:{name}");
-    ModelFiles::in_memory(&origin, model.config, Some(model.generation_config), Some(model.tokenizer), model.weights)
-        .or_input()
+    ModelFiles::in_memory(
+        &origin,
+        model.config,
+        Some(model.generation_config),
+        Some(model.tokenizer),
+        model.weights,
+    )
+    .or_input()
 }

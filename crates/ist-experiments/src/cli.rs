@@ -126,8 +126,10 @@ fn unknown(command: &str) -> Failure {
     let known = <Cli as clap::CommandFactory>::command();
     let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).collect();
     let near = |name: &&&str| strsim::jaro(name, command) > 0.7;
-    let nearest =
-        names.iter().filter(near).max_by(|a, b| strsim::jaro(a, command).total_cmp(&strsim::jaro(b, command)));
+    let nearest = names
+        .iter()
+        .filter(near)
+        .max_by(|a, b| strsim::jaro(a, command).total_cmp(&strsim::jaro(b, command)));
     let nearest = nearest.map_or(String::new(), |name| format!("did you mean `{name}`? "));
     Failure::input(format!("unknown command `{command}`; {nearest}known are {}", names.join(", ")))
 }
@@ -144,6 +146,9 @@ mod tests {
     #[test]
     fn an_unknown_command_is_refused_with_the_nearest() {
         let failure = unknown("trian");
-        assert!(failure.exit_code() == 2 && failure.to_string().contains("did you mean `train`"), "{failure}");
+        assert!(
+            failure.exit_code() == 2 && failure.to_string().contains("did you mean `train`"),
+            "{failure}"
+        );
     }
 }

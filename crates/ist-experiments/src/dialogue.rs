@@ -28,7 +28,8 @@ impl Dialogue {
         let Some(template) = text.chat_template()? else { return Ok(None) };
         let template = template.today();
         let mut end_tokens = text.end_tokens.clone();
-        end_tokens.extend(closing_token(text, &template)?.filter(|id| !text.end_tokens.contains(id)));
+        end_tokens
+            .extend(closing_token(text, &template)?.filter(|id| !text.end_tokens.contains(id)));
         let encoder = encoder(text, Template::Chat(Arc::new(template)), vocab_size);
         Ok(Some(Self { encoder, end_tokens, stops: Vec::new() }))
     }
@@ -51,7 +52,13 @@ impl Dialogue {
 
 fn encoder(text: &TextModel, template: Template, vocab_size: usize) -> Encoder {
     let end_tokens = text.end_tokens.clone();
-    let options = EncoderOptions { template, train_on_inputs: false, cutoff: usize::MAX, end_tokens, vocab_size };
+    let options = EncoderOptions {
+        template,
+        train_on_inputs: false,
+        cutoff: usize::MAX,
+        end_tokens,
+        vocab_size,
+    };
     Encoder::new(text.tokenizer.clone(), options)
 }
 
@@ -59,10 +66,17 @@ fn encoder(text: &TextModel, template: Template, vocab_size: usize) -> Encoder {
 fn closing_token(text: &TextModel, template: &ChatTemplate) -> Result<Option<u32>, Failure> {
     // A template that refuses the two turns this is read from has no end that could be told.
     let closing = template.closing().unwrap_or_default();
-    let encoding =
-        text.tokenizer.encode(closing, false).map_err(|error| anyhow::anyhow!("tokenizer: {error}")).or_run()?;
+    let encoding = text
+        .tokenizer
+        .encode(closing, false)
+        .map_err(|error| anyhow::anyhow!("tokenizer: {error}"))
+        .or_run()?;
     let added = text.tokenizer.get_added_tokens_decoder();
-    Ok(encoding.get_ids().iter().copied().find(|id| added.get(id).is_some_and(|token| token.special)))
+    Ok(encoding
+        .get_ids()
+        .iter()
+        .copied()
+        .find(|id| added.get(id).is_some_and(|token| token.special)))
 }
 
 #[cfg(test)]
@@ -78,7 +92,11 @@ mod tests {
             source: source.to_owned(),
             special_tokens: vec![("eos_token".to_owned(), "</s>".to_owned())],
         };
-        TextModel { tokenizer: tokenizer(&[]), end_tokens: vec![7], chat_template: Ok(template.map(source)) }
+        TextModel {
+            tokenizer: tokenizer(&[]),
+            end_tokens: vec![7],
+            chat_template: Ok(template.map(source)),
+        }
     }
 
     fn end_tokens(template: &str) -> Vec<u32> {
@@ -87,7 +105,9 @@ mod tests {
 
     #[test]
     fn the_token_that_closes_an_answer_ends_it_too() {
-        let turns = |end: &str| format!("{{% for m in messages %}}{{{{ m.content }}}}{end}\n{{% endfor %}}");
+        let turns = |end: &str| {
+            format!("{{% for m in messages %}}{{{{ m.content }}}}{end}\n{{% endfor %}}")
+        };
         assert_eq!(end_tokens(&turns(" {{ eos_token }}")), [7, END]);
         // Text that closes an answer is no token, and nothing is guessed where there is no answer.
         assert_eq!(end_tokens(&turns("END")), [7]);
@@ -103,6 +123,9 @@ mod tests {
         let prompt = dialogue.prompt(&[user]).unwrap();
         assert_eq!(prompt[0], BEGIN);
         assert_eq!(text.decode(&prompt).unwrap(), "### User:\nHi\n\n### Assistant:\n");
-        assert_eq!((dialogue.end_tokens, dialogue.stops), (vec![7], vec!["\n### User:".to_owned()]));
+        assert_eq!(
+            (dialogue.end_tokens, dialogue.stops),
+            (vec![7], vec!["\n### User:".to_owned()])
+        );
     }
 }

@@ -54,7 +54,10 @@ fn told_once(error: &anyhow::Error) -> String {
 
 /// The first line of what a panic says.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
 }
 
@@ -84,7 +87,8 @@ mod tests {
     #[test]
     fn a_cause_that_its_effect_quotes_is_told_once() {
         let error = std::io::Error::other("no space left");
-        let quoted = anyhow::Error::new(error).context("a.json: no space left").context("cannot save");
+        let quoted =
+            anyhow::Error::new(error).context("a.json: no space left").context("cannot save");
         assert_eq!(Failure::Run(quoted).to_string(), "cannot save: a.json: no space left");
         let plain: anyhow::Result<()> = Err(anyhow::anyhow!("cause")).context("effect");
         assert_eq!(plain.or_input().unwrap_err().to_string(), "effect: cause");

@@ -36,7 +36,10 @@ fn group_left(root: &Path, groups: &str) -> Option<u64> {
     let mut left = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
         let (root, names) = match controllers {
             "" => (root.to_owned(), ["memory.max", "memory.current"]),
             "memory" => (root.join("memory"), ["memory.limit_in_bytes", "memory.usage_in_bytes"]),
@@ -51,9 +54,12 @@ fn group_left(root: &Path, groups: &str) -> Option<u64> {
 
 /// Limit minus use; file pages that the system can drop at once do not count as used.
 fn left_in(folder: &Path, [limit, used]: [&str; 2]) -> Option<u64> {
-    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    let number =
+        |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-    let droppable = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
+    let droppable = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
     Some(number(limit)?.saturating_sub(number(used)?.saturating_sub(droppable.unwrap_or_default())))
 }
 
@@ -85,6 +91,9 @@ mod tests {
         assert_eq!(group_left(folder.path(), "0::/user/job\n"), Some(750));
         write("memory/memory.limit_in_bytes", "500\n");
         write("memory/memory.usage_in_bytes", "100\n");
-        assert_eq!(group_left(folder.path(), "12:memory:/\n1:name=systemd:/x\n0::/user/job\n"), Some(400));
+        assert_eq!(
+            group_left(folder.path(), "12:memory:/\n1:name=systemd:/x\n0::/user/job\n"),
+            Some(400)
+        );
     }
 }

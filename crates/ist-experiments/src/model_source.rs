@@ -86,7 +86,11 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
 pub fn text(files: &ModelFiles) -> Result<TextModel, Failure> {
     let tokenizer = files.tokenizer().or_input()?;
     let chat_template = files.chat_template().map_err(|error| error.to_string());
-    Ok(TextModel { tokenizer: tokenizer.into_inner(), end_tokens: files.end_tokens(), chat_template })
+    Ok(TextModel {
+        tokenizer: tokenizer.into_inner(),
+        end_tokens: files.end_tokens(),
+        chat_template,
+    })
 }
 
 /// What a result says of a model: its name, the digest of its weights, its shape.

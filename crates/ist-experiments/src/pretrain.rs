@@ -24,18 +24,29 @@ use crate::train::interrupt;
 use crate::world;
 
 /// Trains a model and writes it as a folder in Hugging Face layout.
-pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) -> Result<(), Failure> {
+pub fn run<A: Adapter>(
+    config: &PretrainConfig,
+    device: &Device,
+    quiet: bool,
+) -> Result<(), Failure> {
     let folder = &config.output;
     whole_folder::must_be_free(folder)?;
     let tokenizer = world::train_tokenizer(config.tokenizer.vocab_size, world::SEED).or_input()?;
-    let special = |name: &str| tokenizer.token_to_id(name).ok_or_else(|| Failure::run(format!("no token {name}")));
+    let special = |name: &str| {
+        tokenizer.token_to_id(name).ok_or_else(|| Failure::run(format!("no token {name}")))
+    };
     let (begin, end, pad) = (special(world::BEGIN)?, special(world::END)?, special(world::PAD)?);
     let document = config_json(config, tokenizer.get_vocab_size(true), [begin, end, pad]);
-    let shape = DecoderConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
+    let shape =
+        DecoderConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
     let rows = rows(config, &tokenizer, end)?;
     let mut model = Decoder::<A>::random(shape, config.seed, device).train_everything();
     let mut display = Display::new(config.train.steps, 0, quiet);
-    display.say(&format!("{} training rows of {} tokens", rows.train.len(), config.data.sequence_length));
+    display.say(&format!(
+        "{} training rows of {} tokens",
+        rows.train.len(),
+        config.data.sequence_length
+    ));
     let mut tuner = tuner(config, model.layers().len());
     let mut losses = Vec::new();
     interrupt::install();
@@ -46,7 +57,9 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
         losses.push(report.loss);
         display.step(&report, started.elapsed().as_secs_f64());
         let done = step + 1;
-        if config.train.eval_every.is_some_and(|every| done % every == 0) || done == config.train.steps {
+        if config.train.eval_every.is_some_and(|every| done % every == 0)
+            || done == config.train.steps
+        {
             evaluate(config, &model, &rows, &tokenizer, end, &display, done)?;
         }
         if interrupt::asked() {
@@ -56,7 +69,11 @@ pub fn run<A: Adapter>(config: &PretrainConfig, device: &Device, quiet: bool) ->
     display.finish();
     let validation = validation_loss(&model, &rows, config.train.batch);
     whole_folder::write(folder, |folder| {
-        write_model::<A, _>(&model.store_as(storage(config.model.dtype.into())), &document, folder)?;
+        write_model::<A, _>(
+            &model.store_as(storage(config.model.dtype.into())),
+            &document,
+            folder,
+        )?;
         write_companions(folder, &tokenizer, [begin, end, pad])?;
         let record = training_record(config, &losses, validation).or_run()?;
         lines::replace(&folder.join("training.json"), &record).or_run()
@@ -98,7 +115,8 @@ struct Rows {
 impl Rows {
     /// The rows of one step, in order, starting over when they run out.
     fn batch(&self, step: usize, count: usize, device: &Device) -> TokenBatch {
-        let row = |at: usize| Example::tokens(self.train[(step * count + at) % self.train.len()].clone());
+        let row =
+            |at: usize| Example::tokens(self.train[(step * count + at) % self.train.len()].clone());
         TokenBatch::new(&(0..count).map(row).collect::<Vec<_>>(), device)
     }
 }
@@ -115,7 +133,9 @@ fn rows(config: &PretrainConfig, tokenizer: &Tokenizer, end: u32) -> Result<Rows
             cut(&mut world::documents(config.seed + 1), validation_tokens)?,
         ),
         TextSource::File(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string()).or_input()?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| path.display().to_string())
+                .or_input()?;
             let mut documents = text.split("\n\n").map(str::to_owned);
             // The file's head is held out, so that both parts come from one pass.
             let validation = cut(&mut documents, validation_tokens)?;
@@ -123,7 +143,9 @@ fn rows(config: &PretrainConfig, tokenizer: &Tokenizer, end: u32) -> Result<Rows
         }
     };
     if train.is_empty() {
-        return Err(Failure::input("`data.source` holds not even one row of `data.sequence_length` tokens"));
+        return Err(Failure::input(
+            "`data.source` holds not even one row of `data.sequence_length` tokens",
+        ));
     }
     Ok(Rows { train, validation })
 }
@@ -142,7 +164,8 @@ fn windows(
     while (rows.len() + 1) * length <= tokens {
         while pending.len() < length {
             let Some(document) = documents.next() else { return Ok(rows) };
-            let encoding = tokenizer.encode(document, true).map_err(|error| anyhow!("tokenizer: {error}"))?;
+            let encoding =
+                tokenizer.encode(document, true).map_err(|error| anyhow!("tokenizer: {error}"))?;
             pending.extend(encoding.get_ids());
             pending.push(end);
         }
@@ -153,7 +176,10 @@ fn windows(
 
 fn validation_loss<A: Adapter>(model: &Decoder<A>, rows: &Rows, batch: usize) -> Option<f64> {
     let token_batch = |rows: &[Vec<u32>]| {
-        TokenBatch::new(&rows.iter().cloned().map(Example::tokens).collect::<Vec<_>>(), model.device())
+        TokenBatch::new(
+            &rows.iter().cloned().map(Example::tokens).collect::<Vec<_>>(),
+            model.device(),
+        )
     };
     let responses = Responses::full(model.layers().len());
     let batches = rows.validation.chunks(batch).map(token_batch);
@@ -172,13 +198,21 @@ fn evaluate<A: Adapter>(
     if let Some(loss) = validation_loss(model, rows, config.train.batch) {
         display.say(&format!("step {done}: validation loss {loss:.4}"));
     }
-    let settings =
-        Settings { max_new_tokens: config.train.sample_tokens, end_tokens: vec![end], ..Settings::default() };
+    let settings = Settings {
+        max_new_tokens: config.train.sample_tokens,
+        end_tokens: vec![end],
+        ..Settings::default()
+    };
     for prompt in &config.train.sample_prompts {
-        let encoding =
-            tokenizer.encode(prompt.as_str(), true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
+        let encoding = tokenizer
+            .encode(prompt.as_str(), true)
+            .map_err(|error| anyhow!("tokenizer: {error}"))
+            .or_run()?;
         let output = generate(model, &[encoding.get_ids().to_vec()], &settings).or_input()?;
-        let text = tokenizer.decode(&output[0], true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
+        let text = tokenizer
+            .decode(&output[0], true)
+            .map_err(|error| anyhow!("tokenizer: {error}"))
+            .or_run()?;
         display.say(&format!("step {done}: {prompt} | {text}"));
     }
     Ok(())
@@ -211,11 +245,18 @@ fn config_json(config: &PretrainConfig, vocab_size: usize, [begin, end, pad]: [u
     })
 }
 
-fn write_companions(folder: &Path, tokenizer: &Tokenizer, [begin, end, pad]: [u32; 3]) -> Result<(), Failure> {
+fn write_companions(
+    folder: &Path,
+    tokenizer: &Tokenizer,
+    [begin, end, pad]: [u32; 3],
+) -> Result<(), Failure> {
     let text = tokenizer.to_string(true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
     lines::replace(&folder.join("tokenizer.json"), text.as_bytes()).or_run()?;
     let documents = [
-        ("generation_config.json", json!({"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad})),
+        (
+            "generation_config.json",
+            json!({"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad}),
+        ),
         (
             "tokenizer_config.json",
             json!({
@@ -234,7 +275,11 @@ fn write_companions(folder: &Path, tokenizer: &Tokenizer, [begin, end, pad]: [u3
 }
 
 /// What the training was, beside the model: configuration, losses.
-fn training_record(config: &PretrainConfig, losses: &[f64], validation: Option<f64>) -> anyhow::Result<Vec<u8>> {
+fn training_record(
+    config: &PretrainConfig,
+    losses: &[f64],
+    validation: Option<f64>,
+) -> anyhow::Result<Vec<u8>> {
     let tail = &losses[losses.len().saturating_sub(50)..];
     let mut config = serde_json::to_value(config)?;
     // The folder's own place says nothing about the training.

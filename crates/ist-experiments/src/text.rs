@@ -25,7 +25,11 @@ pub struct TextModel {
 impl TextModel {
     /// The ids of a prompt, with the special tokens the tokenizer puts around it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()?;
+        let encoding = self
+            .tokenizer
+            .encode(text, true)
+            .map_err(|error| anyhow!("tokenizer: {error}"))
+            .or_run()?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -66,7 +70,12 @@ impl TextModel {
     }
 
     /// How a run turns records of that format into token ids.
-    pub fn encoder(&self, config: &RunConfig, format: Format, vocab_size: usize) -> Result<Encoder, Failure> {
+    pub fn encoder(
+        &self,
+        config: &RunConfig,
+        format: Format,
+        vocab_size: usize,
+    ) -> Result<Encoder, Failure> {
         let options = EncoderOptions {
             template: self.template(&config.data.template, format)?,
             train_on_inputs: config.data.train_on_inputs,

@@ -35,7 +35,8 @@ impl<'a> TextStream<'a> {
         let text = self.text.decode(ids)?;
         let (text, stopped) = cut(&text, self.stops);
         // What looks like a broken character may be the beginning of a whole one.
-        let settled = if stopped { text } else { before_stop(text.trim_end_matches('\u{fffd}'), self.stops) };
+        let settled =
+            if stopped { text } else { before_stop(text.trim_end_matches('\u{fffd}'), self.stops) };
         let new = settled.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned();
         self.shown += &new;
         Ok(Read { new, stopped })

@@ -19,7 +19,10 @@ pub struct RecordScore {
 }
 
 /// The figures of every record, in order.
-pub fn of_examples<A: Adapter, M: CausalLm<A>>(model: &M, examples: &[Example]) -> Vec<RecordScore> {
+pub fn of_examples<A: Adapter, M: CausalLm<A>>(
+    model: &M,
+    examples: &[Example],
+) -> Vec<RecordScore> {
     batches(examples).flat_map(|batch| score_batch::<A, M>(model, batch)).collect()
 }
 
@@ -63,7 +66,8 @@ mod tests {
 
     #[test]
     fn batches_hold_every_record_once_and_stay_within_the_bound() {
-        let examples: Vec<Example> = [900, 900, 900, 5000, 3, 3].map(|n| Example::tokens(vec![1; n])).to_vec();
+        let examples: Vec<Example> =
+            [900, 900, 900, 5000, 3, 3].map(|n| Example::tokens(vec![1; n])).to_vec();
         let sizes: Vec<usize> = batches(&examples).map(<[Example]>::len).collect();
         assert_eq!(sizes, [2, 1, 1, 2]);
     }

@@ -22,9 +22,13 @@ fn text(value: &Value) -> String {
 fn each(document: &Value, mut check: impl FnMut(&str, &ChatTemplate, &[Message], &Value)) {
     for (name, template) in document["templates"].as_object().unwrap() {
         let tokens = template["special_tokens"].as_object().unwrap();
-        let special_tokens = tokens.iter().map(|(name, token)| (name.clone(), text(token))).collect();
-        let source =
-            ChatTemplateSource { file: "chat_template.jinja", source: text(&template["source"]), special_tokens };
+        let special_tokens =
+            tokens.iter().map(|(name, token)| (name.clone(), text(token))).collect();
+        let source = ChatTemplateSource {
+            file: "chat_template.jinja",
+            source: text(&template["source"]),
+            special_tokens,
+        };
         let rendered = ChatTemplate::new(&source).unwrap();
         for (conversation, case) in template["cases"].as_object().unwrap() {
             let messages: Vec<Message> =
@@ -39,12 +43,14 @@ fn published_templates_render_as_in_transformers() {
     let document = expected();
     let mut refused = 0;
     each(&document, |name, template, messages, case| {
-        for (add_generation_prompt, expected) in [(false, &case["whole"]), (true, &case["prompt"])] {
+        for (add_generation_prompt, expected) in [(false, &case["whole"]), (true, &case["prompt"])]
+        {
             let found = template.render(messages, add_generation_prompt);
             if let Some(expected) = expected.get("text") {
                 assert_eq!(found.unwrap(), text(expected), "{name}");
             } else {
-                let (error, expected) = (found.unwrap_err().to_string(), text(&expected["refused"]));
+                let (error, expected) =
+                    (found.unwrap_err().to_string(), text(&expected["refused"]));
                 assert!(error.contains(&expected), "{name}: {error} should say {expected}");
                 refused += 1;
             }
@@ -61,7 +67,8 @@ fn what_generation_blocks_mark_is_learned() {
         let Some(expected) = case["generation"].as_array() else { return };
         let segment = template.conversation(messages, true).unwrap();
         assert_eq!(segment.text, text(&case["whole"]["text"]), "{name}");
-        let found: Vec<_> = segment.learned.iter().map(|range| segment.text[range.clone()].to_owned()).collect();
+        let found: Vec<_> =
+            segment.learned.iter().map(|range| segment.text[range.clone()].to_owned()).collect();
         assert_eq!(found, expected.iter().map(text).collect::<Vec<_>>(), "{name}");
         marked += 1;
     });
@@ -74,11 +81,17 @@ fn every_answer_of_a_published_template_is_found_with_the_end_of_its_turn() {
     let mut answers = 0;
     each(&document, |name, template, messages, case| {
         // The lively template writes answers as JSON; the last of a turn differs from the others.
-        if case["whole"].get("text").is_none() || name.starts_with("lively") || name.starts_with("marked") {
+        if case["whole"].get("text").is_none()
+            || name.starts_with("lively")
+            || name.starts_with("marked")
+        {
             return;
         }
-        let segment = template.conversation(messages, true).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let turns = messages.iter().filter(|message| serde_json::to_value(message.role).unwrap() == "assistant");
+        let segment =
+            template.conversation(messages, true).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let turns = messages
+            .iter()
+            .filter(|message| serde_json::to_value(message.role).unwrap() == "assistant");
         let turns: Vec<_> = turns.collect();
         assert_eq!(segment.learned.len(), turns.len(), "{name}");
         for (range, turn) in segment.learned.iter().zip(turns) {

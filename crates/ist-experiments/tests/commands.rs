@@ -24,21 +24,29 @@ fn a_run_leaves_every_file_of_the_contract() {
     assert!(result["train"]["peak_bytes"].as_u64().unwrap() > 1_000_000);
     let run = bench.path("run");
     let metrics = log(&run, "metrics.jsonl");
-    let steps: Vec<u64> =
-        metrics.iter().filter(|line| line.get("loss").is_some()).map(|l| l["step"].as_u64().unwrap()).collect();
+    let steps: Vec<u64> = metrics
+        .iter()
+        .filter(|line| line.get("loss").is_some())
+        .map(|l| l["step"].as_u64().unwrap())
+        .collect();
     assert_eq!(steps, (0..10).collect::<Vec<_>>());
     assert_eq!(metrics.iter().filter(|line| line.get("eval_loss").is_some()).count(), 3);
     let selections = log(&run, "selections.jsonl");
     assert!(selections.iter().all(|line| line["layers"].as_array().unwrap().len() == 2));
     let updates = log(&run, "importance.jsonl");
-    assert_eq!(updates.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 6, 9]);
+    assert_eq!(
+        updates.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [3, 6, 9]
+    );
     for update in updates {
         assert_eq!(update["scores"].as_array().unwrap().len(), 8);
         assert_eq!(update["records"].as_array().unwrap().len(), 4);
         let reward = (-update["losses"][0].as_f64().unwrap()).exp();
         assert!((update["rewards"][0].as_f64().unwrap() - reward).abs() < 1e-12);
     }
-    for file in ["config.toml", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"] {
+    for file in
+        ["config.toml", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"]
+    {
         assert!(run.join(file).is_file(), "{file}");
     }
     assert_eq!(bench.json(&["inspect", "run", "--json"]), file);
@@ -49,7 +57,10 @@ fn the_resolved_configuration_runs_again_to_the_same_result() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "first", "--quiet"], 0);
     bench.run(&["train", "first/config.toml", "--output", "second", "--quiet"], 0);
-    assert_eq!(log(&bench.path("first"), "metrics.jsonl"), log(&bench.path("second"), "metrics.jsonl"));
+    assert_eq!(
+        log(&bench.path("first"), "metrics.jsonl"),
+        log(&bench.path("second"), "metrics.jsonl")
+    );
 }
 
 #[test]
@@ -60,7 +71,8 @@ fn a_replayed_run_draws_the_same_layers() {
     bench.run(&["train", "run.toml", "--output", "second", "--quiet", "--set", policy], 0);
     assert_eq!(bench.read("first/selections.jsonl"), bench.read("second/selections.jsonl"));
     let longer = ["--set", policy, "--set", "train.steps=11"];
-    let output = bench.run(&[&["train", "run.toml", "--output", "third", "--quiet"][..], &longer].concat(), 2);
+    let output = bench
+        .run(&[&["train", "run.toml", "--output", "third", "--quiet"][..], &longer].concat(), 2);
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("no entry for step 10") && !bench.path("third").exists(), "{message}");
 }
@@ -79,7 +91,8 @@ fn scores_do_not_depend_on_the_batch() {
     };
     write("all.jsonl", &records);
     let all = bench.json(&with_model("score", &["--tokens", "all.jsonl", "--json"]));
-    let tokens: Vec<u64> = all["records"].as_array().unwrap().iter().map(|r| r["tokens"].as_u64().unwrap()).collect();
+    let tokens: Vec<u64> =
+        all["records"].as_array().unwrap().iter().map(|r| r["tokens"].as_u64().unwrap()).collect();
     assert_eq!(tokens, [3, 0, 2, 1]);
     assert_eq!(all["records"][1]["loss"], Value::Null);
     for (index, record) in records.iter().enumerate() {
@@ -99,11 +112,14 @@ fn scores_do_not_depend_on_the_batch() {
 #[test]
 fn an_adapter_scores_and_generates_as_its_merged_model() {
     let bench = Workbench::new("");
-    bench.run(&["train", "run.toml", "--output", "run", "--quiet", "--set", "optimizer.lr=0.02"], 0);
+    bench
+        .run(&["train", "run.toml", "--output", "run", "--quiet", "--set", "optimizer.lr=0.02"], 0);
     let adapter = ["--adapter", "run/adapter"];
     bench.run(&[&with_model("merge", &adapter)[..], &["--output", "merged"]].concat(), 0);
     let score = |arguments: &[&str]| {
-        bench.json(&[arguments, &["--tokens", "train.jsonl", "--json"]].concat())["loss"].as_f64().unwrap()
+        bench.json(&[arguments, &["--tokens", "train.jsonl", "--json"]].concat())["loss"]
+            .as_f64()
+            .unwrap()
     };
     let (base, adapted) = (score(&with_model("score", &[])), score(&with_model("score", &adapter)));
     let merged = score(&["score", "--model", "merged"]);
@@ -120,8 +136,19 @@ fn an_adapter_scores_and_generates_as_its_merged_model() {
 fn generation_is_the_same_for_the_same_seed() {
     let bench = Workbench::new("");
     let sample = |seed: &str| {
-        let rest =
-            ["--prompt", "Mira", "--temperature", "1.0", "--top-k", "20", "--top-p", "0.9", "--seed", seed, "--json"];
+        let rest = [
+            "--prompt",
+            "Mira",
+            "--temperature",
+            "1.0",
+            "--top-k",
+            "20",
+            "--top-p",
+            "0.9",
+            "--seed",
+            seed,
+            "--json",
+        ];
         bench.json(&with_model("generate", &rest))["text"].as_str().unwrap().to_owned()
     };
     assert_eq!(sample("1"), sample("1"));
@@ -134,17 +161,22 @@ fn a_plan_counts_without_loading() {
     let plan = bench.json(&["plan", "run.toml", "--json"]);
     let result = bench.json(&["train", "run.toml", "--output", "run", "--json", "--quiet"]);
     assert_eq!(plan["parameters"]["trainable"], result["train"]["parameters"]["trainable"]);
-    let total =
-        result["train"]["parameters"]["total"].as_u64().unwrap() - plan["parameters"]["trainable"].as_u64().unwrap();
+    let total = result["train"]["parameters"]["total"].as_u64().unwrap()
+        - plan["parameters"]["trainable"].as_u64().unwrap();
     assert_eq!(plan["parameters"]["frozen"], total);
     assert_eq!(plan["layers_updated"], 2);
     assert_eq!(plan["micro_batch"], json!({"records": 2, "sequence": 10}));
-    for kind in ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scoring"] {
+    for kind in
+        ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scoring"]
+    {
         assert!(plan["bytes"][kind].as_u64().unwrap() > 0, "{kind}: {plan}");
     }
     let peak = |plan: &Value| plan["peak_bytes"].as_u64().unwrap();
     let (keep, recompute) = (&plan["treatments"]["keep"], &plan["treatments"]["recompute"]);
-    assert!(peak(&recompute["worst"]) < peak(&keep["worst"]) && peak(&keep["worst"]) < peak(&plan["plain_peft"]));
+    assert!(
+        peak(&recompute["worst"]) < peak(&keep["worst"])
+            && peak(&keep["worst"]) < peak(&plan["plain_peft"])
+    );
     assert!(peak(&keep["expected"]) <= peak(&keep["worst"]));
     let text = String::from_utf8(bench.run(&["plan", "run.toml"], 0).stdout).unwrap();
     assert!(text.contains("plain PEFT") && text.contains("worst draw"), "{text}");
@@ -154,14 +186,18 @@ fn a_plan_counts_without_loading() {
 fn a_run_stays_within_its_budget_and_compares_prediction_with_measurement() {
     let bench = Workbench::new("");
     // Long rows, so that activations weigh more than what is not counted.
-    let rows: String = (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
+    let rows: String =
+        (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
     bench.write("train.jsonl", &rows);
     let plan = bench.json(&["plan", "run.toml", "--json"]);
     let of = |name: &str| plan["treatments"][name]["worst"]["peak_bytes"].as_u64().unwrap();
     let budget = format!("memory.budget={}", of("recompute").midpoint(of("keep")));
     let planned = bench.json(&["plan", "run.toml", "--json", "--set", &budget]);
     let worst = &planned["treatments"]["budget"]["worst"];
-    assert!(!worst["kept"].as_array().unwrap().is_empty() && !worst["recomputed"].as_array().unwrap().is_empty());
+    assert!(
+        !worst["kept"].as_array().unwrap().is_empty()
+            && !worst["recomputed"].as_array().unwrap().is_empty()
+    );
     let train = ["train", "run.toml", "--output", "run", "--json", "--quiet", "--set", &budget];
     let result = bench.json(&train);
     let memory = &result["memory"];
@@ -172,14 +208,18 @@ fn a_run_stays_within_its_budget_and_compares_prediction_with_measurement() {
     assert!((ratio - 1.0).abs() < 0.1, "{memory}");
     let scoring = &result["scoring"];
     assert_eq!(scoring["updates"], 3);
-    assert!(scoring["peak_bytes"].as_u64().unwrap() < bytes("measured_peak_bytes"), "{scoring} {memory}");
+    assert!(
+        scoring["peak_bytes"].as_u64().unwrap() < bytes("measured_peak_bytes"),
+        "{scoring} {memory}"
+    );
     assert!(scoring["share"].as_f64().unwrap() > 0.0 && scoring["share"].as_f64().unwrap() < 1.0);
 }
 
 #[test]
 fn a_budget_that_cannot_be_met_is_refused_with_what_would_fit() {
     let bench = Workbench::new("");
-    let rows: String = (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
+    let rows: String =
+        (0..12).map(|n| format!("{}\n", json!({"input_ids": vec![300 + n; 200]}))).collect();
     bench.write("train.jsonl", &rows);
     let plan = bench.json(&["plan", "run.toml", "--json"]);
     let fixed: u64 = ["weights", "adapters", "optimizer", "data", "workspace"]
@@ -190,9 +230,13 @@ fn a_budget_that_cannot_be_met_is_refused_with_what_would_fit() {
     let budget = format!("memory.budget={}", fixed + (least - fixed) * 3 / 4);
     for command in [vec!["plan", "run.toml"], vec!["train", "run.toml", "--output", "run"]] {
         let message = bench.refused(&[&command[..], &["--set", &budget]].concat());
-        for part in
-            ["`memory.budget` is", "at least", "raise it to", "`train.micro_batch` to 1", "`data.cutoff` to 100"]
-        {
+        for part in [
+            "`memory.budget` is",
+            "at least",
+            "raise it to",
+            "`train.micro_batch` to 1",
+            "`data.cutoff` to 100",
+        ] {
             assert!(message.contains(part), "{part}: {message}");
         }
     }
@@ -205,7 +249,13 @@ fn a_budget_that_cannot_be_met_is_refused_with_what_would_fit() {
 fn devices_and_schema_are_documents() {
     let bench = Workbench::new("");
     let devices = bench.json(&["devices", "--json"]);
-    assert!(devices["devices"].as_array().unwrap().iter().any(|d| d["name"] == "flex" && d["present"] == true));
+    assert!(
+        devices["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|d| d["name"] == "flex" && d["present"] == true)
+    );
     assert!(bench.json(&["schema"])["properties"]["optimizer"].is_object());
 }
 
@@ -219,8 +269,14 @@ fn bad_usage_is_exit_code_2_with_the_reason() {
         (vec!["report", "none"], "none"),
         (vec!["trian"], "did you mean `train`"),
         (vec!["train", "none.toml"], "none.toml"),
-        (vec!["train", "run.toml", "--device", "cuda"], "not compiled in: build with the feature `cuda`"),
-        (vec!["train", "run.toml", "--set", "optimizer.lrr=1", "--set", "train.steps=-1"], "optimizer.lr"),
+        (
+            vec!["train", "run.toml", "--device", "cuda"],
+            "not compiled in: build with the feature `cuda`",
+        ),
+        (
+            vec!["train", "run.toml", "--set", "optimizer.lrr=1", "--set", "train.steps=-1"],
+            "optimizer.lr",
+        ),
         (vec!["train", "run.toml", "--set", "adapter.r=0"], "adapter.r"),
         (vec!["train", "run.toml", "--set", "adapter.targets=[\"nothing\"]"], "q_proj"),
         (vec!["train", "run.toml", "--set", "policy.layers_updated=9"], "layers_updated"),
@@ -253,7 +309,11 @@ fn a_hostile_model_folder_is_refused() {
         r#"{"model_type": "llama", "vocab_size": 900, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}"#,
     );
     assert!(bench.refused(&score).contains("model.safetensors"));
-    std::fs::write(bench.path("model/model.safetensors"), [1000u64.to_le_bytes().as_slice(), b"{}"].concat()).unwrap();
+    std::fs::write(
+        bench.path("model/model.safetensors"),
+        [1000u64.to_le_bytes().as_slice(), b"{}"].concat(),
+    )
+    .unwrap();
     assert!(bench.refused(&score).contains("longer than the file"));
 }
 
@@ -282,11 +342,20 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint() {
 #[test]
 fn only_layers_with_adapters_are_drawn() {
     let bench = Workbench::new("");
-    let adapted = ["--set", "adapter.layers_to_transform=[2, 5, 6, 7]", "--set", "policy.layers_updated=2"];
+    let adapted =
+        ["--set", "adapter.layers_to_transform=[2, 5, 6, 7]", "--set", "policy.layers_updated=2"];
     bench.run(&[&["train", "run.toml", "--output", "run", "--quiet"][..], &adapted].concat(), 0);
     for line in log(&bench.path("run"), "selections.jsonl") {
-        let layers: Vec<u64> = line["layers"].as_array().unwrap().iter().map(|layer| layer.as_u64().unwrap()).collect();
-        assert!(layers.len() == 2 && layers.iter().all(|layer| [2, 5, 6, 7].contains(layer)), "{line}");
+        let layers: Vec<u64> = line["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|layer| layer.as_u64().unwrap())
+            .collect();
+        assert!(
+            layers.len() == 2 && layers.iter().all(|layer| [2, 5, 6, 7].contains(layer)),
+            "{line}"
+        );
     }
     let fixed = ["--set", "policy={kind=\"fixed\", layers=[1, 2]}"];
     let message = bench.refused(&[&["train", "run.toml"][..], &adapted[..2], &fixed].concat());
@@ -296,7 +365,14 @@ fn only_layers_with_adapters_are_drawn() {
 #[test]
 fn a_sample_prompt_that_cannot_be_continued_is_refused_before_the_run() {
     let bench = Workbench::new("");
-    let long = ["--set", "train.sample_prompts=[\"Mira\"]", "--set", "train.sample_tokens=600", "--output", "run"];
+    let long = [
+        "--set",
+        "train.sample_prompts=[\"Mira\"]",
+        "--set",
+        "train.sample_tokens=600",
+        "--output",
+        "run",
+    ];
     let message = bench.refused(&[&["train", "run.toml"][..], &long].concat());
     assert!(message.contains("train.sample_prompts") && !bench.path("run").exists(), "{message}");
 }
@@ -314,10 +390,21 @@ fn targets_are_written_out_in_the_resolved_configuration() {
 #[test]
 fn parameters_that_are_no_numbers_are_never_saved() {
     let bench = Workbench::new("");
-    let ruin = ["--set", "optimizer.lr=1e39", "--set", "optimizer.warmup_steps=0", "--set", "train.steps=1"];
-    let output = bench.run(&[&["train", "run.toml", "--output", "run", "--quiet"][..], &ruin].concat(), 1);
+    let ruin = [
+        "--set",
+        "optimizer.lr=1e39",
+        "--set",
+        "optimizer.warmup_steps=0",
+        "--set",
+        "train.steps=1",
+    ];
+    let output =
+        bench.run(&[&["train", "run.toml", "--output", "run", "--quiet"][..], &ruin].concat(), 1);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("is not finite after step 0") && message.contains("checkpoints/0"), "{message}");
+    assert!(
+        message.contains("is not finite after step 0") && message.contains("checkpoints/0"),
+        "{message}"
+    );
     for name in ["adapter", "adapter-best", "checkpoints/1"] {
         assert!(!bench.path("run").join(name).exists(), "{name}");
     }
@@ -327,10 +414,16 @@ fn parameters_that_are_no_numbers_are_never_saved() {
 fn faults_of_data_adapter_and_policy_are_told_at_once() {
     let bench = Workbench::new("");
     bench.write("bad.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, 99999]}\n");
-    let settings = ["data.train=\"bad.jsonl\"", "adapter.targets=[\"q_proj\", \"nope\"]", "policy.layers_updated=9"];
+    let settings = [
+        "data.train=\"bad.jsonl\"",
+        "adapter.targets=[\"q_proj\", \"nope\"]",
+        "policy.layers_updated=9",
+    ];
     let settings = settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
     let message = bench.refused(&[&["train", "run.toml"][..], &settings].concat());
-    for part in ["bad.jsonl", "targets nope are no module", "q_proj, k_proj", "policy.layers_updated"] {
+    for part in
+        ["bad.jsonl", "targets nope are no module", "q_proj, k_proj", "policy.layers_updated"]
+    {
         assert!(message.contains(part), "{part}: {message}");
     }
 }
@@ -368,8 +461,19 @@ fn steps_on_random_weights_are_measured() {
     });
     bench.write("shape.json", &shape.to_string());
     let run = |more: &[&str]| {
-        let fixed =
-            ["bench", "--config", "shape.json", "--device", "flex", "--batch", "2", "--seq", "8", "--warmup", "1"];
+        let fixed = [
+            "bench",
+            "--config",
+            "shape.json",
+            "--device",
+            "flex",
+            "--batch",
+            "2",
+            "--seq",
+            "8",
+            "--warmup",
+            "1",
+        ];
         bench.json(&[&fixed[..], &["--steps", "11", "--json"], more].concat())
     };
     let figures = run(&["--policy", "ist", "--dtype", "bfloat16", "--memory", "recompute"]);
@@ -377,14 +481,21 @@ fn steps_on_random_weights_are_measured() {
         (&figures["batch"], &figures["policy"], &figures["parameters"]),
         (&json!(2), &json!("ist"), &json!(35_104))
     );
-    for name in
-        ["tokens_per_second", "step_ms", "score_ms", "peak_bytes", "weights_bytes", "share_of_peak", "loss_last"]
-    {
+    for name in [
+        "tokens_per_second",
+        "step_ms",
+        "score_ms",
+        "peak_bytes",
+        "weights_bytes",
+        "share_of_peak",
+        "loss_last",
+    ] {
         assert!(figures[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {figures:#}");
     }
     assert!(run(&["--policy", "fixed:3", "--dtype", "float32"])["score_ms"].is_null());
-    let refused =
-        |more: &[&str]| bench.refused(&[&["bench", "--config", "shape.json", "--device", "flex"], more].concat());
+    let refused = |more: &[&str]| {
+        bench.refused(&[&["bench", "--config", "shape.json", "--device", "flex"], more].concat())
+    };
     assert!(refused(&["--policy", "fixed:9"]).contains('9'));
     assert!(refused(&["--memory", "auto"]).contains("expected keep, recompute or a size"));
     assert!(bench.refused(&["bench", "--config", "none.json"]).contains("none.json"));

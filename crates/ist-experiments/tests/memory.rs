@@ -24,23 +24,33 @@ const TOLERANCE: f64 = 0.1;
 /// A model with LoRA on it, its shape and adapter as the fields of their configurations.
 fn model(shape: &Value, adapter: &Value, storage: DType) -> Model {
     let mut document = json!({"model_type": "llama", "max_position_embeddings": 4096});
-    document.as_object_mut().expect("an object").extend(shape.as_object().expect("an object").clone());
+    document
+        .as_object_mut()
+        .expect("an object")
+        .extend(shape.as_object().expect("an object").clone());
     let config = DecoderConfig::parse(&document.to_string()).expect("the shape is a valid model");
     let mut model = Model::random(config, 0, &Device::flex()).store_as(storage);
     let fields = adapter.as_object().expect("an object");
-    let config = BuiltinAdapter::parse(fields, Dialect::Toml).expect("lora is built in").expect("the fields are valid");
+    let config = BuiltinAdapter::parse(fields, Dialect::Toml)
+        .expect("lora is built in")
+        .expect("the fields are valid");
     attach(&mut model, &mut Adapters::one(config), 0, &Device::flex()).expect("the targets exist");
     model
 }
 
 fn batch(rows: usize, sequence: usize, vocabulary: usize) -> TokenBatch {
-    let row = |row: usize| (0..sequence).map(|t| ((row * 31 + t * 17) % vocabulary) as u32).collect();
-    TokenBatch::new(&(0..rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(), &Device::flex())
+    let row =
+        |row: usize| (0..sequence).map(|t| ((row * 31 + t * 17) % vocabulary) as u32).collect();
+    TokenBatch::new(
+        &(0..rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(),
+        &Device::flex(),
+    )
 }
 
 /// Predicted and measured bytes of a step.
 fn compare(model: &Model, batches: &[TokenBatch], layers: &[usize], memory: Memory) -> (u64, u64) {
-    let chosen = LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
+    let chosen =
+        LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
     memory::reset_peak();
     let before = memory::live();
     let output = step::gradients(model, batches, &chosen, memory, Some(7));
@@ -53,10 +63,14 @@ fn compare_step(model: &mut Model, batch: &TokenBatch, clip_norm: Option<f64>) -
     let all = LayerSet::all(model.layers().len());
     let mut tuner = Tuner::new(config, Box::new(Fixed::new(all)), 0);
     let mut step = || {
-        let before = memory::live() - usize::try_from(tuner.optimizer().bytes_on_device()).expect("they are in memory");
+        let before = memory::live()
+            - usize::try_from(tuner.optimizer().bytes_on_device()).expect("they are in memory");
         memory::reset_peak();
         let report = tuner.step(model, std::slice::from_ref(batch)).expect("numbers are finite");
-        (report.predicted_bytes.expect("a LLaMA tells its footprint"), (memory::peak() - before) as u64)
+        (
+            report.predicted_bytes.expect("a LLaMA tells its footprint"),
+            (memory::peak() - before) as u64,
+        )
     };
     let first = step();
     let second = step();
@@ -74,7 +88,8 @@ fn updating_layer_by_layer_holds_the_gradients_of_one_layer_as_predicted() {
         "num_attention_heads": 4});
     let large = json!({"method": "lora", "r": 64, "alpha": 64});
     let (mut model, batch) = (model(&shape, &large, DType::F32), batch(1, 128, 512));
-    let [at_end, at_once] = [Some(1e9), None].map(|clip_norm| compare_step(&mut model, &batch, clip_norm));
+    let [at_end, at_once] =
+        [Some(1e9), None].map(|clip_norm| compare_step(&mut model, &batch, clip_norm));
     for (predicted, measured) in [at_end, at_once] {
         let ratio = predicted as f64 / measured as f64;
         assert!((ratio - 1.0).abs() < TOLERANCE, "{predicted} {measured}");
@@ -86,8 +101,11 @@ fn updating_layer_by_layer_holds_the_gradients_of_one_layer_as_predicted() {
 
 /// Whether any layer is kept in half under that budget.
 fn halves(model: &Model, batch: &TokenBatch, layers: &[usize], budget: u64) -> bool {
-    let chosen = LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
-    Draw::of(&chosen).treatments(Memory::Budget(budget), model.footprint(batch).as_ref()).contains(&Treatment::KeepHalf)
+    let chosen =
+        LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
+    Draw::of(&chosen)
+        .treatments(Memory::Budget(budget), model.footprint(batch).as_ref())
+        .contains(&Treatment::KeepHalf)
 }
 
 #[test]
@@ -103,8 +121,10 @@ fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
     let few = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]});
     let biased = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6,
         "num_attention_heads": 8, "attention_bias": true, "mlp_bias": true});
-    let [norms, biases, full] = ["layernorm", "bitfit", "full"].map(|method| json!({"method": method}));
-    let some = json!({"method": "full", "targets": ["q_proj", "down_proj", "lm_head", "embed_tokens"]});
+    let [norms, biases, full] =
+        ["layernorm", "bitfit", "full"].map(|method| json!({"method": method}));
+    let some =
+        json!({"method": "full", "targets": ["q_proj", "down_proj", "lm_head", "embed_tokens"]});
     let prefix = json!({"method": "prefix-tuning", "num_virtual_tokens": 64});
     let head = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["v_proj", "lm_head", "embed_tokens"]});
     let cases = [
@@ -154,7 +174,10 @@ fn survey(
         // Another budget for each draw: a quarter, half and three quarters of the way.
         let budget = between(1 + number as u64 % 3);
         let kept = if halves(model, &batches[0], layers, budget) { ", halves" } else { "" };
-        found.push((format!("{budget} bytes{kept}"), compare(model, &batches, layers, Memory::Budget(budget))));
+        found.push((
+            format!("{budget} bytes{kept}"),
+            compare(model, &batches, layers, Memory::Budget(budget)),
+        ));
         with_halves += found.iter().filter(|(name, _)| name.ends_with("halves")).count();
         for (name, (predicted, measured)) in found {
             let ratio = predicted as f64 / measured as f64;
@@ -187,7 +210,10 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
         (&common, json!({"model_type": "gemma2", "sliding_window": 48})),
         (&common, json!({"model_type": "phi3"})),
         (&common, json!({"model_type": "olmo2"})),
-        (&common, json!({"model_type": "mixtral", "intermediate_size": 512, "num_local_experts": 4})),
+        (
+            &common,
+            json!({"model_type": "mixtral", "intermediate_size": 512, "num_local_experts": 4}),
+        ),
         (&gpt, json!({"model_type": "gpt2"})),
         (&gpt, json!({"model_type": "gptj"})),
         (&gpt, json!({"model_type": "gpt_neox"})),
@@ -196,7 +222,10 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
     let mut faults = Vec::new();
     for (shape, own) in cases {
         let mut shape = shape.clone();
-        shape.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
+        shape
+            .as_object_mut()
+            .expect("an object")
+            .extend(own.as_object().expect("an object").clone());
         let model = model(&shape, &usual, DType::F32);
         survey(&model, DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
     }
@@ -205,7 +234,13 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
     let own = json!({"model_type": "mixtral", "intermediate_size": 512, "num_local_experts": 8});
     shape.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
     let experts = json!({"method": "lora", "r": 32, "alpha": 32, "targets": ["w1", "w2", "w3"]});
-    survey(&model(&shape, &experts, DType::F32), DType::F32, [2, 192, 1], &[vec![1, 3]], &mut faults);
+    survey(
+        &model(&shape, &experts, DType::F32),
+        DType::F32,
+        [2, 192, 1],
+        &[vec![1, 3]],
+        &mut faults,
+    );
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -227,10 +262,12 @@ fn passes_without_a_graph_hold_one_layer_beyond_weights_and_cache() {
         let model = model(&shape, &usual, DType::F32);
         let batch = batch(2, 192, 2048);
         // A short prompt: the last token, with all before it in the cache, takes most.
-        let prompts: Vec<Vec<u32>> = (0..2).map(|row| (0..8).map(|t| row * 7 + t).collect()).collect();
+        let prompts: Vec<Vec<u32>> =
+            (0..2).map(|row| (0..8).map(|t| row * 7 + t).collect()).collect();
         let settings = generate::Settings { max_new_tokens: 120, ..generate::Settings::default() };
         let score = || above(|| model.token_log_probabilities(&batch));
-        let write = || above(|| generate::generate(&model, &prompts, &settings).expect("the prompts fit"));
+        let write =
+            || above(|| generate::generate(&model, &prompts, &settings).expect("the prompts fit"));
         // The matrix product's threads take their workspace once and keep it.
         score();
         write();

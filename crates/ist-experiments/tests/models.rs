@@ -16,7 +16,8 @@ fn fixtures() -> PathBuf {
 fn cases() -> Vec<String> {
     let entries = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.path().is_dir());
-    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -24,8 +25,7 @@ fn cases() -> Vec<String> {
 /// A configuration of four steps, and the tokens it trains on.
 fn bench(model: &Path) -> Workbench {
     let bench = Workbench::new("");
-    let row =
-        |row: usize| json!({"input_ids": (0..8 + row % 6).map(|t| 3 + (row * 7 + t * 5) % 50).collect::<Vec<_>>()});
+    let row = |row: usize| json!({"input_ids": (0..8 + row % 6).map(|t| 3 + (row * 7 + t * 5) % 50).collect::<Vec<_>>()});
     let tokens: String = (0..16).map(|at| format!("{}\n", row(at))).collect();
     bench.write("tokens.jsonl", &tokens);
     let model = model.display();
@@ -51,7 +51,8 @@ fn every_architecture_trains_scores_merges_and_continues() {
         let adapted = ["--model", model, "--adapter", "run/adapter"];
         bench.run(&[&["merge"][..], &adapted, &["--output", "merged"]].concat(), 0);
         let loss = |of: &[&str]| {
-            let scored = bench.json(&[&["score"][..], of, &["--tokens", "tokens.jsonl", "--json"]].concat());
+            let scored =
+                bench.json(&[&["score"][..], of, &["--tokens", "tokens.jsonl", "--json"]].concat());
             scored["loss"].as_f64().unwrap()
         };
         // A merged model is stored as the base is.
@@ -67,13 +68,15 @@ fn every_architecture_trains_scores_merges_and_continues() {
 #[test]
 fn published_models_are_planned_without_their_weights() {
     let published: Vec<Value> =
-        serde_json::from_str(&std::fs::read_to_string(fixtures().join("published.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(fixtures().join("published.json")).unwrap())
+            .unwrap();
     for model in published {
         let name = model["name"].as_str().unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), model["config"].to_string()).unwrap();
         let bench = bench(folder.path());
-        let plan = bench.json(&["plan", "model.toml", "--set", "memory.budget=recompute", "--json"]);
+        let plan =
+            bench.json(&["plan", "model.toml", "--set", "memory.budget=recompute", "--json"]);
         assert_eq!(plan["parameters"]["frozen"], model["parameters"], "{name}");
         let told = bench.json(&["inspect", folder.path().to_str().unwrap(), "--json"]);
         assert_eq!(told["parameters"], model["parameters"], "{name}");

@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 const NAME: &str = "runs/<b>&amp; \"x\", 'y' | z";
 
 fn parse(page: &str) -> Document<'_> {
-    Document::parse_with_options(page, ParsingOptions { allow_dtd: true, ..ParsingOptions::default() }).unwrap()
+    Document::parse_with_options(
+        page,
+        ParsingOptions { allow_dtd: true, ..ParsingOptions::default() },
+    )
+    .unwrap()
 }
 
 fn elements<'a>(page: &'a Document, name: &'a str) -> impl Iterator<Item = Node<'a, 'a>> + 'a {
@@ -29,7 +33,8 @@ fn text(node: Node) -> String {
 
 fn train(bench: &Workbench, output: &str, settings: &[&str]) {
     let set = settings.iter().flat_map(|setting| ["--set", setting]);
-    let arguments: Vec<&str> = ["train", "run.toml", "--output", output, "--quiet"].into_iter().chain(set).collect();
+    let arguments: Vec<&str> =
+        ["train", "run.toml", "--output", output, "--quiet"].into_iter().chain(set).collect();
     bench.run(&arguments, 0);
 }
 
@@ -37,7 +42,11 @@ fn train(bench: &Workbench, output: &str, settings: &[&str]) {
 fn study() -> Workbench {
     let bench = Workbench::new("");
     for seed in ["seed=1", "seed=2"] {
-        train(&bench, &format!("runs/all-{seed}"), &["policy={kind=\"all\"}", seed, "memory.budget=recompute"]);
+        train(
+            &bench,
+            &format!("runs/all-{seed}"),
+            &["policy={kind=\"all\"}", seed, "memory.budget=recompute"],
+        );
     }
     train(&bench, "runs/ist-1", &["seed=1", "memory.budget=recompute"]);
     train(&bench, NAME, &["seed=2", "memory.budget=recompute"]);
@@ -45,14 +54,16 @@ fn study() -> Workbench {
 }
 
 fn page(bench: &Workbench, arguments: &[&str]) -> String {
-    bench.run(&[&["report", "runs", "--output", "page.html", "--quiet"][..], arguments].concat(), 0);
+    bench
+        .run(&[&["report", "runs", "--output", "page.html", "--quiet"][..], arguments].concat(), 0);
     bench.read("page.html")
 }
 
 #[test]
 fn a_page_has_every_figure_and_needs_nothing_else() {
     let bench = study();
-    let evaluation = r#"{"task": "a <task>", "accuracy": 0.75, "interval": [0.5, 0.9], "records": 20}"#;
+    let evaluation =
+        r#"{"task": "a <task>", "accuracy": 0.75, "interval": [0.5, 0.9], "records": 20}"#;
     bench.write("runs/ist-1/x.eval.json", evaluation);
     let text_of_page = page(&bench, &[]);
     let page = parse(&text_of_page);
@@ -73,24 +84,41 @@ fn a_page_has_every_figure_and_needs_nothing_else() {
         "scores-1",
         "probability-1",
     ];
-    let found: BTreeSet<&str> = elements(&page, "figure").map(|figure| figure.attribute("id").unwrap()).collect();
+    let found: BTreeSet<&str> =
+        elements(&page, "figure").map(|figure| figure.attribute("id").unwrap()).collect();
     assert_eq!(
         found,
-        figures.iter().map(|name| format!("figure-{name}")).collect::<Vec<_>>().iter().map(String::as_str).collect()
+        figures
+            .iter()
+            .map(|name| format!("figure-{name}"))
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str)
+            .collect()
     );
     for figure in elements(&page, "figure") {
-        let chart = figure.descendants().find(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "svg"))).unwrap();
+        let chart = figure
+            .descendants()
+            .find(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "svg")))
+            .unwrap();
         assert_eq!(chart.attribute("role"), Some("img"));
         for id in chart.attribute("aria-labelledby").unwrap().split(' ') {
             assert!(
-                !text(page.descendants().find(|node| node.attribute("id") == Some(id)).unwrap()).is_empty(),
+                !text(page.descendants().find(|node| node.attribute("id") == Some(id)).unwrap())
+                    .is_empty(),
                 "{id}"
             );
         }
         let shapes = ["polyline", "rect", "circle"];
-        assert!(chart.descendants().filter(|node| shapes.contains(&node.tag_name().name())).count() > 2, "{figure:?}");
+        assert!(
+            chart.descendants().filter(|node| shapes.contains(&node.tag_name().name())).count() > 2,
+            "{figure:?}"
+        );
         let table = figure.descendants().find(|node| node.tag_name().name() == "table").unwrap();
-        assert!(table.descendants().filter(|node| node.tag_name().name() == "td").count() > 1, "{figure:?}");
+        assert!(
+            table.descendants().filter(|node| node.tag_name().name() == "td").count() > 1,
+            "{figure:?}"
+        );
     }
     for link in page.descendants().filter_map(|node| node.attribute("href")) {
         let inside = link.strip_prefix('#').is_some_and(|id| ids.contains(&id));
@@ -99,11 +127,17 @@ fn a_page_has_every_figure_and_needs_nothing_else() {
     let sources = ["script", "img", "iframe", "object", "embed"];
     assert!(sources.iter().all(|name| elements(&page, name).next().is_none()));
     let style = text(elements(&page, "style").next().unwrap());
-    assert!(!style.contains("url(") && !style.contains("@import") && style.contains("prefers-color-scheme:dark"));
+    assert!(
+        !style.contains("url(")
+            && !style.contains("@import")
+            && style.contains("prefers-color-scheme:dark")
+    );
     // Every colour of a chart follows the page, but for heat maps.
     let maps = |node: &Node| {
-        node.ancestors()
-            .any(|a| a.attribute("id").is_some_and(|id| id.contains("-scores-") || id.contains("-probability-")))
+        node.ancestors().any(|a| {
+            a.attribute("id")
+                .is_some_and(|id| id.contains("-scores-") || id.contains("-probability-"))
+        })
     };
     for node in page.descendants().filter(|node| !maps(node)) {
         for colour in ["fill", "stroke"]
@@ -141,13 +175,18 @@ fn the_document_compares_by_seed() {
     assert!(!bench.path("report.html").exists(), "only what was asked for is written");
     assert_eq!((&document["baseline"], &document["at"]), (&"all".into(), &"steps".into()));
     let losses = |folder: &str| -> f64 {
-        let result: Value = serde_json::from_str(&bench.read(&format!("{folder}/result.json"))).unwrap();
+        let result: Value =
+            serde_json::from_str(&bench.read(&format!("{folder}/result.json"))).unwrap();
         result["train"]["evaluations"].as_array().unwrap().last().unwrap()[1].as_f64().unwrap()
     };
-    let by_hand = [losses("runs/ist-1") - losses("runs/all-seed=1"), losses(NAME) - losses("runs/all-seed=2")];
+    let by_hand = [
+        losses("runs/ist-1") - losses("runs/all-seed=1"),
+        losses(NAME) - losses("runs/all-seed=2"),
+    ];
     let comparison = &document["comparisons"][0]["comparisons"][0];
     assert_eq!(comparison["figure"], "validation loss");
-    let row = comparison["rows"].as_array().unwrap().iter().find(|row| row["name"] != "all").unwrap();
+    let row =
+        comparison["rows"].as_array().unwrap().iter().find(|row| row["name"] != "all").unwrap();
     let difference = &row["difference"];
     for (found, expected) in difference["by_seed"].as_array().unwrap().iter().zip(by_hand) {
         assert!((found[1].as_f64().unwrap() - expected).abs() < 1e-9, "{found} {expected}");
@@ -157,12 +196,20 @@ fn the_document_compares_by_seed() {
     for (end, expected) in ["low", "high"].into_iter().zip(ends) {
         assert!((difference["interval"][end].as_f64().unwrap() - expected).abs() < 1e-9);
     }
-    let time = &document["runs"].as_array().unwrap().iter().find(|run| run["run"] == "ist-1").unwrap()["time"];
+    let time = &document["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|run| run["run"] == "ist-1")
+        .unwrap()["time"];
     for part in ["forward", "recompute", "backward", "optimizer", "scoring"] {
         assert!(time[part].as_f64().unwrap() > 0.0, "{part}: {time}");
     }
     let message = bench.refused(&["report", "runs", "--baseline", "none"]);
-    assert!(message.contains("\"none\" is none of the groups") && message.contains("\"all\""), "{message}");
+    assert!(
+        message.contains("\"none\" is none of the groups") && message.contains("\"all\""),
+        "{message}"
+    );
 }
 
 #[test]
@@ -173,18 +220,26 @@ fn half_written_and_broken_runs_are_told_of() {
     train(&bench, "runs/two", &["seed=4"]);
     std::fs::remove_file(bench.path("runs/two/result.json")).unwrap();
     for log in ["metrics", "importance", "selections", "costs"] {
-        let mut file = OpenOptions::new().append(true).open(bench.path(&format!("runs/two/{log}.jsonl"))).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(bench.path(&format!("runs/two/{log}.jsonl")))
+            .unwrap();
         file.write_all(b"{\"step\": 10, \"lo").unwrap();
     }
     // Begun and nothing more.
     std::fs::create_dir_all(bench.path("runs/three/checkpoints")).unwrap();
-    std::fs::copy(bench.path("runs/one/config.toml"), bench.path("runs/three/config.toml")).unwrap();
+    std::fs::copy(bench.path("runs/one/config.toml"), bench.path("runs/three/config.toml"))
+        .unwrap();
     let output = bench.run(&["report", "runs", "runs/one", "--output", "page.html"], 0);
     let told = String::from_utf8(output.stderr).unwrap();
     for log in ["metrics", "importance", "selections", "costs"] {
         assert!(told.contains(&format!("two/{log}.jsonl: line")), "{log}: {told}");
     }
-    for expected in ["two is unfinished", "three is unfinished (failed or killed), after 0 steps", "more than once"] {
+    for expected in [
+        "two is unfinished",
+        "three is unfinished (failed or killed), after 0 steps",
+        "more than once",
+    ] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
     assert!(text(parse(&bench.read("page.html")).root_element()).contains("two is unfinished"));
@@ -194,7 +249,11 @@ fn half_written_and_broken_runs_are_told_of() {
     assert!(message.contains("runs/two/metrics.jsonl: line 4 is not JSON"), "{message}");
     assert!(bench.refused(&["report", "nowhere"]).contains("nowhere does not exist"));
     assert!(bench.refused(&["report", "train.jsonl"]).contains("is no folder"));
-    assert!(bench.refused(&["report", "runs/one", "--csv", "none/x.csv"]).contains("its folder does not exist"));
+    assert!(
+        bench
+            .refused(&["report", "runs/one", "--csv", "none/x.csv"])
+            .contains("its folder does not exist")
+    );
 }
 
 #[test]
@@ -208,7 +267,9 @@ fn a_page_of_thousands_of_steps_stays_small() {
         json!({"step": step, "loss": loss, "tokens": 9, "seconds": 0.1, "peak_bytes": 5})
     };
     let scores = |step: i32| (0..8).map(|layer| f64::from(step * layer).sin()).collect::<Vec<_>>();
-    let lines = |values: &mut dyn Iterator<Item = Value>| values.map(|value| format!("{value}\n")).collect::<String>();
+    let lines = |values: &mut dyn Iterator<Item = Value>| {
+        values.map(|value| format!("{value}\n")).collect::<String>()
+    };
     let metrics = lines(&mut steps().map(line));
     let selections = lines(&mut steps().map(|step| json!({"step": step, "layers": [step % 7, 7]})));
     let updates = steps().filter(|step| step % 10 == 9);
@@ -229,7 +290,8 @@ fn a_run_with_tensorboard_has_each_step_once_however_often_it_is_resumed() {
     let file = "run/tensorboard/events.out.tfevents.0.ist";
     let size = |steps: &str| {
         let longer = format!("train.steps={steps}");
-        let arguments = ["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", &longer];
+        let arguments =
+            ["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", &longer];
         bench.run(&arguments, 0);
         std::fs::metadata(bench.path(file)).unwrap().len()
     };

@@ -17,9 +17,11 @@ fn assert_same(one: &Path, other: &Path) {
         assert_eq!(log(one, name), log(other, name), "{name}");
     }
     let bytes = |folder: &Path, name: &str| std::fs::read(folder.join(name)).unwrap();
-    for name in
-        ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter-best/adapter_model.safetensors"]
-    {
+    for name in [
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+        "adapter-best/adapter_model.safetensors",
+    ] {
         assert!(bytes(one, name) == bytes(other, name), "{name}");
     }
     let newest = log(one, "selections.jsonl").len();
@@ -32,7 +34,10 @@ fn assert_same(one: &Path, other: &Path) {
 /// Waits until the run in `folder` has logged that many steps.
 fn wait_for_steps(child: &mut Child, folder: &Path, steps: usize) {
     let started = Instant::now();
-    while std::fs::read_to_string(folder.join("selections.jsonl")).map_or(0, |text| text.lines().count()) < steps {
+    while std::fs::read_to_string(folder.join("selections.jsonl"))
+        .map_or(0, |text| text.lines().count())
+        < steps
+    {
         assert!(started.elapsed() < Duration::from_mins(2), "the run does not get to step {steps}");
         if child.try_wait().unwrap().is_some() {
             return;
@@ -53,9 +58,10 @@ fn a_run_killed_at_any_point_resumes_to_the_same_end() {
         let bench = Workbench::new("");
         bench.write(
             "run.toml",
-            &bench
-                .read("run.toml")
-                .replace("[optimizer]", &format!("[optimizer]\nresting_state = \"{resting_state}\"")),
+            &bench.read("run.toml").replace(
+                "[optimizer]",
+                &format!("[optimizer]\nresting_state = \"{resting_state}\""),
+            ),
         );
         bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
         for killed_after in [1, 4, 8] {
@@ -92,23 +98,40 @@ fn ctrl_c_finishes_the_step_saves_and_says_how_to_resume() {
 fn a_resumed_run_may_only_grow() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
-    let message = bench.refused(&["train", "run.toml", "--output", "run", "--resume", "--set", "optimizer.lr=0.5"]);
+    let message = bench.refused(&[
+        "train",
+        "run.toml",
+        "--output",
+        "run",
+        "--resume",
+        "--set",
+        "optimizer.lr=0.5",
+    ]);
     assert!(message.contains("optimizer.lr") && message.contains("0.5"), "{message}");
-    bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", "train.steps=12"], 0);
+    bench.run(
+        &["train", "run.toml", "--output", "run", "--resume", "--quiet", "--set", "train.steps=12"],
+        0,
+    );
     assert_eq!(log(&bench.path("run"), "selections.jsonl").len(), 12);
 }
 
 #[test]
 fn a_run_that_stopped_early_stays_stopped_when_it_is_resumed() {
     let bench = Workbench::new("early_stopping = 1\n");
-    let toml = bench.read("run.toml").replace("steps = 10", "steps = 40").replace("lr = 1e-3", "lr = 0.3");
+    let toml =
+        bench.read("run.toml").replace("steps = 10", "steps = 40").replace("lr = 1e-3", "lr = 0.3");
     bench.write("run.toml", &toml.replace("eval_every = 4", "eval_every = 3"));
     let result = bench.json(&["train", "run.toml", "--output", "run", "--quiet", "--json"]);
     assert_eq!(result["status"], "stopped early");
-    let (steps, adapter) = (log(&bench.path("run"), "metrics.jsonl"), "adapter/adapter_model.safetensors");
+    let (steps, adapter) =
+        (log(&bench.path("run"), "metrics.jsonl"), "adapter/adapter_model.safetensors");
     let before = std::fs::read(bench.path("run").join(adapter)).unwrap();
-    let result = bench.json(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--json"]);
-    assert_eq!((result["status"].as_str(), log(&bench.path("run"), "metrics.jsonl")), (Some("stopped early"), steps));
+    let result =
+        bench.json(&["train", "run.toml", "--output", "run", "--resume", "--quiet", "--json"]);
+    assert_eq!(
+        (result["status"].as_str(), log(&bench.path("run"), "metrics.jsonl")),
+        (Some("stopped early"), steps)
+    );
     assert!(before == std::fs::read(bench.path("run").join(adapter)).unwrap());
 }
 
@@ -163,10 +186,18 @@ fn the_same_files_by_another_way_are_the_same_configuration() {
 fn a_folder_that_holds_a_run_is_not_overwritten() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
-    assert!(bench.refused(&["train", "run.toml", "--output", "run"]).contains("already holds a run"));
-    assert!(bench.refused(&["train", "run.toml", "--output", "none", "--resume"]).contains("no run to resume"));
+    assert!(
+        bench.refused(&["train", "run.toml", "--output", "run"]).contains("already holds a run")
+    );
+    assert!(
+        bench
+            .refused(&["train", "run.toml", "--output", "none", "--resume"])
+            .contains("no run to resume")
+    );
     std::fs::create_dir(bench.path("other")).unwrap();
     bench.write("other/file", "");
-    assert!(bench.refused(&["train", "run.toml", "--output", "other"]).contains("holds other files"));
+    assert!(
+        bench.refused(&["train", "run.toml", "--output", "other"]).contains("holds other files")
+    );
     assert!(bench.refused(&["train", "run.toml", "--output", "run.toml"]).contains("not a folder"));
 }

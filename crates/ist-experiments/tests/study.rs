@@ -12,9 +12,14 @@ use common::{Workbench, log};
 use serde_json::{Value, json};
 
 /// Two policies with two seeds each.
-const STUDY: &str = "extends = \"run.toml\"\nseeds = 2\n[sweep]\n\"policy.kind\" = [\"ist\", \"rst\"]\n";
-const MEMBERS: [&str; 4] =
-    ["policy.kind=ist,seed=0", "policy.kind=ist,seed=1", "policy.kind=rst,seed=0", "policy.kind=rst,seed=1"];
+const STUDY: &str =
+    "extends = \"run.toml\"\nseeds = 2\n[sweep]\n\"policy.kind\" = [\"ist\", \"rst\"]\n";
+const MEMBERS: [&str; 4] = [
+    "policy.kind=ist,seed=0",
+    "policy.kind=ist,seed=1",
+    "policy.kind=rst,seed=0",
+    "policy.kind=rst,seed=1",
+];
 
 fn bench() -> Workbench {
     let bench = Workbench::new("");
@@ -38,14 +43,18 @@ fn assert_same(one: &Path, other: &Path) {
     for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
         assert_eq!(log(one, name), log(other, name), "{} {name}", one.display());
     }
-    let adapter = |folder: &Path| std::fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
+    let adapter =
+        |folder: &Path| std::fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
     assert!(adapter(one) == adapter(other), "{}", one.display());
 }
 
 /// Waits until the run in `folder` has logged that many steps.
 fn wait_for_steps(child: &mut Child, folder: &Path, steps: usize) {
     let started = Instant::now();
-    while std::fs::read_to_string(folder.join("selections.jsonl")).map_or(0, |text| text.lines().count()) < steps {
+    while std::fs::read_to_string(folder.join("selections.jsonl"))
+        .map_or(0, |text| text.lines().count())
+        < steps
+    {
         assert!(started.elapsed() < Duration::from_mins(3), "the run does not get to step {steps}");
         assert!(child.try_wait().unwrap().is_none(), "the process ended before step {steps}");
         std::thread::sleep(Duration::from_millis(2));
@@ -67,19 +76,32 @@ fn long_bench() -> Workbench {
 fn every_member_runs_once_and_as_a_run_of_its_own() {
     let bench = bench();
     let first = bench.json(&["run", "study.toml", "--json"]);
-    let names: Vec<&str> = first["runs"].as_array().unwrap().iter().map(|run| run["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        first["runs"].as_array().unwrap().iter().map(|run| run["name"].as_str().unwrap()).collect();
     assert_eq!(names, MEMBERS.map(|member| format!("study/{member}")));
-    assert!(first["runs"].as_array().unwrap().iter().all(|run| run["state"] == "done" && run["step"] == 10));
+    assert!(
+        first["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|run| run["state"] == "done" && run["step"] == 10)
+    );
     assert_eq!(first["failed"], json!([]));
-    let single = ["--set", "seed=1", "--set", "policy.kind=rst", "--set", "policy.layers_updated=0.25"];
-    bench.write("plain.toml", &bench.read("run.toml").replace("kind = \"ist\"\ninterval = 3\nscore_batch = 4\n", ""));
-    bench.run(&[&["train", "plain.toml", "--output", "single", "--quiet"][..], &single].concat(), 0);
+    let single =
+        ["--set", "seed=1", "--set", "policy.kind=rst", "--set", "policy.layers_updated=0.25"];
+    bench.write(
+        "plain.toml",
+        &bench.read("run.toml").replace("kind = \"ist\"\ninterval = 3\nscore_batch = 4\n", ""),
+    );
+    bench
+        .run(&[&["train", "plain.toml", "--output", "single", "--quiet"][..], &single].concat(), 0);
     assert_same(&bench.path("runs/study").join(MEMBERS[3]), &bench.path("single"));
     let again = stderr(&bench.run(&["run", "study.toml"], 0));
     assert!(!again.contains("start") && again.contains("4 runs: 4 done"), "{again}");
     let one = bench.read("runs/study/claims/policy.kind=ist,seed=0.1.json");
     assert!(
-        one.contains("\"outcome\":\"done\"") && !bench.path("runs/study/claims/policy.kind=ist,seed=0.2.json").exists()
+        one.contains("\"outcome\":\"done\"")
+            && !bench.path("runs/study/claims/policy.kind=ist,seed=0.2.json").exists()
     );
     let manifest: Value = serde_json::from_str(&bench.read("runs/study/manifest.json")).unwrap();
     assert_eq!(manifest["members"][3]["name"], MEMBERS[3]);
@@ -95,10 +117,15 @@ fn a_failed_member_stops_no_other_and_is_tried_again() {
     for tries in 1..3 {
         let output = bench.run(&["run", "study.toml", "--jobs", "2"], 1);
         let message = stderr(&output);
-        assert!(message.contains("1 of 2 runs failed") && message.contains("study/bad,seed=3: "), "{message}");
+        assert!(
+            message.contains("1 of 2 runs failed") && message.contains("study/bad,seed=3: "),
+            "{message}"
+        );
         assert!(message.contains("checkpoints/0"), "{message}");
-        let expected =
-            [("study/bad,seed=3".to_owned(), "failed".to_owned()), ("study/good,seed=3".into(), "done".into())];
+        let expected = [
+            ("study/bad,seed=3".to_owned(), "failed".to_owned()),
+            ("study/good,seed=3".into(), "done".into()),
+        ];
         assert_eq!(states(&bench, "runs"), expected);
         assert!(bench.path(&format!("runs/study/claims/bad,seed=3.{tries}.json")).exists());
         assert!(!bench.path(&format!("runs/study/claims/bad,seed=3.{}.json", tries + 1)).exists());
@@ -111,7 +138,8 @@ fn a_failed_member_stops_no_other_and_is_tried_again() {
 #[test]
 fn two_that_start_at_once_share_a_study() {
     let bench = bench();
-    let start = || bench.ist(&["run", "study.toml", "--jobs", "2"]).stderr(Stdio::piped()).spawn().unwrap();
+    let start =
+        || bench.ist(&["run", "study.toml", "--jobs", "2"]).stderr(Stdio::piped()).spawn().unwrap();
     let children = [start(), start()];
     let messages = children.map(|child| {
         let output = child.wait_with_output().unwrap();
@@ -121,13 +149,19 @@ fn two_that_start_at_once_share_a_study() {
     });
     for member in MEMBERS {
         let folder = bench.path("runs/study").join(member);
-        let steps: Vec<u64> =
-            log(&folder, "selections.jsonl").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        let steps: Vec<u64> = log(&folder, "selections.jsonl")
+            .iter()
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect();
         assert_eq!(steps, (0..10).collect::<Vec<_>>(), "{member}");
         assert!(folder.join("result.json").is_file());
-        let claims = |generation| bench.path(&format!("runs/study/claims/{member}.{generation}.json"));
+        let claims =
+            |generation| bench.path(&format!("runs/study/claims/{member}.{generation}.json"));
         assert!(claims(1).exists() && !claims(2).exists(), "{member} was executed once");
-        let done = messages.iter().filter(|message| message.contains(&format!("done     study/{member}"))).count();
+        let done = messages
+            .iter()
+            .filter(|message| message.contains(&format!("done     study/{member}")))
+            .count();
         assert!(done <= 1, "{messages:?}");
     }
 }
@@ -135,7 +169,8 @@ fn two_that_start_at_once_share_a_study() {
 #[test]
 fn a_killed_call_and_its_killed_members_go_on_to_the_same_end() {
     let bench = long_bench();
-    let run = |output: &str| ["run", "study.toml", "--jobs", "2", "--output", output].map(str::to_owned);
+    let run =
+        |output: &str| ["run", "study.toml", "--jobs", "2", "--output", output].map(str::to_owned);
     let call = |output: &str| {
         let arguments = run(output);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -152,18 +187,24 @@ fn a_killed_call_and_its_killed_members_go_on_to_the_same_end() {
     let mut child = call("killed");
     wait_for_steps(&mut child, &first, 20);
     let claims: Vec<Value> = (1..9)
-        .map_while(|n| std::fs::read(bench.path(&format!("killed/study/claims/{}.{n}.json", MEMBERS[0]))).ok())
+        .map_while(|n| {
+            std::fs::read(bench.path(&format!("killed/study/claims/{}.{n}.json", MEMBERS[0]))).ok()
+        })
         .map(|bytes| serde_json::from_slice(&bytes).unwrap())
         .collect();
     signal("-KILL", claims.last().unwrap()["process"].as_u64().unwrap());
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    let states_after: Vec<String> = states(&bench, "killed").into_iter().map(|(_, state)| state).collect();
+    let states_after: Vec<String> =
+        states(&bench, "killed").into_iter().map(|(_, state)| state).collect();
     assert_eq!(states_after, ["failed", "done", "done", "done"]);
     let text = String::from_utf8(bench.run(&["list", "killed/study"], 0).stdout).unwrap();
     assert!(text.contains("its process ended by signal: 9"), "{text}");
     bench.run(&["run", "study.toml", "--output", "killed", "--quiet"], 0);
     for member in MEMBERS {
-        assert_same(&bench.path("killed/study").join(member), &bench.path("whole/study").join(member));
+        assert_same(
+            &bench.path("killed/study").join(member),
+            &bench.path("whole/study").join(member),
+        );
     }
 }
 
@@ -177,8 +218,12 @@ fn ctrl_c_finishes_the_steps_of_the_members_and_says_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(130), "{message}");
-    assert!(message.contains("interrupted") && message.contains("go on with the same command"), "{message}");
-    let states_after: Vec<String> = states(&bench, "runs").into_iter().map(|(_, state)| state).collect();
+    assert!(
+        message.contains("interrupted") && message.contains("go on with the same command"),
+        "{message}"
+    );
+    let states_after: Vec<String> =
+        states(&bench, "runs").into_iter().map(|(_, state)| state).collect();
     assert_eq!(states_after[0], "interrupted");
     assert_eq!(states_after[3], "waiting");
     bench.run(&[&call[..], &["--quiet"]].concat(), 0);
@@ -195,9 +240,12 @@ fn a_changed_file_is_refused_with_the_members_that_differ() {
     bench.write("study.toml", &changed);
     for arguments in [vec!["run", "study.toml"], vec!["run", "study.toml", "--dry-run"]] {
         let message = bench.refused(&arguments);
-        for part in
-            ["changed since runs/study/manifest.json", MEMBERS[0], MEMBERS[2], "`optimizer.lr` was 0.001, is 0.5"]
-        {
+        for part in [
+            "changed since runs/study/manifest.json",
+            MEMBERS[0],
+            MEMBERS[2],
+            "`optimizer.lr` was 0.001, is 0.5",
+        ] {
             assert!(message.contains(part), "{part}: {message}");
         }
         assert!(!message.contains(MEMBERS[1]), "the manifest does not know it: {message}");
@@ -205,12 +253,17 @@ fn a_changed_file_is_refused_with_the_members_that_differ() {
     // More seeds are more members, and a comment is no change.
     bench.write("study.toml", &format!("# more\n{STUDY}"));
     let output = stderr(&bench.run(&["run", "study.toml"], 0));
-    assert!(output.contains(&format!("start    study/{}", MEMBERS[1])) && !output.contains(MEMBERS[0]), "{output}");
+    assert!(
+        output.contains(&format!("start    study/{}", MEMBERS[1])) && !output.contains(MEMBERS[0]),
+        "{output}"
+    );
     // The folder alone is enough to go on.
     std::fs::remove_dir_all(bench.path("runs/study").join(MEMBERS[3])).unwrap();
     let output = stderr(&bench.run(&["run", "runs/study"], 0));
     assert!(output.contains(&format!("done     study/{}", MEMBERS[3])), "{output}");
-    assert!(bench.refused(&["run", "runs/study", "--set", "train.steps=3"]).contains("--set goes with"));
+    assert!(
+        bench.refused(&["run", "runs/study", "--set", "train.steps=3"]).contains("--set goes with")
+    );
     assert!(bench.refused(&["run", "runs"]).contains("has no manifest.json"));
 }
 
@@ -221,8 +274,14 @@ fn a_study_that_cannot_run_as_a_whole_does_not_begin() {
     bench.write("other/study.toml", "extends = \"../run.toml\"\n");
     let values: Vec<String> = (1..=101).map(|n| n.to_string()).collect();
     let values = values.join(", ");
-    bench.write("many.toml", &format!("extends = \"run.toml\"\nseeds = 100\nsweep.\"adapter.r\" = [{values}]\n"));
-    bench.write("million.toml", &format!("extends = \"many.toml\"\nsweep.\"train.batch\" = [{values}]\n"));
+    bench.write(
+        "many.toml",
+        &format!("extends = \"run.toml\"\nseeds = 100\nsweep.\"adapter.r\" = [{values}]\n"),
+    );
+    bench.write(
+        "million.toml",
+        &format!("extends = \"many.toml\"\nsweep.\"train.batch\" = [{values}]\n"),
+    );
     bench.write("none.toml", "extends = \"run.toml\"\nsweep.\"adapter.r\" = []\n");
     bench.write("deep.toml", "extends = \"run.toml\"\nsweep.\"policy.layers_updated\" = [1, 9]\n");
     bench.write("wrong.toml", "extends = \"run.toml\"\nsweep.\"adapter.r\" = [1, 0]\n");
@@ -231,14 +290,26 @@ fn a_study_that_cannot_run_as_a_whole_does_not_begin() {
         (vec!["run", "none.toml"], vec!["lists no value, so there is no run"]),
         (vec!["run", "many.toml"], vec!["makes 10100 runs", "--yes"]),
         (vec!["run", "million.toml"], vec!["makes 1020100 runs", "--yes"]),
-        (vec!["run", "study.toml", "other/study.toml"], vec!["would both be runs of study", "rename"]),
-        (vec!["run", "deep.toml"], vec!["`policy.layers_updated`", "9", "(in deep/policy.layers_updated=9,seed=3)"]),
+        (
+            vec!["run", "study.toml", "other/study.toml"],
+            vec!["would both be runs of study", "rename"],
+        ),
+        (
+            vec!["run", "deep.toml"],
+            vec!["`policy.layers_updated`", "9", "(in deep/policy.layers_updated=9,seed=3)"],
+        ),
         (vec!["run", "wrong.toml"], vec!["wrong.toml:2: `adapter.r`", "(in adapter.r=0,seed=3)"]),
         (vec!["run", "study.toml", "--set", "policy.kind=rst"], vec!["is what the sweep varies"]),
         (vec!["run", "study.toml", "--jobs", "0"], vec!["--jobs"]),
         (vec!["run", "study.toml", "--member", "4"], vec!["there is no run 4: there are 4"]),
-        (vec!["run", "study.toml", "deep.toml", "--member", "1"], vec!["--member goes with one file"]),
-        (vec!["train", "study.toml"], vec!["study.toml:3: `sweep` makes this file several runs", "`ist run FILE`"]),
+        (
+            vec!["run", "study.toml", "deep.toml", "--member", "1"],
+            vec!["--member goes with one file"],
+        ),
+        (
+            vec!["train", "study.toml"],
+            vec!["study.toml:3: `sweep` makes this file several runs", "`ist run FILE`"],
+        ),
         (vec!["list", "nowhere"], vec!["nowhere does not exist"]),
     ] {
         let message = bench.refused(&arguments);
@@ -269,7 +340,17 @@ fn a_half_written_result_is_made_again() {
 #[test]
 fn array_tasks_execute_every_member() {
     let bench = bench();
-    let call = ["run", "study.toml", "--slurm", "--chunk", "3", "--set", "train.steps=4", "--output", "out"];
+    let call = [
+        "run",
+        "study.toml",
+        "--slurm",
+        "--chunk",
+        "3",
+        "--set",
+        "train.steps=4",
+        "--output",
+        "out",
+    ];
     bench.run(&call, 0);
     assert!(bench.refused(&call).contains("study.sbatch is there already"));
     assert!(!bench.path("out").exists(), "nothing was executed");

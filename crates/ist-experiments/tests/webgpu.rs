@@ -20,8 +20,13 @@ fn a_card_that_is_absent_is_refused_with_what_is_missing() {
         assert!(["NVIDIA", "CUDA", "NVRTC"].iter().any(|part| message.contains(part)), "{message}");
         assert_eq!(failure.exit_code(), 2);
     }
-    let listed = device::list().into_iter().find(|device| device.name == "cuda").expect("cuda is listed");
-    assert_eq!((listed.compiled, listed.present), (true, device::open("cuda").is_ok()), "{listed:?}");
+    let listed =
+        device::list().into_iter().find(|device| device.name == "cuda").expect("cuda is listed");
+    assert_eq!(
+        (listed.compiled, listed.present),
+        (true, device::open("cuda").is_ok()),
+        "{listed:?}"
+    );
 }
 
 #[test]

@@ -66,8 +66,11 @@ impl TokenBatch {
     /// Pads the records on the right to the longest one.
     pub fn new(examples: &[Example], device: &Device) -> Self {
         let length = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
-        let (ids, mask): (Vec<i64>, Vec<bool>) =
-            examples.iter().flat_map(|example| example.padded(length)).map(|(id, real)| (i64::from(id), real)).unzip();
+        let (ids, mask): (Vec<i64>, Vec<bool>) = examples
+            .iter()
+            .flat_map(|example| example.padded(length))
+            .map(|(id, real)| (i64::from(id), real))
+            .unzip();
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
             for t in example.predicted() {
@@ -112,8 +115,14 @@ mod tests {
 
     #[test]
     fn shorter_rows_are_padded_on_the_right() {
-        let batch = TokenBatch::new(&[Example::tokens(vec![1, 2, 3]), Example::tokens(vec![4, 5])], &Device::flex());
-        assert_eq!(batch.input_ids.into_data().iter::<i64>().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 0]);
+        let batch = TokenBatch::new(
+            &[Example::tokens(vec![1, 2, 3]), Example::tokens(vec![4, 5])],
+            &Device::flex(),
+        );
+        assert_eq!(
+            batch.input_ids.into_data().iter::<i64>().collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 0]
+        );
         assert_eq!(batch.rows.into_data().iter::<i64>().collect::<Vec<_>>(), [0, 1, 3]);
         assert_eq!(batch.targets.into_data().iter::<i64>().collect::<Vec<_>>(), [2, 3, 5]);
         assert_eq!((batch.predicted, batch.lengths), (vec![2, 1], vec![3, 2]));

@@ -33,7 +33,8 @@ pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> 
     /// the logits of the last position of each row, `[batch, vocabulary]`.
     ///
     /// A row's positions count its real tokens only.
-    fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut Self::Cache) -> Tensor<2>;
+    fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut Self::Cache)
+    -> Tensor<2>;
     /// Makes the cache hold these of its rows, in this order. A row may be named several times, or not at all.
     fn select_rows(&self, rows: &[usize], cache: &mut Self::Cache);
 

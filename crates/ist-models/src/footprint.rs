@@ -50,13 +50,21 @@ pub struct AdaptedSite {
 impl AdaptedSite {
     /// The adapter of that configuration on `site`, which need not exist yet.
     pub fn planned<A: Adapter>(config: &A::Config, site: &Site) -> Self {
-        let cost = if site.kind == SiteKind::Linear { A::token_cost(config, site) } else { TokenCost::default() };
+        let cost = if site.kind == SiteKind::Linear {
+            A::token_cost(config, site)
+        } else {
+            TokenCost::default()
+        };
         Self { site: site.clone(), cost, parameters: A::parameters(config, site) }
     }
 
     /// That adapter on `site`.
     pub fn of<A: Adapter>(adapter: &A, site: Site) -> Self {
-        let cost = if site.kind == SiteKind::Linear { adapter.token_cost_of(&site) } else { TokenCost::default() };
+        let cost = if site.kind == SiteKind::Linear {
+            adapter.token_cost_of(&site)
+        } else {
+            TokenCost::default()
+        };
         Self { site, cost, parameters: count_parameters(adapter) }
     }
 }

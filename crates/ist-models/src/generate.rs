@@ -38,7 +38,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_new_tokens: 32, temperature: 0.0, top_k: None, top_p: None, seed: 0, end_tokens: Vec::new() }
+        Self {
+            max_new_tokens: 32,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            seed: 0,
+            end_tokens: Vec::new(),
+        }
     }
 }
 
@@ -62,7 +69,9 @@ pub enum GenerateError {
         vocabulary: usize,
     },
     /// Prompt and output do not fit the model's context.
-    #[error("a prompt of {prompt} tokens and {new} new ones exceed the model's context of {context} positions")]
+    #[error(
+        "a prompt of {prompt} tokens and {new} new ones exceed the model's context of {context} positions"
+    )]
     Context {
         /// Tokens of the longest prompt.
         prompt: usize,
@@ -107,7 +116,11 @@ struct Row {
 
 impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
     /// The generation that [`generate`] runs, before its first step.
-    pub fn new(model: &'a M, prompts: &[Vec<u32>], settings: &'a Settings) -> Result<Self, GenerateError> {
+    pub fn new(
+        model: &'a M,
+        prompts: &[Vec<u32>],
+        settings: &'a Settings,
+    ) -> Result<Self, GenerateError> {
         check(model, prompts, settings.max_new_tokens)?;
         Ok(Self::over(model, model.new_cache(prompts.len()), prompts, settings))
     }
@@ -140,8 +153,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
             let next = choose(&logits[at], self.settings, &mut self.streams[at]);
             if !row.ended {
                 row.output.push(next);
-                row.ended =
-                    row.output.len() == self.settings.max_new_tokens || self.settings.end_tokens.contains(&next);
+                row.ended = row.output.len() == self.settings.max_new_tokens
+                    || self.settings.end_tokens.contains(&next);
             }
             (self.tokens[at], self.mask[at]) = (vec![next], vec![true]);
         }
@@ -192,7 +205,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
     /// How many tokens of `prompt` the cache has read already: all that were read where the prompt goes on behind them, else
     /// none.
     pub fn shared(&self, prompt: &[u32]) -> usize {
-        if self.cache.is_some() && prompt.len() > self.read.len() && prompt.starts_with(&self.read) {
+        if self.cache.is_some() && prompt.len() > self.read.len() && prompt.starts_with(&self.read)
+        {
             self.read.len()
         } else {
             0
@@ -208,8 +222,10 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
     ) -> Result<Vec<u32>, GenerateError> {
         check(self.model, &[prompt.to_vec()], settings.max_new_tokens)?;
         let shared = self.shared(prompt);
-        let cache = self.cache.take().filter(|_| shared > 0).unwrap_or_else(|| self.model.new_cache(1));
-        let mut generation = Generation::over(self.model, cache, &[prompt[shared..].to_vec()], settings);
+        let cache =
+            self.cache.take().filter(|_| shared > 0).unwrap_or_else(|| self.model.new_cache(1));
+        let mut generation =
+            Generation::over(self.model, cache, &[prompt[shared..].to_vec()], settings);
         while generation.step() {
             if !each(generation.output(0)) {
                 generation.end(0);
@@ -238,7 +254,11 @@ fn check<A: Adapter, M: CausalLm<A>>(
             return Err(GenerateError::Vocabulary { row, id, vocabulary });
         }
         if prompt.len().saturating_add(max_new_tokens) > context {
-            return Err(GenerateError::Context { prompt: prompt.len(), new: max_new_tokens, context });
+            return Err(GenerateError::Context {
+                prompt: prompt.len(),
+                new: max_new_tokens,
+                context,
+            });
         }
     }
     Ok(())
@@ -249,7 +269,8 @@ fn left_padded(prompts: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<bool>>) {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let padding = |prompt: &Vec<u32>| longest - prompt.len();
     let tokens = prompts.iter().map(|p| [vec![0; padding(p)], p.clone()].concat()).collect();
-    let mask = prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect();
+    let mask =
+        prompts.iter().map(|p| [vec![false; padding(p)], vec![true; p.len()]].concat()).collect();
     (tokens, mask)
 }
 

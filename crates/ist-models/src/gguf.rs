@@ -49,10 +49,15 @@ pub enum GgufError {
 const ARCHITECTURE: &str = "llama";
 
 /// Writes the LoRA adapter in `folder`, over a LLaMA of that configuration, as a GGUF file.
-pub fn write_llama_adapter(folder: &Path, config: &DecoderConfig, output: &Path) -> Result<(), GgufError> {
+pub fn write_llama_adapter(
+    folder: &Path,
+    config: &DecoderConfig,
+    output: &Path,
+) -> Result<(), GgufError> {
     let lora = lora_config(folder)?;
     let file = TensorFile::open(&folder.join(TENSORS_FILE)).map_err(AdapterFilesError::from)?;
-    let keys: Vec<&str> = file.names().filter(|name| !name.ends_with(".base_layer.weight")).collect();
+    let keys: Vec<&str> =
+        file.names().filter(|name| !name.ends_with(".base_layer.weight")).collect();
     let modules = keys.iter().filter_map(|key| key.strip_suffix(".lora_A.weight"));
     let embeddings = keys.iter().filter_map(|key| key.strip_suffix(".lora_embedding_A"));
     let mut additions = Vec::new();
@@ -73,7 +78,8 @@ pub fn write_llama_adapter(folder: &Path, config: &DecoderConfig, output: &Path)
         let name = keys.iter().find(|key| !known(key)).unwrap_or(&keys[0]);
         return Err(unplaced(name, "it is no part of a LoRA"));
     }
-    let alphas: Vec<f64> = additions.iter().map(|(path, a, _)| lora.scaling_of(path) * a.shape[0] as f64).collect();
+    let alphas: Vec<f64> =
+        additions.iter().map(|(path, a, _)| lora.scaling_of(path) * a.shape[0] as f64).collect();
     let common = alphas.first().copied().filter(|first| alphas.iter().all(|alpha| alpha == first));
     let named = additions.into_iter().map(|(path, a, b)| {
         let scale = if common.is_some() { 1.0 } else { lora.scaling_of(path) as f32 };
@@ -86,23 +92,30 @@ pub fn write_llama_adapter(folder: &Path, config: &DecoderConfig, output: &Path)
 
 fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|error| AdapterFilesError::Json { path: path.clone(), message: error.to_string() })?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
+    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
+        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
+    })?;
     let refuse = |found: String| GgufError::Method { path: path.display().to_string(), found };
     match method::parse::<Lora>(&fields, Dialect::Peft) {
         Some(Ok(config)) => Ok(config),
         Some(Err(error)) => Err(refuse(error.to_string())),
-        None if fields.get("use_dora") == Some(&Value::Bool(true)) => {
-            Err(refuse("DoRA's magnitudes have no place in it; merge the adapter instead".to_owned()))
-        }
-        None => Err(refuse(format!("`peft_type` is {}", fields.get("peft_type").unwrap_or(&Value::Null)))),
+        None if fields.get("use_dora") == Some(&Value::Bool(true)) => Err(refuse(
+            "DoRA's magnitudes have no place in it; merge the adapter instead".to_owned(),
+        )),
+        None => Err(refuse(format!(
+            "`peft_type` is {}",
+            fields.get("peft_type").unwrap_or(&Value::Null)
+        ))),
     }
 }
 
 fn matrix(file: &TensorFile, key: &str) -> Result<Matrix, GgufError> {
     let shape = file.shape(key).unwrap_or_default();
-    let Ok(shape) = <[usize; 2]>::try_from(shape) else { return Err(unplaced(key, "it is not there or no matrix")) };
+    let Ok(shape) = <[usize; 2]>::try_from(shape) else {
+        return Err(unplaced(key, "it is not there or no matrix"));
+    };
     Ok(Matrix { shape, values: file.finite_floats(key).map_err(AdapterFilesError::from)? })
 }
 
@@ -115,7 +128,12 @@ fn scaled(matrix: Matrix, scale: f32) -> Matrix {
 }
 
 /// The addition to the module at `path` under llama.cpp's name and in its order.
-fn low_rank(path: &str, a: Matrix, b: Matrix, config: &DecoderConfig) -> Result<LowRank, GgufError> {
+fn low_rank(
+    path: &str,
+    a: Matrix,
+    b: Matrix,
+    config: &DecoderConfig,
+) -> Result<LowRank, GgufError> {
     let name = llama_name(path).ok_or_else(|| unplaced(path, "no such module"))?;
     if path == "lm_head" && config.tie_word_embeddings {
         return Err(unplaced(path, "the head is tied to the embedding"));
@@ -158,13 +176,15 @@ fn interleaved(matrix: &Matrix, heads: usize) -> Matrix {
         let (head, within) = (row / (2 * half), row % (2 * half));
         head * 2 * half + (within % 2) * half + within / 2
     };
-    let values = (0..rows).flat_map(|row| matrix.values[source(row) * columns..][..columns].to_vec());
+    let values =
+        (0..rows).flat_map(|row| matrix.values[source(row) * columns..][..columns].to_vec());
     Matrix { shape: matrix.shape, values: values.collect() }
 }
 
 fn transposed(matrix: &Matrix) -> Matrix {
     let [rows, columns] = matrix.shape;
-    let values = (0..columns).flat_map(|column| (0..rows).map(move |row| matrix.values[row * columns + column]));
+    let values = (0..columns)
+        .flat_map(|column| (0..rows).map(move |row| matrix.values[row * columns + column]));
     Matrix { shape: [columns, rows], values: values.collect() }
 }
 

@@ -41,14 +41,19 @@ impl ModelFiles {
             if !path.is_file() {
                 return Ok(None);
             }
-            let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Io { path: path.clone(), source })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| LoadError::Io { path: path.clone(), source })?;
             let value = serde_json::from_str(&text);
-            value.map(Some).map_err(|error| LoadError::Config { path, message: format!("not JSON: {error}") })
+            value
+                .map(Some)
+                .map_err(|error| LoadError::Config { path, message: format!("not JSON: {error}") })
         };
-        let missing = || LoadError::Config {
+        let missing = || {
+            LoadError::Config {
             path: folder.join("config.json"),
             message: "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or a hub id org/name"
                 .to_owned(),
+        }
         };
         Ok(Self {
             origin: folder.to_owned(),
@@ -68,8 +73,10 @@ impl ModelFiles {
         weights: &'static [u8],
     ) -> Result<Self, LoadError> {
         let json = |text: &str| {
-            serde_json::from_str(text)
-                .map_err(|error| LoadError::Config { path: origin.into(), message: format!("not JSON: {error}") })
+            serde_json::from_str(text).map_err(|error| LoadError::Config {
+                path: origin.into(),
+                message: format!("not JSON: {error}"),
+            })
         };
         Ok(Self {
             origin: origin.into(),
@@ -106,7 +113,9 @@ impl ModelFiles {
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
         match &self.weights {
             Weights::Folder(folder) => Checkpoint::open(folder),
-            Weights::Embedded(bytes) => Checkpoint::embedded(&self.origin.display().to_string(), bytes),
+            Weights::Embedded(bytes) => {
+                Checkpoint::embedded(&self.origin.display().to_string(), bytes)
+            }
         }
     }
 
@@ -118,7 +127,9 @@ impl ModelFiles {
             let bytes = match name {
                 _ if path.is_file() => Some(std::fs::read(&path)?),
                 "tokenizer.json" => self.text.tokenizer_json().map(<[u8]>::to_vec),
-                "generation_config.json" => self.generation_config.as_ref().map(|value| value.to_string().into_bytes()),
+                "generation_config.json" => {
+                    self.generation_config.as_ref().map(|value| value.to_string().into_bytes())
+                }
                 _ => None,
             };
             files.extend(bytes.map(|bytes| (name.to_owned(), bytes)));
@@ -138,7 +149,8 @@ impl ModelFiles {
         let Some(document) = self.config.as_object().cloned() else {
             return Err(LoadError::Config { path, message: "not a JSON object".to_owned() });
         };
-        DecoderConfig::from_json(document).map_err(|error| LoadError::Config { path, message: error.to_string() })
+        DecoderConfig::from_json(document)
+            .map_err(|error| LoadError::Config { path, message: error.to_string() })
     }
 }
 
@@ -161,14 +173,19 @@ pub fn open<A: Adapter, W: WithModel<A>>(
 }
 
 /// Loads a decoder.
-pub fn load<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> Result<Decoder<A>, LoadError> {
+pub fn load<A: Adapter>(
+    files: &ModelFiles,
+    storage: DType,
+    device: &Device,
+) -> Result<Decoder<A>, LoadError> {
     let config = files.decoder_config()?;
     let checkpoint = files.checkpoint()?;
     let spelling = Spelling::of(&config, &checkpoint);
     let known = |name: &str| spelling.knows(name);
     // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
     let mut shapes = checkpoint.loader();
-    let misfits = layout::tensors(&config).filter(|(name, shape)| !shapes.expect(&spelling.names(name), shape));
+    let misfits = layout::tensors(&config)
+        .filter(|(name, shape)| !shapes.expect(&spelling.names(name), shape));
     let misfits = misfits.take(FAULTS_SHOWN).count();
     if misfits < FAULTS_SHOWN {
         shapes.ignore(known);
@@ -177,7 +194,9 @@ pub fn load<A: Adapter>(files: &ModelFiles, storage: DType, device: &Device) -> 
     }
     shapes.finish()?;
     if let Some((embedding, head)) = spelling.untied(&checkpoint)? {
-        let message = format!("`tie_word_embeddings` is true, but {head} is not {embedding}; set it to false");
+        let message = format!(
+            "`tie_word_embeddings` is true, but {head} is not {embedding}; set it to false"
+        );
         return Err(LoadError::Config { path: files.origin.join("config.json"), message });
     }
     let mut loader = checkpoint.loader();

@@ -21,8 +21,13 @@ pub(crate) struct Spelling {
 }
 
 /// Buffers of older files: masks, and frequencies that follow from the configuration.
-const BUFFERS: [&str; 5] =
-    [".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
+const BUFFERS: [&str; 5] = [
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    ".rotary_emb.inv_freq",
+];
 
 impl Spelling {
     /// As the checkpoint spells them.
@@ -32,7 +37,8 @@ impl Spelling {
         let body = format!("{}.", names.body);
         // A tied embedding may be stored as the head alone, so another module tells.
         let norm = format!("{}.weight", names.in_body(names.norm));
-        let bare = !checkpoint.contains(&norm) && checkpoint.contains(norm.strip_prefix(&body).unwrap_or(&norm));
+        let bare = !checkpoint.contains(&norm)
+            && checkpoint.contains(norm.strip_prefix(&body).unwrap_or(&norm));
         let (tied, head) = (config.tie_word_embeddings, format!("{}.weight", names.head_in_files));
         let module = format!("{}.weight", names.lm_head);
         Self { body, bare, tied, embedding, head, module }
@@ -60,7 +66,10 @@ impl Spelling {
     }
 
     /// The names of a pair that should be one matrix and is not.
-    pub(crate) fn untied(&self, checkpoint: &Checkpoint) -> Result<Option<(String, String)>, CheckpointError> {
+    pub(crate) fn untied(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> Result<Option<(String, String)>, CheckpointError> {
         let embedding = self.own(&self.embedding);
         let differ = self.tied && checkpoint.differ(&embedding, &self.head)?;
         Ok(differ.then(|| (embedding, self.head.clone())))

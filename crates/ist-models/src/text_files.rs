@@ -56,7 +56,10 @@ impl TextFiles {
         };
         let json = |name: &str| -> Result<Option<Value>, LoadError> {
             let value = bytes(name)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-            value.map_err(|error| LoadError::Config { path: folder.join(name), message: format!("not JSON: {error}") })
+            value.map_err(|error| LoadError::Config {
+                path: folder.join(name),
+                message: format!("not JSON: {error}"),
+            })
         };
         let tokenizer = bytes("tokenizer.json")?;
         Ok(Self {
@@ -87,11 +90,16 @@ impl TextFiles {
         let Some(bytes) = &self.sentence_piece else {
             return Err(TokenizerError::Missing { origin: origin.to_owned() });
         };
-        let settings =
-            sentencepiece::Settings { config: self.config.as_ref(), added_tokens: self.added_tokens.as_ref() };
-        let definition = SentencePieceModel::read(bytes).and_then(|model| sentencepiece::definition(&model, &settings));
-        let definition =
-            definition.map_err(|message| TokenizerError::SentencePiece { origin: origin.to_owned(), message })?;
+        let settings = sentencepiece::Settings {
+            config: self.config.as_ref(),
+            added_tokens: self.added_tokens.as_ref(),
+        };
+        let definition = SentencePieceModel::read(bytes)
+            .and_then(|model| sentencepiece::definition(&model, &settings));
+        let definition = definition.map_err(|message| TokenizerError::SentencePiece {
+            origin: origin.to_owned(),
+            message,
+        })?;
         Tokenizer::from_bytes(origin, definition.to_string().as_bytes(), vocab_size)
     }
 
@@ -106,10 +114,17 @@ impl TextFiles {
             Some((*file, source.clone()))
         } else {
             let file = "tokenizer_config.json";
-            let value = self.config.as_ref().map_or(&Value::Null, |config| &config["chat_template"]);
-            default_template(value).map_err(|problem| format!("{file}: {problem}"))?.map(|source| (file, source))
+            let value =
+                self.config.as_ref().map_or(&Value::Null, |config| &config["chat_template"]);
+            default_template(value)
+                .map_err(|problem| format!("{file}: {problem}"))?
+                .map(|source| (file, source))
         };
-        Ok(source.map(|(file, source)| ChatTemplateSource { file, source, special_tokens: self.special_tokens() }))
+        Ok(source.map(|(file, source)| ChatTemplateSource {
+            file,
+            source,
+            special_tokens: self.special_tokens(),
+        }))
     }
 
     /// The special tokens by name: those of `tokenizer_config.json`, then those that only `special_tokens_map.json` has,
@@ -121,16 +136,22 @@ impl TextFiles {
                 tokens.push((name.to_owned(), text.to_owned()));
             }
         };
-        let files = [&self.config, &self.special_tokens_map].into_iter().flatten().filter_map(Value::as_object);
+        let files = [&self.config, &self.special_tokens_map]
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object);
         for (name, value) in files.flatten().filter(|(name, _)| name.ends_with("_token")) {
             if let Some(text) = token_text(value) {
                 add(name, text);
             }
         }
-        let model = self.sentence_piece.as_ref().and_then(|bytes| SentencePieceModel::read(bytes).ok());
+        let model =
+            self.sentence_piece.as_ref().and_then(|bytes| SentencePieceModel::read(bytes).ok());
         if let Some(model) = model {
             let unknown = i32::try_from(model.unknown).unwrap_or(-1);
-            for (name, id) in [("bos_token", model.begin), ("eos_token", model.end), ("unk_token", unknown)] {
+            for (name, id) in
+                [("bos_token", model.begin), ("eos_token", model.end), ("unk_token", unknown)]
+            {
                 if let Some(piece) = usize::try_from(id).ok().and_then(|id| model.pieces.get(id)) {
                     add(name, &piece.text);
                 }
@@ -145,7 +166,8 @@ fn template(
     jinja: Option<Vec<u8>>,
     json: Option<Value>,
 ) -> Result<Option<(&'static str, String)>, LoadError> {
-    let fault = |name: &str, message: String| LoadError::Config { path: folder.join(name), message };
+    let fault =
+        |name: &str, message: String| LoadError::Config { path: folder.join(name), message };
     if let Some(bytes) = jinja {
         let name = "chat_template.jinja";
         let text = String::from_utf8(bytes).map_err(|_| fault(name, "is not UTF-8".to_owned()))?;
@@ -164,10 +186,12 @@ fn default_template(value: &Value) -> Result<Option<String>, String> {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         Value::Array(entries) => {
-            let named =
-                |entry: &Value| Some((entry["name"].as_str()?.to_owned(), entry["template"].as_str()?.to_owned()));
+            let named = |entry: &Value| {
+                Some((entry["name"].as_str()?.to_owned(), entry["template"].as_str()?.to_owned()))
+            };
             let entries: Option<Vec<_>> = entries.iter().map(named).collect();
-            let mut entries = entries.ok_or("`chat_template` is a list, but not of `name` and `template`")?;
+            let mut entries =
+                entries.ok_or("`chat_template` is a list, but not of `name` and `template`")?;
             let default = entries.iter().position(|(name, _)| name == "default");
             if let Some(at) = default.or((entries.len() == 1).then_some(0)) {
                 return Ok(Some(entries.swap_remove(at).1));
@@ -202,7 +226,9 @@ mod tests {
         let config = ("tokenizer_config.json", r#"{"chat_template": "a"}"#);
         let json = ("chat_template.json", r#"{"chat_template": "b"}"#);
         let jinja = ("chat_template.jinja", "c");
-        let source = |files: &[(&str, &str)]| template_of(files).unwrap().map(|found| (found.file, found.source));
+        let source = |files: &[(&str, &str)]| {
+            template_of(files).unwrap().map(|found| (found.file, found.source))
+        };
         assert_eq!(source(&[]), None);
         assert_eq!(source(&[config]), Some(("tokenizer_config.json", "a".to_owned())));
         assert_eq!(source(&[config, json]), Some(("chat_template.json", "b".to_owned())));
@@ -212,7 +238,8 @@ mod tests {
     #[test]
     fn of_several_templates_the_default_one_is_taken() {
         let named = |names: &[&str]| {
-            let list: Vec<_> = names.iter().map(|name| json!({"name": name, "template": name})).collect();
+            let list: Vec<_> =
+                names.iter().map(|name| json!({"name": name, "template": name})).collect();
             let text = json!({"chat_template": list}).to_string();
             template_of(&[("tokenizer_config.json", &text)]).map(|found| found.unwrap().source)
         };
@@ -220,28 +247,49 @@ mod tests {
         assert_eq!(named(&["rag"]).unwrap(), "rag");
         assert!(named(&["rag", "tool_use"]).unwrap_err().contains("rag, tool_use"));
         for wrong in [r#"{"chat_template": 3}"#, r#"{"chat_template": ["x"]}"#] {
-            assert!(template_of(&[("tokenizer_config.json", wrong)]).unwrap_err().contains("`chat_template` is"));
+            assert!(
+                template_of(&[("tokenizer_config.json", wrong)])
+                    .unwrap_err()
+                    .contains("`chat_template` is")
+            );
         }
-        assert!(template_of(&[("chat_template.json", "{}")]).unwrap_err().contains("chat_template.json"));
+        assert!(
+            template_of(&[("chat_template.json", "{}")])
+                .unwrap_err()
+                .contains("chat_template.json")
+        );
     }
 
     #[test]
     fn a_models_text_files_travel_with_it() {
-        let files = [("config.json", "{}"), ("chat_template.jinja", "x"), ("tokenizer.model", "y"), ("other.txt", "z")];
+        let files = [
+            ("config.json", "{}"),
+            ("chat_template.jinja", "x"),
+            ("tokenizer.model", "y"),
+            ("other.txt", "z"),
+        ];
         let folder = folder(&files);
-        let companions = crate::registry::ModelFiles::in_folder(folder.path()).unwrap().companions().unwrap();
+        let companions =
+            crate::registry::ModelFiles::in_folder(folder.path()).unwrap().companions().unwrap();
         let expected = [("tokenizer.model", "y"), ("chat_template.jinja", "x")];
-        assert_eq!(companions, expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())));
+        assert_eq!(
+            companions,
+            expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+        );
     }
 
     #[test]
     fn special_tokens_are_texts_or_objects() {
-        let config =
-            r#"{"chat_template": "x", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null}"#;
+        let config = r#"{"chat_template": "x", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null}"#;
         let map = r#"{"eos_token": "other", "unk_token": "<unk>"}"#;
         let found =
-            template_of(&[("tokenizer_config.json", config), ("special_tokens_map.json", map)]).unwrap().unwrap();
+            template_of(&[("tokenizer_config.json", config), ("special_tokens_map.json", map)])
+                .unwrap()
+                .unwrap();
         let expected = [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")];
-        assert_eq!(found.special_tokens, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        assert_eq!(
+            found.special_tokens,
+            expected.map(|(name, text)| (name.to_owned(), text.to_owned()))
+        );
     }
 }

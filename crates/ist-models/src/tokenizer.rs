@@ -50,9 +50,15 @@ pub struct Tokenizer(Inner);
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and checks every id it can produce against the embedding.
-    pub fn from_bytes(origin: &str, bytes: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
-        let inner = Inner::from_bytes(bytes)
-            .map_err(|error| TokenizerError::Invalid { origin: origin.to_owned(), message: error.to_string() })?;
+    pub fn from_bytes(
+        origin: &str,
+        bytes: &[u8],
+        vocab_size: usize,
+    ) -> Result<Self, TokenizerError> {
+        let inner = Inner::from_bytes(bytes).map_err(|error| TokenizerError::Invalid {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        })?;
         let highest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         match highest {
             Some((token, id)) if id as usize >= vocab_size => {
@@ -97,12 +103,18 @@ mod tests {
     fn a_tokenizer_with_an_id_beyond_the_embedding_is_refused() {
         assert!(Tokenizer::from_bytes("m", TINY.as_bytes(), 6).is_ok());
         let message = Tokenizer::from_bytes("m", TINY.as_bytes(), 5).unwrap_err().to_string();
-        assert!(message.contains("token \"b\" with id 5") && message.contains("5 entries"), "{message}");
+        assert!(
+            message.contains("token \"b\" with id 5") && message.contains("5 entries"),
+            "{message}"
+        );
     }
 
     #[test]
     fn end_tokens_come_from_the_generation_config_first() {
-        assert_eq!(end_tokens(Some(&json!({"eos_token_id": [1, 2]})), &json!({"eos_token_id": 3})), [1, 2]);
+        assert_eq!(
+            end_tokens(Some(&json!({"eos_token_id": [1, 2]})), &json!({"eos_token_id": 3})),
+            [1, 2]
+        );
         assert_eq!(end_tokens(Some(&json!({})), &json!({"eos_token_id": 3})), [3]);
         assert_eq!(end_tokens(None, &json!({"eos_token_id": null})), Vec::<u32>::new());
     }

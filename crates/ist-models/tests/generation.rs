@@ -7,7 +7,9 @@ mod fixture;
 use std::num::NonZeroUsize;
 
 use ist_core::burn::tensor::Device;
-use ist_models::generate::{BeamSettings, Conversation, Generation, Settings, beam_search, generate};
+use ist_models::generate::{
+    BeamSettings, Conversation, Generation, Settings, beam_search, generate,
+};
 use ist_models::{Decoder, DecoderConfig};
 use ist_peft::BuiltinAdapter;
 
@@ -66,7 +68,10 @@ fn an_end_token_ends_its_own_row_alone() {
     let end = *whole[0].iter().find(|id| !whole[1].contains(id)).unwrap();
     let settings = Settings { end_tokens: vec![end], ..drawn(8) };
     let at = whole[0].iter().position(|id| *id == end).unwrap();
-    assert_eq!(generate(&model, &prompts, &settings).unwrap(), [whole[0][..=at].to_vec(), whole[1].clone()]);
+    assert_eq!(
+        generate(&model, &prompts, &settings).unwrap(),
+        [whole[0][..=at].to_vec(), whole[1].clone()]
+    );
 }
 
 #[test]
@@ -93,8 +98,16 @@ fn a_conversation_goes_on_after_an_answer_that_was_ended_or_refused() {
     let mut conversation = Conversation::new(&model);
     let first = conversation.answer(&[3, 5, 7], &settings, |output| output.len() < 2).unwrap();
     assert_eq!(first.len(), 2);
-    assert!(conversation.answer(&[61], &settings, |_| true).unwrap_err().to_string().contains("61"));
-    assert!(conversation.answer(&[1; 60], &settings, |_| true).unwrap_err().to_string().contains("64 positions"));
+    assert!(
+        conversation.answer(&[61], &settings, |_| true).unwrap_err().to_string().contains("61")
+    );
+    assert!(
+        conversation
+            .answer(&[1; 60], &settings, |_| true)
+            .unwrap_err()
+            .to_string()
+            .contains("64 positions")
+    );
     let longer = [&[3, 5, 7][..], &first, &[1]].concat();
     assert_eq!(conversation.shared(&longer), 4);
     let second = conversation.answer(&longer, &settings, |_| true).unwrap();
@@ -114,14 +127,20 @@ fn beam_settings(case: &serde_json::Value) -> BeamSettings {
 
 #[test]
 fn beam_search_finds_what_transformers_finds_alone_and_in_a_batch() {
-    let text = std::fs::read_to_string(fixture::folder("beam_search").join("expected.json")).unwrap();
+    let text =
+        std::fs::read_to_string(fixture::folder("beam_search").join("expected.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
     let model = fixture::model(expected["base_model"].as_str().unwrap());
     let prompts: Vec<Vec<u32>> = serde_json::from_value(expected["prompts"].clone()).unwrap();
     for case in expected["cases"].as_array().unwrap() {
         let settings = beam_settings(case);
-        let continuations: Vec<Vec<u32>> = serde_json::from_value(case["continuations"].clone()).unwrap();
-        assert_eq!(beam_search(&model, &prompts, &settings).unwrap(), continuations, "{settings:?}");
+        let continuations: Vec<Vec<u32>> =
+            serde_json::from_value(case["continuations"].clone()).unwrap();
+        assert_eq!(
+            beam_search(&model, &prompts, &settings).unwrap(),
+            continuations,
+            "{settings:?}"
+        );
         for (prompt, continuation) in prompts.iter().zip(&continuations) {
             let alone = beam_search(&model, std::slice::from_ref(prompt), &settings).unwrap();
             assert_eq!(alone, std::slice::from_ref(continuation), "{settings:?}");
@@ -132,8 +151,16 @@ fn beam_search_finds_what_transformers_finds_alone_and_in_a_batch() {
 #[test]
 fn one_beam_without_an_end_is_greedy() {
     let (model, prompts) = (model(), [vec![3, 5, 7], vec![11, 12]]);
-    let one = BeamSettings { beams: NonZeroUsize::MIN, max_new_tokens: 6, length_penalty: 1.0, end_tokens: Vec::new() };
+    let one = BeamSettings {
+        beams: NonZeroUsize::MIN,
+        max_new_tokens: 6,
+        length_penalty: 1.0,
+        end_tokens: Vec::new(),
+    };
     let greedy = Settings { max_new_tokens: 6, ..Settings::default() };
-    assert_eq!(beam_search(&model, &prompts, &one).unwrap(), generate(&model, &prompts, &greedy).unwrap());
+    assert_eq!(
+        beam_search(&model, &prompts, &one).unwrap(),
+        generate(&model, &prompts, &greedy).unwrap()
+    );
     assert!(beam_search(&model, &[vec![99]], &one).unwrap_err().to_string().contains("99"));
 }

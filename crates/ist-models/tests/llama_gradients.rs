@@ -6,7 +6,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{IN_LAYERS, LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
+use common::{
+    IN_LAYERS, LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative,
+};
 use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
@@ -53,7 +55,8 @@ fn with_parameters(model: &Model, change: Change) -> Model {
     let outer = map_parameters(OUTER, model.outer().clone(), &mut replace);
     *model.outer_mut() = outer;
     for index in 0..LAYERS {
-        let layer = map_parameters(&layer_prefix(index), model.layers()[index].clone(), &mut replace);
+        let layer =
+            map_parameters(&layer_prefix(index), model.layers()[index].clone(), &mut replace);
         model.layers_mut()[index] = layer;
     }
     model
@@ -77,7 +80,13 @@ fn assert_central_differences(fields: &Value, tied: bool, parameters: usize) {
     let numbers = exact();
     let (model, _) = numbers.adapted(numbers.base(tied, |_, data| data), fields);
     let batch = numbers.batch(&records(3));
-    let output = step::gradients(&model, std::slice::from_ref(&batch), &LayerSet::all(LAYERS), Memory::Keep, None);
+    let output = step::gradients(
+        &model,
+        std::slice::from_ref(&batch),
+        &LayerSet::all(LAYERS),
+        Memory::Keep,
+        None,
+    );
     assert_eq!(output.gradients.len(), parameters);
     for (name, gradient) in named(&output) {
         let largest = gradient.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
@@ -85,7 +94,11 @@ fn assert_central_differences(fields: &Value, tied: bool, parameters: usize) {
         for at in [peak, 0, gradient.len() / 2, gradient.len() - 1] {
             let expected = central_difference(&model, &batch, &name, at);
             let fault = (gradient[at] - expected).abs();
-            assert!(fault <= 1e-7 * largest + 1e-10, "{name}[{at}]: {} against {expected}", gradient[at]);
+            assert!(
+                fault <= 1e-7 * largest + 1e-10,
+                "{name}[{at}]: {} against {expected}",
+                gradient[at]
+            );
         }
     }
 }
@@ -124,10 +137,21 @@ fn rslora_divides_by_the_square_root_of_the_rank() {
 fn flex_equals_ndarray() {
     let run = |numbers: &Numbers| {
         let (model, _) = numbers.lora(&OUTSIDE, 0.2);
-        step::gradients(&model, &[numbers.batch(&records(5))], &LayerSet::all(LAYERS), Memory::Keep, Some(3))
+        step::gradients(
+            &model,
+            &[numbers.batch(&records(5))],
+            &LayerSet::all(LAYERS),
+            Memory::Keep,
+            Some(3),
+        )
     };
     let (flex, ndarray) = (run(&Numbers::flex()), run(&Numbers::ndarray(DType::F32)));
-    assert!((flex.loss - ndarray.loss).abs() <= 1e-6 * ndarray.loss, "{} {}", flex.loss, ndarray.loss);
+    assert!(
+        (flex.loss - ndarray.loss).abs() <= 1e-6 * ndarray.loss,
+        "{} {}",
+        flex.loss,
+        ndarray.loss
+    );
     let (flex, ndarray) = (named(&flex), named(&ndarray));
     assert_eq!(flex.len(), ndarray.len());
     for ((name, found), (_, expected)) in flex.iter().zip(&ndarray) {
@@ -143,13 +167,16 @@ fn a_response_factor_multiplies_b() {
     let layers = LayerSet::new([0, 2], LAYERS).unwrap();
     for factor in [0.25, 0.7] {
         let damped = with_parameters(&model, &|name, value| {
-            let suppressed =
-                layer_of(name).is_some_and(|layer| layers.contains(layer)) && name.rsplit('.').next() == Some("b");
+            let suppressed = layer_of(name).is_some_and(|layer| layers.contains(layer))
+                && name.rsplit('.').next() == Some("b");
             suppressed.then(|| value.into_iter().map(|b| factor * b).collect())
         });
         let expected = evaluate(&damped, &batch, &LayerSet::empty(LAYERS), 1.0);
         let found = evaluate(&model, &batch, &layers, factor);
-        assert!((found - expected).abs() <= 1e-12 * expected, "{factor}: {found} against {expected}");
+        assert!(
+            (found - expected).abs() <= 1e-12 * expected,
+            "{factor}: {found} against {expected}"
+        );
         assert!((found - evaluate(&model, &batch, &layers, 1.0)).abs() > 1e-3);
     }
 }
@@ -192,7 +219,11 @@ fn a_fresh_adapter_is_the_base_model() {
 }
 
 /// Merges and returns the model.
-fn assert_merges((mut model, _): (Model, Adapters<BuiltinAdapter>), batch: &TokenBatch, tolerance: f64) -> Model {
+fn assert_merges(
+    (mut model, _): (Model, Adapters<BuiltinAdapter>),
+    batch: &TokenBatch,
+    tolerance: f64,
+) -> Model {
     let unmerged = floats(model.logits(batch));
     ist_peft::merge(&mut model).unwrap();
     assert!(model.slots().iter().all(|slot| slot.adapter.is_none()));
@@ -207,10 +238,16 @@ fn merged_equals_unmerged() {
     for (numbers, tolerance) in [(Numbers::flex(), 5e-5), (exact(), 1e-10)] {
         let batch = numbers.batch(&records(10));
         assert_merges(numbers.lora(&OUTSIDE, 0.5), &batch, tolerance);
-        let fields =
-            json!({"r": 3, "alpha": 5, "use_rslora": true, "targets": IN_LAYERS, "rank_pattern": {"k_proj": 1}});
-        let tied = assert_merges(numbers.adapted(numbers.base(true, |_, data| data), &fields), &batch, tolerance);
-        assert!(tied.config().tie_word_embeddings, "the table is untouched, so the head may go on sharing it");
+        let fields = json!({"r": 3, "alpha": 5, "use_rslora": true, "targets": IN_LAYERS, "rank_pattern": {"k_proj": 1}});
+        let tied = assert_merges(
+            numbers.adapted(numbers.base(true, |_, data| data), &fields),
+            &batch,
+            tolerance,
+        );
+        assert!(
+            tied.config().tie_word_embeddings,
+            "the table is untouched, so the head may go on sharing it"
+        );
     }
 }
 
@@ -230,10 +267,16 @@ fn a_record_does_not_depend_on_the_others_of_its_batch() {
         let (model, _) = numbers.lora(&OUTSIDE, 0.0);
         let records = records(11);
         let together = log_probabilities(&model, &numbers.batch(&records));
-        let alone: Vec<Vec<f64>> =
-            records.iter().map(|r| log_probabilities(&model, &numbers.batch(std::slice::from_ref(r)))).collect();
+        let alone: Vec<Vec<f64>> = records
+            .iter()
+            .map(|r| log_probabilities(&model, &numbers.batch(std::slice::from_ref(r))))
+            .collect();
         assert!(alone.iter().all(|values| !values.is_empty()));
-        assert!(relative(&together, &alone.concat()) <= tolerance, "{:e}", relative(&together, &alone.concat()));
+        assert!(
+            relative(&together, &alone.concat()) <= tolerance,
+            "{:e}",
+            relative(&together, &alone.concat())
+        );
     }
 }
 
@@ -242,7 +285,8 @@ fn padding_changes_no_record() {
     let numbers = exact();
     let (model, _) = numbers.lora(&OUTSIDE, 0.0);
     let tokens = [3, 1, 4, 1, 5, 9, 2];
-    let values = |left, right| log_probabilities(&model, &numbers.batch(&[padded(&tokens, left, right)]));
+    let values =
+        |left, right| log_probabilities(&model, &numbers.batch(&[padded(&tokens, left, right)]));
     for (left, right) in [(3, 0), (0, 3), (2, 4)] {
         assert!(relative(&values(left, right), &values(0, 0)) <= 1e-12, "{left} {right}");
     }
@@ -257,7 +301,11 @@ fn recomputed(model: &Model, numbers: &Numbers, prompt: &[u32], count: usize) ->
         let mut batch = numbers.batch(&[Example::tokens(tokens.clone())]);
         batch.rows = Tensor::from_data([tokens.len() as i64 - 1], &numbers.device);
         let logits = floats(model.logits(&batch));
-        tokens.push((0..VOCABULARY).max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize])).unwrap());
+        tokens.push(
+            (0..VOCABULARY)
+                .max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]))
+                .unwrap(),
+        );
     }
     tokens.split_off(prompt.len())
 }
@@ -268,7 +316,8 @@ fn generation_with_a_cache_equals_full_recomputation() {
         let (model, _) = numbers.lora(&OUTSIDE, 0.2);
         let settings = generate::Settings { max_new_tokens: 16, ..generate::Settings::default() };
         for prompt in PROMPTS {
-            let found = generate::generate(&model, &[prompt.to_vec()], &settings).unwrap().remove(0);
+            let found =
+                generate::generate(&model, &[prompt.to_vec()], &settings).unwrap().remove(0);
             assert_eq!(found, recomputed(&model, &numbers, prompt, 16));
         }
     }
@@ -278,11 +327,18 @@ fn generation_with_a_cache_equals_full_recomputation() {
 fn prompts_padded_on_the_left_give_what_each_gives_alone() {
     let numbers = Numbers::flex();
     let (model, _) = numbers.lora(&OUTSIDE, 0.2);
-    let settings = generate::Settings { max_new_tokens: 16, end_tokens: vec![5], ..generate::Settings::default() };
+    let settings = generate::Settings {
+        max_new_tokens: 16,
+        end_tokens: vec![5],
+        ..generate::Settings::default()
+    };
     let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(|prompt| prompt.to_vec()).collect();
     let together = generate::generate(&model, &prompts, &settings).unwrap();
     for (prompt, found) in prompts.iter().zip(&together) {
-        assert_eq!(found, &generate::generate(&model, std::slice::from_ref(prompt), &settings).unwrap()[0]);
+        assert_eq!(
+            found,
+            &generate::generate(&model, std::slice::from_ref(prompt), &settings).unwrap()[0]
+        );
     }
     let distinct: std::collections::HashSet<&Vec<u32>> = together.iter().collect();
     assert!(distinct.len() > 1, "the prompts must matter: {together:?}");
@@ -292,7 +348,8 @@ fn prompts_padded_on_the_left_give_what_each_gives_alone() {
 fn weights_in_eight_bits_give_the_gradients_of_the_model_they_stand_for() {
     let numbers = Numbers::flex();
     let fields = json!({"method": "lora", "r": 2, "alpha": 3, "targets": IN_LAYERS});
-    let original: BTreeMap<String, TensorData> = numbers.base(false, |_, data| data).weights().into_iter().collect();
+    let original: BTreeMap<String, TensorData> =
+        numbers.base(false, |_, data| data).weights().into_iter().collect();
     let mut source = |name: &str, _: &[usize]| original[name].clone();
     let packed = Decoder::build(common::config(false), &mut source, DType::I8, &numbers.device);
     let widened: BTreeMap<String, TensorData> = packed.weights().into_iter().collect();
@@ -302,13 +359,17 @@ fn weights_in_eight_bits_give_the_gradients_of_the_model_they_stand_for() {
         &original[matrix].iter::<f64>().collect::<Vec<_>>(),
     );
     assert!(error > 1e-4 && error <= 1.0 / 254.0 * 1.001, "half a step of the largest: {error:e}");
-    assert_eq!(widened["lm_head.weight"], original["lm_head.weight"], "only the layers' matrices are packed");
+    assert_eq!(
+        widened["lm_head.weight"], original["lm_head.weight"],
+        "only the layers' matrices are packed"
+    );
     let (packed, _) = numbers.adapted(packed, &fields);
-    let (widened, _) = numbers.adapted(numbers.base(false, |name, _| widened[name].clone()), &fields);
+    let (widened, _) =
+        numbers.adapted(numbers.base(false, |name, _| widened[name].clone()), &fields);
     let batch = [numbers.batch(&records(4))];
     for memory in [Memory::Keep, Memory::Recompute] {
-        let [found, expected] =
-            [&packed, &widened].map(|model| step::gradients(model, &batch, &LayerSet::all(LAYERS), memory, None));
+        let [found, expected] = [&packed, &widened]
+            .map(|model| step::gradients(model, &batch, &LayerSet::all(LAYERS), memory, None));
         for ((name, found), (_, expected)) in named(&found).iter().zip(named(&expected)) {
             assert!(relative(found, &expected) < 5e-6, "{name}: {:e}", relative(found, &expected));
         }

@@ -8,7 +8,8 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use fixture::{
-    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out, model, relative, tensors,
+    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out,
+    model, relative, tensors,
 };
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::gradients::Gradients;
@@ -60,13 +61,21 @@ impl Case {
         let name = format!("method_{name}");
         let expected = Expected::of(&name);
         let mut model = model(expected.json["base_model"].as_str().unwrap());
-        let mut adapters = ist_peft::load(&mut model, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+        let mut adapters =
+            ist_peft::load(&mut model, &folder(&name).join("adapter"), &Device::flex()).unwrap();
         if let Some(fields) = training_fields(&name, &expected) {
             let mut part = adapters.parts()[0].clone();
-            let given = Part::parse("", fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+            let given =
+                Part::parse("", fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
             part.train_as(&given).unwrap();
             adapters = Adapters::new(vec![part]);
-            ist_peft::restore(&mut model, &mut adapters, &folder(&name).join("adapter"), &Device::flex()).unwrap();
+            ist_peft::restore(
+                &mut model,
+                &mut adapters,
+                &folder(&name).join("adapter"),
+                &Device::flex(),
+            )
+            .unwrap();
         }
         Self { name, expected, model, adapters }
     }
@@ -94,7 +103,9 @@ impl Case {
 fn training_fields(name: &str, expected: &Expected) -> Option<Value> {
     match name {
         "method_lora_fa" => Some(json!({"method": "lora", "freeze_a": true})),
-        "method_loraplus" => Some(json!({"method": "lora", "loraplus_lr_ratio": expected.json["loraplus_lr_ratio"]})),
+        "method_loraplus" => {
+            Some(json!({"method": "lora", "loraplus_lr_ratio": expected.json["loraplus_lr_ratio"]}))
+        }
         _ => None,
     }
 }
@@ -103,7 +114,8 @@ fn training_fields(name: &str, expected: &Expected) -> Option<Value> {
 /// whole rate, in whichever direction rounding says.
 fn told_by_a_gradient(gradient: &[f32]) -> Vec<bool> {
     let largest = gradient.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let told: Vec<bool> = gradient.iter().map(|value| *value == 0.0 || value.abs() >= 1e-4 * largest).collect();
+    let told: Vec<bool> =
+        gradient.iter().map(|value| *value == 0.0 || value.abs() >= 1e-4 * largest).collect();
     let left_out = told.iter().filter(|told| !**told).count();
     assert!(left_out * 50 <= told.len(), "{left_out} of {} gradients are rounding", told.len());
     told
@@ -126,13 +138,20 @@ fn merged_logits_equal_the_adapted_ones() {
         let names = case.expected.names("");
         match ist_peft::merge(&mut case.model) {
             Ok(()) => {
-                let merged =
-                    if names.contains(&"merged_logits".to_owned()) { "merged_logits" } else { "adapted_logits" };
+                let merged = if names.contains(&"merged_logits".to_owned()) {
+                    "merged_logits"
+                } else {
+                    "adapted_logits"
+                };
                 assert_logits(&case.model, &case.expected, merged, 5e-5);
             }
             Err(error) => {
                 assert!(!names.contains(&"merged_logits".to_owned()), "{}: {error}", case.name);
-                assert!(case.model.slots().iter().any(|slot| slot.adapter.is_some()), "{}: nothing is lost", case.name);
+                assert!(
+                    case.model.slots().iter().any(|slot| slot.adapter.is_some()),
+                    "{}: nothing is lost",
+                    case.name
+                );
             }
         }
     }
@@ -142,7 +161,8 @@ fn merged_logits_equal_the_adapted_ones() {
 fn every_gradient_equals_pytorchs_whatever_is_kept() {
     for case in Case::all() {
         for memory in [Memory::Keep, Memory::Recompute] {
-            let output = step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
+            let output =
+                step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
             assert_close(output.loss, case.expected.number("adapted_loss"), LOSS, &case.name);
             let found = case.gradients(&output.gradients);
             let keys = case.expected.names("grad.");
@@ -164,13 +184,18 @@ fn three_steps(case: &mut Case) {
     let settings = TunerConfig {
         learning_rate: adamw["lr"].as_f64().unwrap(),
         clip_norm: Some(expected.number("clip_norm")),
-        adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
+        adamw: AdamWSettings {
+            weight_decay: adamw["weight_decay"].as_f64().unwrap(),
+            ..AdamWSettings::default()
+        },
         rates: attach::learning_rates(&mut case.model),
         ..TunerConfig::default()
     };
     let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
     for number in 0..3 {
-        let report = tuner.step(&mut case.model, &[TokenBatch::new(&expected.examples(""), &Device::flex())]).unwrap();
+        let report = tuner
+            .step(&mut case.model, &[TokenBatch::new(&expected.examples(""), &Device::flex())])
+            .unwrap();
         let of = |key: &str| expected.json[key][number].as_f64().unwrap();
         assert_close(report.loss, of("step_losses"), LOSS, &case.name);
         assert_close(report.grad_norm, of("step_grad_norms"), 2e-5, &case.name);
@@ -198,11 +223,13 @@ fn parameters_after_three_adamw_steps_equal_pytorchs() {
 fn greedy_ids_equal_transformers() {
     for case in Case::all() {
         let greedy = &case.expected.json["greedy"];
-        let lists = |value: &Value| -> Vec<Vec<u32>> { serde_json::from_value(value.clone()).unwrap() };
+        let lists =
+            |value: &Value| -> Vec<Vec<u32>> { serde_json::from_value(value.clone()).unwrap() };
         let (prompts, wanted) = (lists(&greedy["prompts"]), lists(&greedy["continuations"]));
         let settings = generate::Settings { max_new_tokens: 20, ..generate::Settings::default() };
         for (prompt, wanted) in prompts.iter().zip(&wanted) {
-            let found = generate::generate(&case.model, std::slice::from_ref(prompt), &settings).unwrap();
+            let found =
+                generate::generate(&case.model, std::slice::from_ref(prompt), &settings).unwrap();
             assert_eq!(&found[0], wanted, "{}", case.name);
         }
         let together = generate::generate(&case.model, &prompts, &settings).unwrap();
@@ -220,9 +247,11 @@ fn what_is_saved_is_what_was_loaded() {
         let saved = kept.as_deref().unwrap_or(place.path()).join(&case.name).join("adapter");
         ist_peft::save(&mut case.model, &case.adapters, &saved, "").unwrap();
         let mut again = model(case.expected.json["base_model"].as_str().unwrap());
-        let adapters = ist_peft::load::<BuiltinAdapter>(&mut again, &saved, &Device::flex()).unwrap();
-        let fields =
-            |adapters: &Adapters<BuiltinAdapter>| adapters.parts().iter().map(Part::peft_fields).collect::<Vec<_>>();
+        let adapters =
+            ist_peft::load::<BuiltinAdapter>(&mut again, &saved, &Device::flex()).unwrap();
+        let fields = |adapters: &Adapters<BuiltinAdapter>| {
+            adapters.parts().iter().map(Part::peft_fields).collect::<Vec<_>>()
+        };
         assert_eq!(fields(&adapters), fields(&case.adapters), "{}", case.name);
         assert_eq!(case.tensors(&again), before, "{}", case.name);
     }
@@ -234,7 +263,12 @@ fn a_weighted_sum_of_adapters_equals_pefts() {
     let (mut model, mut sum) = (model("llama_gqa"), WeightedSum::default());
     let weights: Vec<f64> = serde_json::from_value(expected.json["weights"].clone()).unwrap();
     for (name, weight) in ["adapter_a", "adapter_b"].into_iter().zip(weights) {
-        ist_peft::load::<BuiltinAdapter>(&mut model, &folder("method_weighted").join(name), &Device::flex()).unwrap();
+        ist_peft::load::<BuiltinAdapter>(
+            &mut model,
+            &folder("method_weighted").join(name),
+            &Device::flex(),
+        )
+        .unwrap();
         sum.add(&mut model, weight).unwrap();
     }
     sum.fold(&mut model);
@@ -252,9 +286,15 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
         let expected = std::fs::read(folder("gguf").join(format!("{case}.gguf"))).unwrap();
         assert!(std::fs::read(&path).unwrap() == expected, "{case}");
     }
-    let config =
-        DecoderConfig::parse(&std::fs::read_to_string(folder("llama_gqa").join("config.json")).unwrap()).unwrap();
-    let refused = gguf::write_llama_adapter(&folder("method_dora").join("adapter"), &config, std::path::Path::new("x"));
+    let config = DecoderConfig::parse(
+        &std::fs::read_to_string(folder("llama_gqa").join("config.json")).unwrap(),
+    )
+    .unwrap();
+    let refused = gguf::write_llama_adapter(
+        &folder("method_dora").join("adapter"),
+        &config,
+        std::path::Path::new("x"),
+    );
     assert!(refused.unwrap_err().to_string().contains("DoRA"));
 }
 
@@ -265,7 +305,8 @@ fn signs(expected: &Expected, started: &BTreeMap<String, Vec<f32>>) -> BTreeMap<
     for key in expected.names("initial.").iter().filter(|key| key.contains("lora_A")) {
         let theirs = expected.floats(&format!("initial.{key}"));
         let ours = &started[key];
-        let [rank, width] = expected.file().tensor(&format!("initial.{key}")).unwrap().shape().try_into().unwrap();
+        let [rank, width] =
+            expected.file().tensor(&format!("initial.{key}")).unwrap().shape().try_into().unwrap();
         let product = |row: usize| -> f32 {
             (0..width).map(|column| ours[row * width + column] * theirs[row * width + column]).sum()
         };
@@ -308,7 +349,8 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
             assert!(worst <= GRADIENTS, "{method} {key} starts apart: {worst:e}");
         }
         for memory in [Memory::Keep, Memory::Recompute] {
-            let output = step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
+            let output =
+                step::gradients(&case.model, &[case.batch()], &LayerSet::all(4), memory, None);
             let found = case.gradients(&output.gradients);
             assert_eq!(output.gradients.len(), case.expected.names("grad.").len());
             for key in case.expected.names("grad.") {
@@ -331,9 +373,12 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
         let place = tempfile::tempdir().unwrap();
         ist_peft::save(&mut case.model, &case.adapters, place.path(), "").unwrap();
         let mut plain = fixture::model("llama_gqa");
-        let read = ist_peft::load::<BuiltinAdapter>(&mut plain, place.path(), &Device::flex()).unwrap();
-        let config: Value =
-            serde_json::from_str(&std::fs::read_to_string(place.path().join("adapter_config.json")).unwrap()).unwrap();
+        let read =
+            ist_peft::load::<BuiltinAdapter>(&mut plain, place.path(), &Device::flex()).unwrap();
+        let config: Value = serde_json::from_str(
+            &std::fs::read_to_string(place.path().join("adapter_config.json")).unwrap(),
+        )
+        .unwrap();
         assert_eq!(
             (&config["r"], &config["lora_alpha"], &config["init_lora_weights"]),
             (&json!(4), &json!(8), &json!(true))
@@ -348,6 +393,9 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
     }
 }
 
-fn named_floats(model: &mut Model, adapters: &Adapters<BuiltinAdapter>) -> BTreeMap<String, Vec<f32>> {
+fn named_floats(
+    model: &mut Model,
+    adapters: &Adapters<BuiltinAdapter>,
+) -> BTreeMap<String, Vec<f32>> {
     named_tensors(model, adapters).into_iter().map(|(key, data)| (key, floats(&data))).collect()
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fixture::{
-    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out, model, relative, tensors,
+    Expected, LOGITS, LOSS, Model, all_logits, assert_close, assert_logits, folder, laid_out,
+    model, relative, tensors,
 };
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::gradients::Gradients;
@@ -33,7 +34,8 @@ fn cases() -> Vec<String> {
 fn folders(place: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.path().is_dir());
-    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -53,7 +55,9 @@ const REFUSED: &str = "lora_experts";
 impl Adapted {
     fn all() -> impl Iterator<Item = Self> {
         let of = |case: String| {
-            let adapters = folders(&folder(&format!("models/{case}"))).into_iter().filter(|name| name != REFUSED);
+            let adapters = folders(&folder(&format!("models/{case}")))
+                .into_iter()
+                .filter(|name| name != REFUSED);
             adapters.map(|adapter| Self::of(&case, &adapter)).collect::<Vec<_>>()
         };
         cases().into_iter().flat_map(of)
@@ -84,7 +88,8 @@ impl Adapted {
     /// How far the logits of this model are from the named ones, relative to the largest.
     fn distance(&self, model: &Model, name: &str) -> f64 {
         let examples = self.base.examples("");
-        let real: Vec<bool> = examples.iter().flat_map(|example| example.attention_mask.clone()).collect();
+        let real: Vec<bool> =
+            examples.iter().flat_map(|example| example.attention_mask.clone()).collect();
         let (found, wanted) = (all_logits(model, &examples), self.expected.floats(name));
         let vocabulary = found.len() / real.len();
         let masked = |values: &[f32]| {
@@ -177,7 +182,8 @@ fn what_is_saved_is_what_was_loaded() {
         ist_peft::save(&mut case.model, &case.adapters, &saved, "").unwrap();
         let base = case.name.rsplit_once('/').unwrap().0;
         let mut again = model(base);
-        let adapters = ist_peft::load::<BuiltinAdapter>(&mut again, &saved, &Device::flex()).unwrap();
+        let adapters =
+            ist_peft::load::<BuiltinAdapter>(&mut again, &saved, &Device::flex()).unwrap();
         let named = named_tensors(&mut again, &adapters);
         let found: BTreeMap<String, Vec<f32>> =
             named.into_iter().map(|(key, data)| (key, data.iter::<f32>().collect())).collect();
@@ -190,13 +196,15 @@ fn what_is_saved_is_what_was_loaded() {
 fn an_adapter_that_lacks_some_experts_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let from = folder("models/mixtral/lora_experts_old/adapter");
-    std::fs::copy(from.join("adapter_config.json"), place.path().join("adapter_config.json")).unwrap();
+    std::fs::copy(from.join("adapter_config.json"), place.path().join("adapter_config.json"))
+        .unwrap();
     let file = ist_peft::TensorFile::open(&from.join("adapter_model.safetensors")).unwrap();
     let kept = file.names().filter(|name| !name.contains(".experts.2."));
     let kept: Vec<_> = kept.map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
     ist_peft::tensor_file::write(&place.path().join("adapter_model.safetensors"), &kept).unwrap();
     let mut model = model("models/mixtral");
-    let error = ist_peft::load::<BuiltinAdapter>(&mut model, place.path(), &Device::flex()).unwrap_err();
+    let error =
+        ist_peft::load::<BuiltinAdapter>(&mut model, place.path(), &Device::flex()).unwrap_err();
     assert!(error.to_string().contains(".experts.2.w1.lora_A.weight is missing"), "{error}");
 }
 
@@ -204,9 +212,13 @@ fn an_adapter_that_lacks_some_experts_is_refused() {
 fn both_spellings_of_a_configuration_mean_the_same() {
     let mut seen = 0;
     for case in cases() {
-        let read = |name: &str| std::fs::read_to_string(folder(&format!("models/{case}")).join(name));
+        let read =
+            |name: &str| std::fs::read_to_string(folder(&format!("models/{case}")).join(name));
         let Ok(old) = read("config_old.json") else { continue };
-        let parse = |text: &str| DecoderConfig { document: Value::Null, ..DecoderConfig::parse(text).unwrap() };
+        let parse = |text: &str| DecoderConfig {
+            document: Value::Null,
+            ..DecoderConfig::parse(text).unwrap()
+        };
         assert_eq!(parse(&old), parse(&read("config.json").unwrap()), "{case}");
         seen += 1;
     }
@@ -237,14 +249,23 @@ fn parameters_of_published_models_are_the_published_ones() {
     let text = std::fs::read_to_string(folder("models/published.json")).unwrap();
     let published: Vec<Value> = serde_json::from_str(&text).unwrap();
     for model in published {
-        let config = DecoderConfig::from_json(model["config"].as_object().unwrap().clone()).unwrap();
-        assert_eq!(layout::parameter_count(&config) as u64, model["parameters"].as_u64().unwrap(), "{}", model["name"]);
+        let config =
+            DecoderConfig::from_json(model["config"].as_object().unwrap().clone()).unwrap();
+        assert_eq!(
+            layout::parameter_count(&config) as u64,
+            model["parameters"].as_u64().unwrap(),
+            "{}",
+            model["name"]
+        );
     }
 }
 
 #[test]
 fn every_architecture_has_a_fixture_and_a_row_in_the_book() {
-    let book = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/models.md")).unwrap();
+    let book = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/models.md"),
+    )
+    .unwrap();
     let fixtures: Vec<String> = cases()
         .into_iter()
         .map(|case| model(&format!("models/{case}")).config().model_type.to_owned())
@@ -262,7 +283,8 @@ fn every_architecture_has_a_fixture_and_a_row_in_the_book() {
 fn a_record_does_not_depend_on_those_beside_it() {
     for case in cases() {
         let model = model(&format!("models/{case}"));
-        let rows: Vec<Example> = [5u32, 14, 9].map(|length| Example::tokens((3..3 + length).collect())).into();
+        let rows: Vec<Example> =
+            [5u32, 14, 9].map(|length| Example::tokens((3..3 + length).collect())).into();
         let of = |rows: &[Example]| {
             let values = model.token_log_probabilities(&TokenBatch::new(rows, &Device::flex()));
             values.into_data().iter::<f32>().collect::<Vec<_>>()
@@ -272,7 +294,9 @@ fn a_record_does_not_depend_on_those_beside_it() {
         // Nor does a text that grows token by token.
         let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.input_ids[..3].to_vec()).collect();
         let settings = generate::Settings { max_new_tokens: 4, ..generate::Settings::default() };
-        let alone = prompts.iter().map(|prompt| generate::generate(&model, std::slice::from_ref(prompt), &settings));
+        let alone = prompts
+            .iter()
+            .map(|prompt| generate::generate(&model, std::slice::from_ref(prompt), &settings));
         let alone: Vec<Vec<u32>> = alone.map(|found| found.unwrap().remove(0)).collect();
         assert_eq!(generate::generate(&model, &prompts, &settings).unwrap(), alone, "{case}");
     }
@@ -284,13 +308,16 @@ fn a_text_that_outgrows_the_short_factors_is_read_again_with_the_long_ones() {
     let model = model("models/phi3_longrope_short");
     let prompt: Vec<u32> = (0..30).map(|at| 3 + at % 50).collect();
     let settings = generate::Settings { max_new_tokens: 6, ..generate::Settings::default() };
-    let whole = generate::generate(&model, std::slice::from_ref(&prompt), &settings).unwrap().remove(0);
+    let whole =
+        generate::generate(&model, std::slice::from_ref(&prompt), &settings).unwrap().remove(0);
     let mut text = prompt;
     for expected in whole {
         let mut cache = model.new_cache(1);
-        let logits = model.extend(std::slice::from_ref(&text), &[vec![true; text.len()]], &mut cache);
+        let logits =
+            model.extend(std::slice::from_ref(&text), &[vec![true; text.len()]], &mut cache);
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+        let best =
+            (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
         assert_eq!(best, expected);
         text.push(expected);
     }

@@ -36,7 +36,12 @@ fn random(seed: u64, name: &str, count: usize, width: f64) -> Vec<f64> {
     (0..count).map(|_| f64::from((width * rng.random_range(-1.0..1.0)) as f32)).collect()
 }
 
-fn tensor<const D: usize>(values: Vec<f64>, shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+fn tensor<const D: usize>(
+    values: Vec<f64>,
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), (device, dtype))
 }
 
@@ -45,7 +50,13 @@ fn floats(tensor: Tensor<1>) -> Vec<f64> {
 }
 
 /// The value, and the gradient of its product with fixed numbers for every input: all inputs tracked, or one.
-fn run(formula: Formula, inputs: &[Vec<f64>], tracked: Option<usize>, device: &Device, dtype: DType) -> Vec<Vec<f64>> {
+fn run(
+    formula: Formula,
+    inputs: &[Vec<f64>],
+    tracked: Option<usize>,
+    device: &Device,
+    dtype: DType,
+) -> Vec<Vec<f64>> {
     let leaves = inputs.iter().enumerate().map(|(at, values)| {
         let plain = tensor(values.clone(), [values.len()], device, dtype);
         if tracked.is_none_or(|only| only == at) { plain.autodiff().require_grad() } else { plain }
@@ -65,7 +76,10 @@ fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
         assert_eq!(found.len(), expected.len());
         let largest = expected.iter().fold(1e-30f64, |most, value| most.max(value.abs()));
         let pairs = found.iter().zip(expected);
-        pairs.map(|(a, b)| if a.is_finite() { (a - b).abs() } else { f64::INFINITY }).fold(0.0, f64::max) / largest
+        pairs
+            .map(|(a, b)| if a.is_finite() { (a - b).abs() } else { f64::INFINITY })
+            .fold(0.0, f64::max)
+            / largest
     };
     found.iter().zip(expected).map(of).fold(0.0, f64::max)
 }
@@ -88,9 +102,11 @@ fn composed_attention([q, k, v]: [Tensor<4>; 3], mask: &AttentionMask, of: &Scor
         let x = x.unsqueeze_dim::<5>(3).repeat_dim(3, heads / kv_heads);
         x.reshape([batch, keys, heads, head_dim]).swap_dims(1, 2)
     };
-    let sees =
-        (0..batch).flat_map(|row| (0..queries).flat_map(move |query| (0..keys).map(move |key| (row, query, key))));
-    let bias = sees.map(|(row, query, key)| if mask.sees(row, query, key) { 0.0 } else { -1e9 }).collect();
+    let sees = (0..batch).flat_map(|row| {
+        (0..queries).flat_map(move |query| (0..keys).map(move |key| (row, query, key)))
+    });
+    let bias =
+        sees.map(|(row, query, key)| if mask.sees(row, query, key) { 0.0 } else { -1e9 }).collect();
     let bias = tensor(bias, [batch, 1, queries, keys], &q.device().inner(), q.dtype());
     let mut scores = q.swap_dims(1, 2).matmul(repeat(k).transpose()).mul_scalar(of.scale);
     if let Some(cap) = of.soft_cap {
@@ -98,16 +114,25 @@ fn composed_attention([q, k, v]: [Tensor<4>; 3], mask: &AttentionMask, of: &Scor
     }
     if !of.slopes.is_empty() {
         let place = |row: usize| mask.positions(row).into_iter().map(|at| at as f64);
-        let slopes = |row| of.slopes.iter().flat_map(move |slope| place(row).map(move |at| at * f64::from(*slope)));
+        let slopes = |row| {
+            of.slopes.iter().flat_map(move |slope| place(row).map(move |at| at * f64::from(*slope)))
+        };
         let biases = (0..batch).flat_map(slopes).collect();
         scores = scores + tensor(biases, [batch, heads, 1, keys], &v.device().inner(), v.dtype());
     }
     activation::softmax(scores + bias, 3).matmul(repeat(v)).swap_dims(1, 2)
 }
 
-fn attention_agrees(seed: u64, sizes: [usize; 6], padding: &[usize], window: Option<usize>, scores: &Scores) {
+fn attention_agrees(
+    seed: u64,
+    sizes: [usize; 6],
+    padding: &[usize],
+    window: Option<usize>,
+    scores: &Scores,
+) {
     let [batch, queries, keys, kv_heads, group, head_dim] = sizes;
-    let mask: Vec<bool> = (0..batch).flat_map(|row| (0..keys).map(move |key| key >= padding[row])).collect();
+    let mask: Vec<bool> =
+        (0..batch).flat_map(|row| (0..keys).map(move |key| key >= padding[row])).collect();
     let mask = AttentionMask::causal(&mask, queries, keys);
     let mask = window.map_or(mask.clone(), |window| mask.within(window));
     let shapes = [[batch, queries, kv_heads * group, head_dim], [batch, keys, kv_heads, head_dim]];
@@ -133,7 +158,9 @@ fn attention_agrees(seed: u64, sizes: [usize; 6], padding: &[usize], window: Opt
 fn composed_activation(activation: Activation, x: Tensor<3>) -> Tensor<3> {
     match activation {
         Activation::Silu => x.clone() / x.neg().exp().add_scalar(1.0),
-        Activation::Gelu => x.clone() * x.mul_scalar(1.0 / 2f64.sqrt()).erf().add_scalar(1.0).mul_scalar(0.5),
+        Activation::Gelu => {
+            x.clone() * x.mul_scalar(1.0 / 2f64.sqrt()).erf().add_scalar(1.0).mul_scalar(0.5)
+        }
         Activation::GeluTanh => {
             let inner = (x.clone() + x.clone().powi_scalar(3).mul_scalar(0.044_715))
                 .mul_scalar((2.0 / std::f64::consts::PI).sqrt());
@@ -153,7 +180,10 @@ fn targets(count: usize, vocabulary: usize, like: &Tensor<1>) -> Tensor<1, Int> 
 
 fn losses_agree(seed: u64, [rows, hidden, vocabulary]: [usize; 3]) {
     let shaped = |inputs: &[Tensor<1>]| {
-        let (x, weight) = (inputs[0].clone().reshape([rows, hidden]), inputs[1].clone().reshape([vocabulary, hidden]));
+        let (x, weight) = (
+            inputs[0].clone().reshape([rows, hidden]),
+            inputs[1].clone().reshape([vocabulary, hidden]),
+        );
         (x, weight.transpose(), targets(rows, vocabulary, &inputs[0]))
     };
     agree(
@@ -171,13 +201,22 @@ fn losses_agree(seed: u64, [rows, hidden, vocabulary]: [usize; 3]) {
     );
     // With a bias, which is constant, and bounded.
     let bias = |like: &Tensor<1>| {
-        tensor(random(seed, "bias", vocabulary, 1.0), [vocabulary], &like.device().inner(), like.dtype())
+        tensor(
+            random(seed, "bias", vocabulary, 1.0),
+            [vocabulary],
+            &like.device().inner(),
+            like.dtype(),
+        )
     };
     agree(
         "linear cross-entropy of bounded logits",
         &|inputs| {
             let (x, weight, targets) = shaped(inputs);
-            linear_cross_entropy(x, Head { weight, bias: Some(bias(&inputs[0])), soft_cap: Some(1.5) }, targets)
+            linear_cross_entropy(
+                x,
+                Head { weight, bias: Some(bias(&inputs[0])), soft_cap: Some(1.5) },
+                targets,
+            )
         },
         &|inputs| {
             let (x, weight, targets) = shaped(inputs);
@@ -395,5 +434,8 @@ fn what_is_masked_has_no_weight_even_when_its_score_is_the_largest() {
     let q = tensor(vec![50.0, 50.0], [1, 2, 1, 1], &device, DType::F32);
     let k = tensor(vec![-50.0, 50.0], [1, 2, 1, 1], &device, DType::F32);
     let v = tensor(vec![1.0, 7.0], [1, 2, 1, 1], &device, DType::F32);
-    assert_eq!(attention(q, k, v, &mask, &Scores::scaled(1)).into_data().try_to_vec::<f32>().unwrap(), [1.0, 7.0]);
+    assert_eq!(
+        attention(q, k, v, &mask, &Scores::scaled(1)).into_data().try_to_vec::<f32>().unwrap(),
+        [1.0, 7.0]
+    );
 }

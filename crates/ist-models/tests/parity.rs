@@ -6,7 +6,9 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use fixture::{Expected, LOGITS, LOSS, Model, assert_close, assert_logits, folder, model, relative};
+use fixture::{
+    Expected, LOGITS, LOSS, Model, assert_close, assert_logits, folder, model, relative,
+};
 use ist_core::burn::tensor::{DType, Device};
 use ist_core::gradients::{self, layer_prefix};
 use ist_core::optimizer::AdamWSettings;
@@ -34,7 +36,9 @@ fn parameter_name(key: &str) -> String {
 /// A flattened parameter of ours, `[in, r]` or `[r, out]`, in PEFT's layout.
 fn as_peft(flat: &[f32], columns_in_peft: usize) -> Vec<f32> {
     let rows_in_peft = flat.len() / columns_in_peft;
-    (0..flat.len()).map(|at| flat[(at % columns_in_peft) * rows_in_peft + at / columns_in_peft]).collect()
+    (0..flat.len())
+        .map(|at| flat[(at % columns_in_peft) * rows_in_peft + at / columns_in_peft])
+        .collect()
 }
 
 fn columns(expected: &Expected, name: &str) -> usize {
@@ -92,7 +96,8 @@ fn token_log_probabilities_equal_transformers() {
         let values = model.token_log_probabilities(&batch);
         let found: Vec<f64> = values.into_data().iter::<f64>().collect();
         let rows = expected.json["adapted_token_logprobs"].as_array().unwrap();
-        let wanted: Vec<f64> = rows.iter().flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_f64).collect();
+        let wanted: Vec<f64> =
+            rows.iter().flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_f64).collect();
         assert_eq!(found.len(), wanted.len(), "{case}: as many predicted tokens");
         assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= LOGITS), "{case}");
     }
@@ -109,10 +114,12 @@ fn gradients_of_every_lora_parameter_equal_pytorchs() {
         let keys = expected.names("grad.");
         assert_eq!(keys.len(), output.gradients.len(), "{case}: as many gradients");
         for key in keys {
-            let gradient = output.gradients.get(&parameter_name(&key)).unwrap_or_else(|| panic!("{key}"));
+            let gradient =
+                output.gradients.get(&parameter_name(&key)).unwrap_or_else(|| panic!("{key}"));
             let name = format!("grad.{key}");
             let found: Vec<f32> = gradient.clone().into_data().iter::<f32>().collect();
-            let worst = relative(&as_peft(&found, columns(&expected, &name)), &expected.floats(&name));
+            let worst =
+                relative(&as_peft(&found, columns(&expected, &name)), &expected.floats(&name));
             assert!(worst <= 1e-5, "{case} {key}: {worst:e}");
         }
     }
@@ -127,7 +134,10 @@ fn parameters_after_three_adamw_steps_equal_pytorchs() {
         let settings = TunerConfig {
             learning_rate: adamw["lr"].as_f64().unwrap(),
             clip_norm: Some(expected.number("clip_norm")),
-            adamw: AdamWSettings { weight_decay: adamw["weight_decay"].as_f64().unwrap(), ..AdamWSettings::default() },
+            adamw: AdamWSettings {
+                weight_decay: adamw["weight_decay"].as_f64().unwrap(),
+                ..AdamWSettings::default()
+            },
             ..TunerConfig::default()
         };
         let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);
@@ -143,7 +153,10 @@ fn parameters_after_three_adamw_steps_equal_pytorchs() {
         for key in expected.names("after3.") {
             let name = format!("after3.{key}");
             let found = as_peft(&found[&parameter_name(&key)], columns(&expected, &name));
-            let worst = found.iter().zip(expected.floats(&name)).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            let worst = found
+                .iter()
+                .zip(expected.floats(&name))
+                .fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
             assert!(worst <= 1e-5, "{case} {key}: {worst:e}");
         }
     }
@@ -155,7 +168,8 @@ fn greedy_ids_equal_transformers() {
         let expected = Expected::of(case);
         let (model, _) = adapted(case, &format!("{case}/adapter"));
         let greedy = &expected.json["greedy"];
-        let lists = |value: &Value| -> Vec<Vec<u32>> { serde_json::from_value(value.clone()).unwrap() };
+        let lists =
+            |value: &Value| -> Vec<Vec<u32>> { serde_json::from_value(value.clone()).unwrap() };
         let (prompts, wanted) = (lists(&greedy["prompts"]), lists(&greedy["continuations"]));
         let settings = generate::Settings { max_new_tokens: 20, ..generate::Settings::default() };
         for (prompt, wanted) in prompts.iter().zip(&wanted) {
@@ -179,7 +193,9 @@ fn half_precision_and_sharded_weights_equal_transformers() {
 
 #[test]
 fn weights_kept_in_half_precision_compute_the_same() {
-    for (case, storage) in [("llama3_rope_bf16", DType::BF16), ("llama_gqa_f16_sharded", DType::F16)] {
+    for (case, storage) in
+        [("llama3_rope_bf16", DType::BF16), ("llama_gqa_f16_sharded", DType::F16)]
+    {
         let files = ModelFiles::in_folder(&folder(case)).unwrap();
         let model = registry::load(&files, storage, &Device::flex()).unwrap();
         assert_logits(&model, &Expected::of(case), "logits", LOGITS);
@@ -190,7 +206,10 @@ fn weights_kept_in_half_precision_compute_the_same() {
 fn old_and_new_spellings_of_the_configuration_mean_the_same() {
     let config = |case: &str| {
         let text = std::fs::read_to_string(folder(case).join("config.json")).unwrap();
-        ist_models::DecoderConfig { document: Value::Null, ..ist_models::DecoderConfig::parse(&text).unwrap() }
+        ist_models::DecoderConfig {
+            document: Value::Null,
+            ..ist_models::DecoderConfig::parse(&text).unwrap()
+        }
     };
     assert_eq!(config("llama_gqa"), config("llama_gqa_old_config"));
     assert_eq!(config("llama3_rope"), config("llama3_rope_old_config"));
@@ -222,7 +241,11 @@ impl LayerPolicy for Injected {
         self.ist.suppression()
     }
 
-    fn observe(&mut self, candidates: &[LayerSet], losses: &[f64]) -> Result<Vec<f64>, PolicyError> {
+    fn observe(
+        &mut self,
+        candidates: &[LayerSet],
+        losses: &[f64],
+    ) -> Result<Vec<f64>, PolicyError> {
         self.ist.observe(candidates, losses)
     }
 
@@ -251,7 +274,8 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
         .iter()
         .map(|u| (u["step"].as_u64().unwrap() as usize, u))
         .collect();
-    let sets = |update: &Value| update["suppressed"].as_array().unwrap().iter().map(layer_set).collect();
+    let sets =
+        |update: &Value| update["suppressed"].as_array().unwrap().iter().map(layer_set).collect();
     let policy = Injected {
         ist: Ist::new(&LayerSet::all(4), IstConfig::default()).unwrap(),
         layers: steps.iter().map(|step| layer_set(&step["layers"])).collect(),
@@ -274,7 +298,11 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
         if !candidates.is_empty() {
             let batch = TokenBatch::new(&expected.examples(&format!("score.{t}.")), &device);
             let update = tuner.score(&model, &[batch], candidates).unwrap();
-            for (key, found) in [("losses", &update.losses), ("rewards", &update.rewards), ("scores", &update.scores)] {
+            for (key, found) in [
+                ("losses", &update.losses),
+                ("rewards", &update.rewards),
+                ("scores", &update.scores),
+            ] {
                 let wanted: Vec<f64> = serde_json::from_value(updates[&t][key].clone()).unwrap();
                 assert_eq!(found.len(), wanted.len(), "{key} at {t}");
                 assert!(
@@ -296,7 +324,10 @@ fn an_ist_run_on_given_draws_equals_the_reference() {
     for key in expected.names("final.") {
         let name = format!("final.{key}");
         let found = as_peft(&found[&parameter_name(&key)], columns(&expected, &name));
-        let worst = found.iter().zip(expected.floats(&name)).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let worst = found
+            .iter()
+            .zip(expected.floats(&name))
+            .fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst <= 1e-5, "{key}: {worst:e}");
     }
 }

@@ -27,12 +27,18 @@ fn cases(section: &str) -> Vec<(String, Vec<Case>)> {
     let text = std::fs::read_to_string(fixtures().join("expected.json")).unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
     let section = document[section].as_object().unwrap();
-    section.iter().map(|(name, cases)| (name.clone(), serde_json::from_value(cases.clone()).unwrap())).collect()
+    section
+        .iter()
+        .map(|(name, cases)| (name.clone(), serde_json::from_value(cases.clone()).unwrap()))
+        .collect()
 }
 
 fn tokenizer(folder: &Path) -> Result<Tokenizer, String> {
     let files = TextFiles::in_folder(folder).map_err(|error| error.to_string())?;
-    files.tokenizer("model", 1000).map(ist_models::tokenizer::Tokenizer::into_inner).map_err(|error| error.to_string())
+    files
+        .tokenizer("model", 1000)
+        .map(ist_models::tokenizer::Tokenizer::into_inner)
+        .map_err(|error| error.to_string())
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str, special: bool) -> Vec<u32> {
@@ -67,7 +73,12 @@ fn ids_give_the_text_that_sentencepiece_gives_them() {
         let tokenizer = tokenizer(&fixtures().join(&name)).unwrap();
         // The unknown token has a text of its own there, and none here.
         for case in cases.iter().filter(|case| !case.ids.contains(&UNKNOWN)) {
-            assert_eq!(tokenizer.decode(&case.ids, true).unwrap(), case.decoded, "{name}: {:?}", case.text);
+            assert_eq!(
+                tokenizer.decode(&case.ids, true).unwrap(),
+                case.decoded,
+                "{name}: {:?}",
+                case.text
+            );
         }
     }
 }
@@ -96,15 +107,20 @@ fn begin_and_end_tokens_are_added_as_the_folder_says() {
 #[test]
 fn a_folder_adds_tokens_behind_the_models_pieces() {
     let next = tokenizer(&fixtures().join("bpe")).unwrap().get_vocab_size(true);
-    let added = json!({"added_tokens_decoder": {next.to_string(): {"content": "<turn>", "special": true}}});
+    let added =
+        json!({"added_tokens_decoder": {next.to_string(): {"content": "<turn>", "special": true}}});
     let with = folder(&model("bpe"), &added);
     let tokenizer_with = tokenizer(with.path()).unwrap();
     assert_eq!(ids(&tokenizer_with, "<turn>", false), [next as u32]);
     std::fs::write(with.path().join("tokenizer_config.json"), "{}").unwrap();
-    std::fs::write(with.path().join("added_tokens.json"), json!({"<turn>": next}).to_string()).unwrap();
+    std::fs::write(with.path().join("added_tokens.json"), json!({"<turn>": next}).to_string())
+        .unwrap();
     assert_eq!(ids(&tokenizer(with.path()).unwrap(), "<turn>", false), [next as u32]);
-    for (id, problem) in [(next + 1, format!("expected {next}")), (5, "is the model's piece".to_owned())] {
-        std::fs::write(with.path().join("added_tokens.json"), json!({"<turn>": id}).to_string()).unwrap();
+    for (id, problem) in
+        [(next + 1, format!("expected {next}")), (5, "is the model's piece".to_owned())]
+    {
+        std::fs::write(with.path().join("added_tokens.json"), json!({"<turn>": id}).to_string())
+            .unwrap();
         let error = tokenizer(with.path()).unwrap_err();
         assert!(error.contains(&problem), "{error}");
     }
@@ -126,7 +142,9 @@ fn a_damaged_model_never_panics() {
     for length in 0..whole.len() {
         drop(tokenizer(folder(&whole[..length], &json!({})).path()));
     }
-    for (at, flip) in (0..whole.len()).step_by(3).flat_map(|at| [0x01, 0x40, 0xff].map(|flip| (at, flip))) {
+    for (at, flip) in
+        (0..whole.len()).step_by(3).flat_map(|at| [0x01, 0x40, 0xff].map(|flip| (at, flip)))
+    {
         let mut damaged = whole.clone();
         damaged[at] ^= flip;
         drop(tokenizer(folder(&damaged, &json!({})).path()));

@@ -18,8 +18,8 @@ use ist_core::policy::{Fixed, Registry};
 use ist_core::step::{self, Memory, StepOutput, Treatment};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{
-    Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner, TunerConfig,
-    TunerError, streams,
+    Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner,
+    TunerConfig, TunerError, streams,
 };
 use ist_models::{CausalLm, Example, TokenBatch};
 use ist_peft::{Adapters, BuiltinAdapter};
@@ -54,8 +54,13 @@ impl ModuleVisitor for OneGraph {
 }
 
 /// Loss and gradients with every module lifted, everything in one graph and one backward pass over all micro-batches.
-fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f64, BTreeMap<String, Vec<f64>>) {
-    let (outer, layers) = (lift(model.outer()), model.layers().iter().map(lift).collect::<Vec<_>>());
+fn one_graph(
+    model: &Model,
+    batches: &[TokenBatch],
+    dropout: Option<u64>,
+) -> (f64, BTreeMap<String, Vec<f64>>) {
+    let (outer, layers) =
+        (lift(model.outer()), model.layers().iter().map(lift).collect::<Vec<_>>());
     let pass = LayerPass::training;
     let losses = batches.iter().enumerate().map(|(number, batch)| {
         let seed = dropout.map(|seed| streams::mix(seed, number as u64));
@@ -69,7 +74,8 @@ fn one_graph(model: &Model, batches: &[TokenBatch], dropout: Option<u64>) -> (f6
     let tokens: usize = batches.iter().map(TokenBatch::predicted_tokens).sum();
     let mean = losses.reduce(|a, b| a + b).unwrap().mul_scalar(1.0 / tokens as f64);
     let loss = gradients::scalar(mean.clone().inner());
-    let mut reader = OneGraph { path: vec![OUTER.to_owned()], graph: mean.backward(), found: BTreeMap::new() };
+    let mut reader =
+        OneGraph { path: vec![OUTER.to_owned()], graph: mean.backward(), found: BTreeMap::new() };
     outer.visit(&mut reader);
     for (index, layer) in layers.iter().enumerate() {
         reader.path = vec![layer_prefix(index)];
@@ -129,7 +135,13 @@ impl LayeredModel for Halved {
         self.model.embed(outer, batch, pass)
     }
 
-    fn layer(&self, layer: &Self::Layer, x: Tensor<3>, context: &Self::Context, pass: &LayerPass) -> Tensor<3> {
+    fn layer(
+        &self,
+        layer: &Self::Layer,
+        x: Tensor<3>,
+        context: &Self::Context,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         self.model.layer(layer, x, context, pass)
     }
 
@@ -145,14 +157,27 @@ impl LayeredModel for Halved {
         self.model.half(half, layer, x, context, pass)
     }
 
-    fn loss(&self, outer: &Self::Outer, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
+    fn loss(
+        &self,
+        outer: &Self::Outer,
+        x: Tensor<3>,
+        batch: &TokenBatch,
+        pass: &LayerPass,
+    ) -> Tensor<1> {
         self.model.loss(outer, x, batch, pass)
     }
 
     fn footprint(&self, _: &TokenBatch) -> Option<Footprint> {
         let half = Some(KeptCost::default());
-        let cost = LayerCost { graph: TOO_MUCH, tracked: TOO_MUCH, backward: TOO_MUCH, half, ..LayerCost::default() };
-        let layer = LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 2, half_work: 1 };
+        let cost = LayerCost {
+            graph: TOO_MUCH,
+            tracked: TOO_MUCH,
+            backward: TOO_MUCH,
+            half,
+            ..LayerCost::default()
+        };
+        let layer =
+            LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 2, half_work: 1 };
         Some(Footprint { layers: vec![layer; LAYERS], ..Footprint::default() })
     }
 }
@@ -171,15 +196,30 @@ fn a_layer_kept_in_half_runs_its_first_half_once_and_its_second_half_twice() {
 
 /// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's, whether
 /// graphs are kept, kept in half, recomputed, or kept as far as a budget allows.
-fn assert_walk(model: &Model, batches: &[TokenBatch], chosen: &LayerSet, dropout: Option<u64>, tolerance: f64) {
+fn assert_walk(
+    model: &Model,
+    batches: &[TokenBatch],
+    chosen: &LayerSet,
+    dropout: Option<u64>,
+    tolerance: f64,
+) {
     let (loss, mut expected) = one_graph(model, batches, dropout);
     expected.retain(|name, _| layer_of(name).is_none_or(|layer| chosen.contains(layer)));
     let halved = step::gradients(&Halved::of(model), batches, chosen, Halved::HALVES, dropout);
     let whole = [Memory::Keep, Memory::Recompute, Memory::Budget(between(model, batches, chosen))];
-    let whole = whole.map(|memory| (format!("{memory:?}"), step::gradients(model, batches, chosen, memory, dropout)));
+    let whole = whole.map(|memory| {
+        (format!("{memory:?}"), step::gradients(model, batches, chosen, memory, dropout))
+    });
     for (memory, output) in whole.into_iter().chain([("halves".to_owned(), halved)]) {
-        assert!((output.loss - loss).abs() <= tolerance * loss, "{memory} {} against {loss}", output.loss);
-        assert!(output.gradients.names().eq(expected.keys().map(String::as_str)), "{memory} {chosen:?}");
+        assert!(
+            (output.loss - loss).abs() <= tolerance * loss,
+            "{memory} {} against {loss}",
+            output.loss
+        );
+        assert!(
+            output.gradients.names().eq(expected.keys().map(String::as_str)),
+            "{memory} {chosen:?}"
+        );
         for (name, gradient) in named(&output) {
             let worst = relative(&gradient, &expected[&name]);
             assert!(worst <= tolerance, "{memory} {chosen:?} {name}: {worst:e}");
@@ -192,8 +232,8 @@ fn between(model: &Model, batches: &[TokenBatch], chosen: &LayerSet) -> u64 {
     let draw = Draw::of(chosen);
     let footprints = batches.iter().map(|batch| model.footprint(batch).unwrap());
     let half = footprints.map(|footprint| {
-        let [lean, full] =
-            [Treatment::Recompute, Treatment::Keep].map(|all| plan::peak(&footprint, &draw, &draw.uniform(all)));
+        let [lean, full] = [Treatment::Recompute, Treatment::Keep]
+            .map(|all| plan::peak(&footprint, &draw, &draw.uniform(all)));
         lean.midpoint(full)
     });
     half.max().unwrap()
@@ -226,10 +266,16 @@ fn a_budget_keeps_some_graphs_and_changes_no_gradient() {
     let (chosen, footprint) = (set(0b1011), model.footprint(&batches[0]).unwrap());
     let budget = between(&model, &batches, &chosen);
     let treatments = Draw::of(&chosen).treatments(Memory::Budget(budget), Some(&footprint));
-    assert!(treatments.contains(&Treatment::Keep) && treatments.contains(&Treatment::Recompute), "{treatments:?}");
+    assert!(
+        treatments.contains(&Treatment::Keep) && treatments.contains(&Treatment::Recompute),
+        "{treatments:?}"
+    );
     let run = |memory| step::gradients(&model, &batches, &chosen, memory, Some(9));
     let (kept, planned) = (run(Memory::Keep), run(Memory::Budget(budget)));
-    assert!(planned.predicted_bytes.unwrap() <= budget && planned.predicted_bytes < kept.predicted_bytes);
+    assert!(
+        planned.predicted_bytes.unwrap() <= budget
+            && planned.predicted_bytes < kept.predicted_bytes
+    );
     for ((name, planned), (_, kept)) in named(&planned).into_iter().zip(named(&kept)) {
         assert!(relative(&planned, &kept) <= EXACT, "{name}");
     }
@@ -239,7 +285,13 @@ fn a_budget_keeps_some_graphs_and_changes_no_gradient() {
 fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
     let numbers = Numbers::ndarray(DType::F64);
     let batches = [numbers.batch(&records(2))];
-    for targets in [&["q_proj", "down_proj"][..], &["v_proj"], &["o_proj", "k_proj"], &["up_proj"], &["gate_proj"]] {
+    for targets in [
+        &["q_proj", "down_proj"][..],
+        &["v_proj"],
+        &["o_proj", "k_proj"],
+        &["up_proj"],
+        &["gate_proj"],
+    ] {
         let fields = json!({"r": 2, "alpha": 3, "targets": targets, "layers_to_transform": [0, 2]});
         let (model, _) = numbers.adapted(numbers.base(false, |_, data| data), &fields);
         for mask in [0b0101, 0b1010, 0b1111, 0b0110] {
@@ -257,8 +309,9 @@ fn chosen_layers_without_adapters_of_their_own_pass_the_gradient_on() {
 fn dropout_differs_between_layers_modules_and_micro_batches() {
     let numbers = Numbers::ndarray(DType::F64);
     let batches = vec![numbers.batch(&records(1)); 2];
-    let loss =
-        |model: &Model, batches: &[TokenBatch], seed| step::gradients(model, batches, &set(1), Memory::Keep, seed).loss;
+    let loss = |model: &Model, batches: &[TokenBatch], seed| {
+        step::gradients(model, batches, &set(1), Memory::Keep, seed).loss
+    };
     let (model, _) = numbers.lora(&OUTSIDE, 0.3);
     let (both, one) = (loss(&model, &batches, Some(3)), loss(&model, &batches[..1], Some(3)));
     assert_ne!(both, one, "the second micro-batch has a mask of its own");
@@ -304,7 +357,12 @@ proptest! {
 }
 
 /// A step on `records` in micro-batches of `size`, and in one.
-fn split_and_whole(numbers: &Numbers, chosen: &LayerSet, seed: u64, size: usize) -> (StepOutput, StepOutput) {
+fn split_and_whole(
+    numbers: &Numbers,
+    chosen: &LayerSet,
+    seed: u64,
+    size: usize,
+) -> (StepOutput, StepOutput) {
     let ((model, _), records) = (numbers.lora(&OUTSIDE, 0.0), records(seed));
     let run = |size| {
         let batches: Vec<_> = records.chunks(size).map(|records| numbers.batch(records)).collect();
@@ -378,7 +436,12 @@ impl LayeredModel for Watched {
         let graph = !self.recompute || self.calls.get() >= self.layers.len();
         let trains = graph && self.chosen.contains(layer.index);
         assert_eq!(layer.gain.val().is_tracked(), trains, "layer {}", layer.index);
-        assert_eq!(x.is_tracked(), graph && layer.index > lowest, "the input of layer {}", layer.index);
+        assert_eq!(
+            x.is_tracked(),
+            graph && layer.index > lowest,
+            "the input of layer {}",
+            layer.index
+        );
         self.calls.set(self.calls.get() + 1);
         x * layer.gain.val().unsqueeze()
     }
@@ -396,11 +459,21 @@ fn recomputing_runs_the_layers_above_the_lowest_once_more_and_holds_no_graph_mea
     for mask in 1..1 << LAYERS {
         let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
         let calls = Cell::new(0);
-        let model = Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls, recompute: true };
+        let model = Watched {
+            outer: Nothing { unused: 0 },
+            layers,
+            chosen: set(mask),
+            calls,
+            recompute: true,
+        };
         let batch = [Tensor::ones([1, 2, 2], &device)];
-        let StepOutput { gradients, .. } = step::gradients(&model, &batch, &set(mask), Memory::Recompute, None);
+        let StepOutput { gradients, .. } =
+            step::gradients(&model, &batch, &set(mask), Memory::Recompute, None);
         let lowest = set(mask).iter().next().unwrap();
-        assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), LAYERS + LAYERS - lowest));
+        assert_eq!(
+            (gradients.len(), model.calls.get()),
+            (set(mask).len(), LAYERS + LAYERS - lowest)
+        );
     }
 }
 
@@ -410,10 +483,16 @@ fn below_the_lowest_chosen_layer_there_is_no_graph() {
     let gain = || Param::from_tensor(Tensor::full([1], 1.5, &device)).set_require_grad(false);
     for mask in 0..1 << LAYERS {
         let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
-        let model =
-            Watched { outer: Nothing { unused: 0 }, layers, chosen: set(mask), calls: Cell::new(0), recompute: false };
+        let model = Watched {
+            outer: Nothing { unused: 0 },
+            layers,
+            chosen: set(mask),
+            calls: Cell::new(0),
+            recompute: false,
+        };
         let batches = [Tensor::ones([1, 2, 2], &device), Tensor::ones([1, 3, 2], &device)];
-        let StepOutput { gradients, .. } = step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
+        let StepOutput { gradients, .. } =
+            step::gradients(&model, &batches, &set(mask), Memory::Keep, None);
         assert_eq!((gradients.len(), model.calls.get()), (set(mask).len(), 2 * LAYERS));
     }
 }
@@ -424,7 +503,9 @@ fn candidates_share_the_layers_up_to_which_they_agree() {
     let (model, _) = numbers.lora(&OUTSIDE, 0.2);
     let batches: Vec<_> = records(12).chunks(3).map(|records| numbers.batch(records)).collect();
     let candidates = [set(0b0011), set(0b0110), set(0b0011), set(0b1000), set(0)];
-    let expected = candidates.iter().map(|set| step::mean_loss(&model, &batches, &Responses::suppressed(set, 0.25)).0);
+    let expected = candidates
+        .iter()
+        .map(|set| step::mean_loss(&model, &batches, &Responses::suppressed(set, 0.25)).0);
     let found = step::candidate_losses(&model, &batches, &candidates, 0.25);
     assert_eq!(found, expected.collect::<Vec<_>>());
     assert!(found[0] != found[1] && found[0] == found[2]);
@@ -434,7 +515,12 @@ fn candidates_share_the_layers_up_to_which_they_agree() {
     let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain() }).collect();
     let (outer, calls) = (Nothing { unused: 0 }, Cell::new(0));
     let model = Watched { outer, layers, chosen: set(0), calls, recompute: false };
-    step::candidate_losses(&model, &[Tensor::ones([1, 2, 2], &device)], &[set(0b0100), set(0b1000)], 0.25);
+    step::candidate_losses(
+        &model,
+        &[Tensor::ones([1, 2, 2], &device)],
+        &[set(0b0100), set(0b1000)],
+        0.25,
+    );
     assert_eq!(model.calls.get(), 2 + 2 * 2, "two layers together, two each for itself");
 }
 
@@ -457,13 +543,18 @@ fn weights(model: &Model) -> Vec<(String, Vec<u8>)> {
 
 fn tuner(policy: Box<dyn LayerPolicy>, resting_state: RestingState, seed: u64) -> Tuner {
     let adamw = AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() };
-    Tuner::new(TunerConfig { learning_rate: 0.02, adamw, resting_state, ..TunerConfig::default() }, policy, seed)
+    Tuner::new(
+        TunerConfig { learning_rate: 0.02, adamw, resting_state, ..TunerConfig::default() },
+        policy,
+        seed,
+    )
 }
 
 /// Runs that many steps, each on two micro-batches of its own.
 fn drive(tuner: &mut Tuner, model: &mut Model, steps: usize) -> Vec<StepReport> {
-    let micro_batches =
-        |seed: usize| records(seed as u64).chunks(2).map(|r| Numbers::flex().batch(r)).collect::<Vec<_>>();
+    let micro_batches = |seed: usize| {
+        records(seed as u64).chunks(2).map(|r| Numbers::flex().batch(r)).collect::<Vec<_>>()
+    };
     let step = |_| {
         let candidates = tuner.candidates();
         if !candidates.is_empty() {
@@ -486,7 +577,10 @@ fn resting_layers_are_bitwise_unchanged_and_have_no_optimizer_movement() {
         let trains = layer_of(&name).is_none_or(|layer| set(0b0110).contains(layer));
         assert_eq!(after != parameters[&name], trains, "{name}");
         assert_eq!(tuner.optimizer().updates(&name), if trains { 3 } else { 0 }, "{name}");
-        assert_eq!(state.tensors.iter().filter(|(key, _)| key.starts_with(&name)).count(), if trains { 2 } else { 0 });
+        assert_eq!(
+            state.tensors.iter().filter(|(key, _)| key.starts_with(&name)).count(),
+            if trains { 2 } else { 0 }
+        );
     }
     assert!(frozen == weights(&model), "no base weight moves");
 }
@@ -500,14 +594,18 @@ fn updates_count_the_draws_of_a_layer() {
     let mut tuner = tuner(policy, RestingState::Keep, 3);
     let reports = drive(&mut tuner, &mut model, 6);
     for name in bytes(&model).keys() {
-        let drawn = reports.iter().filter(|report| layer_of(name).is_none_or(|layer| report.layers.contains(layer)));
+        let drawn = reports
+            .iter()
+            .filter(|report| layer_of(name).is_none_or(|layer| report.layers.contains(layer)));
         assert_eq!(tuner.optimizer().updates(name), drawn.count(), "{name}");
     }
 }
 
 /// Every policy, with intervals short enough to matter; the folder holds the log to replay.
 fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
-    let log: String = (0..9).map(|step| format!("{{\"step\": {step}, \"layers\": [{}, 3]}}\n", step % 3)).collect();
+    let log: String = (0..9)
+        .map(|step| format!("{{\"step\": {step}, \"layers\": [{}, 3]}}\n", step % 3))
+        .collect();
     std::fs::write(folder.join("log.jsonl"), log).unwrap();
     let cases = [
         ("all", json!({})),
@@ -520,13 +618,20 @@ fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
     cases
         .iter()
         .map(|(kind, fields)| {
-            Registry::default().build(kind, fields.as_object().unwrap(), &LayerSet::all(LAYERS)).unwrap()
+            Registry::default()
+                .build(kind, fields.as_object().unwrap(), &LayerSet::all(LAYERS))
+                .unwrap()
         })
         .collect()
 }
 
 /// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh model and tuner.
-fn reopened(model: &mut Model, config: &Adapters<BuiltinAdapter>, tuner: &Tuner, mut fresh: Tuner) -> (Model, Tuner) {
+fn reopened(
+    model: &mut Model,
+    config: &Adapters<BuiltinAdapter>,
+    tuner: &Tuner,
+    mut fresh: Tuner,
+) -> (Model, Tuner) {
     let folder = tempfile::tempdir().unwrap();
     ist_peft::save(model, config, folder.path(), "").unwrap();
     let mut again = Numbers::flex().base(false, |_, data| data);
@@ -545,10 +650,19 @@ fn a_run_restored_in_the_middle_ends_bitwise_where_the_whole_one_does() {
             let (kind, (mut model, config)) = (policy.name(), Numbers::flex().lora(&OUTSIDE, 0.2));
             let mut whole = tuner(policy, resting, 7);
             drive(&mut whole, &mut model, 4);
-            let (mut other, mut resumed) = reopened(&mut model, &config, &whole, tuner(again, resting, 99));
-            assert_eq!(drive(&mut whole, &mut model, 5), drive(&mut resumed, &mut other, 5), "{kind} {resting:?}");
+            let (mut other, mut resumed) =
+                reopened(&mut model, &config, &whole, tuner(again, resting, 99));
+            assert_eq!(
+                drive(&mut whole, &mut model, 5),
+                drive(&mut resumed, &mut other, 5),
+                "{kind} {resting:?}"
+            );
             assert!(bytes(&model) == bytes(&other), "{kind} {resting:?}");
-            assert_eq!(whole.state().unwrap().document, resumed.state().unwrap().document, "{kind} {resting:?}");
+            assert_eq!(
+                whole.state().unwrap().document,
+                resumed.state().unwrap().document,
+                "{kind} {resting:?}"
+            );
         }
     }
 }
@@ -580,9 +694,18 @@ fn updating_layer_by_layer_changes_no_bit() {
         let run = |at_once: bool| {
             let (mut model, _) = numbers.lora(outside, 0.2);
             let policy = Registry::default()
-                .build("rst", json!({"layers_updated": 2}).as_object().unwrap(), &LayerSet::all(LAYERS))
+                .build(
+                    "rst",
+                    json!({"layers_updated": 2}).as_object().unwrap(),
+                    &LayerSet::all(LAYERS),
+                )
                 .unwrap();
-            let config = TunerConfig { learning_rate: 0.02, clip_norm: None, memory, ..TunerConfig::default() };
+            let config = TunerConfig {
+                learning_rate: 0.02,
+                clip_norm: None,
+                memory,
+                ..TunerConfig::default()
+            };
             let mut tuner = Tuner::new(config, policy, 3);
             let step = |number: u64| {
                 let batch = [numbers.batch(&records(number))];
@@ -593,7 +716,8 @@ fn updating_layer_by_layer_changes_no_bit() {
                 tuner.apply(&mut model, &report, gradients).unwrap();
                 report
             };
-            let reports = (0..5).map(step).map(|report| StepReport { predicted_bytes: None, ..report });
+            let reports =
+                (0..5).map(step).map(|report| StepReport { predicted_bytes: None, ..report });
             (reports.collect::<Vec<_>>(), bytes(&model), tuner.state().unwrap().document)
         };
         assert!(run(true) == run(false), "{outside:?} {memory:?}");
@@ -606,13 +730,16 @@ fn layer_by_layer_only_one_layers_gradients_exist() {
     let config = |clip_norm| TunerConfig { clip_norm, ..TunerConfig::default() };
     let mut seen = |clip_norm, rows: usize| {
         let mut tuner = Tuner::new(config(clip_norm), Box::new(Fixed::new(set(0b1010))), 3);
-        let batches: Vec<_> = records(1).chunks(rows).map(|records| Numbers::flex().batch(records)).collect();
+        let batches: Vec<_> =
+            records(1).chunks(rows).map(|records| Numbers::flex().batch(records)).collect();
         let mut seen = Vec::new();
-        let mut watch = |found: &Gradients| seen.push(found.names().map(layer_of).collect::<BTreeSet<_>>());
+        let mut watch =
+            |found: &Gradients| seen.push(found.names().map(layer_of).collect::<BTreeSet<_>>());
         tuner.watched_step(&mut model, &batches, &mut watch).unwrap();
         seen
     };
-    let [none, first, second, third] = [BTreeSet::new(), [None].into(), [Some(1)].into(), [Some(3)].into()];
+    let [none, first, second, third] =
+        [BTreeSet::new(), [None].into(), [Some(1)].into(), [Some(3)].into()];
     // The embedding trains, so the gradient passes all layers.
     assert_eq!(seen(None, 4), [third, none.clone(), second, none, first]);
     let all = [BTreeSet::from([None, Some(1), Some(3)])];
@@ -623,24 +750,32 @@ fn layer_by_layer_only_one_layers_gradients_exist() {
 fn a_gradient_that_is_no_number_ends_a_step_that_updated_the_layers_above_it() {
     let device = Device::flex();
     // The product of all gains and the input is 1, so the loss is fine; d loss / d gain of the first is 8e30.
-    let gain = |value: f32| Param::from_tensor(Tensor::full([1], value, &device)).set_require_grad(false);
+    let gain =
+        |value: f32| Param::from_tensor(Tensor::full([1], value, &device)).set_require_grad(false);
     let batch = [Tensor::ones([1, 2, 2], &device) * 1e30];
     for (mask, updated) in [(0b0101, vec![2]), (0b0001, vec![])] {
-        let layers = (0..LAYERS).map(|index| WatchedLayer { index, gain: gain([1e-30, 1.0][index.min(1)]) }).collect();
+        let layers = (0..LAYERS)
+            .map(|index| WatchedLayer { index, gain: gain([1e-30, 1.0][index.min(1)]) })
+            .collect();
         let (outer, calls) = (Nothing { unused: 0 }, Cell::new(0));
         let mut model = Watched { outer, layers, chosen: set(mask), calls, recompute: false };
         let config = TunerConfig { clip_norm: None, ..TunerConfig::default() };
         let mut tuner = Tuner::new(config, Box::new(Fixed::new(set(mask))), 1);
         let error = tuner.step(&mut model, &batch).unwrap_err();
-        let moved =
-            model.layers.iter().filter(|layer| ![1e-30, 1.0].contains(&(gradients::scalar(layer.gain.val()) as f32)));
+        let moved = model
+            .layers
+            .iter()
+            .filter(|layer| ![1e-30, 1.0].contains(&(gradients::scalar(layer.gain.val()) as f32)));
         assert_eq!(moved.map(|layer| layer.index).collect::<Vec<_>>(), updated);
         assert_eq!(tuner.optimizer().updates("layers.0.gain"), 0);
         match error {
             TunerError::NotFiniteBelow { place, updated: found, .. } => {
                 assert_eq!((place.as_str(), found), ("layer 0", updated));
             }
-            other => assert!(matches!(other, TunerError::NotFinite { .. }) && updated.is_empty(), "{other}"),
+            other => assert!(
+                matches!(other, TunerError::NotFinite { .. }) && updated.is_empty(),
+                "{other}"
+            ),
         }
     }
 }
@@ -660,7 +795,8 @@ fn a_loss_that_is_no_number_changes_no_parameter() {
     let mut tuner = tuner(Box::new(Fixed::new(set(0b1001))), RestingState::Keep, 1);
     drive(&mut tuner, &mut model, 2);
     let (parameters, moments) = (bytes(&model), tuner.state().unwrap().tensors.len());
-    let batches = [numbers.batch(&records(1)), numbers.batch(&[padded(&[1, VOCABULARY - 1, 2], 0, 0)])];
+    let batches =
+        [numbers.batch(&records(1)), numbers.batch(&[padded(&[1, VOCABULARY - 1, 2], 0, 0)])];
     let error = tuner.step(&mut model, &batches).unwrap_err();
     assert!(matches!(error, TunerError::NotFinite { what: "loss", step: 2, .. }), "{error}");
     assert!(parameters == bytes(&model) && tuner.next_step() == 2);

@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::gradients::{OUTER, count_parameters, for_each_parameter, layer_prefix, map_parameters};
+use ist_core::gradients::{
+    OUTER, count_parameters, for_each_parameter, layer_prefix, map_parameters,
+};
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses, streams};
 use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::files::named_tensors;
-use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach, load, merge, save};
+use ist_peft::{
+    Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach, load, merge, save,
+};
 use proptest::prelude::*;
 use rand::RngExt;
 use serde_json::{Value, json};
@@ -91,7 +95,8 @@ const EVERYTHING: [&str; 12] = [
 ];
 
 fn methods() -> impl Strategy<Value = Value> {
-    let prefix = (1usize..5).prop_map(|length| json!({"method": "prefix-tuning", "num_virtual_tokens": length}));
+    let prefix = (1usize..5)
+        .prop_map(|length| json!({"method": "prefix-tuning", "num_virtual_tokens": length}));
     prop_oneof![3 => copies(), 1 => prefix]
 }
 
@@ -113,7 +118,8 @@ fn fresh(shape: &Shape, dtype: DType, fields: &Value) -> Option<(Model, Adapters
         return None;
     }
     let mut model = shape.model(dtype);
-    let config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+    let config =
+        BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
     let mut adapters = Adapters::one(config);
     attach(&mut model, &mut adapters, 1, &device(dtype)).unwrap();
     Some((model, adapters))
@@ -130,7 +136,12 @@ fn replaced(
     let tensors = tensors.map(|(key, data)| with(&key, data.convert_dtype(dtype))).collect();
     let slots: Vec<_> = model.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
     let places: Vec<_> = slots.iter().map(Slot::place).collect();
-    let changed = BuiltinAdapter::from_file(adapters.configs().next().unwrap(), &places, tensors, &device(dtype));
+    let changed = BuiltinAdapter::from_file(
+        adapters.configs().next().unwrap(),
+        &places,
+        tensors,
+        &device(dtype),
+    );
     for (slot, adapter) in slots.into_iter().zip(changed) {
         *slot.adapter = Some(adapter);
     }
@@ -138,9 +149,14 @@ fn replaced(
 }
 
 /// The method on the model with random tensors, and the same model with fresh ones.
-fn adapted(shape: &Shape, dtype: DType, fields: &Value) -> Option<(Model, Model, Adapters<BuiltinAdapter>)> {
+fn adapted(
+    shape: &Shape,
+    dtype: DType,
+    fields: &Value,
+) -> Option<(Model, Model, Adapters<BuiltinAdapter>)> {
     let (fresh, adapters) = fresh(shape, dtype, fields)?;
-    let changed = replaced(&fresh, &adapters, &|key, data| random(key, dtype, data.shape().as_slice()));
+    let changed =
+        replaced(&fresh, &adapters, &|key, data| random(key, dtype, data.shape().as_slice()));
     Some((changed, fresh, adapters))
 }
 
@@ -152,7 +168,10 @@ fn batch(dtype: DType) -> TokenBatch {
         }
         example
     };
-    TokenBatch::new(&[padded(vec![3, 1, 4, 1, 5, 9], 0), padded(vec![0, 0, 2, 6, 5], 2)], &device(dtype))
+    TokenBatch::new(
+        &[padded(vec![3, 1, 4, 1, 5, 9], 0), padded(vec![0, 0, 2, 6, 5], 2)],
+        &device(dtype),
+    )
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
@@ -166,12 +185,19 @@ fn outcome(model: &Model) -> Vec<f64> {
 
 fn loss(model: &Model, factor: f64) -> f64 {
     let all = LayerSet::all(model.layers().len());
-    step::evaluate(model, &batch(model.weights()[0].1.dtype()), &Responses::suppressed(&all, factor))
+    step::evaluate(
+        model,
+        &batch(model.weights()[0].1.dtype()),
+        &Responses::suppressed(&all, factor),
+    )
 }
 
 fn distance(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs() / b.abs().max(1.0)))
+    found
+        .iter()
+        .zip(expected)
+        .fold(0.0, |most: f64, (a, b)| most.max((a - b).abs() / b.abs().max(1.0)))
 }
 
 /// Whether a tensor of a file belongs to a layer.
@@ -180,7 +206,13 @@ fn in_layers(key: &str) -> bool {
 }
 
 /// W₀ + f · (W - W₀), or of a prefix its values f · W.
-fn damped(shape: &Shape, key: &str, frozen: &TensorData, data: &TensorData, factor: f64) -> TensorData {
+fn damped(
+    shape: &Shape,
+    key: &str,
+    frozen: &TensorData,
+    data: &TensorData,
+    factor: f64,
+) -> TensorData {
     let half = shape.kv_heads * shape.head_dim;
     let value = |(at, (frozen, value)): (usize, (f64, f64))| match key {
         "prompt_embeddings" if (at / half).is_multiple_of(2) => value,
@@ -197,7 +229,11 @@ fn moved(model: &Model, gradients: &step::StepOutput, size: f64) -> (Model, f64)
     let mut walk = |name: &str, value: Tensor<1>| {
         let direction = random(name, DType::F64, &[value.dims()[0]]);
         let gradient = gradients.gradients.get(name).unwrap();
-        along += floats(gradient.clone()).iter().zip(direction.iter::<f64>()).map(|(g, d)| g * d).sum::<f64>();
+        along += floats(gradient.clone())
+            .iter()
+            .zip(direction.iter::<f64>())
+            .map(|(g, d)| g * d)
+            .sum::<f64>();
         let direction = Tensor::<1>::from_data(direction, (&device(DType::F64), DType::F64));
         Some(value + direction.mul_scalar(size))
     };
@@ -323,8 +359,9 @@ fn shape(layers: usize, kv_heads: usize, head_dim: usize) -> Shape {
 
 fn refused(shape: &Shape, fields: &Value) -> String {
     let config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap();
-    let attached =
-        config.map(|config| attach(&mut shape.model(DType::F32), &mut Adapters::one(config), 1, &Device::flex()));
+    let attached = config.map(|config| {
+        attach(&mut shape.model(DType::F32), &mut Adapters::one(config), 1, &Device::flex())
+    });
     match attached {
         Err(error) => error.to_string(),
         Ok(attached) => attached.unwrap_err().to_string(),
@@ -333,9 +370,13 @@ fn refused(shape: &Shape, fields: &Value) -> String {
 
 #[test]
 fn biases_of_a_model_that_has_none_are_refused_in_one_message() {
-    for fields in [json!({"method": "bitfit"}), json!({"method": "bitfit", "targets": ["q_proj"]})] {
+    for fields in [json!({"method": "bitfit"}), json!({"method": "bitfit", "targets": ["q_proj"]})]
+    {
         let error = refused(&shape(2, 1, 4), &fields);
-        assert_eq!(error, "bitfit sits on modules that have a bias, and the model has none; choose another method");
+        assert_eq!(
+            error,
+            "bitfit sits on modules that have a bias, and the model has none; choose another method"
+        );
     }
 }
 
@@ -345,16 +386,20 @@ fn a_prefix_is_in_every_layer_and_takes_no_targets() {
         let error = refused(&shape(2, 1, 4), &json!({"method": "prefix-tuning", key: [0]}));
         assert!(error.contains(&format!("`{key}` is unknown")), "{error}");
     }
-    let (_, adapters) = fresh(&shape(2, 1, 4), DType::F32, &json!({"method": "prefix-tuning"})).unwrap();
+    let (_, adapters) =
+        fresh(&shape(2, 1, 4), DType::F32, &json!({"method": "prefix-tuning"})).unwrap();
     assert!(!adapters.parts()[0].peft_fields().contains_key("target_modules"));
 }
 
 #[test]
 fn a_prefix_of_zeros_is_not_the_base_model() {
-    let fields = json!({"method": "prefix-tuning", "num_virtual_tokens": 3, "init_weights": "zero"});
+    let fields =
+        json!({"method": "prefix-tuning", "num_virtual_tokens": 3, "init_weights": "zero"});
     let (model, adapters) = fresh(&shape(2, 1, 4), DType::F64, &fields).unwrap();
     assert!(adapters.configs().all(|config| !BuiltinAdapter::starts_at_base(config)));
-    for_each_parameter("", &model.layers()[0], &mut |_, value| assert!(floats(value).iter().all(|&x| x == 0.0)));
+    for_each_parameter("", &model.layers()[0], &mut |_, value| {
+        assert!(floats(value).iter().all(|&x| x == 0.0))
+    });
     assert!(distance(&outcome(&model), &outcome(&shape(2, 1, 4).model(DType::F64))) > 1e-6);
 }
 
@@ -364,7 +409,9 @@ fn a_prefix_for_another_model_is_refused_by_its_fields() {
     let fields = json!({"method": "prefix-tuning", "num_virtual_tokens": 3});
     let (mut model, adapters) = fresh(&shape(2, 2, 4), DType::F32, &fields).unwrap();
     save(&mut model, &adapters, folder.path(), "some/base").unwrap();
-    let load = |shape: &Shape| load::<BuiltinAdapter>(&mut shape.model(DType::F32), folder.path(), &Device::flex());
+    let load = |shape: &Shape| {
+        load::<BuiltinAdapter>(&mut shape.model(DType::F32), folder.path(), &Device::flex())
+    };
     load(&shape(2, 2, 4)).unwrap();
     let error = load(&shape(4, 1, 4)).unwrap_err().to_string();
     for part in [
@@ -381,7 +428,8 @@ fn a_prefix_for_another_model_is_refused_by_its_fields() {
 fn a_prefix_file_with_a_projection_or_without_its_model_is_refused_all_at_once() {
     let fields = json!({"peft_type": "PREFIX_TUNING", "prefix_projection": true, "num_transformer_submodules": 2,
         "num_virtual_tokens": 3, "num_layers": 0, "init_weights": "normal", "encoder_hidden_size": 8});
-    let error = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Peft).unwrap().unwrap_err();
+    let error =
+        BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Peft).unwrap().unwrap_err();
     let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();
     let expected = [
         "prefix_projection",

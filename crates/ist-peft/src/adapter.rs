@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use crate::adapter_set;
 use crate::method::{Dialect, MergeError, Place, TokenCost};
 use crate::{
-    Base, BitFit, Bottleneck, ConfigError, Dora, FrozenLinear, FrozenNorm, Full, Ia3, LayerNormTuning, Lora,
-    NormValues, PrefixTuning, Roles, Site, Targets, Vera,
+    Base, BitFit, Bottleneck, ConfigError, Dora, FrozenLinear, FrozenNorm, Full, Ia3,
+    LayerNormTuning, Lora, NormValues, PrefixTuning, Roles, Site, Targets, Vera,
 };
 
 /// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name does, for the method that the
@@ -24,7 +24,10 @@ pub trait Adapter: Module + ModuleDisplay {
     type Config: Clone + Debug + Send + Sync;
 
     /// Reads the fields of a configuration; `None` when they name a method that is not of the set.
-    fn parse(fields: &Map<String, Value>, dialect: Dialect) -> Option<Result<Self::Config, ConfigError>>;
+    fn parse(
+        fields: &Map<String, Value>,
+        dialect: Dialect,
+    ) -> Option<Result<Self::Config, ConfigError>>;
     /// The method's name in our TOML.
     fn method(config: &Self::Config) -> &'static str;
     /// The fields of PEFT's `adapter_config.json`, `peft_type` and targets included.
@@ -57,7 +60,12 @@ pub trait Adapter: Module + ModuleDisplay {
     /// Fresh adapters on all places.
     fn init_all(config: &Self::Config, places: &[Place], seed: u64, device: &Device) -> Vec<Self>;
     /// Adapters on all places from the tensors of their file.
-    fn from_file(config: &Self::Config, places: &[Place], tensors: Vec<TensorData>, device: &Device) -> Vec<Self>;
+    fn from_file(
+        config: &Self::Config,
+        places: &[Place],
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Vec<Self>;
     /// The tensors of the file of these adapters.
     fn to_file(config: &Self::Config, adapters: &[(&Site, &Self)]) -> Vec<TensorData>;
 

@@ -41,7 +41,11 @@ impl<A: Adapter> Part<A> {
     }
 
     /// Reads the fields of one adapter; `None` when they name a method that is not of the set.
-    pub fn parse(name: &str, fields: &Map<String, Value>, dialect: Dialect) -> Option<Result<Self, ConfigError>> {
+    pub fn parse(
+        name: &str,
+        fields: &Map<String, Value>,
+        dialect: Dialect,
+    ) -> Option<Result<Self, ConfigError>> {
         let mut fields = fields.clone();
         let saved = fields.shift_remove(MODULES_TO_SAVE).filter(|value| !is_neutral(value));
         let config = A::parse(&fields, dialect)?;
@@ -82,7 +86,8 @@ impl<A: Adapter> Part<A> {
     /// The fields of PEFT's `adapter_config.json`.
     pub fn peft_fields(&self) -> Map<String, Value> {
         let mut fields = A::peft_fields(&self.config);
-        let saved = if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) };
+        let saved =
+            if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) };
         fields.insert(MODULES_TO_SAVE.to_owned(), saved);
         fields
     }
@@ -91,16 +96,27 @@ impl<A: Adapter> Part<A> {
     ///
     /// # Errors
     /// Targets that do not fit the model, and a module that the method adapts and that is to be saved as well.
-    pub fn sites(&mut self, every: &[Site], roles: &Roles, num_layers: usize) -> Result<Vec<Vec<Site>>, AttachError> {
-        self.configs_mut().map(|config| matching_sites::<A>(every, roles, num_layers, config)).collect()
+    pub fn sites(
+        &mut self,
+        every: &[Site],
+        roles: &Roles,
+        num_layers: usize,
+    ) -> Result<Vec<Vec<Site>>, AttachError> {
+        self.configs_mut()
+            .map(|config| matching_sites::<A>(every, roles, num_layers, config))
+            .collect()
     }
 }
 
 /// The names of the modules to save and the configuration that trains them whole.
-fn whole<A: Adapter>(saved: Option<&Value>) -> Result<(Vec<String>, Option<A::Config>), FieldFault> {
+fn whole<A: Adapter>(
+    saved: Option<&Value>,
+) -> Result<(Vec<String>, Option<A::Config>), FieldFault> {
     let fault = |message: String| FieldFault { field: MODULES_TO_SAVE.to_owned(), message };
     let Some(value) = saved else { return Ok((Vec::new(), None)) };
-    let Some(names) = strings(value) else { return Err(fault(format!("must be a list of strings, found {value}"))) };
+    let Some(names) = strings(value) else {
+        return Err(fault(format!("must be a list of strings, found {value}")));
+    };
     if names.is_empty() {
         return Ok((names, None));
     }
@@ -110,7 +126,9 @@ fn whole<A: Adapter>(saved: Option<&Value>) -> Result<(Vec<String>, Option<A::Co
     match A::parse(fields.as_object().expect("an object was written"), Dialect::Toml) {
         Some(Ok(config)) => Ok((names, Some(config))),
         Some(Err(error)) => Err(fault(format!("cannot be trained whole: {error}"))),
-        None => Err(fault("is not supported: this program has no method that trains whole modules".to_owned())),
+        None => Err(fault(
+            "is not supported: this program has no method that trains whole modules".to_owned(),
+        )),
     }
 }
 
@@ -139,14 +157,20 @@ impl<A: Adapter> Adapters<A> {
     ///
     /// # Errors
     /// Targets that do not fit the model, and a module that would carry two adapters.
-    pub fn sites(&mut self, every: &[Site], roles: &Roles, num_layers: usize) -> Result<Vec<Vec<Site>>, AttachError> {
+    pub fn sites(
+        &mut self,
+        every: &[Site],
+        roles: &Roles,
+        num_layers: usize,
+    ) -> Result<Vec<Vec<Site>>, AttachError> {
         let mut taken: Vec<(String, String)> = Vec::new();
         let mut all = Vec::new();
         for part in &mut self.parts {
             for sites in part.sites(every, roles, num_layers)? {
                 for site in &sites {
                     if let Some((path, first)) = taken.iter().find(|(path, _)| *path == site.path) {
-                        let (path, first, second) = (path.clone(), first.clone(), part.name.clone());
+                        let (path, first, second) =
+                            (path.clone(), first.clone(), part.name.clone());
                         return Err(AttachError::Twice { path, first, second });
                     }
                     taken.push((site.path.clone(), part.name.clone()));

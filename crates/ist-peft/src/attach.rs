@@ -88,7 +88,9 @@ pub enum AttachError {
         exist: Vec<String>,
     },
     /// `layers_to_transform` names layers the model lacks.
-    #[error("`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, counted from 0")]
+    #[error(
+        "`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, counted from 0"
+    )]
     Layers {
         /// The layers that do not exist.
         layers: Vec<usize>,
@@ -145,7 +147,9 @@ pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], ada
 }
 
 /// The factors on the learning rate that adapters ask for, by parameter name.
-pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(model: &mut M) -> BTreeMap<String, f64> {
+pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(
+    model: &mut M,
+) -> BTreeMap<String, f64> {
     let slots = model.slots().into_iter();
     let ratios = slots.filter_map(|slot| slot.adapter.as_ref().map(A::learning_rate_ratios));
     let ratios: HashMap<ParamId, f64> = ratios.flatten().collect();
@@ -183,7 +187,11 @@ pub fn matching_sites<A: Adapter>(
     }
     let sites: Vec<Site> = fitting.iter().filter(|site| targets.matches(site)).cloned().collect();
     if sites.is_empty() {
-        return Err(AttachError::NothingMatches { method, asked: targets.describe(), exist: module_names(&fitting) });
+        return Err(AttachError::NothingMatches {
+            method,
+            asked: targets.describe(),
+            exist: module_names(&fitting),
+        });
     }
     A::targets_mut(config).settle(&sites);
     A::settle(config, &sites).map_err(AttachError::OtherModel)?;
@@ -191,8 +199,13 @@ pub fn matching_sites<A: Adapter>(
 }
 
 /// The modules the method usually adapts, of those among `every` that it can sit on.
-pub fn usual_targets<A: Adapter>(every: &[Site], roles: &Roles, config: &A::Config) -> Vec<&'static str> {
-    let exists = |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
+pub fn usual_targets<A: Adapter>(
+    every: &[Site],
+    roles: &Roles,
+    config: &A::Config,
+) -> Vec<&'static str> {
+    let exists =
+        |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
     let mut names: Vec<&str> = Vec::new();
     for name in A::usual_targets(config, roles) {
         // One module may play several parts.
@@ -207,7 +220,10 @@ pub fn usual_targets<A: Adapter>(every: &[Site], roles: &Roles, config: &A::Conf
 fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, AttachError> {
     let fitting: Vec<Site> = every.iter().filter(|site| A::fits(config, site)).cloned().collect();
     if fitting.is_empty() {
-        return Err(AttachError::NothingFits { method: A::method(config), takes: A::takes(config) });
+        return Err(AttachError::NothingFits {
+            method: A::method(config),
+            takes: A::takes(config),
+        });
     }
     Ok(fitting)
 }
@@ -215,11 +231,16 @@ fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, 
 /// Fails when a list of targets holds a name that no module of the model has.
 pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
     let fitting = fitting::<A>(every, config)?;
-    let unknown: Vec<String> = A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
+    let unknown: Vec<String> =
+        A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(AttachError::UnknownNames { method: A::method(config), unknown, exist: module_names(&fitting) })
+    Err(AttachError::UnknownNames {
+        method: A::method(config),
+        unknown,
+        exist: module_names(&fitting),
+    })
 }
 
 /// Folds every adapter into its module and removes it. Nothing is changed when one of them cannot be folded.
@@ -229,7 +250,11 @@ pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError
         .into_iter()
         .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.base.get())).transpose())
         .collect::<Result<Vec<_>, _>>()?;
-    if model.slots().iter().any(|slot| slot.site.kind == SiteKind::Embedding && slot.adapter.is_some()) {
+    if model
+        .slots()
+        .iter()
+        .any(|slot| slot.site.kind == SiteKind::Embedding && slot.adapter.is_some())
+    {
         model.untie();
     }
     for (mut slot, base) in model.slots().into_iter().zip(merged) {

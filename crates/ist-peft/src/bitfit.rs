@@ -35,7 +35,12 @@ pub struct BitFit {
 
 impl BitFit {
     /// b₀ + f · (b - b₀); nothing where the module has no bias.
-    fn value(&self, frozen: Option<&Weight<1>>, dtype: DType, pass: &LayerPass) -> Option<Tensor<1>> {
+    fn value(
+        &self,
+        frozen: Option<&Weight<1>>,
+        dtype: DType,
+        pass: &LayerPass,
+    ) -> Option<Tensor<1>> {
         frozen.map(|frozen| frozen.towards(self.bias.val(), pass.response, dtype))
     }
 }
@@ -75,7 +80,12 @@ impl Method for BitFit {
         Self { bias: resting(bias.as_parameter()) }
     }
 
-    fn from_tensors(_: &BitFitConfig, _: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(
+        _: &BitFitConfig,
+        _: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
         let bias = tensors.into_iter().next().expect("one tensor for each entry of the layout");
         Self { bias: resting(from_file(bias, device)) }
     }

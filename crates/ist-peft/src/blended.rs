@@ -15,7 +15,12 @@ use crate::frozen_matrix::{FrozenMatrix, Stored, cast_like, rows};
 /// (1 - f) · x W₀ + f · x W for x `[batch, sequence, in]`, W₀ `[in, out]` in its storage type and W `[in, out]`.
 ///
 /// dx = (1 - f) · g W₀ᵀ + f · g Wᵀ and dW = f · xᵀ g for the gradient g; dW₀ does not exist. x is kept only where W trains.
-pub fn blended(x: Tensor<3>, frozen: impl Into<FrozenMatrix>, trained: Tensor<2>, f: f64) -> Tensor<3> {
+pub fn blended(
+    x: Tensor<3>,
+    frozen: impl Into<FrozenMatrix>,
+    trained: Tensor<2>,
+    f: f64,
+) -> Tensor<3> {
     let (frozen, values) = frozen.into().operands();
     apply(Blended { f }, [x.into_dispatch(), frozen, trained.into_dispatch()], values)
 }
@@ -28,7 +33,8 @@ struct Blended {
 impl Blended {
     /// (1 - f) · a + f · b.
     fn between<B: Backend>(&self, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
-        let (a, b) = (B::float_mul_scalar(a, (1.0 - self.f).into()), B::float_mul_scalar(b, self.f.into()));
+        let (a, b) =
+            (B::float_mul_scalar(a, (1.0 - self.f).into()), B::float_mul_scalar(b, self.f.into()));
         B::float_add(a, b)
     }
 }
@@ -43,7 +49,8 @@ impl Operation for Blended {
 
     fn kept<B: Backend>(&self, inputs: &Operands<B>, wanted: &[bool]) -> Operands<B> {
         let [x, frozen, trained] = inputs.clone().floats();
-        Stored::of(frozen, &inputs.ints).operands([trained].into_iter().chain(wanted[2].then_some(x)))
+        Stored::of(frozen, &inputs.ints)
+            .operands([trained].into_iter().chain(wanted[2].then_some(x)))
     }
 
     fn backward<B: Backend>(
@@ -56,7 +63,8 @@ impl Operation for Blended {
         let mut next = || floats.next().expect("both weights are always kept");
         let (frozen, trained) = (Stored::<B>::of(next(), &saved.ints), next());
         let d_trained = floats.next().map(|x| {
-            let product = B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
+            let product =
+                B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
             cast_like::<B>(B::float_mul_scalar(product, self.f.into()), &trained)
         });
         let d_x = wanted[0].then(|| {
@@ -80,9 +88,18 @@ impl Operation for Blended {
         for value in &mut out {
             *value *= part;
         }
-        let [x_rows, weight] = [(&x, n, d_in), (&trained, d_in, d_out)]
-            .map(|(tensor, rows, columns)| Matrix::new(flex::slice(tensor), rows, columns, columns));
-        multiply(MatrixMut::new(&mut out, n, d_out, d_out), x_rows, weight, self.f as f32, true, true);
+        let [x_rows, weight] =
+            [(&x, n, d_in), (&trained, d_in, d_out)].map(|(tensor, rows, columns)| {
+                Matrix::new(flex::slice(tensor), rows, columns, columns)
+            });
+        multiply(
+            MatrixMut::new(&mut out, n, d_out, d_out),
+            x_rows,
+            weight,
+            self.f as f32,
+            true,
+            true,
+        );
         with_width(out, &x, d_out)
     }
 }
@@ -104,13 +121,15 @@ mod tests {
 
     fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
         let mut rng = streams::stream(4, name);
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     }
 
     #[test]
     fn a_frozen_weight_in_any_storage_is_blended_as_the_sum_of_both() {
-        let (x, frozen, trained) = (random("x", [2, 3, 33]), random("w0", [7, 33]), random("w", [33, 7]));
+        let (x, frozen, trained) =
+            (random("x", [2, 3, 33]), random("w0", [7, 33]), random("w", [33, 7]));
         let packed = Int8Matrix::quantise(&frozen.to_data(), &Device::flex());
         let stored = [
             FrozenMatrix::Float(frozen.clone().transpose()),

@@ -32,13 +32,15 @@ use crate::site::{Roles, Site, SiteKind};
 use crate::targets::{Targets, names_site};
 
 /// Names of modules that enter an MLP: LLaMA's and Phi-3's, GPT-J's, BLOOM's and GPT-NeoX's, GPT-2's, Mixtral's.
-const ENTER: [&str; 8] = ["gate_proj", "up_proj", "gate_up_proj", "fc_in", "dense_h_to_4h", "c_fc", "w1", "w3"];
+const ENTER: [&str; 8] =
+    ["gate_proj", "up_proj", "gate_up_proj", "fc_in", "dense_h_to_4h", "c_fc", "w1", "w3"];
 /// Names of modules that leave one.
 const LEAVE: [&str; 5] = ["down_proj", "fc_out", "dense_4h_to_h", "mlp.c_proj", "w2"];
 /// The names of the methods in our TOML.
 const METHODS: [&str; 3] = ["series", "adapterp", "parallel"];
 /// The activations by the names of transformers.
-pub const ACTIVATIONS: [&str; 8] = ["tanh", "relu", "gelu", "gelu_new", "silu", "swish", "sigmoid", "leaky_relu"];
+pub const ACTIVATIONS: [&str; 8] =
+    ["tanh", "relu", "gelu", "gelu_new", "silu", "swish", "sigmoid", "leaky_relu"];
 
 /// Where the adapter's branch leaves and joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +145,10 @@ impl Method for Bottleneck {
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
         match dialect {
-            Dialect::Toml => fields.get("method").and_then(Value::as_str).is_some_and(|name| METHODS.contains(&name)),
+            Dialect::Toml => fields
+                .get("method")
+                .and_then(Value::as_str)
+                .is_some_and(|name| METHODS.contains(&name)),
             Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == Self::PEFT_TYPE),
         }
     }
@@ -205,7 +210,10 @@ impl Method for Bottleneck {
 
     fn layout(config: &BottleneckConfig, site: &Site) -> Vec<TensorSpec> {
         let ([d_in, d_out], size) = (config.widths(site), config.bottleneck_size);
-        vec![TensorSpec::new("adapter_down.weight", [size, d_in]), TensorSpec::new("adapter_up.weight", [d_out, size])]
+        vec![
+            TensorSpec::new("adapter_down.weight", [size, d_in]),
+            TensorSpec::new("adapter_up.weight", [d_out, size]),
+        ]
     }
 
     fn init(config: &BottleneckConfig, place: &Place, seed: u64, device: &Device) -> Self {
@@ -215,9 +223,19 @@ impl Method for Bottleneck {
         Self::new(config, &place.site, [down, Tensor::zeros([size, d_out], device)])
     }
 
-    fn from_tensors(config: &BottleneckConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        let both: Vec<Tensor<2>> = tensors.into_iter().map(|data| transposed(data, device)).collect();
-        Self::new(config, &place.site, both.try_into().expect("one tensor for each entry of the layout"))
+    fn from_tensors(
+        config: &BottleneckConfig,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
+        let both: Vec<Tensor<2>> =
+            tensors.into_iter().map(|data| transposed(data, device)).collect();
+        Self::new(
+            config,
+            &place.site,
+            both.try_into().expect("one tensor for each entry of the layout"),
+        )
     }
 
     fn tensors(&self) -> Vec<TensorData> {
@@ -253,7 +271,8 @@ fn method(fields: &mut Fields) -> &'static str {
         let name = fields.text("method", "series");
         return METHODS.into_iter().find(|method| *method == name).unwrap_or("series");
     }
-    let (parallel, adapterp) = (fields.flag("use_parallel_adapter", false), fields.flag("use_adapterp", false));
+    let (parallel, adapterp) =
+        (fields.flag("use_parallel_adapter", false), fields.flag("use_adapterp", false));
     match (parallel, adapterp) {
         (true, _) => "parallel",
         (false, true) => "adapterp",

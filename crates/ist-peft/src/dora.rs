@@ -74,7 +74,8 @@ impl Method for Dora {
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
-        let named = dialect == Dialect::Toml && fields.get("method").is_some_and(|method| method == Self::NAME);
+        let named = dialect == Dialect::Toml
+            && fields.get("method").is_some_and(|method| method == Self::NAME);
         let asked = fields.get("use_dora").is_some_and(|dora| *dora == Value::Bool(true));
         named || asked && is_lora(fields, dialect)
     }
@@ -113,13 +114,25 @@ impl Method for Dora {
 
     fn init(config: &LoraConfig, place: &Place, seed: u64, device: &Device) -> Self {
         let start = start(config, place, seed, device);
-        let norms = column_norms(place.base.matrix().matrix(1.0), start.a.clone(), start.b.clone(), 0.0);
+        let norms =
+            column_norms(place.base.matrix().matrix(1.0), start.a.clone(), start.b.clone(), 0.0);
         Self::new(config, &place.site, [start.a, start.b], norms)
     }
 
-    fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        let [a, b, magnitude]: [TensorData; 3] = tensors.try_into().expect("one tensor for each entry of the layout");
-        Self::new(config, &place.site, [a, b].map(|data| transposed(data, device)), vector(magnitude, device))
+    fn from_tensors(
+        config: &LoraConfig,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
+        let [a, b, magnitude]: [TensorData; 3] =
+            tensors.try_into().expect("one tensor for each entry of the layout");
+        Self::new(
+            config,
+            &place.site,
+            [a, b].map(|data| transposed(data, device)),
+            vector(magnitude, device),
+        )
     }
 
     fn tensors(&self) -> Vec<TensorData> {
@@ -152,7 +165,8 @@ impl Method for Dora {
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let (a, b, magnitude) = (self.a.val().inner(), self.b.val().inner(), self.magnitude.val().inner());
+        let (a, b, magnitude) =
+            (self.a.val().inner(), self.b.val().inner(), self.magnitude.val().inner());
         Ok(base.map_matrix(|weight| {
             let sum = weight + a.matmul(b).mul_scalar(self.scaling);
             let norms = sum.clone().square().sum_dim(0).sqrt().squeeze_dim::<1>(0);

@@ -42,7 +42,13 @@ pub(crate) fn dora_linear(
     dropout: Option<(f64, u64)>,
 ) -> Tensor<3> {
     let (weight, values) = weight.operands();
-    let floats = [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch(), magnitude.into_dispatch()];
+    let floats = [
+        x.into_dispatch(),
+        weight,
+        a.into_dispatch(),
+        b.into_dispatch(),
+        magnitude.into_dispatch(),
+    ];
     apply(DoraLinear { scale, dropout }, floats, values)
 }
 
@@ -140,10 +146,12 @@ impl DoraLinear {
         let low = B::float_matmul(rows::<B>(input.clone()), cast_like::<B>(a, &x));
         let low = B::float_mul_scalar(low, self.scale.into());
         let plain = rows::<B>(weight.product(input));
-        let before = B::float_add(plain.clone(), B::float_matmul(low.clone(), cast_like::<B>(b, &x)));
+        let before =
+            B::float_add(plain.clone(), B::float_matmul(low.clone(), cast_like::<B>(b, &x)));
         let mut output = B::float_mul(before.clone(), row::<B>(gain.clone(), &x));
         if self.dropout.is_some() {
-            output = B::float_add(output, B::float_sub(rows::<B>(weight.product(x.clone())), plain));
+            output =
+                B::float_add(output, B::float_sub(rows::<B>(weight.product(x.clone())), plain));
         }
         let before = self.dropout.map(|_| before);
         Computed { output: like::<B>(output, &x.shape()), gain, low, before }
@@ -159,7 +167,8 @@ impl DoraLinear {
         let sum = B::float_sum_dim(B::float_mul(gradient, rows::<B>(trained.kept.clone())), 0);
         let sum = B::float_reshape(cast_like::<B>(sum, gain), gain.shape());
         let sum = if self.dropout.is_some() { B::float_mul(sum, gain.clone()) } else { sum };
-        let d_magnitude = B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), gain)));
+        let d_magnitude =
+            B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), gain)));
         cast_like::<B>(d_magnitude, &trained.magnitude)
     }
 }
@@ -169,7 +178,11 @@ impl Operation for DoraLinear {
         self.compute::<B>(inputs).output
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        wanted: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         Ok(self.compute::<B>(inputs.clone()).record(inputs, wanted))
     }
 
@@ -182,7 +195,10 @@ impl Operation for DoraLinear {
         let Saved { weight, a, b, gain, trained } = Saved::<B>::from(saved);
         let flat = rows::<B>(gradient.clone());
         let scaled = B::float_mul(flat.clone(), row::<B>(gain.clone(), &gradient));
-        let up = B::float_matmul(scaled.clone(), B::float_transpose(cast_like::<B>(b.clone(), &gradient)));
+        let up = B::float_matmul(
+            scaled.clone(),
+            B::float_transpose(cast_like::<B>(b.clone(), &gradient)),
+        );
         let up = B::float_mul_scalar(up, self.scale.into());
         let d_m = trained.as_ref().map(|trained| self.magnitude_gradient(flat, trained, &gain));
         let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
@@ -210,12 +226,25 @@ impl Operation for DoraLinear {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
-        if fast(&inputs) { Ok(self.compute_flex(&inputs).record(inputs, wanted)) } else { self.record(inputs, wanted) }
+    fn record_flex(
+        &self,
+        inputs: Operands<Flex>,
+        wanted: &[bool],
+    ) -> Result<Recorded<Flex>, Operands<Flex>> {
+        if fast(&inputs) {
+            Ok(self.compute_flex(&inputs).record(inputs, wanted))
+        } else {
+            self.record(inputs, wanted)
+        }
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let weight = Stored::of(saved.floats[0].clone(), &saved.ints);
         if fits(&gradient, &weight) && flex::all_f32(&saved.floats[1..]) {
             self.backward_in_place(saved.into(), gradient, wanted)
@@ -249,24 +278,35 @@ fn not_zero_flex(magnitude: f32) -> f32 {
 #[cfg(feature = "flex")]
 impl DoraLinear {
     fn compute_flex(&self, inputs: &Operands<Flex>) -> Computed<Flex> {
-        let [x, a, b, magnitude] = [0, 2, 3, 4].map(|at| flex::contiguous(inputs.floats[at].clone()));
+        let [x, a, b, magnitude] =
+            [0, 2, 3, 4].map(|at| flex::contiguous(inputs.floats[at].clone()));
         let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
         let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
         let n = x.shape().num_elements() / d_in;
         let norms = norms_flex(&weight, &a, &b, self.scale as f32);
         let gain = flex::slice(&magnitude).iter().zip(norms);
-        let gain: Vec<f32> = gain.map(|(m, norm)| not_zero_flex(*m) / norm.max(SMALLEST as f32)).collect();
+        let gain: Vec<f32> =
+            gain.map(|(m, norm)| not_zero_flex(*m) / norm.max(SMALLEST as f32)).collect();
         let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
         let mut low = vec![0.0; n * rank];
         let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
         let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
-        multiply(MatrixMut::new(&mut low, n, rank, rank), rows, down, self.scale as f32, false, true);
+        multiply(
+            MatrixMut::new(&mut low, n, rank, rank),
+            rows,
+            down,
+            self.scale as f32,
+            false,
+            true,
+        );
         let mut before = vec![0.0; n * d_out];
         multiply_weight(&mut before, flex::slice(&input), &weight, false);
         let mut output = self.dropout.map(|_| {
             let mut output = vec![0.0; n * d_out];
             multiply_weight(&mut output, flex::slice(&x), &weight, false);
-            flex::for_each_part(&mut output, d_out, |from, output| subtract(output, &before[from..]));
+            flex::for_each_part(&mut output, d_out, |from, output| {
+                subtract(output, &before[from..])
+            });
             output
         });
         let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
@@ -274,7 +314,9 @@ impl DoraLinear {
         multiply(added, Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
         match &mut output {
             Some(output) => {
-                flex::for_each_part(output, d_out, |from, output| add_scaled(output, &before[from..], &gain));
+                flex::for_each_part(output, d_out, |from, output| {
+                    add_scaled(output, &before[from..], &gain)
+                });
             }
             None => flex::for_each_row(&mut before, d_out, |_, row| scale(row, &gain)),
         }
@@ -283,17 +325,28 @@ impl DoraLinear {
             Some(output) => (with_width(output, &x, d_out), Some(before)),
             None => (before, None),
         };
-        Computed { output, gain: flex::tensor(gain, [d_out]), low: flex::tensor(low, [n, rank]), before }
+        Computed {
+            output,
+            gain: flex::tensor(gain, [d_out]),
+            low: flex::tensor(low, [n, rank]),
+            before,
+        }
     }
 
-    fn backward_in_place(&self, saved: Saved<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_in_place(
+        &self,
+        saved: Saved<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let Saved { weight, a, b, gain, trained } = saved;
         let [a, b, gain] = [a, b, gain].map(flex::contiguous);
         let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
         let n = gradient.shape().num_elements() / d_out;
         let (mut shape, gradient) = (gradient.shape().to_vec(), flex::into_vec(gradient));
         *shape.last_mut().expect("a gradient has a last dimension") = d_in;
-        let d_m = trained.as_ref().map(|trained| self.magnitude_gradient_flex(&gradient, trained, &gain));
+        let d_m =
+            trained.as_ref().map(|trained| self.magnitude_gradient_flex(&gradient, trained, &gain));
         let base = (wanted[0] && self.dropout.is_some()).then(|| {
             let mut base = vec![0.0; n * d_in];
             multiply_weight_transposed(&mut base, &gradient, &weight, false);
@@ -304,12 +357,22 @@ impl DoraLinear {
         let h = Matrix::new(&scaled, n, d_out, d_out);
         let mut up = vec![0.0; n * rank];
         let b = Matrix::new(flex::slice(&b), rank, d_out, d_out);
-        multiply(MatrixMut::new(&mut up, n, rank, rank), h, b.transposed(), self.scale as f32, false, true);
+        multiply(
+            MatrixMut::new(&mut up, n, rank, rank),
+            h,
+            b.transposed(),
+            self.scale as f32,
+            false,
+            true,
+        );
         let up = Matrix::new(&up, n, rank, rank);
         let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
             let input = flex::contiguous(masked::<Flex>(x, self.dropout));
             let d_a = outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank]);
-            (Some(d_a), Some(outer(Matrix::new(flex::slice(&low), n, rank, rank), h, [rank, d_out])))
+            (
+                Some(d_a),
+                Some(outer(Matrix::new(flex::slice(&low), n, rank, rank), h, [rank, d_out])),
+            )
         });
         let d_x = wanted[0].then(|| {
             let mut d_x = vec![0.0; n * d_in];
@@ -318,7 +381,8 @@ impl DoraLinear {
             multiply(MatrixMut::new(&mut d_x, n, d_in, d_in), up, down, 1.0, true, true);
             let Some(base) = base else { return flex::tensor(d_x, shape) };
             flex::for_each_part(&mut d_x, d_in, |from, d_x| subtract(d_x, &base[from..]));
-            let mut d_x = flex::into_vec(masked::<Flex>(flex::tensor(d_x, shape.clone()), self.dropout));
+            let mut d_x =
+                flex::into_vec(masked::<Flex>(flex::tensor(d_x, shape.clone()), self.dropout));
             flex::for_each_part(&mut d_x, d_in, |from, d_x| add(d_x, &base[from..]));
             flex::tensor(d_x, shape)
         });
@@ -326,15 +390,23 @@ impl DoraLinear {
     }
 
     /// dm; the gradient is `[n, out]`.
-    fn magnitude_gradient_flex(&self, gradient: &[f32], trained: &Trained<Flex>, gain: &FlexTensor) -> FlexTensor {
-        let (kept, magnitude) = (flex::contiguous(trained.kept.clone()), flex::contiguous(trained.magnitude.clone()));
+    fn magnitude_gradient_flex(
+        &self,
+        gradient: &[f32],
+        trained: &Trained<Flex>,
+        gain: &FlexTensor,
+    ) -> FlexTensor {
+        let (kept, magnitude) =
+            (flex::contiguous(trained.kept.clone()), flex::contiguous(trained.magnitude.clone()));
         let (kept, gain) = (flex::slice(&kept), flex::slice(gain));
         let d_out = gain.len();
         let rows = (gradient.len() / d_out).div_ceil(TASKS).max(1) * d_out;
         let parts = flex::tasks(gradient.len().div_ceil(rows), |part| {
             let mut sums = vec![0.0f32; d_out];
             let part = part * rows..gradient.len().min((part + 1) * rows);
-            for (g, kept) in gradient[part.clone()].chunks_exact(d_out).zip(kept[part].chunks_exact(d_out)) {
+            for (g, kept) in
+                gradient[part.clone()].chunks_exact(d_out).zip(kept[part].chunks_exact(d_out))
+            {
                 for ((sum, g), kept) in sums.iter_mut().zip(g).zip(kept) {
                     *sum += g * kept;
                 }
@@ -400,9 +472,15 @@ mod tests {
         Device::ndarray()
     }
 
-    fn random<const D: usize>(name: &str, shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+    fn random<const D: usize>(
+        name: &str,
+        shape: [usize; D],
+        device: &Device,
+        dtype: DType,
+    ) -> Tensor<D> {
         let mut rng = streams::stream(3, name);
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
         Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype))
     }
 
@@ -422,14 +500,18 @@ mod tests {
     fn run(case: Case, device: &Device) -> Vec<Vec<f64>> {
         let [tokens, d_in, d_out, rank] = SIZES;
         let dtype = case.dtype;
-        let leaf = |tensor: Tensor<2>, tracked| if tracked { tensor.autodiff().require_grad() } else { tensor };
+        let leaf = |tensor: Tensor<2>, tracked| {
+            if tracked { tensor.autodiff().require_grad() } else { tensor }
+        };
         let x = leaf(random("x", [tokens, d_in], device, dtype), case.tracked[0]);
         let a = leaf(random("a", [d_in, rank], device, dtype), case.tracked[1]);
         let b = leaf(random("b", [rank, d_out], device, dtype), case.tracked[1]);
         let magnitude = leaf(random("m", [1, d_out], device, dtype), case.tracked[1]);
         let weight: Tensor<2> = random("w", [d_out, d_in], device, DType::F32);
         let weight = match case.storage {
-            DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device())),
+            DType::I8 => {
+                FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device()))
+            }
             float => FrozenMatrix::Float(weight.cast(float).transpose()),
         };
         let wide = match &weight {
@@ -438,9 +520,17 @@ mod tests {
         };
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if case.own {
-            dora_linear(input, weight, [a.clone(), b.clone()], magnitude.clone().squeeze_dim(0), SCALE, case.masked)
+            dora_linear(
+                input,
+                weight,
+                [a.clone(), b.clone()],
+                magnitude.clone().squeeze_dim(0),
+                SCALE,
+                case.masked,
+            )
         } else {
-            let (probability, seed) = case.masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
+            let (probability, seed) =
+                case.masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
             let input = dropout(input, probability, seed).squeeze_dim::<2>(0);
             let sum = wide.clone() + a.clone().inner().matmul(b.clone().inner()).mul_scalar(SCALE);
             let gain = magnitude.clone() / sum.square().sum_dim(0).sqrt();
@@ -448,17 +538,24 @@ mod tests {
             let low = input.matmul(a.clone()).matmul(b.clone()).mul_scalar(SCALE);
             (x.clone().matmul(wide) + plain * (gain.clone() - 1.0) + low * gain).unsqueeze()
         };
-        let mut graph = (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
+        let mut graph =
+            (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
         let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
         let mut found = vec![floats(y.inner().into_data())];
         found.extend(
-            [x, a, b, magnitude].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())),
+            [x, a, b, magnitude]
+                .iter()
+                .filter_map(|leaf| leaf.grad_remove(&mut graph))
+                .map(|g| floats(g.into_data())),
         );
         found
     }
 
     fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
-        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), expected.iter().map(Vec::len).collect::<Vec<_>>());
+        assert_eq!(
+            found.iter().map(Vec::len).collect::<Vec<_>>(),
+            expected.iter().map(Vec::len).collect::<Vec<_>>()
+        );
         let of = |(found, expected): (&Vec<f64>, &Vec<f64>)| {
             let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
             found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
@@ -471,9 +568,13 @@ mod tests {
         let (exact, flex) = (ndarray(), Device::flex());
         for tracked in [[true; 2], [true, false], [false, true]] {
             for masked in [None, Some((0.4, 11))] {
-                let case = Case { own: true, tracked, masked, dtype: DType::F64, storage: DType::F64 };
+                let case =
+                    Case { own: true, tracked, masked, dtype: DType::F64, storage: DType::F64 };
                 let expected = run(Case { own: false, ..case }, &exact);
-                assert_eq!(expected.len(), 1 + usize::from(tracked[0]) + 3 * usize::from(tracked[1]));
+                assert_eq!(
+                    expected.len(),
+                    1 + usize::from(tracked[0]) + 3 * usize::from(tracked[1])
+                );
                 let double = distance(&run(case, &exact), &expected);
                 assert!(double < 1e-13, "{tracked:?} {masked:?}: {double:e}");
                 let single = run(Case { dtype: DType::F32, storage: DType::F32, ..case }, &flex);
@@ -486,7 +587,13 @@ mod tests {
     #[test]
     fn a_narrow_weight_is_the_weight_widened() {
         let (exact, flex) = (ndarray(), Device::flex());
-        let case = Case { own: true, tracked: [true; 2], masked: None, dtype: DType::F32, storage: DType::BF16 };
+        let case = Case {
+            own: true,
+            tracked: [true; 2],
+            masked: None,
+            dtype: DType::F32,
+            storage: DType::BF16,
+        };
         for storage in [DType::BF16, DType::I8] {
             let expected = run(Case { own: false, storage, ..case }, &flex);
             let found = distance(&run(Case { storage, ..case }, &flex), &expected);
@@ -500,14 +607,18 @@ mod tests {
     fn a_magnitude_of_zero_has_its_gradient_and_a_column_of_zeros_none() {
         for (device, dtype) in [(ndarray(), DType::F64), (Device::flex(), DType::F32)] {
             let tensor = |values: &[f64], shape: [usize; 2]| {
-                Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape).convert_dtype(dtype), (&device, dtype))
+                Tensor::<2>::from_data(
+                    TensorData::new(values.to_vec(), shape).convert_dtype(dtype),
+                    (&device, dtype),
+                )
             };
             // The second column of W is zero and B leaves it so; the first has a magnitude of zero.
             let weight = tensor(&[3.0, 0.0, 4.0, 0.0], [2, 2]);
             let (a, b) = (tensor(&[1.0, 1.0], [2, 1]), tensor(&[0.0, 0.0], [1, 2]));
             let norms = column_norms(weight.clone().into(), a.clone(), b.clone(), 1.0);
             assert_eq!(norms.into_data().iter::<f64>().collect::<Vec<_>>(), [5.0, 0.0]);
-            let magnitude = tensor(&[0.0, 0.0], [1, 2]).squeeze_dim::<1>(0).autodiff().require_grad();
+            let magnitude =
+                tensor(&[0.0, 0.0], [1, 2]).squeeze_dim::<1>(0).autodiff().require_grad();
             let x: Tensor<3> = tensor(&[1.0, 2.0], [1, 2]).unsqueeze();
             let y = dora_linear(x, weight.into(), [a, b], magnitude.clone(), 1.0, None);
             let gradient = magnitude.grad(&y.clone().sum().backward()).unwrap();

@@ -14,9 +14,18 @@ use ist_core::operation::{Operands, Operation, apply};
 use crate::frozen_matrix::{FrozenMatrix, Stored, columns, panel_width};
 
 /// n `[out]` for W `[in, out]` in its storage type, A `[in, r]` and B `[r, out]`; a constant to any graph.
-pub(crate) fn column_norms(weight: FrozenMatrix, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<1> {
+pub(crate) fn column_norms(
+    weight: FrozenMatrix,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+) -> Tensor<1> {
     let (weight, values) = weight.operands();
-    apply(ColumnNorms { scale }, [weight, a.inner().into_dispatch(), b.inner().into_dispatch()], values)
+    apply(
+        ColumnNorms { scale },
+        [weight, a.inner().into_dispatch(), b.inner().into_dispatch()],
+        values,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +40,12 @@ impl Operation for ColumnNorms {
         norms::<B>(&Stored::of(weight, &ints), &a, &b, self.scale)
     }
 
-    fn backward<B: Backend>(&self, _: Operands<B>, _: FloatTensor<B>, wanted: &[bool]) -> Vec<Option<FloatTensor<B>>> {
+    fn backward<B: Backend>(
+        &self,
+        _: Operands<B>,
+        _: FloatTensor<B>,
+        wanted: &[bool],
+    ) -> Vec<Option<FloatTensor<B>>> {
         wanted.iter().map(|_| None).collect()
     }
 
@@ -81,9 +95,17 @@ const BLOCK: usize = 1 << 15;
 
 /// The same in parallel over panels; A and B are contiguous and the weight is one that [`fits`].
 #[cfg(feature = "flex")]
-pub(crate) fn norms_flex(weight: &Stored<Flex>, a: &FlexTensor, b: &FlexTensor, scale: f32) -> Vec<f32> {
+pub(crate) fn norms_flex(
+    weight: &Stored<Flex>,
+    a: &FlexTensor,
+    b: &FlexTensor,
+    scale: f32,
+) -> Vec<f32> {
     let ([d_in, d_out], rank) = (weight.dims(), a.shape()[1]);
-    let (a, b) = (Matrix::new(flex::slice(a), d_in, rank, rank), Matrix::new(flex::slice(b), rank, d_out, d_out));
+    let (a, b) = (
+        Matrix::new(flex::slice(a), d_in, rank, rank),
+        Matrix::new(flex::slice(b), rank, d_out, d_out),
+    );
     let width = (BLOCK / d_in).clamp(1, d_out);
     let panels = flex::tasks(d_out.div_ceil(width), |index| {
         let from = index * width;
@@ -93,7 +115,10 @@ pub(crate) fn norms_flex(weight: &Stored<Flex>, a: &FlexTensor, b: &FlexTensor, 
         widen(&mut panel, weight, from);
         let out = MatrixMut::new(&mut panel, count, d_in, d_in);
         multiply(out, b.columns(from, count).transposed(), a.transposed(), scale, true, false);
-        panel.chunks_exact(d_in).map(|column| flex::dot(column, column).sqrt()).collect::<Vec<f32>>()
+        panel
+            .chunks_exact(d_in)
+            .map(|column| flex::dot(column, column).sqrt())
+            .collect::<Vec<f32>>()
     });
     panels.concat()
 }
@@ -124,17 +149,27 @@ mod tests {
         };
         let noise = random("w", [d_out, d_in]);
         let near = |(at, noise): (usize, &f32)| {
-            distance.map_or(*noise, |distance| (distance * f64::from(*noise) - SCALE * product(at)) as f32)
+            distance.map_or(*noise, |distance| {
+                (distance * f64::from(*noise) - SCALE * product(at)) as f32
+            })
         };
         let weight = noise.iter().enumerate().map(near).collect();
         [a, b, weight]
     }
 
     /// The largest relative error of the norms of those factors, and the smallest norm beside W's.
-    fn error([a, b, weight]: &[Vec<f32>; 3], stored: FrozenMatrix, device: &Device, dtype: DType) -> [f64; 2] {
+    fn error(
+        [a, b, weight]: &[Vec<f32>; 3],
+        stored: FrozenMatrix,
+        device: &Device,
+        dtype: DType,
+    ) -> [f64; 2] {
         let [d_in, d_out, rank] = SIZES;
         let tensor = |values: &[f32], shape: [usize; 2]| {
-            Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape).convert_dtype(dtype), (device, dtype))
+            Tensor::<2>::from_data(
+                TensorData::new(values.to_vec(), shape).convert_dtype(dtype),
+                (device, dtype),
+            )
         };
         let found = column_norms(stored, tensor(a, [d_in, rank]), tensor(b, [rank, d_out]), SCALE);
         let found: Vec<f64> = found.into_data().iter::<f64>().collect();
@@ -143,9 +178,12 @@ mod tests {
         for (column, found) in found.iter().enumerate() {
             let of = |row: usize| f64::from(weight[column * d_in + row]);
             let added = |row: usize| {
-                (0..rank).map(|k| f64::from(a[row * rank + k]) * f64::from(b[k * d_out + column])).sum::<f64>()
+                (0..rank)
+                    .map(|k| f64::from(a[row * rank + k]) * f64::from(b[k * d_out + column]))
+                    .sum::<f64>()
             };
-            let exact = (0..d_in).map(|row| (of(row) + SCALE * added(row)).powi(2)).sum::<f64>().sqrt();
+            let exact =
+                (0..d_in).map(|row| (of(row) + SCALE * added(row)).powi(2)).sum::<f64>().sqrt();
             let whole = (0..d_in).map(|row| of(row).powi(2)).sum::<f64>().sqrt();
             error = error.max((found - exact).abs() / exact);
             smallest = smallest.min(exact / whole);
@@ -167,11 +205,18 @@ mod tests {
     #[test]
     fn norms_are_those_of_the_sum_also_where_it_nearly_cancels() {
         let (flex, exact) = (Device::flex(), ndarray());
-        for (distance, single) in [(None, 1e-6), (Some(1.0), 1e-6), (Some(1e-2), 3e-6), (Some(1e-4), 3e-4)] {
+        for (distance, single) in
+            [(None, 1e-6), (Some(1.0), 1e-6), (Some(1e-2), 3e-6), (Some(1e-4), 3e-4)]
+        {
             let factors = factors(distance);
-            let [error_single, smallest] = error(&factors, stored(&factors[2], DType::F32, &flex), &flex, DType::F32);
-            assert!(error_single < single, "{distance:?}: {error_single:e} at {smallest:e} of the weight's norm");
-            let [error_double, _] = error(&factors, stored(&factors[2], DType::F64, &exact), &exact, DType::F64);
+            let [error_single, smallest] =
+                error(&factors, stored(&factors[2], DType::F32, &flex), &flex, DType::F32);
+            assert!(
+                error_single < single,
+                "{distance:?}: {error_single:e} at {smallest:e} of the weight's norm"
+            );
+            let [error_double, _] =
+                error(&factors, stored(&factors[2], DType::F64, &exact), &exact, DType::F64);
             assert!(error_double < 1e-11, "{distance:?}: {error_double:e}");
             if distance == Some(1e-4) {
                 assert!(smallest < 1e-3, "{smallest}: the case must cancel");
@@ -184,11 +229,16 @@ mod tests {
         let (device, [a, b, weight]) = (Device::flex(), factors(None));
         let [d_in, d_out, _] = SIZES;
         let narrow: Vec<f32> = weight.iter().map(|w| half::bf16::from_f32(*w).to_f32()).collect();
-        let [found, _] =
-            error(&[a.clone(), b.clone(), narrow], stored(&weight, DType::BF16, &device), &device, DType::F32);
+        let [found, _] = error(
+            &[a.clone(), b.clone(), narrow],
+            stored(&weight, DType::BF16, &device),
+            &device,
+            DType::F32,
+        );
         assert!(found < 1e-6, "{found:e}");
         let packed = Int8Matrix::quantise(&TensorData::new(weight, [d_out, d_in]), &device);
-        let wide: Vec<f32> = packed.dequantise(DType::F32).transpose().into_data().iter::<f32>().collect();
+        let wide: Vec<f32> =
+            packed.dequantise(DType::F32).transpose().into_data().iter::<f32>().collect();
         let [found, _] = error(&[a, b, wide], FrozenMatrix::Int8(packed), &device, DType::F32);
         assert!(found < 1e-6, "{found:e}");
     }

@@ -67,7 +67,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A value that `read` accepts, else a fault that says what was expected.
-    pub fn checked<T>(&mut self, key: &str, default: T, expected: &str, read: impl Fn(&Value) -> Option<T>) -> T {
+    pub fn checked<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> T {
         let Some(value) = self.value(key) else { return default };
         read(value).unwrap_or_else(|| {
             self.fault(key, format!("must be {expected}, found {value}"));
@@ -121,10 +127,18 @@ impl<'a> Fields<'a> {
         self.patterns(key, "a table of numbers above 0", above_zero)
     }
 
-    fn patterns<T: Clone>(&mut self, key: &str, expected: &str, read: fn(&Value) -> Option<T>) -> Patterns<T> {
+    fn patterns<T: Clone>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: fn(&Value) -> Option<T>,
+    ) -> Patterns<T> {
         let Some(value) = self.value(key) else { return Patterns::default() };
         let entries = value.as_object().and_then(|table| {
-            table.iter().map(|(pattern, value)| Some((pattern.clone(), read(value)?))).collect::<Option<Vec<_>>>()
+            table
+                .iter()
+                .map(|(pattern, value)| Some((pattern.clone(), read(value)?)))
+                .collect::<Option<Vec<_>>>()
         });
         let Some(entries) = entries else {
             self.fault(key, format!("must be {expected}, found {value}"));
@@ -142,12 +156,17 @@ impl<'a> Fields<'a> {
         let key = self.spelt("targets", "target_modules");
         let modules = self.modules(key);
         let exclude = self.modules("exclude_modules");
-        let layers = self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
-            layer_list(value).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
-        });
-        let patterns = self.checked("layers_pattern", Vec::new(), "a string or a list of strings", strings);
+        let layers =
+            self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
+                layer_list(value).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
+            });
+        let patterns =
+            self.checked("layers_pattern", Vec::new(), "a string or a list of strings", strings);
         if layers.is_some() && matches!(modules, Some(TargetModules::Pattern(_))) {
-            self.fault("layers_to_transform", format!("cannot be used when `{key}` is one regular expression"));
+            self.fault(
+                "layers_to_transform",
+                format!("cannot be used when `{key}` is one regular expression"),
+            );
         }
         if layers.is_none() && patterns.iter().any(|pattern| !pattern.is_empty()) {
             self.fault("layers_pattern", "has no effect without `layers_to_transform`".to_owned());
@@ -162,7 +181,8 @@ impl<'a> Fields<'a> {
     pub fn targets_in_every_layer(&mut self) -> Targets {
         let key = self.spelt("targets", "target_modules");
         let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
-        Targets::new(modules, exclude, None, Vec::new()).expect("only `layers_pattern` can be wrong")
+        Targets::new(modules, exclude, None, Vec::new())
+            .expect("only `layers_pattern` can be wrong")
     }
 
     /// Modules by name suffixes or by one regular expression.
@@ -175,7 +195,9 @@ impl<'a> Fields<'a> {
                 Some(names) => Ok(TargetModules::Names(names)),
                 None => Err(format!("must be a list of strings, found {value}")),
             },
-            _ => Err(format!("must be a list of module names or one regular expression, found {value}")),
+            _ => Err(format!(
+                "must be a list of module names or one regular expression, found {value}"
+            )),
         };
         modules.map_err(|message| self.fault(key, message)).ok()
     }
@@ -187,8 +209,12 @@ impl<'a> Fields<'a> {
             if self.read.contains(key) {
                 continue;
             }
-            let is_default = |default: &str| serde_json::from_str::<Value>(default).is_ok_and(|json| json == *value);
-            let default = documented_defaults.iter().any(|(name, default)| name == key && is_default(default));
+            let is_default = |default: &str| {
+                serde_json::from_str::<Value>(default).is_ok_and(|json| json == *value)
+            };
+            let default = documented_defaults
+                .iter()
+                .any(|(name, default)| name == key && is_default(default));
             match self.dialect {
                 Dialect::Toml => {
                     let known = self.read.join(", ");
@@ -196,7 +222,10 @@ impl<'a> Fields<'a> {
                 }
                 Dialect::Peft if default || is_neutral(value) => {}
                 Dialect::Peft => {
-                    self.fault(key, format!("= {value} is not supported; only a neutral value is accepted"));
+                    self.fault(
+                        key,
+                        format!("= {value} is not supported; only a neutral value is accepted"),
+                    );
                 }
             }
         }

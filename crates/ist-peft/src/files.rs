@@ -96,7 +96,8 @@ pub fn read_config<A: Adapter>(folder: &Path) -> Result<Adapters<A>, AdapterFile
 
 /// Whether a folder holds an adapter, or a folder for each of several.
 pub fn holds_adapters(folder: &Path) -> bool {
-    folders(folder).is_ok_and(|all| all.iter().all(|(_, folder)| folder.join(CONFIG_FILE).is_file()))
+    folders(folder)
+        .is_ok_and(|all| all.iter().all(|(_, folder)| folder.join(CONFIG_FILE).is_file()))
 }
 
 /// The adapters' folders by name, in the order of the names.
@@ -105,9 +106,10 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, AdapterFilesError> {
     if folder.join(CONFIG_FILE).exists() {
         return Ok(here);
     }
-    let entries =
-        std::fs::read_dir(folder).map_err(|source| AdapterFilesError::Io { path: folder.join(CONFIG_FILE), source })?;
-    let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(CONFIG_FILE).is_file());
+    let entries = std::fs::read_dir(folder)
+        .map_err(|source| AdapterFilesError::Io { path: folder.join(CONFIG_FILE), source })?;
+    let paths =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join(CONFIG_FILE).is_file());
     let name = |path: PathBuf| Some((path.file_name()?.to_str()?.to_owned(), path));
     let mut inside: Vec<(String, PathBuf)> = paths.filter_map(name).collect();
     inside.sort();
@@ -116,9 +118,11 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, AdapterFilesError> {
 
 fn read_part<A: Adapter>(name: &str, folder: &Path) -> Result<Part<A>, AdapterFilesError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|error| AdapterFilesError::Json { path: path.clone(), message: error.to_string() })?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
+    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
+        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
+    })?;
     match Part::parse(name, &fields, Dialect::Peft) {
         Some(Ok(part)) => Ok(part),
         Some(Err(source)) => Err(AdapterFilesError::Config { path, source }),
@@ -159,14 +163,19 @@ fn fill<A: Adapter>(
     folders: &[PathBuf],
     device: &Device,
 ) -> Result<(), AdapterFilesError> {
-    let sites = targeted_sites(model, adapters)
-        .map_err(|source| AdapterFilesError::Targets { path: folders[0].join(CONFIG_FILE), source })?;
+    let sites = targeted_sites(model, adapters).map_err(|source| AdapterFilesError::Targets {
+        path: folders[0].join(CONFIG_FILE),
+        source,
+    })?;
     let (mut sites, mut found) = (sites.into_iter(), Vec::new());
     for (part, folder) in adapters.parts().iter().zip(folders) {
         let file = TensorFile::open(&folder.join(TENSORS_FILE))?;
         let configs: Vec<&A::Config> = part.configs().collect();
-        let own: Vec<Vec<Site>> =
-            sites.by_ref().take(configs.len()).map(|sites| without_absent_experts(sites, &file)).collect();
+        let own: Vec<Vec<Site>> = sites
+            .by_ref()
+            .take(configs.len())
+            .map(|sites| without_absent_experts(sites, &file))
+            .collect();
         let places: Vec<Vec<Place>> = own.iter().map(|sites| places(model, sites)).collect();
         let read = read_tensors::<A>(&configs, &places, &file, device)?;
         found.extend(own.into_iter().zip(read));
@@ -183,7 +192,10 @@ fn without_absent_experts(sites: Vec<Site>, file: &TensorFile) -> Vec<Site> {
     // `..experts.E.NAME..`
     let name = |path: &str| path.split_once(".experts.")?.1.split('.').nth(1).map(str::to_owned);
     let held: BTreeSet<String> = file.names().filter_map(name).collect();
-    sites.into_iter().filter(|site| name(&site.path).is_none_or(|name| held.contains(&name))).collect()
+    sites
+        .into_iter()
+        .filter(|site| name(&site.path).is_none_or(|name| held.contains(&name)))
+        .collect()
 }
 
 /// Where each adapter is kept: a single one in the folder itself.
@@ -202,11 +214,15 @@ fn read_tensors<A: Adapter>(
     device: &Device,
 ) -> Result<Vec<Vec<A>>, AdapterFilesError> {
     let path = file.path().to_owned();
-    let sites: Vec<Vec<Site>> =
-        places.iter().map(|places| places.iter().map(|place| place.site.clone()).collect()).collect();
+    let sites: Vec<Vec<Site>> = places
+        .iter()
+        .map(|places| places.iter().map(|place| place.site.clone()).collect())
+        .collect();
     // PEFT stores the frozen table of an adapted embedding or head as well; the model has it already.
-    let base_weights: Vec<String> = sites.iter().flatten().map(|site| key_of(site, "base_layer.weight")).collect();
-    let mut unused: Vec<String> = file.names().map(str::to_owned).filter(|name| !base_weights.contains(name)).collect();
+    let base_weights: Vec<String> =
+        sites.iter().flatten().map(|site| key_of(site, "base_layer.weight")).collect();
+    let mut unused: Vec<String> =
+        file.names().map(str::to_owned).filter(|name| !base_weights.contains(name)).collect();
     let (mut faults, mut tensors) = (Vec::new(), Vec::new());
     for (config, sites) in configs.iter().zip(&sites) {
         let mut own = Vec::new();
@@ -214,18 +230,26 @@ fn read_tensors<A: Adapter>(
             unused.retain(|name| *name != key);
             match file.shape(&key) {
                 None => faults.push(format!("{key} is missing, expected shape {shape:?}")),
-                Some(found) if found != shape => faults.push(format!("{key} has shape {found:?}, expected {shape:?}")),
+                Some(found) if found != shape => {
+                    faults.push(format!("{key} has shape {found:?}, expected {shape:?}"))
+                }
                 Some(_) => own.push(TensorData::new(file.finite_floats(&key)?, shape)),
             }
         }
         tensors.push(own);
     }
-    faults.extend(unused.into_iter().map(|name| format!("{name} belongs to no module the configuration targets")));
+    faults.extend(
+        unused
+            .into_iter()
+            .map(|name| format!("{name} belongs to no module the configuration targets")),
+    );
     if !faults.is_empty() {
         return Err(AdapterFilesError::Faults { path, faults });
     }
     let all = configs.iter().zip(places).zip(tensors);
-    Ok(all.map(|((config, places), tensors)| A::from_file(config, places, tensors, device)).collect())
+    Ok(all
+        .map(|((config, places), tensors)| A::from_file(config, places, tensors, device))
+        .collect())
 }
 
 /// Writes the model's adapters as PEFT folders: one into `folder` itself, several into a folder each within it. Each file
@@ -247,7 +271,8 @@ pub fn save<A: Adapter>(
         fields.insert("base_model_name_or_path".to_owned(), json!(base_model));
         fields.insert("inference_mode".to_owned(), json!(true));
         let path = folder.join(CONFIG_FILE);
-        let text = serde_json::to_string_pretty(&fields).expect("JSON values are always written") + "\n";
+        let text =
+            serde_json::to_string_pretty(&fields).expect("JSON values are always written") + "\n";
         whole_file::write(&path, text.as_bytes()).map_err(io(&path))?;
         write(&folder.join(TENSORS_FILE), &part_tensors(model, part))?;
     }
@@ -255,15 +280,24 @@ pub fn save<A: Adapter>(
 }
 
 /// The adapters' tensors under PEFT's keys, in its layout.
-pub fn named_tensors<A: Adapter>(model: &mut impl PeftModel<A>, adapters: &Adapters<A>) -> Vec<(String, TensorData)> {
+pub fn named_tensors<A: Adapter>(
+    model: &mut impl PeftModel<A>,
+    adapters: &Adapters<A>,
+) -> Vec<(String, TensorData)> {
     adapters.parts().iter().flat_map(|part| part_tensors(model, part)).collect()
 }
 
-fn part_tensors<A: Adapter>(model: &mut impl PeftModel<A>, part: &Part<A>) -> Vec<(String, TensorData)> {
+fn part_tensors<A: Adapter>(
+    model: &mut impl PeftModel<A>,
+    part: &Part<A>,
+) -> Vec<(String, TensorData)> {
     part.configs().flat_map(|config| config_tensors::<A>(model, config)).collect()
 }
 
-fn config_tensors<A: Adapter>(model: &mut impl PeftModel<A>, config: &A::Config) -> Vec<(String, TensorData)> {
+fn config_tensors<A: Adapter>(
+    model: &mut impl PeftModel<A>,
+    config: &A::Config,
+) -> Vec<(String, TensorData)> {
     let (mut sites, mut adapters) = (Vec::new(), Vec::new());
     for slot in model.slots() {
         if let Some(adapter) = slot.adapter

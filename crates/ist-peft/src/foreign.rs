@@ -13,7 +13,8 @@ use crate::tensor_file::{TensorFile, write};
 use crate::whole_file;
 
 /// Fields of older files that have no meaning today.
-const DROPPED: [&str; 4] = ["dora_simple", "Wdecompose_target_modules", "enable_lora", "merge_weights"];
+const DROPPED: [&str; 4] =
+    ["dora_simple", "Wdecompose_target_modules", "enable_lora", "merge_weights"];
 
 /// Writes the adapter folder `from` in PEFT's form of today into `to`.
 ///
@@ -21,18 +22,22 @@ const DROPPED: [&str; 4] = ["dora_simple", "Wdecompose_target_modules", "enable_
 /// Files that cannot be read or written, and tensors in a pickle, which is not read.
 pub fn convert(from: &Path, to: &Path) -> Result<(), AdapterFilesError> {
     let path = from.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| AdapterFilesError::Json { path, message: error.to_string() })?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
+    let fields: Map<String, Value> = serde_json::from_str(&text)
+        .map_err(|error| AdapterFilesError::Json { path, message: error.to_string() })?;
     if !from.join(TENSORS_FILE).exists() && from.join("adapter_model.bin").exists() {
         return Err(AdapterFilesError::Pickle { path: from.join("adapter_model.bin") });
     }
     let file = TensorFile::open(&from.join(TENSORS_FILE))?;
     let tensors = file.names().map(|name| Ok(renamed(name, file.data(name)?)));
     let tensors = tensors.collect::<Result<Vec<_>, AdapterFilesError>>()?;
-    let text = serde_json::to_string_pretty(&current(fields)).expect("JSON values are always written") + "\n";
+    let text = serde_json::to_string_pretty(&current(fields))
+        .expect("JSON values are always written")
+        + "\n";
     let path = to.join(CONFIG_FILE);
-    whole_file::write(&path, text.as_bytes()).map_err(|source| AdapterFilesError::Io { path, source })?;
+    whole_file::write(&path, text.as_bytes())
+        .map_err(|source| AdapterFilesError::Io { path, source })?;
     write(&to.join(TENSORS_FILE), &tensors)?;
     Ok(())
 }
@@ -70,7 +75,10 @@ mod tests {
     #[test]
     fn keys_of_older_programs_become_pefts() {
         let key = |name: &str| renamed(name, TensorData::zeros::<f32, _>([3, 1]));
-        assert_eq!(key("model.layers.0.x.lora_A.default.weight").0, "base_model.model.model.layers.0.x.lora_A.weight");
+        assert_eq!(
+            key("model.layers.0.x.lora_A.default.weight").0,
+            "base_model.model.model.layers.0.x.lora_A.weight"
+        );
         let (name, data) = key("base_model.model.model.layers.0.x.weight_m_wdecomp.weight");
         assert_eq!(name, "base_model.model.model.layers.0.x.lora_magnitude_vector");
         assert_eq!(data.shape().to_vec(), [3]);

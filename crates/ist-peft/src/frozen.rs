@@ -93,7 +93,9 @@ impl Base {
         match self {
             Self::Linear(linear) => &linear.weight,
             Self::Embedding(table) => table,
-            Self::Norm(_) | Self::Attention => panic!("a matrix is asked of a module that has none"),
+            Self::Norm(_) | Self::Attention => {
+                panic!("a matrix is asked of a module that has none")
+            }
         }
     }
 
@@ -118,8 +120,8 @@ impl Base {
     /// The same module with another bias, computed in f32 (or wider) and stored as it was.
     #[must_use]
     pub fn map_bias(mut self, change: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Self {
-        if let Self::Linear(FrozenLinear { bias: Some(bias), .. }) | Self::Norm(FrozenNorm { bias: Some(bias), .. }) =
-            &mut self
+        if let Self::Linear(FrozenLinear { bias: Some(bias), .. })
+        | Self::Norm(FrozenNorm { bias: Some(bias), .. }) = &mut self
         {
             bias.replace_with(change);
         }
@@ -131,11 +133,14 @@ impl Base {
     pub fn widened(&self) -> Self {
         let bias = |bias: &Option<Weight<1>>| bias.as_ref().map(Weight::widened);
         match self {
-            Self::Linear(linear) => {
-                Self::Linear(FrozenLinear { weight: linear.weight.widened(), bias: bias(&linear.bias) })
-            }
+            Self::Linear(linear) => Self::Linear(FrozenLinear {
+                weight: linear.weight.widened(),
+                bias: bias(&linear.bias),
+            }),
             Self::Embedding(table) => Self::Embedding(table.widened()),
-            Self::Norm(norm) => Self::Norm(FrozenNorm { weight: norm.weight.widened(), bias: bias(&norm.bias) }),
+            Self::Norm(norm) => {
+                Self::Norm(FrozenNorm { weight: norm.weight.widened(), bias: bias(&norm.bias) })
+            }
             Self::Attention => Self::Attention,
         }
     }
@@ -146,11 +151,14 @@ impl Base {
     pub fn combine(self, a: f64, other: &Self, b: f64) -> Self {
         let sum = self.combine_matrix(a, other, b);
         let sum = match other.bias() {
-            Some(bias) => sum.map_bias(|own| own.mul_scalar(a) + bias.widened().current().mul_scalar(b)),
+            Some(bias) => {
+                sum.map_bias(|own| own.mul_scalar(a) + bias.widened().current().mul_scalar(b))
+            }
             None => sum,
         };
         match other {
-            Self::Norm(norm) => sum.map_norm(|own| own.mul_scalar(a) + norm.weight.widened().current().mul_scalar(b)),
+            Self::Norm(norm) => sum
+                .map_norm(|own| own.mul_scalar(a) + norm.weight.widened().current().mul_scalar(b)),
             _ => sum,
         }
     }
@@ -209,7 +217,9 @@ impl BaseMut<'_> {
             (Self::Embedding(table), Base::Embedding(new)) => **table = new,
             (Self::Norm(norm), Base::Norm(new)) => **norm = new,
             (Self::Attention, Base::Attention) => {}
-            (place, new) => panic!("a module of the kind of {new:?} cannot take the place of {place:?}"),
+            (place, new) => {
+                panic!("a module of the kind of {new:?} cannot take the place of {place:?}")
+            }
         }
     }
 }

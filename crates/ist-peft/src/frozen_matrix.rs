@@ -35,7 +35,9 @@ impl FrozenMatrix {
     pub(crate) fn operands(self) -> (DispatchTensor, Option<DispatchTensor>) {
         match self {
             Self::Float(weight) => (weight.into_dispatch(), None),
-            Self::Int8(packed) => (packed.scales.into_dispatch(), Some(packed.values.into_dispatch())),
+            Self::Int8(packed) => {
+                (packed.scales.into_dispatch(), Some(packed.values.into_dispatch()))
+            }
         }
     }
 }
@@ -94,12 +96,19 @@ impl<B: Backend> Stored<B> {
         match self {
             Self::Float(weight) => cast_like::<B>(columns::<B>(weight.clone(), range), x),
             Self::Int8(values, scales) => {
-                let ([_, width], [_, blocks]) = (values.shape().dims::<2>(), scales.shape().dims::<2>());
-                let values = B::int_slice(values.clone(), &[range.clone(), 0..width].map(Slice::from));
+                let ([_, width], [_, blocks]) =
+                    (values.shape().dims::<2>(), scales.shape().dims::<2>());
+                let values =
+                    B::int_slice(values.clone(), &[range.clone(), 0..width].map(Slice::from));
                 let values = B::int_into_float(values, FloatDType::from(x.dtype()));
-                let values = B::float_reshape(values, Shape::new([range.len(), blocks, width / blocks]));
-                let scales = B::float_slice(scales.clone(), &[range.clone(), 0..blocks].map(Slice::from));
-                let scales = B::float_reshape(cast_like::<B>(scales, x), Shape::new([range.len(), blocks, 1]));
+                let values =
+                    B::float_reshape(values, Shape::new([range.len(), blocks, width / blocks]));
+                let scales =
+                    B::float_slice(scales.clone(), &[range.clone(), 0..blocks].map(Slice::from));
+                let scales = B::float_reshape(
+                    cast_like::<B>(scales, x),
+                    Shape::new([range.len(), blocks, 1]),
+                );
                 let wide = B::float_mul(values, scales);
                 B::float_transpose(B::float_reshape(wide, Shape::new([range.len(), width])))
             }
@@ -115,7 +124,10 @@ impl<B: Backend> Stored<B> {
         {
             return like::<B>(out, &shape);
         }
-        let parts = self.panels(&x).into_iter().map(|range| B::float_matmul(x.clone(), self.columns(range, &x)));
+        let parts = self
+            .panels(&x)
+            .into_iter()
+            .map(|range| B::float_matmul(x.clone(), self.columns(range, &x)));
         let mut parts: Vec<_> = parts.collect();
         let out = if parts.len() == 1 { parts.remove(0) } else { B::float_cat(parts, 1) };
         like::<B>(out, &shape)
@@ -126,7 +138,8 @@ impl<B: Backend> Stored<B> {
         let shape = gradient.shape();
         let gradient = rows::<B>(gradient);
         if let Self::Float(weight) = self
-            && let Some(out) = half_product::product::<B>(&gradient, &B::float_transpose(weight.clone()))
+            && let Some(out) =
+                half_product::product::<B>(&gradient, &B::float_transpose(weight.clone()))
         {
             return like::<B>(out, &shape);
         }
@@ -164,8 +177,15 @@ pub(crate) fn no_value<B: Backend>(x: &FloatTensor<B>, width: usize) -> FloatTen
     B::float_zeros(Shape::from(shape), &x.device(), FloatDType::from(x.dtype()))
 }
 
-pub(crate) fn cast_like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTensor<B> {
-    if tensor.dtype() == other.dtype() { tensor } else { B::float_cast(tensor, other.dtype().into()) }
+pub(crate) fn cast_like<B: Backend>(
+    tensor: FloatTensor<B>,
+    other: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    if tensor.dtype() == other.dtype() {
+        tensor
+    } else {
+        B::float_cast(tensor, other.dtype().into())
+    }
 }
 
 /// Some columns of a matrix.

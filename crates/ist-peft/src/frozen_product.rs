@@ -54,7 +54,14 @@ pub(crate) fn with_width(elements: Vec<f32>, x: &FlexTensor, width: usize) -> Fl
 /// aᵀ b, of the given shape.
 pub(crate) fn outer(a: Matrix, b: Matrix, shape: [usize; 2]) -> FlexTensor {
     let mut out = vec![0.0; shape[0] * shape[1]];
-    multiply(MatrixMut::new(&mut out, shape[0], shape[1], shape[1]), a.transposed(), b, 1.0, false, true);
+    multiply(
+        MatrixMut::new(&mut out, shape[0], shape[1], shape[1]),
+        a.transposed(),
+        b,
+        1.0,
+        false,
+        true,
+    );
     flex::tensor(out, shape)
 }
 
@@ -72,7 +79,12 @@ pub fn multiply_weight(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumu
 }
 
 /// out = g Wᵀ, or out + g Wᵀ when `accumulate`: g `[n, out]`, W `[in, out]`, out `[n, in]`.
-pub fn multiply_weight_transposed(out: &mut [f32], gradient: &[f32], weight: &Stored<Flex>, accumulate: bool) {
+pub fn multiply_weight_transposed(
+    out: &mut [f32],
+    gradient: &[f32],
+    weight: &Stored<Flex>,
+    accumulate: bool,
+) {
     let [d_in, d_out] = weight.dims();
     let n = gradient.len() / d_out;
     for_each_panel(weight, |from, panel, width| {
@@ -125,12 +137,15 @@ fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec
         && weight.dtype() == DType::F32
     {
         let start = flex::strides(weight).2;
-        let elements = &weight.storage::<f32>()[start + columns.start * d_in..start + columns.end * d_in];
+        let elements =
+            &weight.storage::<f32>()[start + columns.start * d_in..start + columns.end * d_in];
         if n == 1 {
             // A single row needs no packing, and gemm's product for it is the fastest there is.
             let count = columns.len();
-            let (row, columns) =
-                (Matrix::new(x, 1, d_in, d_in), Matrix::strided(elements, [d_in, count], [1, d_in as isize]));
+            let (row, columns) = (
+                Matrix::new(x, 1, d_in, d_in),
+                Matrix::strided(elements, [d_in, count], [1, d_in as isize]),
+            );
             multiply(MatrixMut::new(&mut out, 1, count, count), row, columns, 1.0, false, false);
         } else {
             flex::dot_products(&mut out, x, elements, d_in);
@@ -214,7 +229,10 @@ struct WidenBf16<'a>(&'a mut [f32], &'a [bf16]);
 impl Loop for WidenBf16<'_> {
     type Output = ();
 
-    #[expect(clippy::inline_always, reason = "compiled for the instruction set it is run with only if it is inlined")]
+    #[expect(
+        clippy::inline_always,
+        reason = "compiled for the instruction set it is run with only if it is inlined"
+    )]
     #[inline(always)]
     fn run(self) {
         for (out, value) in self.0.iter_mut().zip(self.1) {
@@ -248,7 +266,8 @@ mod tests {
 
     /// Numbers that bf16 and eight bits with a scale hold exactly.
     fn weight(shape: [usize; 2], dtype: DType) -> FlexTensor {
-        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|at| ((at * 37) % 64) as f32 / 32.0 - 1.0).collect();
+        let values: Vec<f32> =
+            (0..shape[0] * shape[1]).map(|at| ((at * 37) % 64) as f32 / 32.0 - 1.0).collect();
         Flex::float_cast(flex::tensor(values, shape), dtype.into())
     }
 
@@ -290,7 +309,8 @@ mod tests {
 
     fn agrees(rows: usize, wide: &FlexTensor, weight: &Stored<Flex>) {
         let x: Vec<f32> = (0..rows * 96).map(|at| (at % 7) as f32 - 3.0).collect();
-        let expected = flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [rows, 96]), wide.clone()));
+        let expected =
+            flex::into_vec(Flex::float_matmul(flex::tensor(x.clone(), [rows, 96]), wide.clone()));
         let mut out = vec![1.0; rows * 11_000];
         multiply_weight(&mut out, &x, weight, true);
         let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
@@ -302,9 +322,12 @@ mod tests {
             let numbers = flex::into_vec(wide.clone());
             // In f64: a sum of 11 000 terms in f32 is itself no reference.
             let exact = |(gradient, weight): (&[f32], &[f32])| -> f32 {
-                gradient.iter().zip(weight).map(|(g, w)| f64::from(*g) * f64::from(*w)).sum::<f64>() as f32
+                gradient.iter().zip(weight).map(|(g, w)| f64::from(*g) * f64::from(*w)).sum::<f64>()
+                    as f32
             };
-            let pairs = expected.chunks(11_000).flat_map(|row| numbers.chunks(11_000).map(move |weight| (row, weight)));
+            let pairs = expected
+                .chunks(11_000)
+                .flat_map(|row| numbers.chunks(11_000).map(move |weight| (row, weight)));
             let expected: Vec<f32> = pairs.map(exact).collect();
             let difference = largest_difference(&back, &expected);
             assert!(difference < 1e-5, "{difference} with {rows} rows");

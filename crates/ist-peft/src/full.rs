@@ -32,7 +32,8 @@ use crate::targets::Targets;
 use crate::weight::{cast, is_full};
 
 /// The input stays.
-const TOKEN_COST: TokenCost = TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: 0 };
+const TOKEN_COST: TokenCost =
+    TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: 0 };
 
 /// Full fine-tuning's checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +112,10 @@ impl Method for Full {
         match site.kind {
             SiteKind::Linear => {
                 let bias = site.bias.then(|| TensorSpec::new("bias", [site.d_out]));
-                [TensorSpec::new("weight", [site.d_out, site.d_in])].into_iter().chain(bias).collect()
+                [TensorSpec::new("weight", [site.d_out, site.d_in])]
+                    .into_iter()
+                    .chain(bias)
+                    .collect()
             }
             SiteKind::Embedding => vec![TensorSpec::new("weight", [site.d_in, site.d_out])],
             SiteKind::Norm => layernorm::layout(site, ["weight", "bias"]),
@@ -127,7 +131,12 @@ impl Method for Full {
         }
     }
 
-    fn from_tensors(_: &FullConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(
+        _: &FullConfig,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
         if place.site.kind == SiteKind::Norm {
             return Self::Norm(layernorm::from_tensors(tensors, device));
         }
@@ -135,7 +144,10 @@ impl Method for Full {
         let weight = tensors.next().expect("one tensor for each entry of the layout");
         let bias = tensors.next().map(|bias| resting(from_file(bias, device)));
         if place.site.kind == SiteKind::Embedding {
-            return Self::Embedding(FullMatrix { weight: resting(from_file(weight, device)), bias });
+            return Self::Embedding(FullMatrix {
+                weight: resting(from_file(weight, device)),
+                bias,
+            });
         }
         Self::Linear(FullMatrix { weight: resting(transposed(weight, device)), bias })
     }
@@ -177,7 +189,9 @@ impl Method for Full {
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let (Self::Linear(FullMatrix { weight, bias }) | Self::Embedding(FullMatrix { weight, bias })) = self else {
+        let (Self::Linear(FullMatrix { weight, bias })
+        | Self::Embedding(FullMatrix { weight, bias })) = self
+        else {
             let Self::Norm(norm) = self else { unreachable!("all else was a matrix") };
             return norm.merge(base);
         };

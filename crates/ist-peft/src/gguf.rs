@@ -58,8 +58,11 @@ fn bytes(architecture: &str, alpha: f32, tensors: &[(String, Matrix)]) -> Vec<u8
     out.extend(VERSION.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
     out.extend(4u64.to_le_bytes());
-    for (key, value) in [("general.architecture", architecture), ("general.type", "adapter"), ("adapter.type", "lora")]
-    {
+    for (key, value) in [
+        ("general.architecture", architecture),
+        ("general.type", "adapter"),
+        ("adapter.type", "lora"),
+    ] {
         string(&mut out, key);
         out.extend(STRING.to_le_bytes());
         string(&mut out, value);

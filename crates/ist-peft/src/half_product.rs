@@ -31,19 +31,26 @@ pub fn is_narrow(device: &Device) -> bool {
 
 /// x w in f32 for a matrix x in f32 and w in half precision, where the device multiplies in it; `None` elsewhere.
 #[cfg(feature = "cube")]
-pub(crate) fn product<B: Backend>(x: &FloatTensor<B>, w: &FloatTensor<B>) -> Option<FloatTensor<B>> {
+pub(crate) fn product<B: Backend>(
+    x: &FloatTensor<B>,
+    w: &FloatTensor<B>,
+) -> Option<FloatTensor<B>> {
     use burn::tensor::DType;
     if x.dtype() != DType::F32 || !matches!(w.dtype(), DType::BF16 | DType::F16) {
         return None;
     }
     // The one backend with kernels of its own for this is found by its tensors' type.
-    let as_cube = |tensor: &FloatTensor<B>| (tensor as &dyn Any).downcast_ref::<CubeTensor>().cloned();
+    let as_cube =
+        |tensor: &FloatTensor<B>| (tensor as &dyn Any).downcast_ref::<CubeTensor>().cloned();
     let product: Box<dyn Any> = Box::new(cube::product(as_cube(x)?, as_cube(w)?));
     product.downcast::<FloatTensor<B>>().ok().map(|product| *product)
 }
 
 /// Without a GPU's backend nothing is computed in half precision.
 #[cfg(not(feature = "cube"))]
-pub(crate) fn product<B: Backend>(_: &FloatTensor<B>, _: &FloatTensor<B>) -> Option<FloatTensor<B>> {
+pub(crate) fn product<B: Backend>(
+    _: &FloatTensor<B>,
+    _: &FloatTensor<B>,
+) -> Option<FloatTensor<B>> {
     None
 }

@@ -44,8 +44,11 @@ impl Ia3Config {
     fn feedforward_json(&self) -> Value {
         match (&self.feedforward_modules, self.targets.names()) {
             (Some(TargetModules::Names(names)), Some(targets)) => {
-                let ends = |target: &&String, name: &String| *target == name || target.ends_with(&format!(".{name}"));
-                let chosen = targets.iter().filter(|target| names.iter().any(|name| ends(target, name)));
+                let ends = |target: &&String, name: &String| {
+                    *target == name || target.ends_with(&format!(".{name}"))
+                };
+                let chosen =
+                    targets.iter().filter(|target| names.iter().any(|name| ends(target, name)));
                 json!(chosen.collect::<Vec<_>>())
             }
             (modules, _) => modules.as_ref().map_or(json!([]), TargetModules::to_json),
@@ -69,7 +72,8 @@ impl Ia3 {
     fn at(&self, response: f64) -> Tensor<3> {
         let scale = self.scale.val();
         let full = (response - 1.0).abs() < f64::EPSILON;
-        let scale = if full { scale } else { scale.sub_scalar(1.0).mul_scalar(response).add_scalar(1.0) };
+        let scale =
+            if full { scale } else { scale.sub_scalar(1.0).mul_scalar(response).add_scalar(1.0) };
         scale.unsqueeze()
     }
 }
@@ -77,14 +81,18 @@ impl Ia3 {
 impl Method for Ia3 {
     const NAME: &'static str = "ia3";
     const PEFT_TYPE: &'static str = "IA3";
-    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = &[("init_ia3_weights", "true")];
+    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("init_ia3_weights", "true")];
     type Config = Ia3Config;
 
     fn read(fields: &mut Fields) -> Ia3Config {
         let usual = FEEDFORWARD.iter().map(ToString::to_string).collect();
         let given = fields.modules("feedforward_modules");
         let left_open = (fields.dialect() == Dialect::Toml).then_some(TargetModules::Names(usual));
-        Ia3Config { targets: fields.targets_in_every_layer(), feedforward_modules: given.or(left_open) }
+        Ia3Config {
+            targets: fields.targets_in_every_layer(),
+            feedforward_modules: given.or(left_open),
+        }
     }
 
     fn write(config: &Ia3Config) -> Map<String, Value> {
@@ -121,13 +129,19 @@ impl Method for Ia3 {
         Self::new(config, &place.site, Tensor::ones([width], device))
     }
 
-    fn from_tensors(config: &Ia3Config, place: &Place, mut tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(
+        config: &Ia3Config,
+        place: &Place,
+        mut tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
         Self::new(config, &place.site, vector(tensors.remove(0), device))
     }
 
     fn tensors(&self) -> Vec<TensorData> {
         let scale = self.scale.val().inner();
-        let scale: Tensor<2> = if self.on_input { scale.unsqueeze() } else { scale.unsqueeze_dim(1) };
+        let scale: Tensor<2> =
+            if self.on_input { scale.unsqueeze() } else { scale.unsqueeze_dim(1) };
         vec![scale.into_data()]
     }
 
@@ -141,7 +155,11 @@ impl Method for Ia3 {
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.at(pass.response);
-        if self.on_input { base.forward(x * scale, pass.response) } else { base.forward(x, pass.response) * scale }
+        if self.on_input {
+            base.forward(x * scale, pass.response)
+        } else {
+            base.forward(x, pass.response) * scale
+        }
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
@@ -159,6 +177,11 @@ fn token_cost(on_input: bool, site: &Site) -> TokenCost {
     if on_input {
         TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: site.d_in }
     } else {
-        TokenCost { keeps_input: false, keeps_output: false, keeps: site.d_out, scratch: site.d_out }
+        TokenCost {
+            keeps_input: false,
+            keeps_output: false,
+            keeps: site.d_out,
+            scratch: site.d_out,
+        }
     }
 }

@@ -16,7 +16,8 @@ pub const BLOCK: usize = 64;
 /// Numbers that share a scale in rows of `width`: the largest divisor of `width` up to [`BLOCK`]; the whole row where that
 /// is below 8.
 pub fn block(width: usize) -> usize {
-    let divisor = (1..=BLOCK.min(width.max(1))).rev().find(|size| width.is_multiple_of(*size)).unwrap_or(1);
+    let divisor =
+        (1..=BLOCK.min(width.max(1))).rev().find(|size| width.is_multiple_of(*size)).unwrap_or(1);
     if divisor < 8 { width.max(1) } else { divisor }
 }
 
@@ -35,7 +36,8 @@ impl Int8Matrix {
         let [rows, width] = weight.shape().dims::<2>();
         let size = block(width);
         let numbers: Vec<f32> = weight.iter::<f32>().collect();
-        let (mut values, mut scales) = (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len() / size));
+        let (mut values, mut scales) =
+            (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len() / size));
         for block in numbers.chunks(size) {
             let scale = block.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 127.0;
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
@@ -44,15 +46,21 @@ impl Int8Matrix {
         }
         Self {
             values: Tensor::from_data(TensorData::new(values, [rows, width]), (device, DType::I8)),
-            scales: Tensor::from_data(TensorData::new(scales, [rows, width / size]), (device, DType::F32)),
+            scales: Tensor::from_data(
+                TensorData::new(scales, [rows, width / size]),
+                (device, DType::F32),
+            ),
         }
     }
 
     /// The matrix as floats of that type, `[in, out]`.
     pub fn dequantise(&self, dtype: DType) -> Tensor<2> {
         let ([rows, width], [_, blocks]) = (self.values.dims(), self.scales.dims());
-        let values = self.values.clone().float().cast(dtype).reshape([rows, blocks, width / blocks]);
-        (values * self.scales.clone().cast(dtype).unsqueeze_dim(2)).reshape([rows, width]).transpose()
+        let values =
+            self.values.clone().float().cast(dtype).reshape([rows, blocks, width / blocks]);
+        (values * self.scales.clone().cast(dtype).unsqueeze_dim(2))
+            .reshape([rows, width])
+            .transpose()
     }
 
     /// `[in, out]`.

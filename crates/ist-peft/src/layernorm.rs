@@ -91,7 +91,12 @@ impl Method for LayerNormTuning {
         Self::copy_of(&place.base)
     }
 
-    fn from_tensors(_: &LayerNormConfig, _: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(
+        _: &LayerNormConfig,
+        _: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
         from_tensors(tensors, device)
     }
 

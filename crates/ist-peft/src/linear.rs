@@ -63,21 +63,32 @@ impl Operation for Linear {
         let mut floats = saved.floats.into_iter();
         let weight = floats.next().expect("the weight is always kept");
         let d_weight = floats.next().map(|x| {
-            let d_weight = B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
+            let d_weight =
+                B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
             cast_like::<B>(d_weight, &weight)
         });
-        let d_x = wanted[0].then(|| Stored::<B>::of(weight, &saved.ints).transposed_product(gradient));
+        let d_x =
+            wanted[0].then(|| Stored::<B>::of(weight, &saved.ints).transposed_product(gradient));
         vec![d_x, d_weight]
     }
 
     #[cfg(feature = "flex")]
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
         let (x, weight) = split(inputs);
-        if self.value { frozen_product::product(x, &weight) } else { no_value::<Flex>(&x, weight.dims()[1]) }
+        if self.value {
+            frozen_product::product(x, &weight)
+        } else {
+            no_value::<Flex>(&x, weight.dims()[1])
+        }
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         if !flex::all_f32(saved.floats.iter().skip(1).chain([&gradient])) {
             return self.backward(saved, gradient, wanted);
         }
@@ -86,7 +97,11 @@ impl Operation for Linear {
             let (x, gradient) = (flex::contiguous(x.clone()), flex::contiguous(gradient.clone()));
             let ([d_in, d_out], [x_slice, g]) = (weight.dims(), [&x, &gradient].map(flex::slice));
             let tokens = x_slice.len() / d_in;
-            outer(Matrix::new(x_slice, tokens, d_in, d_in), Matrix::new(g, tokens, d_out, d_out), [d_in, d_out])
+            outer(
+                Matrix::new(x_slice, tokens, d_in, d_in),
+                Matrix::new(g, tokens, d_out, d_out),
+                [d_in, d_out],
+            )
         });
         vec![wanted[0].then(|| frozen_product::transposed_product(gradient, &weight)), d_weight]
     }

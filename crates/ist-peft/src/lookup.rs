@@ -39,7 +39,12 @@ impl Operation for Lookup {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let [vocabulary, hidden] = saved.floats[0].shape().dims::<2>();
         if !flex::all_f32([&gradient]) {
             return self.backward(saved, gradient, wanted);

@@ -72,7 +72,11 @@ impl Lora {
     }
 
     fn a(&self) -> Tensor<2> {
-        self.a.as_ref().map(Param::val).or_else(|| self.frozen_a.clone()).expect("A trains or is frozen")
+        self.a
+            .as_ref()
+            .map(Param::val)
+            .or_else(|| self.frozen_a.clone())
+            .expect("A trains or is frozen")
     }
 
     /// A, or [A, A₀].
@@ -105,7 +109,8 @@ impl Method for Lora {
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
-        is_lora(fields, dialect) && !fields.get("use_dora").is_some_and(|dora| *dora == Value::Bool(true))
+        is_lora(fields, dialect)
+            && !fields.get("use_dora").is_some_and(|dora| *dora == Value::Bool(true))
     }
 
     fn read(fields: &mut Fields) -> LoraConfig {
@@ -125,7 +130,8 @@ impl Method for Lora {
     }
 
     fn fits(config: &LoraConfig, site: &Site) -> bool {
-        site.kind == SiteKind::Linear || site.kind == SiteKind::Embedding && !config.init.starts_in_weight()
+        site.kind == SiteKind::Linear
+            || site.kind == SiteKind::Embedding && !config.init.starts_in_weight()
     }
 
     fn train_as(config: &mut LoraConfig, given: &LoraConfig) -> Result<(), ConfigError> {
@@ -150,9 +156,15 @@ impl Method for Lora {
         Self::new(config, &place.site, start(config, place, seed, device))
     }
 
-    fn from_tensors(config: &LoraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
+    fn from_tensors(
+        config: &LoraConfig,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
         let tensors: Vec<_> = tensors.into_iter().map(|data| transposed(data, device)).collect();
-        let [a, b]: [Tensor<2>; 2] = tensors.try_into().expect("one tensor for each entry of the layout");
+        let [a, b]: [Tensor<2>; 2] =
+            tensors.try_into().expect("one tensor for each entry of the layout");
         Self::new(config, &place.site, Start::from_file(config, &place.site, [a, b]))
     }
 

@@ -79,7 +79,8 @@ impl LoraConfig {
 
     /// s on that module.
     pub fn scaling_of(&self, path: &str) -> f64 {
-        let (rank, alpha) = (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
+        let (rank, alpha) =
+            (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
     }
 
@@ -87,7 +88,9 @@ impl LoraConfig {
     pub(crate) fn train_as(&mut self, given: &Self) -> Result<(), ConfigError> {
         if given.init != LoraInit::default() {
             let message = "has no effect on an adapter that is loaded; leave it out".to_owned();
-            return Err(ConfigError { faults: vec![FieldFault { field: "init_lora_weights".to_owned(), message }] });
+            return Err(ConfigError {
+                faults: vec![FieldFault { field: "init_lora_weights".to_owned(), message }],
+            });
         }
         (self.freeze_a, self.loraplus_lr_ratio) = (given.freeze_a, given.loraplus_lr_ratio);
         Ok(())
@@ -108,17 +111,23 @@ impl LoraConfig {
 pub(crate) fn read(fields: &mut Fields) -> LoraConfig {
     let dialect = fields.dialect();
     match dialect {
-        Dialect::Toml if fields.flag("use_dora", false) => fields.fault("use_dora", "is another method: \"dora\""),
+        Dialect::Toml if fields.flag("use_dora", false) => {
+            fields.fault("use_dora", "is another method: \"dora\"")
+        }
         Dialect::Toml => {}
         Dialect::Peft => peft_init(fields),
     }
     let mut config = read_shared(fields);
     if dialect == Dialect::Toml {
         let expected = "true, \"gaussian\", \"pissa\", \"pissa_niter_N\" or \"olora\"";
-        config.init = fields.checked("init_lora_weights", LoraInit::Kaiming, expected, LoraInit::parse);
+        config.init =
+            fields.checked("init_lora_weights", LoraInit::Kaiming, expected, LoraInit::parse);
         config.freeze_a = fields.flag("freeze_a", false);
         if config.freeze_a && config.init.starts_in_weight() {
-            fields.fault("freeze_a", "cannot be used with an initialisation from the weight, which trains A and B");
+            fields.fault(
+                "freeze_a",
+                "cannot be used with an initialisation from the weight, which trains A and B",
+            );
         }
     }
     config
@@ -138,7 +147,11 @@ pub(crate) fn read_shared(fields: &mut Fields) -> LoraConfig {
         alpha_pattern: fields.number_patterns("alpha_pattern"),
         init: LoraInit::Kaiming,
         freeze_a: false,
-        loraplus_lr_ratio: if toml { fields.number_above_zero("loraplus_lr_ratio", 1.0) } else { 1.0 },
+        loraplus_lr_ratio: if toml {
+            fields.number_above_zero("loraplus_lr_ratio", 1.0)
+        } else {
+            1.0
+        },
         targets: fields.targets(),
     }
 }
@@ -166,7 +179,8 @@ pub(crate) fn peft_init(fields: &mut Fields) {
 pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
     let ranks = if config.init.starts_in_weight() { 2 } else { 1 };
     // So that s stays: alpha / r, or alpha / √r.
-    let alphas = if config.use_rslora { f64::from(ranks as u32).sqrt() } else { f64::from(ranks as u32) };
+    let alphas =
+        if config.use_rslora { f64::from(ranks as u32).sqrt() } else { f64::from(ranks as u32) };
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("r", json!(config.r * ranks));

@@ -55,18 +55,25 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
     let site = &place.site;
     let (rank, [d_in, d_out]) = (config.rank_of(&site.path), [site.d_in, site.d_out]);
     let mut rng = streams::stream(seed, &site.path);
-    let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
-    let mut normals =
-        |count: usize, deviation: f64| -> Vec<f64> { (0..count).map(|_| deviation * normal(&mut rng)).collect() };
-    let singles = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
+    let tensor =
+        |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), device);
+    let mut normals = |count: usize, deviation: f64| -> Vec<f64> {
+        (0..count).map(|_| deviation * normal(&mut rng)).collect()
+    };
+    let singles =
+        |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<f32>>();
     let (a, b) = match config.init {
-        _ if site.kind == SiteKind::Embedding => (vec![0.0; d_in * rank], singles(normals(rank * d_out, 1.0))),
+        _ if site.kind == SiteKind::Embedding => {
+            (vec![0.0; d_in * rank], singles(normals(rank * d_out, 1.0)))
+        }
         LoraInit::Kaiming => {
             let bound = 1.0 / (d_in as f64).sqrt();
             let a = (0..d_in * rank).map(|_| rng.random_range(-bound..bound) as f32).collect();
             (a, vec![0.0; rank * d_out])
         }
-        LoraInit::Gaussian => (singles(normals(d_in * rank, 1.0 / rank as f64)), vec![0.0; rank * d_out]),
+        LoraInit::Gaussian => {
+            (singles(normals(d_in * rank, 1.0 / rank as f64)), vec![0.0; rank * d_out])
+        }
         LoraInit::Pissa { iterations } => {
             let weight = matrix(place);
             let [a, b] = match iterations {
@@ -77,7 +84,10 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
                 }
             };
             let scaling = 1.0 / config.scaling_of(&site.path).sqrt();
-            (rows(&(a * faer::Scale(scaling)), [d_in, rank]), rows(&(b * faer::Scale(scaling)), [rank, d_out]))
+            (
+                rows(&(a * faer::Scale(scaling)), [d_in, rank]),
+                rows(&(b * faer::Scale(scaling)), [rank, d_out]),
+            )
         }
         LoraInit::Olora => {
             let weight = matrix(place);
@@ -95,7 +105,8 @@ pub(crate) fn start(config: &LoraConfig, place: &Place, seed: u64, device: &Devi
 
 /// The result of `work` on a thread of its own: a thread keeps megabytes of workspace once it has multiplied here.
 fn apart<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    std::thread::scope(|scope| scope.spawn(work).join()).expect("decompositions of finite numbers do not panic")
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .expect("decompositions of finite numbers do not panic")
 }
 
 /// W `[in, out]` in f64.
@@ -109,7 +120,11 @@ fn matrix(place: &Place) -> Mat<f64> {
 /// A matrix row by row, filled up with zeros to a shape.
 fn rows(matrix: &Mat<f64>, [height, width]: [usize; 2]) -> Vec<f32> {
     let at = |row: usize, column: usize| {
-        if row < matrix.nrows() && column < matrix.ncols() { matrix[(row, column)] as f32 } else { 0.0 }
+        if row < matrix.nrows() && column < matrix.ncols() {
+            matrix[(row, column)] as f32
+        } else {
+            0.0
+        }
     };
     (0..height * width).map(|index| at(index / width, index % width)).collect()
 }
@@ -117,7 +132,12 @@ fn rows(matrix: &Mat<f64>, [height, width]: [usize; 2]) -> Vec<f32> {
 /// U_r diag(√σ) and diag(√σ) V_rᵀ of the r largest singular values.
 fn exact(weight: MatRef<f64>, rank: usize) -> [Mat<f64>; 2] {
     let decomposed = weight.thin_svd().expect("the decomposition of finite numbers converges");
-    halves(decomposed.U(), &decomposed.S().column_vector().iter().copied().collect::<Vec<_>>(), decomposed.V(), rank)
+    halves(
+        decomposed.U(),
+        &decomposed.S().column_vector().iter().copied().collect::<Vec<_>>(),
+        decomposed.V(),
+        rank,
+    )
 }
 
 /// U diag(√σ) and diag(√σ) Vᵀ of the first r singular values.

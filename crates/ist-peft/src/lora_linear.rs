@@ -124,7 +124,11 @@ impl Operation for LoraLinear {
         self.compute::<B>(inputs).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        wanted: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         let (output, low) = self.compute::<B>(inputs.clone());
         Ok((output, saved(inputs, low, wanted)))
     }
@@ -138,7 +142,8 @@ impl Operation for LoraLinear {
         let Saved { weight, a, b, start, x, low } = Saved::<B>::new(saved, wanted);
         let flat = rows::<B>(gradient.clone());
         let up = |b| {
-            let up = B::float_matmul(flat.clone(), B::float_transpose(cast_like::<B>(b, &gradient)));
+            let up =
+                B::float_matmul(flat.clone(), B::float_transpose(cast_like::<B>(b, &gradient)));
             B::float_mul_scalar(up, self.scale.into())
         };
         let back = |up, a| B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
@@ -147,7 +152,8 @@ impl Operation for LoraLinear {
             let input = rows::<B>(masked::<B>(x, self.dropout));
             cast_like::<B>(B::float_matmul(B::float_transpose(input), own.clone()), &a)
         });
-        let d_b = low.map(|low| cast_like::<B>(B::float_matmul(B::float_transpose(low), flat.clone()), &b));
+        let d_b = low
+            .map(|low| cast_like::<B>(B::float_matmul(B::float_transpose(low), flat.clone()), &b));
         let d_x = wanted[0].then(|| {
             let mut through = back(own, a);
             if let Some([a, b]) = start {
@@ -166,7 +172,11 @@ impl Operation for LoraLinear {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+    fn record_flex(
+        &self,
+        inputs: Operands<Flex>,
+        wanted: &[bool],
+    ) -> Result<Recorded<Flex>, Operands<Flex>> {
         if !fast(&inputs) {
             return self.record(inputs, wanted);
         }
@@ -175,7 +185,12 @@ impl Operation for LoraLinear {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let weight = Stored::of(saved.floats[0].clone(), &saved.ints);
         if fits(&gradient, &weight) && flex::all_f32(&saved.floats[1..]) {
             self.backward_in_place(saved, gradient, wanted)
@@ -215,12 +230,26 @@ impl LoraLinear {
             let (rank, [a, b]) = (a.shape()[1], [a, b].map(flex::contiguous));
             let mut low = vec![0.0; n * rank];
             let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
-            multiply(MatrixMut::new(&mut low, n, rank, rank), rows, down, self.scale as f32, false, true);
+            multiply(
+                MatrixMut::new(&mut low, n, rank, rank),
+                rows,
+                down,
+                self.scale as f32,
+                false,
+                true,
+            );
             if !self.value {
                 return flex::tensor(low, [n, rank]);
             }
             let up = Matrix::new(flex::slice(&b), rank, d_out, d_out);
-            multiply(MatrixMut::new(&mut out, n, d_out, d_out), Matrix::new(&low, n, rank, rank), up, 1.0, true, true);
+            multiply(
+                MatrixMut::new(&mut out, n, d_out, d_out),
+                Matrix::new(&low, n, rank, rank),
+                up,
+                1.0,
+                true,
+                true,
+            );
             flex::tensor(low, [n, rank])
         };
         let low = added(a, b);
@@ -250,9 +279,14 @@ impl LoraLinear {
         let (own, rank) = up(b);
         let d_a = x.map(|x| {
             let input = flex::contiguous(masked::<Flex>(x, self.dropout));
-            outer(Matrix::new(flex::slice(&input), n, d_in, d_in), Matrix::new(&own, n, rank, rank), [d_in, rank])
+            outer(
+                Matrix::new(flex::slice(&input), n, d_in, d_in),
+                Matrix::new(&own, n, rank, rank),
+                [d_in, rank],
+            )
         });
-        let d_b = low.map(|low| outer(Matrix::new(flex::slice(&low), n, rank, rank), g, [rank, d_out]));
+        let d_b =
+            low.map(|low| outer(Matrix::new(flex::slice(&low), n, rank, rank), g, [rank, d_out]));
         let d_x = wanted[0].then(|| {
             let mut d_x = vec![0.0; n * d_in];
             let mut back = |(up, rank): &(Vec<f32>, usize), a: FlexTensor, accumulate: bool| {
@@ -265,7 +299,8 @@ impl LoraLinear {
             if let Some([a, b]) = start {
                 back(&up(b), a, true);
             }
-            let mut d_x = flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.dropout));
+            let mut d_x =
+                flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.dropout));
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
             with_width(d_x, &gradient, d_in)
         });
@@ -291,16 +326,24 @@ mod tests {
         Device::ndarray()
     }
 
-    fn random<const D: usize>(name: &str, shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+    fn random<const D: usize>(
+        name: &str,
+        shape: [usize; D],
+        device: &Device,
+        dtype: DType,
+    ) -> Tensor<D> {
         let mut rng = streams::stream(3, name);
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
         Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype))
     }
 
     /// `[out, in]`, as in a file, kept as `storage`.
     fn stored(weight: Tensor<2>, storage: DType) -> FrozenMatrix {
         match storage {
-            DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device())),
+            DType::I8 => {
+                FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device()))
+            }
             float => FrozenMatrix::Float(weight.cast(float).transpose()),
         }
     }
@@ -318,7 +361,9 @@ mod tests {
     ) -> Vec<Vec<f64>> {
         let (device, dtype) = device;
         let [tokens, d_in, d_out, rank] = SIZES;
-        let leaf = |tensor: Tensor<2>, tracked| if tracked { tensor.autodiff().require_grad() } else { tensor };
+        let leaf = |tensor: Tensor<2>, tracked| {
+            if tracked { tensor.autodiff().require_grad() } else { tensor }
+        };
         let x = leaf(random("x", [tokens, d_in], device, dtype), tracked[0]);
         let a = leaf(random("a", [d_in, rank], device, dtype), tracked[1]);
         let b = leaf(random("b", [rank, d_out], device, dtype), tracked[2]);
@@ -331,19 +376,30 @@ mod tests {
         let y = if own {
             operation(masked).apply(input, weight, [a.clone(), b.clone()], None)
         } else {
-            let (probability, seed) = masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
-            let low = dropout(input.clone(), probability, seed).squeeze_dim::<2>(0).matmul(a.clone());
+            let (probability, seed) =
+                masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
+            let low =
+                dropout(input.clone(), probability, seed).squeeze_dim::<2>(0).matmul(a.clone());
             (x.clone().matmul(wide) + low.matmul(b.clone()).mul_scalar(SCALE)).unsqueeze()
         };
-        let mut graph = (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
+        let mut graph =
+            (y.clone() * random("g", [1, tokens, d_out], device, dtype)).sum().backward();
         let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
         let mut found = vec![floats(y.inner().into_data())];
-        found.extend([x, a, b].iter().filter_map(|leaf| leaf.grad_remove(&mut graph)).map(|g| floats(g.into_data())));
+        found.extend(
+            [x, a, b]
+                .iter()
+                .filter_map(|leaf| leaf.grad_remove(&mut graph))
+                .map(|g| floats(g.into_data())),
+        );
         found
     }
 
     fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
-        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), expected.iter().map(Vec::len).collect::<Vec<_>>());
+        assert_eq!(
+            found.iter().map(Vec::len).collect::<Vec<_>>(),
+            expected.iter().map(Vec::len).collect::<Vec<_>>()
+        );
         let of = |(found, expected): (&Vec<f64>, &Vec<f64>)| {
             let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
             found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
@@ -354,12 +410,16 @@ mod tests {
     #[test]
     fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
         let (reference, flex) = (ndarray(), Device::flex());
-        let all_tracked = [[true; 3], [true, false, false], [false, true, true], [false, false, true]];
+        let all_tracked =
+            [[true; 3], [true, false, false], [false, true, true], [false, false, true]];
         for tracked in all_tracked {
             for masked in [None, Some((0.4, 11))] {
                 let exact = [(&reference, DType::F64); 2];
                 let expected = run(false, tracked, masked, exact);
-                assert!(distance(&run(true, tracked, masked, exact), &expected) < 1e-13, "{tracked:?} {masked:?}");
+                assert!(
+                    distance(&run(true, tracked, masked, exact), &expected) < 1e-13,
+                    "{tracked:?} {masked:?}"
+                );
                 let single = run(true, tracked, masked, [(&flex, DType::F32); 2]);
                 assert!(distance(&single, &expected) < 2e-6, "{tracked:?} {masked:?}");
             }
@@ -369,13 +429,21 @@ mod tests {
     #[test]
     fn a_start_is_a_constant_part_of_a_larger_rank() {
         let [tokens, d_in, d_out, rank] = SIZES;
-        for (device, dtype, tolerance) in [(ndarray(), DType::F64, 1e-13), (Device::flex(), DType::F32, 2e-6)] {
+        for (device, dtype, tolerance) in
+            [(ndarray(), DType::F64, 1e-13), (Device::flex(), DType::F32, 2e-6)]
+        {
             for masked in [None, Some((0.4, 11))] {
                 let run = |joined: bool| {
-                    let tensor = |name: &str, shape: [usize; 2]| random(name, shape, &device, dtype);
+                    let tensor =
+                        |name: &str, shape: [usize; 2]| random(name, shape, &device, dtype);
                     let leaf = |name: &str, shape| tensor(name, shape).autodiff().require_grad();
-                    let (x, a, b) = (leaf("x", [tokens, d_in]), leaf("a", [d_in, rank]), leaf("b", [rank, d_out]));
-                    let (start_a, start_b) = (tensor("a0", [d_in, rank]), tensor("b0", [rank, d_out]));
+                    let (x, a, b) = (
+                        leaf("x", [tokens, d_in]),
+                        leaf("a", [d_in, rank]),
+                        leaf("b", [rank, d_out]),
+                    );
+                    let (start_a, start_b) =
+                        (tensor("a0", [d_in, rank]), tensor("b0", [rank, d_out]));
                     let weight = stored(random("w", [d_out, d_in], &device, DType::F32), dtype);
                     let input: Tensor<3> = x.clone().unsqueeze();
                     let y = if joined {
@@ -386,9 +454,12 @@ mod tests {
                         let start = Some([start_a, start_b]);
                         operation(masked).apply(input, weight, [a.clone(), b.clone()], start)
                     };
-                    let mut graph = (y.clone() * random("g", [1, tokens, d_out], &device, dtype)).sum().backward();
+                    let mut graph = (y.clone() * random("g", [1, tokens, d_out], &device, dtype))
+                        .sum()
+                        .backward();
                     let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
-                    let gradients = [x, a, b].map(|leaf| floats(leaf.grad_remove(&mut graph).unwrap().into_data()));
+                    let gradients = [x, a, b]
+                        .map(|leaf| floats(leaf.grad_remove(&mut graph).unwrap().into_data()));
                     [vec![floats(y.inner().into_data())], gradients.to_vec()].concat()
                 };
                 assert!(distance(&run(false), &run(true)) < tolerance, "{dtype:?} {masked:?}");

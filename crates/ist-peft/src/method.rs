@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::fields::{Fields, read};
 use crate::files::key_of;
-use crate::{Base, ConfigError, FrozenLinear, FrozenNorm, NormValues, Roles, Site, SiteKind, Targets};
+use crate::{
+    Base, ConfigError, FrozenLinear, FrozenNorm, NormValues, Roles, Site, SiteKind, Targets,
+};
 
 /// Where fields come from, and so how they are spelt and how strictly they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,12 @@ pub struct TokenCost {
 impl TokenCost {
     /// What is counted for a method that does not say: input and output stay, in copies of their own.
     pub fn unknown(site: &Site) -> Self {
-        Self { keeps_input: false, keeps_output: false, keeps: site.d_in + site.d_out, scratch: site.d_out }
+        Self {
+            keeps_input: false,
+            keeps_output: false,
+            keeps: site.d_in + site.d_out,
+            scratch: site.d_out,
+        }
     }
 }
 
@@ -172,7 +179,12 @@ pub trait Method: Module + ModuleDisplay {
     /// A fresh adapter; `seed` fixes its random numbers.
     fn init(config: &Self::Config, place: &Place, seed: u64, device: &Device) -> Self;
     /// An adapter from its tensors, in the order and shapes of [`Method::layout`].
-    fn from_tensors(config: &Self::Config, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self;
+    fn from_tensors(
+        config: &Self::Config,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self;
     /// The tensors in PEFT's layout.
     fn tensors(&self) -> Vec<TensorData>;
     /// Its parameters that do not learn at the base rate, each with its factor.
@@ -182,7 +194,11 @@ pub trait Method: Module + ModuleDisplay {
 
     /// Key and shape of every tensor in the file of adapters on all `sites`. Methods whose modules share tensors say how.
     fn file_layout(config: &Self::Config, sites: &[Site]) -> Vec<(String, Vec<usize>)> {
-        let of = |site| Self::layout(config, site).into_iter().map(move |spec| (key_of(site, spec.suffix), spec.shape));
+        let of = |site| {
+            Self::layout(config, site)
+                .into_iter()
+                .map(move |spec| (key_of(site, spec.suffix), spec.shape))
+        };
         sites.iter().flat_map(of).collect()
     }
     /// Fresh adapters on all places.
@@ -190,7 +206,12 @@ pub trait Method: Module + ModuleDisplay {
         places.iter().map(|place| Self::init(config, place, seed, device)).collect()
     }
     /// Adapters on all places from the tensors of [`Method::file_layout`], in its order.
-    fn from_file(config: &Self::Config, places: &[Place], tensors: Vec<TensorData>, device: &Device) -> Vec<Self> {
+    fn from_file(
+        config: &Self::Config,
+        places: &[Place],
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Vec<Self> {
         let mut tensors = tensors.into_iter();
         let mut build = |place: &Place| {
             let own = tensors.by_ref().take(Self::layout(config, &place.site).len()).collect();
@@ -239,7 +260,10 @@ pub trait Method: Module + ModuleDisplay {
 }
 
 /// The configuration of `M` from its fields; `None` when they are another method's.
-pub fn parse<M: Method>(fields: &Map<String, Value>, dialect: Dialect) -> Option<Result<M::Config, ConfigError>> {
+pub fn parse<M: Method>(
+    fields: &Map<String, Value>,
+    dialect: Dialect,
+) -> Option<Result<M::Config, ConfigError>> {
     M::claims(fields, dialect).then(|| read(fields, dialect, M::DOCUMENTED_DEFAULTS, M::read))
 }
 

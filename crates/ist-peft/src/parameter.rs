@@ -36,9 +36,14 @@ pub fn vector(data: TensorData, device: &Device) -> Tensor<1> {
 }
 
 /// Kaiming-uniform with a = √5: uniform within ± 1/√`rows`, as PyTorch initialises a linear layer with `rows` inputs.
-pub fn kaiming_uniform(rng: &mut impl RngExt, [rows, columns]: [usize; 2], device: &Device) -> Tensor<2> {
+pub fn kaiming_uniform(
+    rng: &mut impl RngExt,
+    [rows, columns]: [usize; 2],
+    device: &Device,
+) -> Tensor<2> {
     let bound = 1.0 / (rows as f64).sqrt();
-    let values: Vec<f32> = (0..rows * columns).map(|_| rng.random_range(-bound..bound) as f32).collect();
+    let values: Vec<f32> =
+        (0..rows * columns).map(|_| rng.random_range(-bound..bound) as f32).collect();
     Tensor::from_data(TensorData::new(values, [rows, columns]), device)
 }
 
@@ -53,7 +58,11 @@ pub fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> TensorData {
 }
 
 /// Standard normal numbers.
-pub fn standard_normal<const D: usize>(rng: &mut impl RngExt, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub fn standard_normal<const D: usize>(
+    rng: &mut impl RngExt,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| normal(rng) as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }

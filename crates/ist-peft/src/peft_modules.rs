@@ -63,7 +63,8 @@ impl<A: Adapter> PeftEmbedding<A> {
     ///
     /// The rows are looked up in the storage type and widened afterwards, so that a table in bf16 is never widened whole.
     pub fn forward(&self, ids: Tensor<2, Int>, dtype: DType, pass: &LayerPass) -> Tensor<3> {
-        let rows = module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
+        let rows =
+            module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
         let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
         match &self.adapter {
             Some(adapter) => adapter.embed(rows, ids, &pass.of_module("embed_tokens")),

@@ -85,7 +85,10 @@ impl Method for PrefixTuning {
     fn read(fields: &mut Fields) -> PrefixConfig {
         let model = (fields.dialect() == Dialect::Peft).then(|| read_model(fields));
         let begins = [json!("zero"), json!("normal")];
-        fields.one_of("init_weights", if fields.dialect() == Dialect::Toml { &begins } else { &begins[..1] });
+        fields.one_of(
+            "init_weights",
+            if fields.dialect() == Dialect::Toml { &begins } else { &begins[..1] },
+        );
         PrefixConfig {
             num_virtual_tokens: fields.count("num_virtual_tokens", POSITIONS),
             zero: fields.value("init_weights").is_some_and(|value| value == "zero"),
@@ -127,12 +130,20 @@ impl Method for PrefixTuning {
 
     fn settle(config: &mut PrefixConfig, sites: &[Site]) -> Result<(), ConfigError> {
         let [kv_heads, head_dim] = sites.first().map_or([0, 0], heads);
-        let found =
-            PrefixModel { num_layers: sites.len(), token_dim: kv_heads * head_dim, num_attention_heads: kv_heads };
+        let found = PrefixModel {
+            num_layers: sites.len(),
+            token_dim: kv_heads * head_dim,
+            num_attention_heads: kv_heads,
+        };
         let said = *config.model.get_or_insert(found);
         let each = [
             ("num_layers", said.num_layers, found.num_layers, "layers of the model"),
-            ("token_dim", said.token_dim, found.token_dim, "numbers of a layer's key-value heads together"),
+            (
+                "token_dim",
+                said.token_dim,
+                found.token_dim,
+                "numbers of a layer's key-value heads together",
+            ),
             (
                 "num_attention_heads",
                 said.num_attention_heads,
@@ -164,7 +175,9 @@ impl Method for PrefixTuning {
 
     fn layout(config: &PrefixConfig, site: &Site) -> Vec<TensorSpec> {
         let [kv_heads, head_dim] = heads(site);
-        ["keys", "values"].map(|part| TensorSpec::new(part, [config.num_virtual_tokens, kv_heads, head_dim])).into()
+        ["keys", "values"]
+            .map(|part| TensorSpec::new(part, [config.num_virtual_tokens, kv_heads, head_dim]))
+            .into()
     }
 
     fn init(config: &PrefixConfig, place: &Place, seed: u64, device: &Device) -> Self {
@@ -172,12 +185,22 @@ impl Method for PrefixTuning {
         let shape = [config.num_virtual_tokens, kv_heads, head_dim];
         let mut rng = streams::stream(seed, &place.site.path);
         Self::new([(); 2].map(|()| {
-            if config.zero { Tensor::zeros(shape, device) } else { standard_normal(&mut rng, shape, device) }
+            if config.zero {
+                Tensor::zeros(shape, device)
+            } else {
+                standard_normal(&mut rng, shape, device)
+            }
         }))
     }
 
-    fn from_tensors(_: &PrefixConfig, _: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        let parts: Vec<Tensor<3>> = tensors.into_iter().map(|data| from_file(data, device)).collect();
+    fn from_tensors(
+        _: &PrefixConfig,
+        _: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
+        let parts: Vec<Tensor<3>> =
+            tensors.into_iter().map(|data| from_file(data, device)).collect();
         Self::new(parts.try_into().expect("one tensor for each entry of the layout"))
     }
 
@@ -190,7 +213,12 @@ impl Method for PrefixTuning {
         vec![(KEY.to_owned(), vec![config.num_virtual_tokens, width])]
     }
 
-    fn from_file(config: &PrefixConfig, places: &[Place], tensors: Vec<TensorData>, device: &Device) -> Vec<Self> {
+    fn from_file(
+        config: &PrefixConfig,
+        places: &[Place],
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Vec<Self> {
         let all = tensors.into_iter().next().expect("the layout of the file has one tensor");
         let all: Tensor<2> = from_file(all, device);
         let mut from = 0;
@@ -219,7 +247,10 @@ impl Method for PrefixTuning {
     }
 
     fn merge(&self, _: Base) -> Result<Base, MergeError> {
-        Err(MergeError::NoPlace { method: Self::NAME, reason: "a model has no place for keys and values of no token" })
+        Err(MergeError::NoPlace {
+            method: Self::NAME,
+            reason: "a model has no place for keys and values of no token",
+        })
     }
 }
 
@@ -243,5 +274,9 @@ fn read_model(fields: &mut Fields) -> Option<PrefixModel> {
     required("num_virtual_tokens");
     let [num_layers, token_dim, num_attention_heads] =
         ["num_layers", "token_dim", "num_attention_heads"].map(&mut required);
-    Some(PrefixModel { num_layers: num_layers?, token_dim: token_dim?, num_attention_heads: num_attention_heads? })
+    Some(PrefixModel {
+        num_layers: num_layers?,
+        token_dim: token_dim?,
+        num_attention_heads: num_attention_heads?,
+    })
 }

@@ -38,12 +38,22 @@ pub struct Site {
 }
 
 impl Site {
-    fn new(path: impl Into<String>, layer: Option<usize>, kind: SiteKind, [d_in, d_out]: [usize; 2]) -> Self {
+    fn new(
+        path: impl Into<String>,
+        layer: Option<usize>,
+        kind: SiteKind,
+        [d_in, d_out]: [usize; 2],
+    ) -> Self {
         Self { path: path.into(), layer, kind, d_in, d_out, bias: false, fan_in_fan_out: false }
     }
 
     /// A linear layer without a bias.
-    pub fn linear(path: impl Into<String>, layer: Option<usize>, d_in: usize, d_out: usize) -> Self {
+    pub fn linear(
+        path: impl Into<String>,
+        layer: Option<usize>,
+        d_in: usize,
+        d_out: usize,
+    ) -> Self {
         Self::new(path, layer, SiteKind::Linear, [d_in, d_out])
     }
 
@@ -58,7 +68,12 @@ impl Site {
     }
 
     /// The self-attention of a layer on `hidden` features.
-    pub fn attention(path: impl Into<String>, layer: usize, hidden: usize, [kv_heads, head_dim]: [usize; 2]) -> Self {
+    pub fn attention(
+        path: impl Into<String>,
+        layer: usize,
+        hidden: usize,
+        [kv_heads, head_dim]: [usize; 2],
+    ) -> Self {
         Self::new(path, Some(layer), SiteKind::Attention { kv_heads, head_dim }, [hidden; 2])
     }
 

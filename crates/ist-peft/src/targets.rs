@@ -110,7 +110,8 @@ impl Targets {
         layers_pattern: Vec<String>,
     ) -> Result<Self, String> {
         // An empty name means any list of layers, as no name does.
-        let layers_pattern: Vec<String> = layers_pattern.into_iter().filter(|pattern| !pattern.is_empty()).collect();
+        let layers_pattern: Vec<String> =
+            layers_pattern.into_iter().filter(|pattern| !pattern.is_empty()).collect();
         for pattern in &layers_pattern {
             compile(pattern, pattern)?;
         }
@@ -137,7 +138,9 @@ impl Targets {
 
     /// Names modules where none is named.
     pub fn default_to(&mut self, names: &[&str]) {
-        self.modules.get_or_insert_with(|| TargetModules::Names(names.iter().map(ToString::to_string).collect()));
+        self.modules.get_or_insert_with(|| {
+            TargetModules::Names(names.iter().map(ToString::to_string).collect())
+        });
     }
 
     /// Whether an adapter sits on `site`.
@@ -169,7 +172,9 @@ impl Targets {
         let found = if self.layers_pattern.is_empty() {
             layer_index(r"^.*\.[^.]*\.(\d+)\.", &site.path)
         } else {
-            self.layers_pattern.iter().find_map(|name| layer_index(&format!(r"^.*\.{name}\.(\d+)\."), &site.path))
+            self.layers_pattern
+                .iter()
+                .find_map(|name| layer_index(&format!(r"^.*\.{name}\.(\d+)\."), &site.path))
         };
         found.is_some_and(|layer| layers.contains(&layer))
     }
@@ -193,12 +198,18 @@ impl Targets {
 
     /// The fields of PEFT's `adapter_config.json`.
     pub fn peft_fields(&self) -> Map<String, Value> {
-        let modules = |modules: &Option<TargetModules>| modules.as_ref().map_or(Value::Null, TargetModules::to_json);
-        let patterns = if self.layers_pattern.is_empty() { Value::Null } else { json!(self.layers_pattern) };
+        let modules = |modules: &Option<TargetModules>| {
+            modules.as_ref().map_or(Value::Null, TargetModules::to_json)
+        };
+        let patterns =
+            if self.layers_pattern.is_empty() { Value::Null } else { json!(self.layers_pattern) };
         Map::from_iter([
             ("target_modules".to_owned(), modules(&self.modules)),
             ("exclude_modules".to_owned(), modules(&self.exclude)),
-            ("layers_to_transform".to_owned(), self.layers.as_ref().map_or(Value::Null, |layers| json!(layers))),
+            (
+                "layers_to_transform".to_owned(),
+                self.layers.as_ref().map_or(Value::Null, |layers| json!(layers)),
+            ),
             ("layers_pattern".to_owned(), patterns),
         ])
     }
@@ -224,7 +235,8 @@ impl<T> Default for Patterns<T> {
 
 impl<T: PartialEq> PartialEq for Patterns<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a.0 == b.0 && a.2 == b.2)
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|(a, b)| a.0 == b.0 && a.2 == b.2)
     }
 }
 
@@ -240,7 +252,10 @@ impl<T: Clone> Patterns<T> {
 
     /// The value for the module at `path`.
     pub fn get(&self, path: &str) -> Option<T> {
-        self.0.iter().find(|(_, regex, _)| regex.is_match(path).unwrap_or(false)).map(|(_, _, value)| value.clone())
+        self.0
+            .iter()
+            .find(|(_, regex, _)| regex.is_match(path).unwrap_or(false))
+            .map(|(_, _, value)| value.clone())
     }
 
     /// The table as JSON.
@@ -263,7 +278,8 @@ mod tests {
 
     #[test]
     fn names_match_whole_path_parts_only() {
-        let targets = Targets::new(Some(names(&["q_proj", "mlp.up_proj"])), None, None, Vec::new()).unwrap();
+        let targets =
+            Targets::new(Some(names(&["q_proj", "mlp.up_proj"])), None, None, Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(targets.matches(&site("model.layers.0.mlp.up_proj")));
         assert!(!targets.matches(&site("model.layers.0.self_attn.xq_proj")));
@@ -272,34 +288,46 @@ mod tests {
 
     #[test]
     fn a_pattern_must_match_the_whole_path() {
-        let targets =
-            |source| Targets::new(Some(TargetModules::pattern(source).unwrap()), None, None, Vec::new()).unwrap();
+        let targets = |source| {
+            Targets::new(Some(TargetModules::pattern(source).unwrap()), None, None, Vec::new())
+                .unwrap()
+        };
         assert!(targets(r".*\.(q|v)_proj").matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(!targets(r"(q|v)_proj").matches(&site("model.layers.0.self_attn.q_proj")));
     }
 
     #[test]
     fn layers_to_transform_narrows_a_list() {
-        let targets = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1, 12]), Vec::new()).unwrap();
+        let targets =
+            Targets::new(Some(names(&["q_proj"])), None, Some(vec![1, 12]), Vec::new()).unwrap();
         assert!(targets.matches(&site("model.layers.12.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.2.self_attn.q_proj")));
         assert!(!targets.matches(&site("attention.q_proj")));
-        let other = Targets::new(Some(names(&["q_proj"])), None, Some(vec![1]), vec!["h".to_owned()]).unwrap();
-        assert!(other.matches(&site("model.h.1.q_proj")) && !other.matches(&site("model.layers.1.q_proj")));
+        let other =
+            Targets::new(Some(names(&["q_proj"])), None, Some(vec![1]), vec!["h".to_owned()])
+                .unwrap();
+        assert!(
+            other.matches(&site("model.h.1.q_proj"))
+                && !other.matches(&site("model.layers.1.q_proj"))
+        );
     }
 
     #[test]
     fn a_whole_path_is_adapted_whatever_its_layer() {
         let modules = names(&["q_proj", "lm_head", "model.layers.3.self_attn.v_proj"]);
-        let targets = Targets::new(Some(modules), None, Some(vec![1]), vec![String::new()]).unwrap();
-        let chosen = ["lm_head", "model.layers.3.self_attn.v_proj", "model.layers.1.self_attn.q_proj"];
+        let targets =
+            Targets::new(Some(modules), None, Some(vec![1]), vec![String::new()]).unwrap();
+        let chosen =
+            ["lm_head", "model.layers.3.self_attn.v_proj", "model.layers.1.self_attn.q_proj"];
         assert!(chosen.iter().all(|path| targets.matches(&site(path))));
         assert!(!targets.matches(&site("model.layers.3.self_attn.q_proj")));
     }
 
     #[test]
     fn all_linear_leaves_the_head_out() {
-        let targets = Targets::new(Some(TargetModules::pattern(ALL_LINEAR).unwrap()), None, None, Vec::new()).unwrap();
+        let targets =
+            Targets::new(Some(TargetModules::pattern(ALL_LINEAR).unwrap()), None, None, Vec::new())
+                .unwrap();
         assert!(targets.matches(&site("model.layers.0.mlp.up_proj")));
         assert!(!targets.matches(&site("lm_head")));
         assert!(!targets.matches(&Site::embedding("model.embed_tokens", 4, 2)));
@@ -307,16 +335,22 @@ mod tests {
 
     #[test]
     fn excluded_modules_are_left_out() {
-        let targets =
-            Targets::new(Some(names(&["q_proj"])), Some(names(&["layers.1.self_attn.q_proj"])), None, Vec::new())
-                .unwrap();
+        let targets = Targets::new(
+            Some(names(&["q_proj"])),
+            Some(names(&["layers.1.self_attn.q_proj"])),
+            None,
+            Vec::new(),
+        )
+        .unwrap();
         assert!(targets.matches(&site("model.layers.0.self_attn.q_proj")));
         assert!(!targets.matches(&site("model.layers.1.self_attn.q_proj")));
     }
 
     #[test]
     fn the_first_matching_pattern_counts() {
-        let patterns = Patterns::new(vec![("layers.1.*q_proj".to_owned(), 2), ("q_proj".to_owned(), 3)]).unwrap();
+        let patterns =
+            Patterns::new(vec![("layers.1.*q_proj".to_owned(), 2), ("q_proj".to_owned(), 3)])
+                .unwrap();
         assert_eq!(patterns.get("model.layers.1.self_attn.q_proj"), Some(2));
         assert_eq!(patterns.get("model.layers.2.self_attn.q_proj"), Some(3));
         assert_eq!(patterns.get("model.layers.2.self_attn.k_proj"), None);

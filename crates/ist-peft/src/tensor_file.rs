@@ -98,7 +98,10 @@ impl TensorFile {
         if file.metadata().map_err(io)?.len() < 8 {
             return Err(invalid(path, &SafeTensorError::HeaderTooSmall));
         }
-        #[expect(unsafe_code, reason = "a map is the only way to read a tensor without reading the file")]
+        #[expect(
+            unsafe_code,
+            reason = "a map is the only way to read a tensor without reading the file"
+        )]
         // SAFETY: the map is read-only. Another process that cuts the file while it is mapped can end this one; model files
         // are not edited in place, and every checkpoint of ours is replaced by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
@@ -113,7 +116,8 @@ impl TensorFile {
     fn new(path: &Path, bytes: Bytes) -> Result<Self, TensorFileError> {
         let slice = slice(&bytes);
         SafeTensors::deserialize(slice).map_err(|error| invalid(path, &error))?;
-        let (header, metadata) = SafeTensors::read_metadata(slice).map_err(|error| invalid(path, &error))?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(slice).map_err(|error| invalid(path, &error))?;
         let names = metadata.offset_keys();
         Ok(Self { path: path.to_owned(), bytes, metadata, start: header + 8, names })
     }
@@ -140,10 +144,10 @@ impl TensorFile {
 
     /// A tensor in the type the file holds it in: f32, f16, bf16 or f64.
     pub fn data(&self, name: &str) -> Result<TensorData, TensorFileError> {
-        let info = self
-            .metadata
-            .info(name)
-            .ok_or_else(|| TensorFileError::Missing { path: self.path.clone(), name: name.to_owned() })?;
+        let info = self.metadata.info(name).ok_or_else(|| TensorFileError::Missing {
+            path: self.path.clone(),
+            name: name.to_owned(),
+        })?;
         let (from, to) = info.data_offsets;
         let range = self.start + from..self.start + to;
         let dtype = self.float_type(name, info.dtype)?;
@@ -164,7 +168,9 @@ impl TensorFile {
         value: impl Fn([u8; N]) -> T,
     ) -> std::io::Result<TensorData> {
         let mut values = Vec::with_capacity(range.len() / N);
-        let mut take = |bytes: &[u8]| values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)));
+        let mut take = |bytes: &[u8]| {
+            values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)))
+        };
         match &self.bytes {
             Bytes::Embedded(bytes) => take(&bytes[range]),
             Bytes::Mapped(_, file) => {
@@ -193,7 +199,8 @@ impl TensorFile {
             Dtype::BF16 => Ok(DType::BF16),
             Dtype::F64 => Ok(DType::F64),
             other => {
-                let (path, name, found) = (self.path.clone(), name.to_owned(), format!("{other:?}"));
+                let (path, name, found) =
+                    (self.path.clone(), name.to_owned(), format!("{other:?}"));
                 Err(TensorFileError::Dtype { path, name, found })
             }
         }
@@ -209,9 +216,12 @@ impl TensorFile {
             _ => not_finite(&data, f32::is_finite),
         };
         match fault {
-            Some((index, value)) => {
-                Err(TensorFileError::NotFinite { path: self.path.clone(), name: name.to_owned(), value, index })
-            }
+            Some((index, value)) => Err(TensorFileError::NotFinite {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                value,
+                index,
+            }),
             None => Ok(data),
         }
     }
@@ -235,10 +245,16 @@ fn slice(bytes: &Bytes) -> &[u8] {
 }
 
 /// The first value that is not finite, and its index.
-fn not_finite<T: Element>(data: &TensorData, is_finite: impl Fn(T) -> bool) -> Option<(usize, f64)> {
+fn not_finite<T: Element>(
+    data: &TensorData,
+    is_finite: impl Fn(T) -> bool,
+) -> Option<(usize, f64)> {
     let values = data.as_slice::<T>().expect("the data have the type that was asked for");
     // No end within a part, so that the loop becomes vector instructions.
-    if values.chunks(BUFFER).all(|part| part.iter().fold(true, |all, value| all & is_finite(*value))) {
+    if values
+        .chunks(BUFFER)
+        .all(|part| part.iter().fold(true, |all, value| all & is_finite(*value)))
+    {
         return None;
     }
     data.iter::<f64>().enumerate().find(|(_, value)| !value.is_finite())
@@ -246,14 +262,22 @@ fn not_finite<T: Element>(data: &TensorData, is_finite: impl Fn(T) -> bool) -> O
 
 fn invalid(path: &Path, error: &SafeTensorError) -> TensorFileError {
     let message = match error {
-        SafeTensorError::HeaderTooSmall => "it is shorter than the 8 bytes of the header's length".to_owned(),
+        SafeTensorError::HeaderTooSmall => {
+            "it is shorter than the 8 bytes of the header's length".to_owned()
+        }
         SafeTensorError::HeaderTooLarge => "the header claims more than 100 MB".to_owned(),
-        SafeTensorError::InvalidHeaderLength => "the header is longer than the file; is the file cut short?".to_owned(),
-        SafeTensorError::InvalidOffset(name) => format!("the offsets of tensor {name} overlap another or leave a gap"),
+        SafeTensorError::InvalidHeaderLength => {
+            "the header is longer than the file; is the file cut short?".to_owned()
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("the offsets of tensor {name} overlap another or leave a gap")
+        }
         SafeTensorError::MetadataIncompleteBuffer => {
             "the tensors' offsets do not end where the file does; is the file cut short?".to_owned()
         }
-        SafeTensorError::TensorInvalidInfo => "a tensor's offsets do not fit its shape and type".to_owned(),
+        SafeTensorError::TensorInvalidInfo => {
+            "a tensor's offsets do not fit its shape and type".to_owned()
+        }
         other => other.to_string(),
     };
     TensorFileError::Invalid { path: path.to_owned(), message }
@@ -262,7 +286,10 @@ fn invalid(path: &Path, error: &SafeTensorError) -> TensorFileError {
 /// Writes tensors with their names; the file appears whole or not at all.
 pub fn write(path: &Path, tensors: &[(String, TensorData)]) -> Result<(), TensorFileError> {
     let io = |source| TensorFileError::Io { path: path.to_owned(), source };
-    let bad = |error: SafeTensorError| TensorFileError::Invalid { path: path.to_owned(), message: error.to_string() };
+    let bad = |error: SafeTensorError| TensorFileError::Invalid {
+        path: path.to_owned(),
+        message: error.to_string(),
+    };
     let views = tensors
         .iter()
         .map(|(name, data)| {
@@ -271,7 +298,8 @@ pub fn write(path: &Path, tensors: &[(String, TensorData)]) -> Result<(), Tensor
                 name: name.clone(),
                 found: format!("{:?}", data.dtype()),
             })?;
-            let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).map_err(bad)?;
+            let view =
+                TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).map_err(bad)?;
             Ok((name.as_str(), view))
         })
         .collect::<Result<Vec<_>, TensorFileError>>()?;
@@ -315,7 +343,9 @@ mod tests {
 
     #[test]
     fn hostile_files_are_refused_with_the_reason() {
-        let tensor = |offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#);
+        let tensor = |offsets: &str| {
+            format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#)
+        };
         let two = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
         let huge = r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}"#;
         let cases: [(Vec<u8>, &str); 10] = [
@@ -341,15 +371,18 @@ mod tests {
 
     #[test]
     fn weights_that_are_not_finite_are_named() {
-        let body: Vec<u8> = [1.0f32, f32::NAN].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let file = open(&file(r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, &body)).unwrap();
+        let body: Vec<u8> =
+            [1.0f32, f32::NAN].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let file = open(&file(r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, &body))
+            .unwrap();
         let message = file.finite_floats("w").unwrap_err().to_string();
         assert!(message.contains("tensor w holds NaN at flat index 1"), "{message}");
     }
 
     #[test]
     fn integers_are_refused_by_name() {
-        let file = open(&file(r#"{"w":{"dtype":"I8","shape":[2],"data_offsets":[0,2]}}"#, &[1, 2])).unwrap();
+        let file = open(&file(r#"{"w":{"dtype":"I8","shape":[2],"data_offsets":[0,2]}}"#, &[1, 2]))
+            .unwrap();
         assert!(file.data("w").unwrap_err().to_string().contains("tensor w has type I8"));
         assert!(file.data("v").unwrap_err().to_string().contains("tensor v is missing"));
     }

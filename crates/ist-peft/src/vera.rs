@@ -67,10 +67,22 @@ pub struct Vera {
 }
 
 impl Vera {
-    fn new(config: &VeraConfig, site: &Site, shared: &[Tensor<2>; 2], [lambda_b, lambda_d]: [Tensor<1>; 2]) -> Self {
+    fn new(
+        config: &VeraConfig,
+        site: &Site,
+        shared: &[Tensor<2>; 2],
+        [lambda_b, lambda_d]: [Tensor<1>; 2],
+    ) -> Self {
         let [shared_a, shared_b] = shared.clone();
         let (lambda_d, lambda_b) = (resting(lambda_d), resting(lambda_b));
-        Self { shared_a, shared_b, lambda_d, lambda_b, d_in: site.d_in, dropout: config.vera_dropout }
+        Self {
+            shared_a,
+            shared_b,
+            lambda_d,
+            lambda_b,
+            d_in: site.d_in,
+            dropout: config.vera_dropout,
+        }
     }
 
     /// This module's part of A, `[in, r]`.
@@ -105,7 +117,12 @@ impl Method for Vera {
             r: fields.count("r", 256),
             d_initial: fields.checked("d_initial", 0.1, "a number", finite),
             vera_dropout: fields.probability(fields.spelt("dropout", "vera_dropout"), 0.0),
-            projection_prng_key: fields.checked("projection_prng_key", 0, "an integer of at least 0", Value::as_u64),
+            projection_prng_key: fields.checked(
+                "projection_prng_key",
+                0,
+                "an integer of at least 0",
+                Value::as_u64,
+            ),
             targets: fields.targets(),
         }
     }
@@ -136,15 +153,29 @@ impl Method for Vera {
     }
 
     fn layout(config: &VeraConfig, site: &Site) -> Vec<TensorSpec> {
-        vec![TensorSpec::new("vera_lambda_b", [site.d_out]), TensorSpec::new("vera_lambda_d", [config.r])]
+        vec![
+            TensorSpec::new("vera_lambda_b", [site.d_out]),
+            TensorSpec::new("vera_lambda_d", [config.r]),
+        ]
     }
 
     fn init(config: &VeraConfig, place: &Place, seed: u64, device: &Device) -> Self {
         Self::init_all(config, std::slice::from_ref(place), seed, device).remove(0)
     }
 
-    fn from_tensors(config: &VeraConfig, place: &Place, tensors: Vec<TensorData>, device: &Device) -> Self {
-        build(config, &place.site, &drawn(config, std::slice::from_ref(place), device), tensors, device)
+    fn from_tensors(
+        config: &VeraConfig,
+        place: &Place,
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Self {
+        build(
+            config,
+            &place.site,
+            &drawn(config, std::slice::from_ref(place), device),
+            tensors,
+            device,
+        )
     }
 
     fn tensors(&self) -> Vec<TensorData> {
@@ -155,7 +186,11 @@ impl Method for Vera {
         let [d_in, d_out] = widest(sites);
         let shared = [vec![config.r, d_in], vec![d_out, config.r]];
         let shared = SHARED.into_iter().map(str::to_owned).zip(shared);
-        let of = |site| Self::layout(config, site).into_iter().map(move |spec| (key_of(site, spec.suffix), spec.shape));
+        let of = |site| {
+            Self::layout(config, site)
+                .into_iter()
+                .map(move |spec| (key_of(site, spec.suffix), spec.shape))
+        };
         shared.chain(sites.iter().flat_map(of)).collect()
     }
 
@@ -169,19 +204,32 @@ impl Method for Vera {
         places.iter().map(fresh).collect()
     }
 
-    fn from_file(config: &VeraConfig, places: &[Place], tensors: Vec<TensorData>, device: &Device) -> Vec<Self> {
+    fn from_file(
+        config: &VeraConfig,
+        places: &[Place],
+        tensors: Vec<TensorData>,
+        device: &Device,
+    ) -> Vec<Self> {
         let mut tensors = tensors.into_iter();
-        let mut shared = || transposed(tensors.next().expect("one tensor for each entry of the layout"), device);
+        let mut shared =
+            || transposed(tensors.next().expect("one tensor for each entry of the layout"), device);
         let shared = [shared(), shared()];
         places
             .iter()
-            .map(|place| build(config, &place.site, &shared, tensors.by_ref().take(2).collect(), device))
+            .map(|place| {
+                build(config, &place.site, &shared, tensors.by_ref().take(2).collect(), device)
+            })
             .collect()
     }
 
     fn to_file(_: &VeraConfig, adapters: &[(&Site, &Self)]) -> Vec<TensorData> {
-        let shared = adapters.first().map(|(_, one)| [&one.shared_a, &one.shared_b].map(shared_to_file));
-        shared.into_iter().flatten().chain(adapters.iter().flat_map(|(_, adapter)| adapter.tensors())).collect()
+        let shared =
+            adapters.first().map(|(_, one)| [&one.shared_a, &one.shared_b].map(shared_to_file));
+        shared
+            .into_iter()
+            .flatten()
+            .chain(adapters.iter().flat_map(|(_, adapter)| adapter.tensors()))
+            .collect()
     }
 
     fn token_cost(config: &VeraConfig, site: &Site) -> TokenCost {
@@ -194,8 +242,10 @@ impl Method for Vera {
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         if base.weight.trains() {
-            let low = module::linear(dropout(x.clone(), self.dropout, pass.dropout), self.down(), None);
-            return base.forward(x, pass.response) + module::linear(low.mul_scalar(pass.response), self.up(), None);
+            let low =
+                module::linear(dropout(x.clone(), self.dropout, pass.dropout), self.down(), None);
+            return base.forward(x, pass.response)
+                + module::linear(low.mul_scalar(pass.response), self.up(), None);
         }
         let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
@@ -211,8 +261,15 @@ impl Method for Vera {
 }
 
 /// A module from its λ_b and λ_d.
-fn build(config: &VeraConfig, site: &Site, shared: &[Tensor<2>; 2], tensors: Vec<TensorData>, device: &Device) -> Vera {
-    let vectors: [TensorData; 2] = tensors.try_into().expect("one tensor for each entry of the layout");
+fn build(
+    config: &VeraConfig,
+    site: &Site,
+    shared: &[Tensor<2>; 2],
+    tensors: Vec<TensorData>,
+    device: &Device,
+) -> Vera {
+    let vectors: [TensorData; 2] =
+        tensors.try_into().expect("one tensor for each entry of the layout");
     Vera::new(config, site, shared, vectors.map(|data| vector(data, device)))
 }
 
@@ -223,15 +280,19 @@ fn shared_to_file(matrix: &Tensor<2>) -> TensorData {
 
 /// The widest input and the widest output, which need not be of one module.
 fn widest<'a>(sites: impl IntoIterator<Item = &'a Site>) -> [usize; 2] {
-    sites.into_iter().fold([0; 2], |[d_in, d_out], site| [d_in.max(site.d_in), d_out.max(site.d_out)])
+    sites
+        .into_iter()
+        .fold([0; 2], |[d_in, d_out], site| [d_in.max(site.d_in), d_out.max(site.d_out)])
 }
 
 /// Fresh A and B for all places.
 fn drawn(config: &VeraConfig, places: &[Place], device: &Device) -> [Tensor<2>; 2] {
     let ([d_in, d_out], r) = (widest(places.iter().map(|place| &place.site)), config.r);
     let uniform = |name: &str, shape: [usize; 2], fan_in: usize| {
-        let (mut rng, bound) = (streams::stream(config.projection_prng_key, name), (6.0 / fan_in as f64).sqrt());
-        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| rng.random_range(-bound..bound) as f32).collect();
+        let (mut rng, bound) =
+            (streams::stream(config.projection_prng_key, name), (6.0 / fan_in as f64).sqrt());
+        let values: Vec<f32> =
+            (0..shape[0] * shape[1]).map(|_| rng.random_range(-bound..bound) as f32).collect();
         Tensor::from_data(TensorData::new(values, shape), device)
     };
     [uniform("vera_A", [d_in, r], d_in), uniform("vera_B", [r, d_out], r)]

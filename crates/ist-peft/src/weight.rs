@@ -14,7 +14,10 @@ use crate::parameter::row_major;
 
 /// How a frozen value is kept.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "handles, beside megabytes of weights; a module cannot be boxed")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handles, beside megabytes of weights; a module cannot be boxed"
+)]
 enum AtRest<const D: usize> {
     Float(Tensor<D>),
     /// Matrices only.
@@ -33,7 +36,9 @@ impl<const D: usize> AtRest<D> {
     fn dims(&self) -> [usize; D] {
         match self {
             Self::Float(value) => value.dims(),
-            Self::Int8(packed) => packed.dims().as_slice().try_into().expect("only matrices are kept in eight bits"),
+            Self::Int8(packed) => {
+                packed.dims().as_slice().try_into().expect("only matrices are kept in eight bits")
+            }
         }
     }
 }
@@ -55,7 +60,10 @@ impl<const D: usize> Weight<D> {
     #[must_use]
     pub fn train(self) -> Self {
         let master = self.frozen.float().cast(DType::F32);
-        Self { trained: Some(Param::from_tensor(master).set_require_grad(false)), frozen: self.frozen }
+        Self {
+            trained: Some(Param::from_tensor(master).set_require_grad(false)),
+            frozen: self.frozen,
+        }
     }
 
     /// W₀ + f · (W - W₀) in the type `dtype`, where f is the response factor; W₀ when the weight does not train.
@@ -91,7 +99,9 @@ impl<const D: usize> Weight<D> {
 
     /// The value now, in its storage type: the master's where the weight trains.
     pub fn current(&self) -> Tensor<D> {
-        self.trained.as_ref().map_or_else(|| self.frozen.float(), |master| cast(master.val().inner(), self.dtype()))
+        self.trained
+            .as_ref()
+            .map_or_else(|| self.frozen.float(), |master| cast(master.val().inner(), self.dtype()))
     }
 
     /// Replaces the frozen value by what `change` makes of it, for merging: computed in f32 (f64 of one kept in f64) and
@@ -165,7 +175,9 @@ mod tests {
         let device = Device::flex();
         let mut weight = Weight::frozen(Tensor::<1>::from_data([1.0f32, 2.0], &device)).train();
         weight.trained = weight.trained.map(|master| master.map(|value| value + 4.0));
-        let at = |response| weight.value(response, DType::F32).into_data().iter::<f32>().collect::<Vec<_>>();
+        let at = |response| {
+            weight.value(response, DType::F32).into_data().iter::<f32>().collect::<Vec<_>>()
+        };
         assert_eq!(at(0.0), [1.0, 2.0]);
         assert_eq!(at(0.25), [2.0, 3.0]);
         assert_eq!(at(1.0), [5.0, 6.0]);

@@ -22,11 +22,17 @@ impl WeightedSum {
     ///
     /// # Errors
     /// A method that no weight can hold.
-    pub fn add<A: Adapter>(&mut self, model: &mut impl PeftModel<A>, weight: f64) -> Result<(), MergeError> {
-        let merged = model
-            .slots()
-            .into_iter()
-            .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.base.get().widened())).transpose());
+    pub fn add<A: Adapter>(
+        &mut self,
+        model: &mut impl PeftModel<A>,
+        weight: f64,
+    ) -> Result<(), MergeError> {
+        let merged = model.slots().into_iter().map(|slot| {
+            slot.adapter
+                .as_ref()
+                .map(|adapter| adapter.merge(slot.base.get().widened()))
+                .transpose()
+        });
         let merged = merged.collect::<Result<Vec<_>, _>>()?;
         self.modules.resize(merged.len(), None);
         for (sum, merged) in self.modules.iter_mut().zip(merged) {
@@ -44,8 +50,9 @@ impl WeightedSum {
 
     /// Puts the sum in the place of the model's weights. Before an embedding changes, a head tied to it gets a copy.
     pub fn fold<A: Adapter>(self, model: &mut impl PeftModel<A>) {
-        let changes_table =
-            |(slot, sum): (&crate::Slot<A>, &Option<_>)| slot.site.kind == SiteKind::Embedding && sum.is_some();
+        let changes_table = |(slot, sum): (&crate::Slot<A>, &Option<_>)| {
+            slot.site.kind == SiteKind::Embedding && sum.is_some()
+        };
         if model.slots().iter().zip(&self.modules).any(changes_table) {
             model.untie();
         }

@@ -11,7 +11,8 @@ use common::{Tiny, largest_difference, parse, random};
 use ist_core::burn::tensor::{DType, Device, TensorData};
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
 use ist_peft::{
-    Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save, tensor_file,
+    Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save,
+    tensor_file,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -83,7 +84,8 @@ proptest! {
 /// A folder with adapters of rank 3 on every module of a model of sizes 7, 4, 5.
 fn saved() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let fields = json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]});
+    let fields =
+        json!({"r": 3, "alpha": 6, "targets": ["up_proj", "down_proj", "lm_head", "embed_tokens"]});
     let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
     let mut model = Tiny::new([7, 4, 5], DType::F32);
     model.adapt(&mut config);
@@ -156,13 +158,22 @@ fn with(key: &str, value: &Value) -> Value {
 fn neutral_and_descriptive_fields_never_block() {
     let plain = parse(&Value::Object(peft_document()), Dialect::Peft).unwrap();
     for value in [json!(null), json!(false), json!({}), json!([]), json!("")] {
-        for key in
-            ["of_a_later_version", "use_dora", "modules_to_save", "loftq_config", "layers_to_transform", "rank_pattern"]
-        {
-            if matches!(key, "layers_to_transform" | "rank_pattern") && (value == json!(false) || value == json!("")) {
+        for key in [
+            "of_a_later_version",
+            "use_dora",
+            "modules_to_save",
+            "loftq_config",
+            "layers_to_transform",
+            "rank_pattern",
+        ] {
+            if matches!(key, "layers_to_transform" | "rank_pattern")
+                && (value == json!(false) || value == json!(""))
+            {
                 continue; // ill-typed for a field we read
             }
-            if (key, &value) == ("layers_to_transform", &json!({})) || (key, &value) == ("rank_pattern", &json!([])) {
+            if (key, &value) == ("layers_to_transform", &json!({}))
+                || (key, &value) == ("rank_pattern", &json!([]))
+            {
                 continue;
             }
             let config = parse(&with(key, &value), Dialect::Peft);
@@ -170,7 +181,9 @@ fn neutral_and_descriptive_fields_never_block() {
             assert_eq!(lora(&config), lora(&plain), "{key} = {value}");
         }
     }
-    for key in ["base_model_name_or_path", "task_type", "peft_version", "inference_mode", "fan_in_fan_out"] {
+    for key in
+        ["base_model_name_or_path", "task_type", "peft_version", "inference_mode", "fan_in_fan_out"]
+    {
         for value in [json!(null), json!("anything"), json!(true), json!(false)] {
             assert!(parse(&with(key, &value), Dialect::Peft).is_ok(), "{key} = {value}");
         }
@@ -186,8 +199,15 @@ fn fields_that_would_change_the_computation_are_refused_by_name() {
     let mut all = peft_document();
     for (key, value) in refused.as_object().unwrap() {
         let error = parse(&with(key, value), Dialect::Peft).unwrap_err();
-        assert_eq!(error.faults.iter().map(|fault| &fault.field).collect::<Vec<_>>(), [key], "{error}");
-        assert!(error.to_string().contains(&format!("`{key}`")) && error.to_string().contains(&value.to_string()));
+        assert_eq!(
+            error.faults.iter().map(|fault| &fault.field).collect::<Vec<_>>(),
+            [key],
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains(&format!("`{key}`"))
+                && error.to_string().contains(&value.to_string())
+        );
         all.insert(key.clone(), value.clone());
     }
     let error = parse(&Value::Object(all), Dialect::Peft).unwrap_err();
@@ -217,22 +237,35 @@ fn values_out_of_range_are_refused_all_at_once() {
         }
         let error = parse(&Value::Object(fields), dialect).unwrap_err();
         let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(named, ["r", alpha, dropout, "use_rslora", "rank_pattern", "alpha_pattern"], "{error}");
-        assert!(error.to_string().contains("`r` must be an integer of at least 1, found 0"), "{error}");
+        assert_eq!(
+            named,
+            ["r", alpha, dropout, "use_rslora", "rank_pattern", "alpha_pattern"],
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("`r` must be an integer of at least 1, found 0"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn targets_that_match_nothing_list_what_exists() {
-    let mut config = Adapters::one(parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap());
-    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
+    let mut config =
+        Adapters::one(parse(&json!({"targets": ["q_proj", "proj"]}), Dialect::Toml).unwrap());
+    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex())
+        .unwrap_err()
+        .to_string();
     for part in ["q_proj", "embed_tokens, up_proj, down_proj, lm_head"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     let mut config = Adapters::one(
-        parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml).unwrap(),
+        parse(&json!({"targets": ["up_proj"], "layers_to_transform": [1, 2, 9]}), Dialect::Toml)
+            .unwrap(),
     );
-    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex()).unwrap_err().to_string();
+    let error = attach(&mut Tiny::new([7, 4, 5], DType::F32), &mut config, 1, &Device::flex())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("[2, 9]") && error.contains("2 layers"), "{error}");
 }
 
@@ -240,7 +273,8 @@ fn targets_that_match_nothing_list_what_exists() {
 fn rewrite(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) {
     let path = folder.join(TENSORS_FILE);
     let file = TensorFile::open(&path).unwrap();
-    let mut tensors = file.names().map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
+    let mut tensors =
+        file.names().map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
     change(&mut tensors);
     tensor_file::write(&path, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
 }
@@ -250,7 +284,10 @@ fn tensors_that_do_not_fit_are_listed_in_one_error_and_nothing_is_attached() {
     let folder = saved();
     rewrite(folder.path(), |tensors| {
         tensors.insert("base_model.model.lm_head.lora_A.weight".to_owned(), random("", [3, 5]));
-        tensors.insert("base_model.model.model.embed_tokens.lora_embedding_B".to_owned(), random("", [3, 4]));
+        tensors.insert(
+            "base_model.model.model.embed_tokens.lora_embedding_B".to_owned(),
+            random("", [3, 4]),
+        );
         tensors.insert("base_model.model.model.norm.lora_A.weight".to_owned(), random("", [3, 4]));
         tensors.remove("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight").unwrap();
     });
@@ -281,7 +318,8 @@ fn the_base_weights_peft_stores_beside_embedding_and_head_are_no_fault() {
     let mut model = Tiny::new([7, 4, 5], DType::F32);
     load(&mut model, folder.path(), &Device::flex()).unwrap();
     rewrite(folder.path(), |tensors| {
-        tensors.insert("base_model.model.model.norm.base_layer.weight".to_owned(), random("", [1, 4]));
+        tensors
+            .insert("base_model.model.model.norm.base_layer.weight".to_owned(), random("", [1, 4]));
     });
     assert!(load(&mut model, folder.path(), &Device::flex()).is_err());
 }
@@ -290,8 +328,10 @@ fn the_base_weights_peft_stores_beside_embedding_and_head_are_no_fault() {
 fn an_adapter_of_another_rank_or_with_a_value_that_is_no_number_is_refused() {
     let folder = saved();
     rewrite(folder.path(), |tensors| {
-        tensors
-            .insert("base_model.model.lm_head.lora_B.weight".to_owned(), TensorData::new(vec![f32::NAN; 21], [7, 3]));
+        tensors.insert(
+            "base_model.model.lm_head.lora_B.weight".to_owned(),
+            TensorData::new(vec![f32::NAN; 21], [7, 3]),
+        );
     });
     let mut model = Tiny::new([7, 4, 5], DType::F32);
     let error = load(&mut model, folder.path(), &Device::flex()).unwrap_err().to_string();

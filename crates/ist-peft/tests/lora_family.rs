@@ -8,7 +8,10 @@ use common::{Tiny, largest_difference, parse};
 use ist_core::burn::tensor::{DType, Device};
 use ist_core::gradients::count_parameters;
 use ist_peft::files::{TENSORS_FILE, named_tensors};
-use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, TensorFile, attach, load, merge, restore, save};
+use ist_peft::{
+    Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, TensorFile, attach, load, merge,
+    restore, save,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -20,7 +23,9 @@ fn methods() -> [(Value, Count); 8] {
     let lora: Count = |d_in, d_out, r| r * (d_in + d_out);
     [
         (json!({"method": "dora"}), |d_in, d_out, r| r * (d_in + d_out) + d_out),
-        (json!({"method": "lora", "use_dora": true, "use_rslora": true}), |d_in, d_out, r| r * (d_in + d_out) + d_out),
+        (json!({"method": "lora", "use_dora": true, "use_rslora": true}), |d_in, d_out, r| {
+            r * (d_in + d_out) + d_out
+        }),
         (json!({"method": "vera"}), |_, d_out, r| r + d_out),
         (json!({"method": "lora", "freeze_a": true}), |_, d_out, r| r * d_out),
         (json!({"method": "lora", "init_lora_weights": "gaussian"}), lora),
@@ -159,7 +164,11 @@ fn fields_that_belong_to_another_method_are_refused() {
     ];
     for (fields, field) in cases {
         let error = parse(&fields, Dialect::Toml).unwrap_err();
-        assert_eq!(error.faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), [field], "{error}");
+        assert_eq!(
+            error.faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
+            [field],
+            "{error}"
+        );
     }
 }
 
@@ -167,14 +176,20 @@ fn fields_that_belong_to_another_method_are_refused() {
 fn files_that_only_fit_changed_weights_or_need_another_generator_are_refused_with_the_way_out() {
     for method in ["pissa", "pissa_niter_16", "olora"] {
         for dora in [false, true] {
-            let fields = json!({"peft_type": "LORA", "use_dora": dora, "init_lora_weights": method});
+            let fields =
+                json!({"peft_type": "LORA", "use_dora": dora, "init_lora_weights": method});
             let error = parse(&fields, Dialect::Peft).unwrap_err().to_string();
             let parts = [method, "path_initial_model_for_weight_conversion", "`init_lora_weights`"];
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }
-    let error = parse(&json!({"peft_type": "VERA", "save_projection": false}), Dialect::Peft).unwrap_err().to_string();
-    assert!(error.contains("`save_projection`") && error.contains("PyTorch's generator"), "{error}");
+    let error = parse(&json!({"peft_type": "VERA", "save_projection": false}), Dialect::Peft)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("`save_projection`") && error.contains("PyTorch's generator"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -187,10 +202,15 @@ fn vera_takes_the_projections_to_queries_and_values_and_holds_one_copy_of_its_ma
         sites.iter().map(ist_peft::Site::name).collect::<Vec<_>>(),
         ["up_proj", "down_proj", "up_proj", "down_proj"]
     );
-    let shapes: Vec<_> =
-        named_tensors(&mut model, &config).into_iter().map(|(name, data)| (name, data.shape().to_vec())).collect();
+    let shapes: Vec<_> = named_tensors(&mut model, &config)
+        .into_iter()
+        .map(|(name, data)| (name, data.shape().to_vec()))
+        .collect();
     assert_eq!(shapes[0], ("base_model.vera_A".to_owned(), vec![3, 5]));
     assert_eq!(shapes[1], ("base_model.vera_B".to_owned(), vec![5, 3]));
-    assert_eq!(shapes[2], ("base_model.model.model.layers.0.mlp.up_proj.vera_lambda_b".to_owned(), vec![5]));
+    assert_eq!(
+        shapes[2],
+        ("base_model.model.model.layers.0.mlp.up_proj.vera_lambda_b".to_owned(), vec![5])
+    );
     assert_eq!(shapes.len(), 10);
 }

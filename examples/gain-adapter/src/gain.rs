@@ -6,7 +6,9 @@ use ist_core::burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor, TensorData},
 };
-use ist_peft::{Base, Fields, FrozenLinear, MergeError, Method, Place, Site, SiteKind, Targets, TensorSpec};
+use ist_peft::{
+    Base, Fields, FrozenLinear, MergeError, Method, Place, Site, SiteKind, Targets, TensorSpec,
+};
 
 /// One module's gains, `[in]`; of an embedding `[hidden]`.
 #[derive(Module, Debug)]
@@ -65,7 +67,8 @@ impl Method for Gain {
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
         let gain = self.gain.val().inner();
         // A linear weight is [in, out], an embedding's table [vocabulary, hidden].
-        let gain: Tensor<2> = if matches!(base, Base::Linear(_)) { gain.unsqueeze_dim(1) } else { gain.unsqueeze() };
+        let gain: Tensor<2> =
+            if matches!(base, Base::Linear(_)) { gain.unsqueeze_dim(1) } else { gain.unsqueeze() };
         Ok(base.map_matrix(|weight| weight * gain))
     }
 }

@@ -8,13 +8,18 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 fn ist(folder: &Path, arguments: &[&str], code: i32) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_gain-adapter")).args(arguments).current_dir(folder).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_gain-adapter"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
 fn score(folder: &Path, arguments: &[&str]) -> f64 {
-    let output = ist(folder, &[&["score", "--tokens", "data.jsonl", "--json"][..], arguments].concat(), 0);
+    let output =
+        ist(folder, &[&["score", "--tokens", "data.jsonl", "--json"][..], arguments].concat(), 0);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     report["loss"].as_f64().unwrap()
 }
@@ -38,11 +43,18 @@ fn a_method_from_outside_is_trained_saved_scored_and_merged() {
     let adapted = score(folder, &["--model", "builtin:village", "--adapter", "run/adapter"]);
     assert!(adapted < base - 0.1, "{adapted} against {base}: the gains learn");
     std::fs::remove_dir_all(folder.join("run/checkpoints")).unwrap();
-    ist(folder, &["merge", "--model", "builtin:village", "--adapter", "run/adapter", "--output", "merged"], 0);
+    ist(
+        folder,
+        &["merge", "--model", "builtin:village", "--adapter", "run/adapter", "--output", "merged"],
+        0,
+    );
     let merged = score(folder, &["--model", "merged"]);
     // The built-in model is stored in bf16, and so is the merged one.
     assert!((merged - adapted).abs() < 0.02 * (base - adapted), "{merged} against {adapted}");
     let output = ist(folder, &["train", "run.toml", "--set", "adapter.r=3"], 2);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("`adapter.r` is unknown"), "the method's own reader refuses it: {message}");
+    assert!(
+        message.contains("`adapter.r` is unknown"),
+        "the method's own reader refuses it: {message}"
+    );
 }

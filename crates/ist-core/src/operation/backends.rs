@@ -29,7 +29,10 @@ use burn::backend::NdArray;
 )]
 pub(super) trait Operations: Backend {
     /// The operation's value.
-    fn apply<O: Operation>(operation: O, #[extension_type] operands: Operands<Self>) -> FloatTensor<Self>;
+    fn apply<O: Operation>(
+        operation: O,
+        #[extension_type] operands: Operands<Self>,
+    ) -> FloatTensor<Self>;
 }
 
 /// The form of an operation that suits a backend; the generic one unless the backend has its own.

@@ -31,12 +31,15 @@ fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
     operation: &O,
     operands: Operands<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let wanted: Vec<bool> = operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::is_tracked).collect();
+    let wanted: Vec<bool> =
+        operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::is_tracked).collect();
     let nodes: Vec<_> = operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::node).collect();
     let nodes: [_; N] = nodes.try_into().expect("one node for each float operand");
-    let floats = operands.floats.into_iter().map(FloatTensor::<Autodiff<B, C>>::into_primitive).collect();
+    let floats =
+        operands.floats.into_iter().map(FloatTensor::<Autodiff<B, C>>::into_primitive).collect();
     let inputs = Operands::<B>::new(floats, operands.ints);
-    let node = Node { operation: operation.clone(), wanted: wanted.clone(), backend: PhantomData::<B> };
+    let node =
+        Node { operation: operation.clone(), wanted: wanted.clone(), backend: PhantomData::<B> };
     match node.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(node) => {
             let (output, saved) = B::record(operation, inputs, &wanted).unwrap_or_else(|inputs| {

@@ -84,7 +84,11 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
     ///
     /// Gives the inputs back where it is not: then [`Operation::forward`] computes the value, in the form that suits the
     /// backend, and [`Operation::kept`] says what is needed.
-    fn record<B: Backend>(&self, inputs: Operands<B>, _wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        _wanted: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         Err(inputs)
     }
 
@@ -105,7 +109,11 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
 
     /// [`Operation::record`] in a form for the `flex` backend.
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+    fn record_flex(
+        &self,
+        inputs: Operands<Flex>,
+        wanted: &[bool],
+    ) -> Result<Recorded<Flex>, Operands<Flex>> {
         self.record(inputs, wanted)
     }
 

@@ -2,7 +2,8 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{
-    Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, ExtensionType,
+    Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
+    ExtensionType,
 };
 
 /// Float and integer tensors of one backend, in an order that the operation defines.
@@ -33,13 +34,21 @@ impl<B: Backend> Operands<B> {
 impl<B: Backend> ExtensionType<B> for Operands<B> {
     type Target = Operands<Dispatch>;
 
-    fn map_to_dispatch<F>(self, map_kind: F, autodiff: DispatchAutodiffContext) -> Operands<Dispatch>
+    fn map_to_dispatch<F>(
+        self,
+        map_kind: F,
+        autodiff: DispatchAutodiffContext,
+    ) -> Operands<Dispatch>
     where
         F: Fn(BackendTensor<B>) -> DispatchTensorKind,
     {
         let wrap = |tensor| DispatchTensor { kind: map_kind(tensor), autodiff };
-        let floats = self.floats.into_iter().map(|tensor| wrap(BackendTensor::Float(tensor))).collect();
-        Operands::new(floats, self.ints.into_iter().map(|tensor| wrap(BackendTensor::Int(tensor))).collect())
+        let floats =
+            self.floats.into_iter().map(|tensor| wrap(BackendTensor::Float(tensor))).collect();
+        Operands::new(
+            floats,
+            self.ints.into_iter().map(|tensor| wrap(BackendTensor::Int(tensor))).collect(),
+        )
     }
 
     fn map_from_dispatch<F>(target: Operands<Dispatch>, unwrap_kind: F) -> Self

@@ -133,7 +133,11 @@ impl<'a> Draw<'a> {
 
     /// The lowest layer that has a graph; the number of layers when none has.
     pub fn lowest(&self) -> usize {
-        if self.embedding_trains { 0 } else { self.chosen.iter().next().unwrap_or(self.chosen.num_layers()) }
+        if self.embedding_trains {
+            0
+        } else {
+            self.chosen.iter().next().unwrap_or(self.chosen.num_layers())
+        }
     }
 
     /// The same treatment for every layer from the lowest that trains on.
@@ -164,7 +168,9 @@ pub fn peak(footprint: &Footprint, draw: &Draw, treatments: &[Treatment]) -> u64
     let phases = Phases::new(footprint, draw);
     let (mut most, mut below) = (phases.skipped(), 0);
     for (layer, treatment) in treatments.iter().enumerate().skip(phases.lowest) {
-        most = most.max(phases.running(layer, below, *treatment)).max(phases.backward(layer, below, *treatment));
+        most = most
+            .max(phases.running(layer, below, *treatment))
+            .max(phases.backward(layer, below, *treatment));
         below += phases.held(layer, *treatment);
     }
     most.max(phases.loss(below))
@@ -232,7 +238,8 @@ impl<'a> Phases<'a> {
 
     /// The layers below the lowest, one after the other.
     fn skipped(&self) -> u64 {
-        let plain = self.costs[..self.lowest].iter().map(|cost| cost.plain).max().unwrap_or_default();
+        let plain =
+            self.costs[..self.lowest].iter().map(|cost| cost.plain).max().unwrap_or_default();
         self.base + if self.lowest > 0 { self.footprint.hidden } else { 0 } + plain
     }
 
@@ -262,7 +269,13 @@ mod tests {
     use super::*;
 
     fn even(layers: usize) -> Footprint {
-        let cost = LayerCost { graph: 100, plain: 40, tracked: 120, backward: 160, ..LayerCost::default() };
+        let cost = LayerCost {
+            graph: 100,
+            plain: 40,
+            tracked: 120,
+            backward: 160,
+            ..LayerCost::default()
+        };
         let chosen = LayerCost { graph: 150, tracked: 170, backward: 230, gradients: 5, ..cost };
         let layer = LayerFootprint { resting: cost, chosen, lowest: chosen, work: 1, half_work: 0 };
         let loss = LossCost { plain: 30, tracked: 60, logits: 20, gradients: 0 };
@@ -279,8 +292,14 @@ mod tests {
         let chosen = set(&[2, 3], 5);
         let draw = Draw::of(&chosen);
         assert_eq!(draw.treatments(Memory::Keep, None), [Skip, Skip, Keep, Keep, Keep]);
-        assert_eq!(draw.treatments(Memory::Recompute, None), [Skip, Skip, Recompute, Recompute, Recompute]);
-        assert_eq!(Draw { embedding_trains: true, ..draw }.treatments(Memory::Keep, None), [Keep; 5]);
+        assert_eq!(
+            draw.treatments(Memory::Recompute, None),
+            [Skip, Skip, Recompute, Recompute, Recompute]
+        );
+        assert_eq!(
+            Draw { embedding_trains: true, ..draw }.treatments(Memory::Keep, None),
+            [Keep; 5]
+        );
         assert_eq!(Draw::of(&LayerSet::empty(3)).treatments(Memory::Keep, None), [Skip; 3]);
     }
 

@@ -83,8 +83,9 @@ impl<'a> Search<'a> {
         let (phases, cost) = (&self.phases, &self.phases.footprint.layers[layer]);
         let divides = phases.costs[layer].half.is_some();
         let allowed = |treatment: &Treatment| {
-            let phases =
-                phases.running(layer, way.bytes, *treatment).max(phases.backward(layer, way.bytes, *treatment));
+            let phases = phases
+                .running(layer, way.bytes, *treatment)
+                .max(phases.backward(layer, way.bytes, *treatment));
             (*treatment != Treatment::KeepHalf || divides) && phases <= self.budget
         };
         let decide = |treatment| Way {
@@ -93,7 +94,11 @@ impl<'a> Search<'a> {
             treatment,
             ..way
         };
-        [Treatment::Recompute, Treatment::KeepHalf, Treatment::Keep].into_iter().filter(allowed).map(decide).collect()
+        [Treatment::Recompute, Treatment::KeepHalf, Treatment::Keep]
+            .into_iter()
+            .filter(allowed)
+            .map(decide)
+            .collect()
     }
 
     /// The decisions that end at that place of the trail.
@@ -154,9 +159,11 @@ mod tests {
     fn layer() -> impl Strategy<Value = LayerFootprint> {
         (cost(), cost(), cost(), 1u32..6, 0u32..6, any::<bool>()).prop_map(
             |(resting, chosen, lowest, work, half_work, divides)| {
-                let divided = |cost: LayerCost| LayerCost { half: cost.half.filter(|_| divides), ..cost };
+                let divided =
+                    |cost: LayerCost| LayerCost { half: cost.half.filter(|_| divides), ..cost };
                 let resting = LayerCost { gradients: 0, ..divided(resting) };
-                let (chosen, lowest, half_work) = (divided(chosen), divided(lowest), half_work.min(work));
+                let (chosen, lowest, half_work) =
+                    (divided(chosen), divided(lowest), half_work.min(work));
                 LayerFootprint { resting, chosen, lowest, work, half_work }
             },
         )
@@ -164,13 +171,23 @@ mod tests {
 
     fn footprint() -> impl Strategy<Value = Footprint> {
         let loss = (0u64..40, 0u64..60, 0u64..3);
-        let loss = loss.prop_map(|(plain, tracked, gradients)| LossCost { plain, tracked, logits: 0, gradients });
+        let loss = loss.prop_map(|(plain, tracked, gradients)| LossCost {
+            plain,
+            tracked,
+            logits: 0,
+            gradients,
+        });
         (0u64..9, 1u64..12, prop::collection::vec(layer(), 1..7), loss)
             .prop_map(|(held, hidden, layers, loss)| Footprint { held, hidden, layers, loss })
     }
 
     fn total_work(footprint: &Footprint, treatments: &[Treatment]) -> u32 {
-        footprint.layers.iter().zip(treatments).map(|(layer, treatment)| work(layer, *treatment)).sum()
+        footprint
+            .layers
+            .iter()
+            .zip(treatments)
+            .map(|(layer, treatment)| work(layer, *treatment))
+            .sum()
     }
 
     /// Peak and recomputed work of every way to treat the layers.
@@ -179,7 +196,8 @@ mod tests {
         for (index, layer) in footprint.layers.iter().enumerate().skip(draw.lowest()) {
             let divides = layer.resting.half.is_some();
             let possible = [Treatment::Recompute, Treatment::KeepHalf, Treatment::Keep].into_iter();
-            let possible = possible.filter(|treatment| divides || *treatment != Treatment::KeepHalf);
+            let possible =
+                possible.filter(|treatment| divides || *treatment != Treatment::KeepHalf);
             let with = |treatment| {
                 ways.iter().map(move |way| {
                     let mut way = way.clone();
@@ -226,12 +244,20 @@ mod tests {
 
     #[test]
     fn high_layers_are_kept_before_low_ones() {
-        let cost = LayerCost { graph: 100, plain: 30, tracked: 120, backward: 150, ..LayerCost::default() };
-        let layer = LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 1, half_work: 0 };
+        let cost = LayerCost {
+            graph: 100,
+            plain: 30,
+            tracked: 120,
+            backward: 150,
+            ..LayerCost::default()
+        };
+        let layer =
+            LayerFootprint { resting: cost, chosen: cost, lowest: cost, work: 1, half_work: 0 };
         let loss = LossCost { plain: 10, tracked: 20, logits: 0, gradients: 0 };
         let footprint = Footprint { held: 0, hidden: 10, layers: vec![layer; 6], loss };
         let chosen = LayerSet::new([0, 3], 6).unwrap();
-        let budget = peak(&footprint, &Draw::of(&chosen), &Draw::of(&chosen).uniform(Treatment::Recompute));
+        let budget =
+            peak(&footprint, &Draw::of(&chosen), &Draw::of(&chosen).uniform(Treatment::Recompute));
         let treatments = within(&footprint, &Draw::of(&chosen), budget).unwrap();
         assert_eq!(treatments[5], Treatment::Keep, "its graph is the first to go: {treatments:?}");
         assert_eq!(treatments[..5], [Treatment::Recompute; 5]);
@@ -241,11 +267,24 @@ mod tests {
     fn a_hundred_layers_are_planned_at_once() {
         let cost = |graph| {
             let half = KeptCost { graph: graph / 3, tracked: graph, backward: graph + 40 };
-            LayerCost { graph, plain: 30, tracked: graph + 20, backward: graph + 50, gradients: 1, half: Some(half) }
+            LayerCost {
+                graph,
+                plain: 30,
+                tracked: graph + 20,
+                backward: graph + 50,
+                gradients: 1,
+                half: Some(half),
+            }
         };
         let layer = |work| {
             let half_work = 2 * work / 3;
-            LayerFootprint { resting: cost(100), chosen: cost(163), lowest: cost(150), work, half_work }
+            LayerFootprint {
+                resting: cost(100),
+                chosen: cost(163),
+                lowest: cost(150),
+                work,
+                half_work,
+            }
         };
         let layers = (0..100).map(|index| layer(100 + index % 3)).collect();
         let footprint = Footprint { held: 0, hidden: 10, layers, loss: LossCost::default() };

@@ -105,7 +105,8 @@ impl Tape {
     fn tracked(&self, below_trains: bool) -> Vec<bool> {
         let mut values = vec![below_trains];
         for operation in &self.operations {
-            values.push(operation.trains > 0 || operation.reads.iter().any(|value| values[value.0]));
+            values
+                .push(operation.trains > 0 || operation.reads.iter().any(|value| values[value.0]));
         }
         values.split_off(1)
     }
@@ -147,7 +148,8 @@ impl Tape {
             let mut over: Vec<Value> = operation.reads.iter().copied().filter(ends).collect();
             over.dedup();
             let freed: u64 = over.iter().map(bytes).sum();
-            let first = operation.reads.first().filter(|value| ends(value) && **value != Self::INPUT);
+            let first =
+                operation.reads.first().filter(|value| ends(value) && **value != Self::INPUT);
             let replaced = if operation.in_place && first.is_some() { operation.writes } else { 0 };
             let notes = if tracked[index] { operation.notes } else { 0 };
             most = most.max(live + operation.writes - replaced + notes + operation.forward);
@@ -184,7 +186,8 @@ impl Tape {
     fn backward_order(&self) -> Vec<usize> {
         let mut depths = vec![0usize];
         for operation in &self.operations {
-            let deepest = operation.reads.iter().map(|value| depths[value.0]).max().unwrap_or_default();
+            let deepest =
+                operation.reads.iter().map(|value| depths[value.0]).max().unwrap_or_default();
             depths.push(deepest + 1);
         }
         let mut order: Vec<usize> = (0..self.operations.len()).collect();
@@ -341,21 +344,38 @@ mod tests {
         assert_eq!((graph, tracked, backward), (31 + 10, 41 + 30 + 10, 41 + 31 + 10 + 30 + 4));
         // A first half that does not train has no graph, and nobody asks for the gradient of what lies between.
         let KeptCost { graph, backward, .. } = first.kept_before(&second, false);
-        assert_eq!((graph, backward), (10, second.cost(false).backward.max(second.cost(false).tracked + 10)));
+        assert_eq!(
+            (graph, backward),
+            (10, second.cost(false).backward.max(second.cost(false).tracked + 10))
+        );
     }
 
     #[test]
     fn a_result_that_is_kept_counts_once_whoever_else_keeps_it_and_is_not_written_over() {
         let cost = |keeps_result, reader_keeps: bool| {
             let mut tape = Tape::new(10);
-            let first =
-                Operation { reads: vec![Tape::INPUT], writes: 30, keeps_result, trains: 1, ..Operation::default() };
+            let first = Operation {
+                reads: vec![Tape::INPUT],
+                writes: 30,
+                keeps_result,
+                trains: 1,
+                ..Operation::default()
+            };
             let inner = tape.push(first);
             let keeps = if reader_keeps { vec![inner] } else { Vec::new() };
-            tape.push(Operation { reads: vec![inner], writes: 10, keeps, in_place: true, ..Operation::default() });
+            tape.push(Operation {
+                reads: vec![inner],
+                writes: 10,
+                keeps,
+                in_place: true,
+                ..Operation::default()
+            });
             tape.cost(true)
         };
-        assert_eq!([cost(false, false), cost(true, false), cost(false, true)].map(|cost| cost.graph), [0, 30, 30]);
+        assert_eq!(
+            [cost(false, false), cost(true, false), cost(false, true)].map(|cost| cost.graph),
+            [0, 30, 30]
+        );
         assert_eq!(cost(true, true).graph, 30);
         assert_eq!([cost(false, false), cost(true, false)].map(|cost| cost.tracked), [30, 40]);
     }
@@ -364,8 +384,14 @@ mod tests {
     fn a_gradient_may_lie_over_what_was_kept() {
         let mut tape = Tape::new(10);
         let keeps = vec![Tape::INPUT];
-        let wide = tape.push(Operation { reads: vec![Tape::INPUT], writes: 50, keeps, ..Operation::default() });
-        let operation = Operation { reads: vec![wide], writes: 10, keeps: vec![wide], ..Operation::default() };
+        let wide = tape.push(Operation {
+            reads: vec![Tape::INPUT],
+            writes: 50,
+            keeps,
+            ..Operation::default()
+        });
+        let operation =
+            Operation { reads: vec![wide], writes: 10, keeps: vec![wide], ..Operation::default() };
         let cost = |gradient| {
             let mut tape = tape.clone();
             tape.push(Operation { gradient, ..operation.clone() });

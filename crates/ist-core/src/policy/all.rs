@@ -23,7 +23,10 @@ impl All {
         Self { layers: layers.clone() }
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         parse::<Fields>("all", fields)?;
         Ok(Box::new(Self::new(layers)))
     }

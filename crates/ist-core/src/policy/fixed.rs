@@ -25,11 +25,19 @@ impl Fixed {
         Self { layers }
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         let chosen = LayerSet::new(parse::<Fields>("fixed", fields)?.layers, layers.num_layers())?;
         if chosen.is_empty() || !chosen.is_subset(layers) {
-            let expected = format!("at least one of the layers with adapters, {:?}", layers.as_slice());
-            return Err(PolicyError::OutOfRange { key: "layers", expected, found: format!("{:?}", chosen.as_slice()) });
+            let expected =
+                format!("at least one of the layers with adapters, {:?}", layers.as_slice());
+            return Err(PolicyError::OutOfRange {
+                key: "layers",
+                expected,
+                found: format!("{:?}", chosen.as_slice()),
+            });
         }
         Ok(Box::new(Self::new(chosen)))
     }

@@ -99,9 +99,15 @@ impl IstConfig {
             Err(PolicyError::OutOfRange { key, expected: expected.to_owned(), found })
         };
         match self {
-            _ if self.candidates == 0 => fault("candidates", "an integer of at least 1", self.candidates.to_string()),
-            _ if self.interval == 0 => fault("interval", "an integer of at least 1", "0".to_owned()),
-            _ if self.score_batch == 0 => fault("score_batch", "an integer of at least 1", "0".to_owned()),
+            _ if self.candidates == 0 => {
+                fault("candidates", "an integer of at least 1", self.candidates.to_string())
+            }
+            _ if self.interval == 0 => {
+                fault("interval", "an integer of at least 1", "0".to_owned())
+            }
+            _ if self.score_batch == 0 => {
+                fault("score_batch", "an integer of at least 1", "0".to_owned())
+            }
             _ if !(0.0..1.0).contains(&self.suppression) => {
                 fault("suppression", "in [0, 1)", self.suppression.to_string())
             }
@@ -135,20 +141,27 @@ impl Ist {
         config.check()?;
         Ok(Self {
             layers_updated: config.layers_updated.checked("layers_updated", layers.len())?,
-            layers_suppressed: config.layers_suppressed.checked("layers_suppressed", layers.len())?,
+            layers_suppressed: config
+                .layers_suppressed
+                .checked("layers_suppressed", layers.len())?,
             layers: layers.clone(),
             scores: vec![0.0; layers.num_layers()],
             config,
         })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         Ok(Box::new(Self::new(layers, parse("ist", fields)?)?))
     }
 
     /// The logarithm of each layer's weight; of those that cannot train, log 0.
     fn log_weights(&self, of_score: impl Fn(f64) -> f64) -> Vec<f64> {
-        let weight = |(layer, &score)| if self.layers.contains(layer) { of_score(score) } else { f64::NEG_INFINITY };
+        let weight = |(layer, &score)| {
+            if self.layers.contains(layer) { of_score(score) } else { f64::NEG_INFINITY }
+        };
         self.scores.iter().enumerate().map(weight).collect()
     }
 
@@ -158,7 +171,11 @@ impl Ist {
     /// [`DRAWS_PER_CANDIDATE`] draws per candidate the likeliest sets not drawn yet fill what is missing.
     fn draw_candidates(&self, rng: &mut dyn Rng) -> Vec<LayerSet> {
         let log_p = self.log_weights(sampling::log_sigmoid);
-        let wanted = sampling::subsets_up_to(self.layers.len(), self.layers_suppressed, self.config.candidates);
+        let wanted = sampling::subsets_up_to(
+            self.layers.len(),
+            self.layers_suppressed,
+            self.config.candidates,
+        );
         let mut sets: Vec<LayerSet> = Vec::new();
         for _ in 0..DRAWS_PER_CANDIDATE * wanted {
             if sets.len() == wanted {
@@ -182,14 +199,17 @@ const DRAWS_PER_CANDIDATE: usize = 64;
 /// A best-first search over layers ranked by weight: the best set is the first `size` ranks, and every other set is
 /// reached from a better one by moving one rank up by one.
 fn fill_with_likeliest(sets: &mut Vec<LayerSet>, wanted: usize, log_weights: &[f64], size: usize) {
-    let mut ranked: Vec<usize> = (0..log_weights.len()).filter(|&layer| log_weights[layer].is_finite()).collect();
+    let mut ranked: Vec<usize> =
+        (0..log_weights.len()).filter(|&layer| log_weights[layer].is_finite()).collect();
     ranked.sort_by(|&a, &b| log_weights[b].total_cmp(&log_weights[a]).then(a.cmp(&b)));
     let weigh = |ranks: &[usize]| Weight(ranks.iter().map(|&rank| log_weights[ranked[rank]]).sum());
     let first: Vec<usize> = (0..size).collect();
-    let (mut queue, mut seen) = (BinaryHeap::from([(weigh(&first), first.clone())]), BTreeSet::from([first]));
+    let (mut queue, mut seen) =
+        (BinaryHeap::from([(weigh(&first), first.clone())]), BTreeSet::from([first]));
     while sets.len() < wanted {
         let Some((_, ranks)) = queue.pop() else { return };
-        let set = LayerSet::new(ranks.iter().map(|&rank| ranked[rank]), log_weights.len()).expect("ranks are layers");
+        let set = LayerSet::new(ranks.iter().map(|&rank| ranked[rank]), log_weights.len())
+            .expect("ranks are layers");
         if !sets.contains(&set) {
             sets.push(set);
         }
@@ -230,7 +250,11 @@ impl LayerPolicy for Ist {
     }
 
     fn candidates(&mut self, step: usize, rng: &mut dyn Rng) -> Vec<LayerSet> {
-        if step > 0 && step.is_multiple_of(self.config.interval) { self.draw_candidates(rng) } else { Vec::new() }
+        if step > 0 && step.is_multiple_of(self.config.interval) {
+            self.draw_candidates(rng)
+        } else {
+            Vec::new()
+        }
     }
 
     fn suppression(&self) -> f64 {
@@ -239,12 +263,20 @@ impl LayerPolicy for Ist {
 
     /// With the advantages a_k of [`Reward`] and p from before the update: I_i += μ · a_k · p_i · (1 - p_i) for every
     /// candidate k and every layer i in it. The answer is exp(-l_k) whatever the reward.
-    fn observe(&mut self, candidates: &[LayerSet], losses: &[f64]) -> Result<Vec<f64>, PolicyError> {
+    fn observe(
+        &mut self,
+        candidates: &[LayerSet],
+        losses: &[f64],
+    ) -> Result<Vec<f64>, PolicyError> {
         if losses.len() != candidates.len() || losses.iter().any(|loss| !loss.is_finite()) {
-            return Err(PolicyError::Losses { candidates: candidates.len(), losses: losses.to_vec() });
+            return Err(PolicyError::Losses {
+                candidates: candidates.len(),
+                losses: losses.to_vec(),
+            });
         }
         let advantages = self.config.reward.advantages(losses);
-        let slopes: Vec<f64> = self.scores.iter().map(|&s| sampling::sigmoid(s) * sampling::sigmoid(-s)).collect();
+        let slopes: Vec<f64> =
+            self.scores.iter().map(|&s| sampling::sigmoid(s) * sampling::sigmoid(-s)).collect();
         for (set, advantage) in candidates.iter().zip(&advantages) {
             for layer in set.iter() {
                 self.scores[layer] += self.config.importance_lr * advantage * slopes[layer];
@@ -317,15 +349,21 @@ mod tests {
     #[test]
     fn the_normalized_update_equals_the_one_worked_by_hand() {
         let mut ist = normalized(&[0.0; 4]);
-        let rewards = ist.observe(&sets(4, &[&[0, 1], &[1, 2], &[2, 3]]), &[1.0, 2.0, 6.0]).unwrap();
+        let rewards =
+            ist.observe(&sets(4, &[&[0, 1], &[1, 2], &[2, 3]]), &[1.0, 2.0, 6.0]).unwrap();
         // Mean 3, squares of the differences 4, 1 and 9, so a variance of 14 / 3.
         let deviation = (14.0f64 / 3.0).sqrt();
-        let a: Vec<f64> = [2.0, 1.0, -3.0].iter().map(|below| 10.0 * 0.25 * below / deviation).collect();
+        let a: Vec<f64> =
+            [2.0, 1.0, -3.0].iter().map(|below| 10.0 * 0.25 * below / deviation).collect();
         let expected = [a[0], a[0] + a[1], a[1] + a[2], a[2]];
         for (score, expected) in ist.scores.iter().zip(expected) {
             assert!((score - expected).abs() < 1e-15, "{score} {expected}");
         }
-        assert_eq!(rewards, [1.0f64, 2.0, 6.0].map(|loss| (-loss).exp()), "the log's rewards stay exp(-loss)");
+        assert_eq!(
+            rewards,
+            [1.0f64, 2.0, 6.0].map(|loss| (-loss).exp()),
+            "the log's rewards stay exp(-loss)"
+        );
     }
 
     #[test]
@@ -340,19 +378,25 @@ mod tests {
     #[test]
     fn scoring_is_due_every_interval_but_not_before_the_first_step() {
         let (mut ist, mut rng) = (policy(&[0.0; 8]), ChaCha8Rng::seed_from_u64(0));
-        let due: Vec<usize> = (0..31).filter(|&step| !ist.candidates(step, &mut rng).is_empty()).collect();
+        let due: Vec<usize> =
+            (0..31).filter(|&step| !ist.candidates(step, &mut rng).is_empty()).collect();
         assert_eq!(due, [10, 20, 30]);
     }
 
     #[test]
     fn candidates_stay_distinct_and_fast_under_extreme_scores() {
-        let scores: Vec<f64> = (0..24).map(|layer| if layer < 12 { 300.0 } else { -300.0 }).collect();
+        let scores: Vec<f64> =
+            (0..24).map(|layer| if layer < 12 { 300.0 } else { -300.0 }).collect();
         let drawn = policy(&scores).draw_candidates(&mut ChaCha8Rng::seed_from_u64(4));
         assert_eq!(drawn.len(), 3);
         assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), 3);
         assert_eq!(drawn[0].as_slice(), (0..12).collect::<Vec<_>>());
         for set in &drawn[1..] {
-            assert_eq!(set.iter().filter(|&layer| layer < 12).count(), 11, "one layer away from the likeliest set");
+            assert_eq!(
+                set.iter().filter(|&layer| layer < 12).count(),
+                11,
+                "one layer away from the likeliest set"
+            );
         }
     }
 
@@ -377,7 +421,10 @@ mod tests {
             (IstConfig { interval: 0, ..IstConfig::default() }, "interval"),
             (IstConfig { suppression: 1.0, ..IstConfig::default() }, "suppression"),
             (IstConfig { importance_lr: 0.0, ..IstConfig::default() }, "importance_lr"),
-            (IstConfig { layers_updated: Share::Count(5), ..IstConfig::default() }, "layers_updated"),
+            (
+                IstConfig { layers_updated: Share::Count(5), ..IstConfig::default() },
+                "layers_updated",
+            ),
         ];
         for (config, key) in cases {
             let error = Ist::new(&LayerSet::all(4), config).unwrap_err().to_string();
@@ -389,12 +436,11 @@ mod tests {
         let layers = 6;
         let set = prop::sample::subsequence((0..layers).collect::<Vec<_>>(), 3)
             .prop_map(move |set| LayerSet::new(set, layers).unwrap());
-        (prop::collection::vec(-3.0f64..3.0, layers), prop::collection::vec(set, 2..5)).prop_flat_map(
-            |(scores, sets)| {
+        (prop::collection::vec(-3.0f64..3.0, layers), prop::collection::vec(set, 2..5))
+            .prop_flat_map(|(scores, sets)| {
                 let losses = prop::collection::vec(0.0f64..6.0, sets.len());
                 (Just(scores), Just(sets), losses)
-            },
-        )
+            })
     }
 
     proptest! {

@@ -39,16 +39,27 @@ struct State {
 
 impl Lisa {
     /// The policy that draws `layers_updated` (γ) of `layers` every `interval` (K) steps.
-    pub fn new(layers: &LayerSet, layers_updated: Share, interval: usize) -> Result<Self, PolicyError> {
+    pub fn new(
+        layers: &LayerSet,
+        layers_updated: Share,
+        interval: usize,
+    ) -> Result<Self, PolicyError> {
         if interval == 0 {
             let expected = "an integer of at least 1".to_owned();
-            return Err(PolicyError::OutOfRange { key: "interval", expected, found: "0".to_owned() });
+            return Err(PolicyError::OutOfRange {
+                key: "interval",
+                expected,
+                found: "0".to_owned(),
+            });
         }
         let layers_updated = layers_updated.checked("layers_updated", layers.len())?;
         Ok(Self { layers: layers.clone(), layers_updated, interval, current: None })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         let Fields { layers_updated, interval } = parse("lisa", fields)?;
         Ok(Box::new(Self::new(layers, layers_updated, interval)?))
     }
@@ -75,7 +86,8 @@ impl LayerPolicy for Lisa {
     }
 
     fn state(&self) -> Value {
-        serde_json::to_value(State { current: self.current.clone() }).expect("a layer set is plain JSON")
+        serde_json::to_value(State { current: self.current.clone() })
+            .expect("a layer set is plain JSON")
     }
 
     fn restore(&mut self, state: Value) -> Result<(), PolicyError> {
@@ -94,8 +106,12 @@ mod tests {
     fn the_set_changes_only_at_the_interval() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut policy = Lisa::new(&LayerSet::all(16), Share::Count(4), 5).unwrap();
-        let sets: Vec<LayerSet> = (0..20).map(|step| policy.select(step, &mut rng).unwrap()).collect();
-        assert!(sets.chunks(5).all(|period| period.iter().all(|set| set == &period[0] && set.len() == 4)));
+        let sets: Vec<LayerSet> =
+            (0..20).map(|step| policy.select(step, &mut rng).unwrap()).collect();
+        assert!(
+            sets.chunks(5)
+                .all(|period| period.iter().all(|set| set == &period[0] && set.len() == 4))
+        );
         assert!(sets.iter().step_by(5).collect::<std::collections::HashSet<_>>().len() > 1);
     }
 }

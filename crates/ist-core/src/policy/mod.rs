@@ -49,7 +49,11 @@ pub trait LayerPolicy: Send + Debug {
     }
 
     /// Learns from the mean token loss of every candidate, in order. Returns the rewards exp(-loss).
-    fn observe(&mut self, _candidates: &[LayerSet], _losses: &[f64]) -> Result<Vec<f64>, PolicyError> {
+    fn observe(
+        &mut self,
+        _candidates: &[LayerSet],
+        _losses: &[f64],
+    ) -> Result<Vec<f64>, PolicyError> {
         Ok(Vec::new())
     }
 
@@ -120,7 +124,9 @@ pub enum PolicyError {
         message: String,
     },
     /// The selection log holds no entry for a step.
-    #[error("selection log {path} has no entry for step {step}; replay at most as many steps as the log holds")]
+    #[error(
+        "selection log {path} has no entry for step {step}; replay at most as many steps as the log holds"
+    )]
     LogEnds {
         /// The file.
         path: String,
@@ -128,7 +134,9 @@ pub enum PolicyError {
         step: usize,
     },
     /// The number of losses differs from the number of candidates, or a loss is not finite.
-    #[error("scoring gave losses {losses:?} for {candidates} candidates; expected one finite loss each")]
+    #[error(
+        "scoring gave losses {losses:?} for {candidates} candidates; expected one finite loss each"
+    )]
     Losses {
         /// Candidates that were to be scored.
         candidates: usize,
@@ -147,7 +155,8 @@ pub enum PolicyError {
 
 /// Builds a policy from the fields of its configuration (all but `kind`) over the layers that can train: those with PEFT
 /// modules, of a model of [`LayerSet::num_layers`] layers.
-pub type Builder = fn(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError>;
+pub type Builder =
+    fn(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError>;
 
 /// The policies a configuration can name.
 #[derive(Clone)]
@@ -188,8 +197,12 @@ impl Registry {
 }
 
 /// The fields of a policy as its own configuration type.
-fn parse<T: DeserializeOwned>(kind: &'static str, fields: &Map<String, Value>) -> Result<T, PolicyError> {
-    serde_json::from_value(Value::Object(fields.clone())).map_err(|source| PolicyError::Fields { kind, source })
+fn parse<T: DeserializeOwned>(
+    kind: &'static str,
+    fields: &Map<String, Value>,
+) -> Result<T, PolicyError> {
+    serde_json::from_value(Value::Object(fields.clone()))
+        .map_err(|source| PolicyError::Fields { kind, source })
 }
 
 /// A saved state as the policy's own type.
@@ -210,14 +223,22 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_lists_what_exists() {
-        let error = Registry::default().build("isst", &Map::new(), &LayerSet::all(4)).unwrap_err().to_string();
-        assert_eq!(error, "`policy.kind` is \"isst\"; known are all, fixed, ist, lisa, replay, rst");
+        let error = Registry::default()
+            .build("isst", &Map::new(), &LayerSet::all(4))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "`policy.kind` is \"isst\"; known are all, fixed, ist, lisa, replay, rst"
+        );
     }
 
     #[test]
     fn an_unknown_field_is_refused_by_every_policy() {
         for kind in ["all", "fixed", "ist", "lisa", "replay", "rst"] {
-            let error = Registry::default().build(kind, &fields(&json!({"gamma": 1})), &LayerSet::all(4)).unwrap_err();
+            let error = Registry::default()
+                .build(kind, &fields(&json!({"gamma": 1})), &LayerSet::all(4))
+                .unwrap_err();
             assert!(error.to_string().contains("gamma"), "{kind}: {error}");
         }
     }
@@ -233,10 +254,16 @@ mod tests {
     #[test]
     fn only_layers_that_can_train_are_drawn() {
         let layers = LayerSet::new([2, 3, 5, 7], 9).unwrap();
-        let cases = [("all", json!({})), ("ist", json!({})), ("rst", json!({})), ("lisa", json!({"interval": 1}))];
+        let cases = [
+            ("all", json!({})),
+            ("ist", json!({})),
+            ("rst", json!({})),
+            ("lisa", json!({"interval": 1})),
+        ];
         for (kind, config) in cases {
             let mut policy = Registry::default().build(kind, &fields(&config), &layers).unwrap();
-            let (mut rng, mut drawn) = (ChaCha8Rng::seed_from_u64(1), std::collections::BTreeSet::new());
+            let (mut rng, mut drawn) =
+                (ChaCha8Rng::seed_from_u64(1), std::collections::BTreeSet::new());
             for step in 0..60 {
                 let candidates = policy.candidates(step, &mut rng);
                 assert!(
@@ -250,7 +277,9 @@ mod tests {
             }
             assert!(drawn.into_iter().eq(layers.iter()), "{kind}");
         }
-        let fixed = |chosen| Registry::default().build("fixed", &fields(&json!({"layers": chosen})), &layers);
+        let fixed = |chosen| {
+            Registry::default().build("fixed", &fields(&json!({"layers": chosen})), &layers)
+        };
         assert!(fixed([2, 7]).is_ok());
         assert!(fixed([2, 4]).unwrap_err().to_string().contains("[2, 3, 5, 7], but is [2, 4]"));
     }
@@ -266,12 +295,16 @@ mod tests {
             ("fixed", json!({"layers": [1, 2]})),
         ];
         for (kind, config) in cases {
-            let build = || Registry::default().build(kind, &fields(&config), &LayerSet::all(6)).unwrap();
-            let run = |policy: &mut Box<dyn LayerPolicy>, rng: &mut ChaCha8Rng, steps: std::ops::Range<usize>| {
+            let build =
+                || Registry::default().build(kind, &fields(&config), &LayerSet::all(6)).unwrap();
+            let run = |policy: &mut Box<dyn LayerPolicy>,
+                       rng: &mut ChaCha8Rng,
+                       steps: std::ops::Range<usize>| {
                 steps
                     .map(|step| {
                         let candidates = policy.candidates(step, rng);
-                        let losses: Vec<f64> = (0..candidates.len()).map(|k| 1.0 + 0.1 * k as f64).collect();
+                        let losses: Vec<f64> =
+                            (0..candidates.len()).map(|k| 1.0 + 0.1 * k as f64).collect();
                         policy.observe(&candidates, &losses).unwrap();
                         policy.select(step, rng).unwrap()
                     })

@@ -35,17 +35,24 @@ impl Replay {
     /// Reads a log of lines `{"step": t, "layers": [..]}`.
     pub fn read(path: &Path, layers: &LayerSet) -> Result<Self, PolicyError> {
         let name = path.display().to_string();
-        let fault = |line: Option<usize>, message: String| PolicyError::Log { path: name.clone(), line, message };
+        let fault = |line: Option<usize>, message: String| PolicyError::Log {
+            path: name.clone(),
+            line,
+            message,
+        };
         let text = std::fs::read_to_string(path).map_err(|error| fault(None, error.to_string()))?;
         let mut sets = BTreeMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let Line { step, layers: chosen } =
-                serde_json::from_str(line).map_err(|error| fault(Some(number + 1), error.to_string()))?;
+            let Line { step, layers: chosen } = serde_json::from_str(line)
+                .map_err(|error| fault(Some(number + 1), error.to_string()))?;
             let set = LayerSet::new(chosen, layers.num_layers())
                 .map_err(|error| fault(Some(number + 1), error.to_string()))?;
             if !set.is_subset(layers) {
                 let (found, expected) = (set.as_slice(), layers.as_slice());
-                return Err(fault(Some(number + 1), format!("layers {found:?}, but only {expected:?} have adapters")));
+                return Err(fault(
+                    Some(number + 1),
+                    format!("layers {found:?}, but only {expected:?} have adapters"),
+                ));
             }
             if sets.insert(step, set).is_some() {
                 return Err(fault(Some(number + 1), format!("step {step} stands twice")));
@@ -57,7 +64,10 @@ impl Replay {
         Ok(Self { path: name, sets })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         Ok(Box::new(Self::read(&parse::<Fields>("replay", fields)?.path, layers)?))
     }
 }
@@ -68,7 +78,10 @@ impl LayerPolicy for Replay {
     }
 
     fn select(&mut self, step: usize, _rng: &mut dyn Rng) -> Result<LayerSet, PolicyError> {
-        self.sets.get(&step).cloned().ok_or_else(|| PolicyError::LogEnds { path: self.path.clone(), step })
+        self.sets
+            .get(&step)
+            .cloned()
+            .ok_or_else(|| PolicyError::LogEnds { path: self.path.clone(), step })
     }
 
     fn largest_set(&self) -> usize {
@@ -90,7 +103,8 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     fn log(name: &str, text: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("ist-replay-{}-{name}.jsonl", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("ist-replay-{}-{name}.jsonl", std::process::id()));
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -102,7 +116,10 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         assert_eq!(policy.select(1, &mut rng).unwrap().as_slice(), [0, 3]);
         assert!(matches!(policy.select(2, &mut rng), Err(PolicyError::LogEnds { step: 2, .. })));
-        assert!(policy.covers(2).is_ok() && matches!(policy.covers(5), Err(PolicyError::LogEnds { step: 2, .. })));
+        assert!(
+            policy.covers(2).is_ok()
+                && matches!(policy.covers(5), Err(PolicyError::LogEnds { step: 2, .. }))
+        );
         std::fs::remove_file(path).unwrap();
     }
 

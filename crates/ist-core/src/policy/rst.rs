@@ -33,7 +33,10 @@ impl Rst {
         Ok(Self { layers: layers.clone(), layers_updated })
     }
 
-    pub(super) fn build(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+    pub(super) fn build(
+        fields: &Map<String, Value>,
+        layers: &LayerSet,
+    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
         Ok(Box::new(Self::new(layers, parse::<Fields>("rst", fields)?.layers_updated)?))
     }
 }

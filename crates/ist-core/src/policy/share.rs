@@ -32,7 +32,9 @@ impl Share {
         if fits {
             return Ok(self.of(num_layers));
         }
-        let expected = format!("a count from 1 to {num_layers} (the layers with adapters) or a fraction in (0, 1]");
+        let expected = format!(
+            "a count from 1 to {num_layers} (the layers with adapters) or a fraction in (0, 1]"
+        );
         Err(PolicyError::OutOfRange { key, expected, found: self.to_string() })
     }
 }

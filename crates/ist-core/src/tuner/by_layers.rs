@@ -31,7 +31,16 @@ impl Tuner {
         let dropout = Some(streams::mix(streams::mix(self.seed, step as u64), 0));
         let (chosen, accumulates, updates_at_once) = (&layers, false, true);
         let scale = 1.0;
-        let micro_batch = MicroBatch { batch, tokens, scale, chosen, memory, dropout, accumulates, updates_at_once };
+        let micro_batch = MicroBatch {
+            batch,
+            tokens,
+            scale,
+            chosen,
+            memory,
+            dropout,
+            accumulates,
+            updates_at_once,
+        };
         let mut outer = Gradients::default();
         let mut descent = Descent::begin(model, &micro_batch, &mut outer);
         let loss = descent.total * (1.0 / tokens.max(1) as f64);
@@ -61,7 +70,17 @@ impl Tuner {
         self.step += 1;
         let grad_norm = seen.squares.into_values().sum::<f64>().sqrt();
         let (loss_scale, skipped) = (None, false);
-        Ok(StepReport { step, layers, loss, tokens, grad_norm, learning_rate, predicted_bytes, loss_scale, skipped })
+        Ok(StepReport {
+            step,
+            layers,
+            loss,
+            tokens,
+            grad_norm,
+            learning_rate,
+            predicted_bytes,
+            loss_scale,
+            skipped,
+        })
     }
 
     /// Bytes of the moments that the first update of a parameter makes, of those that train with `layers`.
@@ -97,7 +116,8 @@ impl Seen {
         step: usize,
         layers: &LayerSet,
     ) -> Result<(), TunerError> {
-        let squares: Vec<(String, f64)> = gradients.squares().map(|(name, square)| (name.to_owned(), square)).collect();
+        let squares: Vec<(String, f64)> =
+            gradients.squares().map(|(name, square)| (name.to_owned(), square)).collect();
         let value = squares.iter().map(|(_, square)| square).sum::<f64>().sqrt();
         self.squares.extend(squares);
         if value.is_finite() {
@@ -107,7 +127,10 @@ impl Seen {
             let layers = layers.as_slice().to_vec();
             return Err(TunerError::NotFinite { what: "gradient norm", value, step, layers });
         }
-        let place = place.map_or_else(|| "the modules outside the layers".to_owned(), |layer| format!("layer {layer}"));
+        let place = place.map_or_else(
+            || "the modules outside the layers".to_owned(),
+            |layer| format!("layer {layer}"),
+        );
         Err(TunerError::NotFiniteBelow { place, value, step, updated: self.updated.clone() })
     }
 }

@@ -24,7 +24,8 @@ impl Arithmetic {
     /// Of records of `sequence` tokens.
     pub(super) fn of(config: &DecoderConfig, sequence: usize) -> Self {
         let sites = layout::sites(config);
-        let of_layer = sites.iter().filter(|site| site.kind == SiteKind::Linear && site.layer == Some(0));
+        let of_layer =
+            sites.iter().filter(|site| site.kind == SiteKind::Linear && site.layer == Some(0));
         let width = config.num_attention_heads * config.head_dim;
         Self {
             parameters: layout::parameter_count(config),
@@ -54,8 +55,13 @@ mod tests {
     fn a_step_above_the_lowest_layer_costs_less() {
         let arithmetic = Arithmetic::of(&Shape::SevenBillion.config(), 256);
         // Twice the parameters of layers and head, without the embedding and the norms.
-        assert!((arithmetic.frozen * 32.0 + arithmetic.head - 2.0 * 6_607_077_376.0).abs() < 1.0, "{arithmetic:?}");
-        let set = |layers: &[usize]| LayerSet::new(layers.iter().copied(), 32).expect("layers of the model");
+        assert!(
+            (arithmetic.frozen * 32.0 + arithmetic.head - 2.0 * 6_607_077_376.0).abs() < 1.0,
+            "{arithmetic:?}"
+        );
+        let set = |layers: &[usize]| {
+            LayerSet::new(layers.iter().copied(), 32).expect("layers of the model")
+        };
         let [all, upper] = [set(&[0]), set(&[24])].map(|set| arithmetic.step(&set));
         assert!(upper < 0.66 * all && upper > 0.6 * all, "{upper} {all}");
     }

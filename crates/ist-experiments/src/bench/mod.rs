@@ -77,7 +77,11 @@ pub struct Figures {
 }
 
 /// Measures.
-pub fn run<A: Adapter>(config: DecoderConfig, setting: &Setting, device: &Device) -> Result<Figures, Failure> {
+pub fn run<A: Adapter>(
+    config: DecoderConfig,
+    setting: &Setting,
+    device: &Device,
+) -> Result<Figures, Failure> {
     let matmul_peak_tflops = matmul_peak(setting.storage, device);
     let policy = policy(&setting.policy, config.num_hidden_layers)?;
     let arithmetic = arithmetic::Arithmetic::of(&config, setting.sequence);
@@ -107,7 +111,8 @@ pub fn run<A: Adapter>(config: DecoderConfig, setting: &Setting, device: &Device
         card: name_of(device),
         parameters,
         step_ms: 1e3 * seconds,
-        step_ms_min: 1e3 * measured.iter().map(|timing| timing.seconds).fold(f64::INFINITY, f64::min),
+        step_ms_min: 1e3
+            * measured.iter().map(|timing| timing.seconds).fold(f64::INFINITY, f64::min),
         score_ms: (!scored.is_empty()).then(|| 1e3 * median(scored)),
         tokens_per_second: tokens / seconds,
         weights_bytes,
@@ -147,13 +152,20 @@ fn step<A: Adapter>(
     let start = Instant::now();
     let report = tuner.step(model, &batches).or_run()?;
     device.sync().or_run()?;
-    Ok(Timing { seconds: start.elapsed().as_secs_f64(), scoring, loss: report.loss, layers: report.layers })
+    Ok(Timing {
+        seconds: start.elapsed().as_secs_f64(),
+        scoring,
+        loss: report.loss,
+        layers: report.layers,
+    })
 }
 
 /// A batch of random tokens in micro-batches.
 fn batches(setting: &Setting, vocabulary: usize, seed: u64, device: &Device) -> Vec<TokenBatch> {
     let token = |at: usize| (streams::mix(seed, at as u64) % vocabulary as u64) as u32;
-    let row = |row: usize| Example::tokens((row * setting.sequence..(row + 1) * setting.sequence).map(token).collect());
+    let row = |row: usize| {
+        Example::tokens((row * setting.sequence..(row + 1) * setting.sequence).map(token).collect())
+    };
     let rows: Vec<Example> = (0..setting.batch).map(row).collect();
     rows.chunks(setting.micro_batch).map(|rows| TokenBatch::new(rows, device)).collect()
 }
@@ -163,15 +175,20 @@ fn policy(text: &str, layers: usize) -> Result<Box<dyn LayerPolicy>, Failure> {
     let mut fields = Map::new();
     if let Some(list) = list {
         let layers: Result<Vec<usize>, _> = list.split(',').map(str::parse).collect();
-        let layers =
-            layers.map_err(|_| Failure::input(format!("policy \"{text}\": expected layers such as fixed:2,5")))?;
+        let layers = layers.map_err(|_| {
+            Failure::input(format!("policy \"{text}\": expected layers such as fixed:2,5"))
+        })?;
         fields.insert("layers".to_owned(), json!(layers));
     }
     Registry::default().build(kind, &fields, &LayerSet::all(layers)).or_input()
 }
 
 /// A model of random weights made on the device, with LoRA on its usual modules.
-fn model<A: Adapter>(config: DecoderConfig, setting: &Setting, device: &Device) -> Result<Decoder<A>, Failure> {
+fn model<A: Adapter>(
+    config: DecoderConfig,
+    setting: &Setting,
+    device: &Device,
+) -> Result<Decoder<A>, Failure> {
     let mut model = Decoder::random_on_device(config, 0, setting.storage, device);
     let fields = json!({"method": "lora", "r": setting.rank, "alpha": 2 * setting.rank});
     let fields: &Map<String, Value> = fields.as_object().expect("fields are an object");

@@ -31,7 +31,10 @@ impl Shape {
 }
 
 /// Width, layers, heads, key-value heads, MLP width and vocabulary.
-fn llama([hidden, layers, heads, kv_heads, intermediate, vocabulary]: [usize; 6], tied: bool) -> Value {
+fn llama(
+    [hidden, layers, heads, kv_heads, intermediate, vocabulary]: [usize; 6],
+    tied: bool,
+) -> Value {
     json!({
         "model_type": "llama",
         "hidden_size": hidden,

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) const FIXED: i64 = 1_721_995_200;
 
 const DAY: i64 = 86_400;
-const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+const WEEKDAYS: [&str; 7] =
+    ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -41,9 +42,11 @@ pub(super) fn format(format: &str, seconds: i64) -> Result<String, String> {
         }
         let directive = characters.next();
         // `%-d` is `%d` without the zero in front.
-        let (plain, directive) = if directive == Some('-') { (true, characters.next()) } else { (false, directive) };
+        let (plain, directive) =
+            if directive == Some('-') { (true, characters.next()) } else { (false, directive) };
         let text = directive.and_then(|directive| of(directive, seconds));
-        let text = text.ok_or_else(|| format!("strftime_now(\"{format}\"): a directive is not supported"))?;
+        let text = text
+            .ok_or_else(|| format!("strftime_now(\"{format}\"): a directive is not supported"))?;
         written += if plain && text.len() > 1 { text.trim_start_matches('0') } else { &text };
     }
     Ok(written)

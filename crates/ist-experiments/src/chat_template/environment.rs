@@ -2,7 +2,9 @@
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, from_args};
-use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter};
+use minijinja::{
+    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter,
+};
 use minijinja_contrib::pycompat;
 
 use super::date;
@@ -27,12 +29,18 @@ pub(super) fn like_transformers() -> Result<Environment<'static>, Error> {
 /// Sets what `strftime_now` takes for now, in seconds since 1970.
 pub(super) fn set_clock(environment: &mut Environment<'static>, seconds: i64) {
     environment.add_function("strftime_now", move |format: &str| {
-        date::format(format, seconds).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
+        date::format(format, seconds)
+            .map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
     });
 }
 
 /// Python's methods; two that minijinja's own list lacks are added.
-fn method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+fn method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
     match (value.as_str(), method) {
         (Some(text), "removeprefix") => {
             let (prefix,): (&str,) = from_args(arguments)?;
@@ -69,5 +77,6 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     };
     let _: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    python_json::dumps(value, &spelling).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    python_json::dumps(value, &spelling)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }

@@ -23,7 +23,8 @@ pub(super) fn replace(source: &str) -> Marked {
         if let Some(tag) = Tag::read(rest) {
             marks = true;
             rest = &rest[tag.length..];
-            rest = if tag.begins { begin(&mut text, &tag, rest) } else { end(&mut text, &tag, rest) };
+            rest =
+                if tag.begins { begin(&mut text, &tag, rest) } else { end(&mut text, &tag, rest) };
         } else {
             text += "{%";
             rest = &rest[2..];
@@ -62,7 +63,11 @@ fn begin<'a>(text: &mut String, tag: &Tag<'_>, rest: &'a str) -> &'a str {
     let right = if tag.right == "-" { "-" } else { "" };
     text.extend(["{%", tag.left, " with %}{{ ", BEGINS, " ", right, "}}"]);
     // A block takes the newline behind it along, which a variable does not.
-    if tag.right.is_empty() { rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).unwrap_or(rest) } else { rest }
+    if tag.right.is_empty() {
+        rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).unwrap_or(rest)
+    } else {
+        rest
+    }
 }
 
 fn end<'a>(text: &mut String, tag: &Tag<'_>, rest: &'a str) -> &'a str {

@@ -72,7 +72,11 @@ impl ChatTemplate {
     /// # Errors
     ///
     /// What the template itself refuses, and what it cannot do.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, DataError> {
         self.render_marked(messages, add_generation_prompt, ["", ""])
     }
 
@@ -90,7 +94,9 @@ impl ChatTemplate {
             (marks::BEGINS.to_owned(), begins.into()),
             (marks::ENDS.to_owned(), ends.into()),
         ];
-        values.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
+        values.extend(
+            self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())),
+        );
         let fault = |error: minijinja::Error| fault(self.file, &error);
         let template = self.environment.get_template(NAME).map_err(fault)?;
         template.render(Value::from_pairs(values)).map_err(fault)
@@ -106,18 +112,23 @@ impl ChatTemplate {
             return self.by_marks(messages);
         }
         let text = self.render(messages, false)?;
-        let answers = (0..messages.len()).filter(|at| apart && messages[*at].role == Role::Assistant);
-        let learned = answers.map(|at| self.answer(&text, messages, at)).collect::<Result<_, _>>()?;
+        let answers =
+            (0..messages.len()).filter(|at| apart && messages[*at].role == Role::Assistant);
+        let learned =
+            answers.map(|at| self.answer(&text, messages, at)).collect::<Result<_, _>>()?;
         Ok(Segment::rendered(text, learned))
     }
 
     fn by_marks(&self, messages: &[Message]) -> Result<Segment, DataError> {
         let [begin, end] = unused_characters(messages).ok_or_else(|| {
-            DataError::Template("the conversation holds every character that marks could be".to_owned())
+            DataError::Template(
+                "the conversation holds every character that marks could be".to_owned(),
+            )
         })?;
         let marks = [begin, end].map(String::from);
         let rendered = self.render_marked(messages, false, [&marks[0], &marks[1]])?;
-        let (mut text, mut learned, mut start) = (String::with_capacity(rendered.len()), Vec::new(), 0);
+        let (mut text, mut learned, mut start) =
+            (String::with_capacity(rendered.len()), Vec::new(), 0);
         for character in rendered.chars() {
             match character {
                 found if found == begin => start = text.len(),
@@ -129,9 +140,15 @@ impl ChatTemplate {
     }
 
     /// The bytes of `text`, the whole conversation, that are the answer at `at` with the end of its turn.
-    fn answer(&self, text: &str, messages: &[Message], at: usize) -> Result<Range<usize>, DataError> {
+    fn answer(
+        &self,
+        text: &str,
+        messages: &[Message],
+        at: usize,
+    ) -> Result<Range<usize>, DataError> {
         // What the turn adds to its prompt, in a template that only ever appends.
-        if let (Ok(prompt), Ok(turn)) = (self.render(&messages[..at], true), self.render(&messages[..=at], false))
+        if let (Ok(prompt), Ok(turn)) =
+            (self.render(&messages[..at], true), self.render(&messages[..=at], false))
             && turn.starts_with(&prompt)
             && text.starts_with(&turn)
         {
@@ -160,10 +177,15 @@ impl ChatTemplate {
         exchanged[at].content = other.to_string();
         let whole = self.render(&exchanged, false)?;
         let last = self.render(&exchanged[..=at], false)?;
-        let (Some((before, after)), Some((_, closing))) = (whole.split_once(other), last.split_once(other)) else {
+        let (Some((before, after)), Some((_, closing))) =
+            (whole.split_once(other), last.split_once(other))
+        else {
             return Ok(None);
         };
-        if text.len() < before.len() + after.len() || !text.starts_with(before) || !text.ends_with(after) {
+        if text.len() < before.len() + after.len()
+            || !text.starts_with(before)
+            || !text.ends_with(after)
+        {
             return Ok(None);
         }
         let end = text.len() - after.len() + common_prefix(closing, after);
@@ -178,14 +200,16 @@ impl ChatTemplate {
     pub fn closing(&self) -> Result<String, DataError> {
         let turn = |role, content: &str| Message { role, content: content.to_owned() };
         let answer = '\u{fdd0}';
-        let text = self.render(&[turn(Role::User, "a"), turn(Role::Assistant, &answer.to_string())], false)?;
+        let text = self
+            .render(&[turn(Role::User, "a"), turn(Role::Assistant, &answer.to_string())], false)?;
         Ok(text.split_once(answer).map_or(String::new(), |(_, closing)| closing.to_owned()))
     }
 }
 
 /// Two characters that mean nothing to anybody and that no message holds.
 fn unused_characters(messages: &[Message]) -> Option<[char; 2]> {
-    let free = |character: &char| messages.iter().all(|message| !message.content.contains(*character));
+    let free =
+        |character: &char| messages.iter().all(|message| !message.content.contains(*character));
     let mut free = ('\u{fdd0}'..='\u{fdef}').filter(free);
     Some([free.next()?, free.next()?])
 }
@@ -207,11 +231,18 @@ mod tests {
 
     fn template(source: &str) -> ChatTemplate {
         let special_tokens = vec![("eos_token".to_owned(), "</s>".to_owned())];
-        ChatTemplate::new(&ChatTemplateSource { file: "file", source: source.to_owned(), special_tokens }).unwrap()
+        ChatTemplate::new(&ChatTemplateSource {
+            file: "file",
+            source: source.to_owned(),
+            special_tokens,
+        })
+        .unwrap()
     }
 
     fn answers(source: &str) -> Result<Vec<String>, String> {
-        let segment = template(source).conversation(&conversation(), true).map_err(|error| error.to_string())?;
+        let segment = template(source)
+            .conversation(&conversation(), true)
+            .map_err(|error| error.to_string())?;
         assert_eq!(segment.text, template(source).render(&conversation(), false).unwrap());
         Ok(segment.learned.iter().map(|range| segment.text[range.clone()].to_owned()).collect())
     }
@@ -257,11 +288,14 @@ mod tests {
 
     #[test]
     fn a_template_says_itself_what_it_refuses() {
-        let source =
-            "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";
+        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";
         let error = template(source).render(&conversation(), false).unwrap_err().to_string();
         assert!(error.contains("System role not supported") && error.contains("(file)"), "{error}");
-        let source = ChatTemplateSource { file: "f", source: "{% for".to_owned(), special_tokens: Vec::new() };
+        let source = ChatTemplateSource {
+            file: "f",
+            source: "{% for".to_owned(),
+            special_tokens: Vec::new(),
+        };
         assert!(ChatTemplate::new(&source).unwrap_err().to_string().contains("syntax error"));
     }
 

@@ -65,7 +65,11 @@ impl Formatter for Python {
         self.close(writer, b"]")
     }
 
-    fn begin_array_value<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.item(writer, first)
     }
 
@@ -77,7 +81,11 @@ impl Formatter for Python {
         self.close(writer, b"}")
     }
 
-    fn begin_object_key<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.item(writer, first)
     }
 
@@ -89,7 +97,8 @@ impl Formatter for Python {
 /// `json.dumps(value, ..)`.
 pub(super) fn dumps(value: &impl Serialize, spelling: &Spelling) -> serde_json::Result<String> {
     let between = if spelling.indent.is_some() { "," } else { ", " };
-    let separators = spelling.separators.clone().unwrap_or_else(|| [between, ": "].map(str::to_owned));
+    let separators =
+        spelling.separators.clone().unwrap_or_else(|| [between, ": "].map(str::to_owned));
     let formatter = Python { indent: spelling.indent, separators, level: 0, empty: true };
     let mut bytes = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))?;
@@ -126,9 +135,11 @@ mod tests {
         let tight = Spelling { separators: Some([",", ":"].map(str::to_owned)), ..plain.clone() };
         assert_eq!(spelt(tight), r#"{"a":[1,2.5,"é<🙂"],"b":null,"c":{},"d":[]}"#);
         let ascii = Spelling { ensure_ascii: true, ..plain.clone() };
-        assert_eq!(spelt(ascii), r#"{"a": [1, 2.5, "\u00e9<\ud83d\ude42"], "b": null, "c": {}, "d": []}"#);
-        let indented =
-            "{\n  \"a\": [\n    1,\n    2.5,\n    \"é<🙂\"\n  ],\n  \"b\": null,\n  \"c\": {},\n  \"d\": []\n}";
+        assert_eq!(
+            spelt(ascii),
+            r#"{"a": [1, 2.5, "\u00e9<\ud83d\ude42"], "b": null, "c": {}, "d": []}"#
+        );
+        let indented = "{\n  \"a\": [\n    1,\n    2.5,\n    \"é<🙂\"\n  ],\n  \"b\": null,\n  \"c\": {},\n  \"d\": []\n}";
         assert_eq!(spelt(Spelling { indent: Some(2), ..plain }), indented);
     }
 }

@@ -73,7 +73,11 @@ pub enum Storage {
 
 fn budget(text: &str) -> Result<Budget, String> {
     let found: Budget = serde_json::from_value(json!(text)).map_err(|error| error.to_string())?;
-    if found == Budget::Auto { Err("expected keep, recompute or a size".to_owned()) } else { Ok(found) }
+    if found == Budget::Auto {
+        Err("expected keep, recompute or a size".to_owned())
+    } else {
+        Ok(found)
+    }
 }
 
 impl Bench {
@@ -105,12 +109,19 @@ impl Bench {
 
     fn model(&self) -> Result<(String, DecoderConfig), Failure> {
         let Some(path) = &self.config else {
-            let name = self.shape.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            let name = self
+                .shape
+                .to_possible_value()
+                .map_or_else(String::new, |value| value.get_name().to_owned());
             return Ok((name, self.shape.config()));
         };
-        let named = |error: &dyn std::fmt::Display| Failure::input(format!("{}: {error}", path.display()));
+        let named =
+            |error: &dyn std::fmt::Display| Failure::input(format!("{}: {error}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-        Ok((path.display().to_string(), DecoderConfig::parse(&text).map_err(|error| named(&error))?))
+        Ok((
+            path.display().to_string(),
+            DecoderConfig::parse(&text).map_err(|error| named(&error))?,
+        ))
     }
 }
 

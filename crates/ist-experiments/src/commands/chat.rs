@@ -72,7 +72,8 @@ pub fn run<A: Adapter>(arguments: &Chat, quiet: bool, verbose: bool) -> Result<(
     };
     notes.tell(&format!("turns are laid out by {layout}; {COMMANDS}, Ctrl-D ends"));
     let settings = Settings { end_tokens: dialogue.end_tokens.clone(), ..settings };
-    let job = Job { text: &text, dialogue: &dialogue, settings, system: arguments.system.clone(), notes };
+    let job =
+        Job { text: &text, dialogue: &dialogue, settings, system: arguments.system.clone(), notes };
     model_source::open::<A, _>(&files, DType::F32, &device, arguments.adapter.as_deref(), job)
 }
 
@@ -135,8 +136,13 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 
     fn call<M: CausalLm<A>>(self, model: M) -> Result<(), Failure> {
         let context = model.max_position_embeddings();
-        let mut session =
-            Session { job: self, conversation: Conversation::new(&model), context, turns: Vec::new(), answers: 0 };
+        let mut session = Session {
+            job: self,
+            conversation: Conversation::new(&model),
+            context,
+            turns: Vec::new(),
+            answers: 0,
+        };
         let stdin = std::io::stdin();
         let terminal = stdin.is_terminal();
         session.converse(&mut stdin.lock(), terminal)
@@ -200,7 +206,11 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         let room = self.job.settings.max_new_tokens.min(self.context / 2).max(1);
         let mut dropped = 0;
         loop {
-            let system = self.job.system.iter().map(|text| Message { role: Role::System, content: text.clone() });
+            let system = self
+                .job
+                .system
+                .iter()
+                .map(|text| Message { role: Role::System, content: text.clone() });
             let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
             let prompt = self.job.dialogue.prompt(&messages)?;
             if prompt.len() + room <= self.context {
@@ -268,7 +278,9 @@ fn refuse(reason: &str, terminal: bool) -> Result<(), Failure> {
 }
 
 fn unknown(command: &str) -> String {
-    format!("unknown command {command}; there are {COMMANDS} (a space before the / makes it a turn)")
+    format!(
+        "unknown command {command}; there are {COMMANDS} (a space before the / makes it a turn)"
+    )
 }
 
 #[cfg(test)]

@@ -64,17 +64,24 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
         ));
     };
     if arguments.output.exists() {
-        return Err(Failure::input(format!("{} exists already; name a new file", arguments.output.display())));
+        return Err(Failure::input(format!(
+            "{} exists already; name a new file",
+            arguments.output.display()
+        )));
     }
     let files = model_source::find_named(model)?;
     let document = files.config().as_object().cloned().unwrap_or_default();
     if files.config()["model_type"] != "llama" {
         let found = &files.config()["model_type"];
-        return Err(Failure::input(format!("`--to gguf` knows models of type \"llama\", but {model} is {found}")));
+        return Err(Failure::input(format!(
+            "`--to gguf` knows models of type \"llama\", but {model} is {found}"
+        )));
     }
     let config = DecoderConfig::from_json(document).or_input()?;
-    gguf::write_llama_adapter(&arguments.adapter, &config, Path::new(&arguments.output)).map_err(|error| match error {
-        gguf::GgufError::Io { .. } => Failure::run(error),
-        _ => Failure::input(error.to_string()),
-    })
+    gguf::write_llama_adapter(&arguments.adapter, &config, Path::new(&arguments.output)).map_err(
+        |error| match error {
+            gguf::GgufError::Io { .. } => Failure::run(error),
+            _ => Failure::input(error.to_string()),
+        },
+    )
 }

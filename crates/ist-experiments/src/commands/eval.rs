@@ -64,7 +64,8 @@ pub fn run<A: Adapter>(arguments: &Eval, quiet: bool) -> Result<(), Failure> {
     let selection = Selection::parse(&arguments.task)?;
     check_way(arguments, &selection)?;
     let found = files::find(&selection, &arguments.data)?;
-    let read = |(task, path): &(&'static Task, PathBuf)| Questions::read(task, path, arguments.limit);
+    let read =
+        |(task, path): &(&'static Task, PathBuf)| Questions::read(task, path, arguments.limit);
     let sets: Vec<Questions> = found.files.iter().map(read).collect::<Result<_, _>>()?;
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
@@ -74,7 +75,13 @@ pub fn run<A: Adapter>(arguments: &Eval, quiet: bool) -> Result<(), Failure> {
         None => Log::none(),
     };
     let job = Job { arguments, text, sets: &sets, log, quiet };
-    let scores = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
+    let scores = model_source::open::<A, _>(
+        &files,
+        DType::F32,
+        &device,
+        arguments.model.adapter.as_deref(),
+        job,
+    )?;
     if !selection.is_row() {
         return show(arguments, &scores[0]);
     }
@@ -93,8 +100,12 @@ fn check_way(arguments: &Eval, selection: &Selection) -> Result<(), Failure> {
     if arguments.by == Way::Generate {
         return Ok(());
     }
-    let free: Vec<&str> =
-        selection.tasks.iter().filter(|task| !task.answers().has_options()).map(|task| task.name()).collect();
+    let free: Vec<&str> = selection
+        .tasks
+        .iter()
+        .filter(|task| !task.answers().has_options())
+        .map(|task| task.name())
+        .collect();
     if !free.is_empty() {
         return Err(Failure::input(format!(
             "--by likelihood compares the options of a question, and {} {} none; use --by generate, or leave {} out",
@@ -104,7 +115,9 @@ fn check_way(arguments: &Eval, selection: &Selection) -> Result<(), Failure> {
         )));
     }
     if arguments.beams.get() > 1 || arguments.max_new_tokens.is_some() {
-        return Err(Failure::input("--beams and --max-new-tokens are for --by generate: nothing is written otherwise"));
+        return Err(Failure::input(
+            "--beams and --max-new-tokens are for --by generate: nothing is written otherwise",
+        ));
     }
     Ok(())
 }
@@ -121,7 +134,11 @@ impl Eval {
 }
 
 /// Of every task, what decides its predictions.
-fn settings(arguments: &Eval, files: &ModelFiles, sets: &[Questions]) -> Result<Map<String, Value>, Failure> {
+fn settings(
+    arguments: &Eval,
+    files: &ModelFiles,
+    sets: &[Questions],
+) -> Result<Map<String, Value>, Failure> {
     let model = model_source::describe(&arguments.model.model, files)?["sha256"].clone();
     let adapter = arguments.model.adapter.as_deref().map(digest).transpose()?;
     let of = |set: &Questions| {
@@ -140,8 +157,10 @@ fn settings(arguments: &Eval, files: &ModelFiles, sets: &[Questions]) -> Result<
 /// SHA-256 over the files of an adapter's folder, by name.
 fn digest(folder: &Path) -> Result<String, Failure> {
     let named = |error: std::io::Error| Failure::input(format!("{}: {error}", folder.display()));
-    let entries = std::fs::read_dir(folder).map_err(named)?.collect::<Result<Vec<_>, _>>().map_err(named)?;
-    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    let entries =
+        std::fs::read_dir(folder).map_err(named)?.collect::<Result<Vec<_>, _>>().map_err(named)?;
+    let mut paths: Vec<PathBuf> =
+        entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     paths.sort();
     let mut digest = Sha256::new();
     for path in paths {
@@ -159,7 +178,8 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     let accuracy = score.accuracy();
     let [low, high] = accuracy.interval().map(|bound| 100.0 * bound);
     let (correct, records) = (score.correct(), score.records());
-    let name = if score.task().answers() == Answers::Whole { "exact match" } else { score.task().name() };
+    let name =
+        if score.task().answers() == Answers::Whole { "exact match" } else { score.task().name() };
     let mut lines = vec![format!(
         "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the commonest answer alone: {:.1} %",
         100.0 * accuracy.share(),
@@ -175,7 +195,9 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     }
     if score.too_long() > 0 {
         let too_long = score.too_long();
-        lines.push(format!("of these not asked, because they do not fit the model's context: {too_long}"));
+        lines.push(format!(
+            "of these not asked, because they do not fit the model's context: {too_long}"
+        ));
     }
     print_text(&(lines.join("\n") + "\n"))
 }
@@ -198,7 +220,11 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 }
 
 impl Job<'_> {
-    fn score<A: Adapter, M: CausalLm<A>>(&mut self, model: &M, questions: &Questions) -> Result<Score, Failure> {
+    fn score<A: Adapter, M: CausalLm<A>>(
+        &mut self,
+        model: &M,
+        questions: &Questions,
+    ) -> Result<Score, Failure> {
         let task = questions.task();
         let options = EncoderOptions {
             template: self.text.template(&self.arguments.template(task), questions.format())?,
@@ -211,7 +237,8 @@ impl Job<'_> {
         let asking = self.arguments.asking(task);
         let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };
         let mut progress = Progress::new(task.name(), questions.all().len(), self.quiet);
-        let predictions = examiner.ask::<A>(questions, &mut self.log, |done| progress.reach(done))?;
+        let predictions =
+            examiner.ask::<A>(questions, &mut self.log, |done| progress.reach(done))?;
         progress.finish();
         Ok(Score::of(task, self.arguments.by, &predictions))
     }

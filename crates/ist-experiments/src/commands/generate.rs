@@ -58,24 +58,44 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
     let needs_text = arguments.input_ids.is_none() || !arguments.stop.is_empty();
-    let text = if needs_text { Some(model_source::text(&files)?) } else { model_source::text(&files).ok() };
+    let text = if needs_text {
+        Some(model_source::text(&files)?)
+    } else {
+        model_source::text(&files).ok()
+    };
     if arguments.stop.iter().any(String::is_empty) {
         return Err(Failure::input("--stop must not be empty"));
     }
     let (prompts, end_tokens) = prompts(arguments, &files, text.as_ref())?;
     let settings = arguments.sampling.settings(arguments.max_new_tokens, end_tokens)?;
-    let stream =
-        prompts.len() == 1 && arguments.beams.is_none() && !arguments.model.json && std::io::stdout().is_terminal();
+    let stream = prompts.len() == 1
+        && arguments.beams.is_none()
+        && !arguments.model.json
+        && std::io::stdout().is_terminal();
     let beams = arguments.beams;
-    let job = Job { prompts: &prompts, settings, beams, text: text.as_ref(), stops: &arguments.stop, stream };
-    let outputs = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
+    let job = Job {
+        prompts: &prompts,
+        settings,
+        beams,
+        text: text.as_ref(),
+        stops: &arguments.stop,
+        stream,
+    };
+    let outputs = model_source::open::<A, _>(
+        &files,
+        DType::F32,
+        &device,
+        arguments.model.adapter.as_deref(),
+        job,
+    )?;
     if arguments.model.json {
         return print_json(&document(&prompts, &outputs));
     }
     if stream && text.is_some() {
         return print_text("\n");
     }
-    let shown = |output: &Output| output.text.clone().unwrap_or_else(|| format!("{:?}", output.ids)) + "\n";
+    let shown =
+        |output: &Output| output.text.clone().unwrap_or_else(|| format!("{:?}", output.ids)) + "\n";
     print_text(&outputs.iter().map(shown).collect::<Vec<_>>().join("---\n"))
 }
 
@@ -90,18 +110,26 @@ fn prompts(
         return Ok((vec![arguments.input_ids.clone().unwrap_or_default()], end_tokens));
     };
     if !arguments.chat {
-        let prompts = arguments.prompt.iter().map(|prompt| text.encode(prompt)).collect::<Result<_, _>>()?;
+        let prompts =
+            arguments.prompt.iter().map(|prompt| text.encode(prompt)).collect::<Result<_, _>>()?;
         return Ok((prompts, end_tokens));
     }
     let vocab_size = registry::shape(files).or_input()?.vocab_size;
-    let dialogue = Dialogue::of_model(text, vocab_size)?
-        .ok_or_else(|| Failure::input(format!("--chat: {NO_CHAT_TEMPLATE}; without --chat the prompt is continued")))?;
+    let dialogue = Dialogue::of_model(text, vocab_size)?.ok_or_else(|| {
+        Failure::input(format!(
+            "--chat: {NO_CHAT_TEMPLATE}; without --chat the prompt is continued"
+        ))
+    })?;
     let system = arguments.system.iter().map(|text| (Role::System, text));
     let messages = |prompt| {
         let turns = system.clone().chain([(Role::User, prompt)]);
         turns.map(|(role, content)| Message { role, content: content.clone() }).collect::<Vec<_>>()
     };
-    let prompts = arguments.prompt.iter().map(|prompt| dialogue.prompt(&messages(prompt))).collect::<Result<_, _>>()?;
+    let prompts = arguments
+        .prompt
+        .iter()
+        .map(|prompt| dialogue.prompt(&messages(prompt)))
+        .collect::<Result<_, _>>()?;
     Ok((prompts, dialogue.end_tokens))
 }
 
@@ -144,12 +172,18 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let mut generation = Generation::new(&model, self.prompts, &self.settings).or_input()?;
         let Some(text) = self.text else {
             while generation.step() {}
-            return Ok(generation.into_outputs().into_iter().map(|ids| Output { ids, text: None }).collect());
+            return Ok(generation
+                .into_outputs()
+                .into_iter()
+                .map(|ids| Output { ids, text: None })
+                .collect());
         };
-        let mut streams: Vec<_> = self.prompts.iter().map(|_| TextStream::new(text, self.stops)).collect();
+        let mut streams: Vec<_> =
+            self.prompts.iter().map(|_| TextStream::new(text, self.stops)).collect();
         let looks = self.stream || !self.stops.is_empty();
         loop {
-            let running: Vec<usize> = (0..generation.rows()).filter(|row| !generation.has_ended(*row)).collect();
+            let running: Vec<usize> =
+                (0..generation.rows()).filter(|row| !generation.has_ended(*row)).collect();
             if !generation.step() {
                 break;
             }
@@ -177,7 +211,11 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
 }
 
 impl Job<'_> {
-    fn search<A: Adapter, M: CausalLm<A>>(&self, model: &M, beams: NonZeroUsize) -> Result<Vec<Output>, Failure> {
+    fn search<A: Adapter, M: CausalLm<A>>(
+        &self,
+        model: &M,
+        beams: NonZeroUsize,
+    ) -> Result<Vec<Output>, Failure> {
         let Settings { max_new_tokens, end_tokens, .. } = self.settings.clone();
         let settings = BeamSettings { beams, max_new_tokens, length_penalty: 1.0, end_tokens };
         let outputs = beam_search(model, self.prompts, &settings).or_input()?;

@@ -30,7 +30,8 @@ pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {
     if is("result.json") || (is("config.toml") && !is("config.json")) {
         return inspect_run(folder, arguments.json);
     }
-    let found = if files::holds_adapters(folder) { adapter::<A>(folder)? } else { model(&arguments.path)? };
+    let found =
+        if files::holds_adapters(folder) { adapter::<A>(folder)? } else { model(&arguments.path)? };
     if arguments.json {
         return print_json(&found);
     }
@@ -46,11 +47,15 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
     if !path.is_file() {
         let shown = folder.display();
         let state = json!({"kind": "run", "status": "unfinished", "folder": shown.to_string()});
-        let resume = format!("run {shown}: unfinished; go on with `ist train CONFIG --resume --output {shown}`\n");
+        let resume = format!(
+            "run {shown}: unfinished; go on with `ist train CONFIG --resume --output {shown}`\n"
+        );
         return if as_json { print_json(&state) } else { print_text(&resume) };
     }
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
-    let result: Value = serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
+    let result: Value =
+        serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
     if as_json {
         // As it stands: a number that is read and written again may lose its last digit.
         return print_text(&(text + "\n"));
@@ -79,7 +84,9 @@ fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {
     match adapters.parts() {
         [only] if folder.join(files::CONFIG_FILE).is_file() => described(only, folder),
         parts => {
-            let each = parts.iter().map(|part| Ok((part.name.clone(), described(part, &folder.join(&part.name))?)));
+            let each = parts
+                .iter()
+                .map(|part| Ok((part.name.clone(), described(part, &folder.join(&part.name))?)));
             let each = each.collect::<Result<serde_json::Map<_, _>, Failure>>()?;
             Ok(json!({"kind": "adapters", "adapters": each}))
         }

@@ -42,7 +42,11 @@ pub fn run<A: Adapter>(arguments: &Arguments) -> Result<(), Failure> {
             return Err(Failure::input(format!("{} does not exist; {advice}", place.display())));
         }
     }
-    if arguments.json { print_json(&json!({"runs": rows})) } else { print_text(&table::render(&rows)) }
+    if arguments.json {
+        print_json(&json!({"runs": rows}))
+    } else {
+        print_text(&table::render(&rows))
+    }
 }
 
 /// A run, a study, or a folder of both.
@@ -55,7 +59,8 @@ fn of_folder(folder: &Path, rows: &mut Vec<Row>) -> Result<(), Failure> {
         rows.push(of_run(folder));
         return Ok(());
     }
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string()).or_input()?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| folder.display().to_string()).or_input()?;
     let mut folders: Vec<PathBuf> =
         entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
     folders.sort();

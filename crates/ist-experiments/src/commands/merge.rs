@@ -55,7 +55,9 @@ fn check_weights(adapters: usize, weights: &[f64]) -> Result<(), Failure> {
         )));
     }
     match weights.iter().find(|weight| !weight.is_finite()) {
-        Some(weight) => Err(Failure::input(format!("`--weights` must be finite numbers, found {weight}"))),
+        Some(weight) => {
+            Err(Failure::input(format!("`--weights` must be finite numbers, found {weight}")))
+        }
         None => Ok(()),
     }
 }

@@ -64,7 +64,9 @@ fn show(text: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write};
     print_text(text)?;
     match std::io::stdout().flush() {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::run(format!("stdout: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::run(format!("stdout: {error}")))
+        }
         _ => Ok(()),
     }
 }
@@ -73,7 +75,9 @@ fn show(text: &str) -> Result<(), Failure> {
 fn print_text(text: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write};
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::run(format!("stdout: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::run(format!("stdout: {error}")))
+        }
         _ => Ok(()),
     }
 }

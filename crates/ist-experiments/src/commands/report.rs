@@ -46,7 +46,9 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let asked = others.iter().any(|path| path.is_some()) || arguments.json;
     let page = arguments.output.clone().or_else(|| (!asked).then(|| PathBuf::from("report.html")));
     let mut written = Vec::new();
-    let mut write = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String, Failure>| -> Result<(), Failure> {
+    let mut write = |path: &Option<PathBuf>,
+                     text: &dyn Fn() -> Result<String, Failure>|
+     -> Result<(), Failure> {
         let Some(path) = path else { return Ok(()) };
         replace(path, &text()?)?;
         written.push(path.display().to_string());
@@ -73,7 +75,8 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
 }
 
 fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let is_nowhere = path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+    let is_nowhere =
+        path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
     if is_nowhere || path.is_dir() {
         let what = if is_nowhere { "its folder does not exist" } else { "is a folder" };
         return Err(Failure::input(format!("{}: cannot write, {what}", path.display())));

@@ -93,7 +93,10 @@ pub fn run<A: Adapter>(arguments: &Arguments, quiet: bool, verbose: bool) -> Res
     }
     let tasks = register::<A>(&studies)?;
     let jobs = usize::from(arguments.jobs);
-    let ends = schedule::execute(&tasks, &schedule::Manner { jobs, device: &arguments.device, quiet, verbose })?;
+    let ends = schedule::execute(
+        &tasks,
+        &schedule::Manner { jobs, device: &arguments.device, quiet, verbose },
+    )?;
     close(arguments, &studies, &tasks, &ends, quiet)
 }
 
@@ -103,7 +106,12 @@ fn manner(arguments: &Arguments) -> open::Manner<'_> {
 }
 
 /// `--member I`: what an array task and a process of `--jobs` do.
-fn one_member<A: Adapter>(arguments: &Arguments, index: usize, quiet: bool, verbose: bool) -> Result<(), Failure> {
+fn one_member<A: Adapter>(
+    arguments: &Arguments,
+    index: usize,
+    quiet: bool,
+    verbose: bool,
+) -> Result<(), Failure> {
     let [file] = arguments.files.as_slice() else {
         return Err(Failure::input("--member goes with one file"));
     };
@@ -115,9 +123,10 @@ fn one_member<A: Adapter>(arguments: &Arguments, index: usize, quiet: bool, verb
     let note = match &executed {
         Executed::Now(_) => None,
         Executed::Before => Some(format!("{name} is done already")),
-        Executed::Elsewhere(owner) => {
-            Some(format!("{name} is being executed {}", owner.as_deref().unwrap_or("by another process")))
-        }
+        Executed::Elsewhere(owner) => Some(format!(
+            "{name} is being executed {}",
+            owner.as_deref().unwrap_or("by another process")
+        )),
     };
     if let (Some(note), false) = (note, quiet) {
         eprintln!("{note}");
@@ -134,7 +143,9 @@ fn find_member<A: Adapter>(
     file: &Path,
     index: usize,
 ) -> Result<(PathBuf, String, RunConfig), Failure> {
-    let none = |count: usize| Failure::input(format!("there is no run {index}: there are {count}, counted from 0"));
+    let none = |count: usize| {
+        Failure::input(format!("there is no run {index}: there are {count}, counted from 0"))
+    };
     if file.is_dir()
         && let Some(Manifest { members, .. }) = manifest::read(file)?
     {
@@ -155,11 +166,18 @@ fn register<A: Adapter>(studies: &[Opened]) -> Result<Vec<Task>, Failure> {
         if !from_folder {
             manifest::register::<A>(folder, study)?;
         }
-        let manifest = manifest::read(folder)?.ok_or_else(|| Failure::run("the manifest was taken away"))?;
-        let indices: std::collections::HashMap<&str, usize> =
-            manifest.members.iter().enumerate().map(|(index, entry)| (entry.name.as_str(), index)).collect();
+        let manifest =
+            manifest::read(folder)?.ok_or_else(|| Failure::run("the manifest was taken away"))?;
+        let indices: std::collections::HashMap<&str, usize> = manifest
+            .members
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (entry.name.as_str(), index))
+            .collect();
         for member in &study.members {
-            let index = *indices.get(member.name.as_str()).ok_or_else(|| Failure::run("the manifest was changed"))?;
+            let index = *indices
+                .get(member.name.as_str())
+                .ok_or_else(|| Failure::run("the manifest was changed"))?;
             tasks.push(Task { study: folder.clone(), name: member.name.clone(), index });
         }
     }
@@ -167,12 +185,18 @@ fn register<A: Adapter>(studies: &[Opened]) -> Result<Vec<Task>, Failure> {
 }
 
 fn rows(studies: &[Opened]) -> Vec<Row> {
-    let members = studies.iter().flat_map(|opened| opened.study.members.iter().map(move |member| (opened, member)));
+    let members = studies
+        .iter()
+        .flat_map(|opened| opened.study.members.iter().map(move |member| (opened, member)));
     members
         .map(|(Opened { folder, study, .. }, member)| Row {
             name: format!("{}/{}", study.name, member.name),
             folder: folder.join(&member.name).display().to_string(),
-            progress: progress::of_member(folder, &member.name, member.config.train.steps.map(|steps| steps as u64)),
+            progress: progress::of_member(
+                folder,
+                &member.name,
+                member.config.train.steps.map(|steps| steps as u64),
+            ),
         })
         .collect()
 }
@@ -186,19 +210,27 @@ fn list(arguments: &Arguments, studies: &[Opened]) -> Result<(), Failure> {
     print_text(&format!("{}{open} would be executed\n", table::render(&rows)))
 }
 
-fn write_script(arguments: &Arguments, studies: &[Opened], path: Option<&Path>, quiet: bool) -> Result<(), Failure> {
+fn write_script(
+    arguments: &Arguments,
+    studies: &[Opened],
+    path: Option<&Path>,
+    quiet: bool,
+) -> Result<(), Failure> {
     let ([Opened { study, .. }], [file]) = (studies, arguments.files.as_slice()) else {
         return Err(Failure::input("--slurm writes one script for one file"));
     };
-    let path = path.map_or_else(|| PathBuf::from(format!("{}.sbatch", study.name)), Path::to_path_buf);
+    let path =
+        path.map_or_else(|| PathBuf::from(format!("{}.sbatch", study.name)), Path::to_path_buf);
     if path.exists() {
         let advice = "remove it, or name another with --slurm=SCRIPT";
         return Err(Failure::input(format!("{} is there already; {advice}", path.display())));
     }
     let count = study.members.len();
     let chunk = arguments.chunk.map_or_else(|| count.div_ceil(open::MANY), |chunk| chunk as usize);
-    let mut further =
-        vec![format!("--output={}", arguments.output.display()), format!("--device={}", arguments.device)];
+    let mut further = vec![
+        format!("--output={}", arguments.output.display()),
+        format!("--device={}", arguments.device),
+    ];
     further.extend(arguments.overrides.iter().map(|set| format!("--set={set}")));
     further.extend(arguments.yes.then(|| "--yes".to_owned()));
     let program = std::env::current_exe().context("cannot find this program").or_run()?;
@@ -213,14 +245,24 @@ fn write_script(arguments: &Arguments, studies: &[Opened], path: Option<&Path>, 
 }
 
 /// Says what came of it, and fails where something failed.
-fn close(arguments: &Arguments, studies: &[Opened], tasks: &[Task], ends: &[End], quiet: bool) -> Result<(), Failure> {
+fn close(
+    arguments: &Arguments,
+    studies: &[Opened],
+    tasks: &[Task],
+    ends: &[End],
+    quiet: bool,
+) -> Result<(), Failure> {
     let rows = rows(studies);
     let failed: Vec<(&str, &str)> = ends
         .iter()
         .zip(&rows)
-        .filter_map(
-            |(end, row)| if let End::Failed(reason) = end { Some((row.name.as_str(), reason.as_str())) } else { None },
-        )
+        .filter_map(|(end, row)| {
+            if let End::Failed(reason) = end {
+                Some((row.name.as_str(), reason.as_str()))
+            } else {
+                None
+            }
+        })
         .collect();
     if arguments.json {
         let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
@@ -231,10 +273,13 @@ fn close(arguments: &Arguments, studies: &[Opened], tasks: &[Task], ends: &[End]
         return Err(Failure::Interrupted(message));
     }
     if !failed.is_empty() {
-        let list: Vec<String> = failed.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        let list: Vec<String> =
+            failed.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         let (failed, all) = (failed.len(), tasks.len());
-        let message =
-            format!("{failed} of {all} runs failed; the same command tries them again\n  {}", list.join("\n  "));
+        let message = format!(
+            "{failed} of {all} runs failed; the same command tries them again\n  {}",
+            list.join("\n  ")
+        );
         return Err(Failure::run(message));
     }
     if !quiet {

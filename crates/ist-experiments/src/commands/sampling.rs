@@ -24,16 +24,25 @@ pub struct Sampling {
 
 impl Sampling {
     /// The settings of a generation.
-    pub fn settings(&self, max_new_tokens: usize, end_tokens: Vec<u32>) -> Result<Settings, Failure> {
+    pub fn settings(
+        &self,
+        max_new_tokens: usize,
+        end_tokens: Vec<u32>,
+    ) -> Result<Settings, Failure> {
         let Self { temperature, top_k, top_p, seed } = *self;
         if !(temperature >= 0.0 && temperature.is_finite()) {
-            return Err(Failure::input(format!("--temperature must be at least 0, found {temperature}")));
+            return Err(Failure::input(format!(
+                "--temperature must be at least 0, found {temperature}"
+            )));
         }
         if top_k == Some(0) {
             return Err(Failure::input("--top-k must be at least 1, found 0"));
         }
         if top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
-            return Err(Failure::input(format!("--top-p must be in (0, 1], found {}", top_p.unwrap_or_default())));
+            return Err(Failure::input(format!(
+                "--top-p must be in (0, 1], found {}",
+                top_p.unwrap_or_default()
+            )));
         }
         Ok(Settings { max_new_tokens, temperature, top_k, top_p, seed, end_tokens })
     }

@@ -15,5 +15,9 @@ pub struct Schema {
 
 /// Prints the schema.
 pub fn run(arguments: &Schema) -> Result<(), Failure> {
-    print_json(&if arguments.pretrain { config::pretrain_json_schema() } else { config::json_schema() })
+    print_json(&if arguments.pretrain {
+        config::pretrain_json_schema()
+    } else {
+        config::json_schema()
+    })
 }

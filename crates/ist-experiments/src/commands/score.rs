@@ -42,7 +42,13 @@ pub fn run<A: Adapter>(arguments: &Score) -> Result<(), Failure> {
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
     let job = Job { arguments };
-    let report = model_source::open::<A, _>(&files, DType::F32, &device, arguments.model.adapter.as_deref(), job)?;
+    let report = model_source::open::<A, _>(
+        &files,
+        DType::F32,
+        &device,
+        arguments.model.adapter.as_deref(),
+        job,
+    )?;
     if arguments.model.json {
         return print_json(&report);
     }
@@ -81,8 +87,11 @@ mod tests {
 
     #[test]
     fn the_mean_weighs_tokens_not_records() {
-        let record =
-            |logprobs: &[f64]| RecordScore { loss: None, tokens: logprobs.len(), token_logprobs: logprobs.to_vec() };
+        let record = |logprobs: &[f64]| RecordScore {
+            loss: None,
+            tokens: logprobs.len(),
+            token_logprobs: logprobs.to_vec(),
+        };
         let report = report(vec![record(&[-1.0]), record(&[]), record(&[-2.0, -3.0])]);
         assert_eq!((report.loss, report.tokens), (Some(2.0), 3));
     }

@@ -25,13 +25,18 @@ pub struct Arguments {
 /// Runs the conformance suite; fails when a check does not hold.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !cfg!(feature = "ndarray") {
-        return Err(Failure::input("the reference is not compiled in: build with the feature `ndarray`"));
+        return Err(Failure::input(
+            "the reference is not compiled in: build with the feature `ndarray`",
+        ));
     }
     if let ([_, _, ..], false) = (&arguments.device[..], arguments.markdown) {
-        return Err(Failure::input("several devices are compared in a table: add `--markdown`, or name one device"));
+        return Err(Failure::input(
+            "several devices are compared in a table: add `--markdown`, or name one device",
+        ));
     }
     let quiet = arguments.json || arguments.markdown;
-    let checked = arguments.device.iter().map(|name| check(name, quiet)).collect::<Result<Vec<_>, _>>()?;
+    let checked =
+        arguments.device.iter().map(|name| check(name, quiet)).collect::<Result<Vec<_>, _>>()?;
     if arguments.markdown {
         print_text(&matrix(&arguments.device, &checked))?;
     } else if arguments.json {
@@ -84,13 +89,19 @@ fn row(line: &Line) -> String {
     };
     let found = line.distance.map_or_else(|| "-".to_owned(), |distance| format!("{distance:.1e}"));
     let detail = line.detail.as_deref().map_or(String::new(), |detail| format!("  {detail}"));
-    format!("{mark} {:<11} {:<52} {found:>8} of {:.0e}{detail}\n", line.group, line.name, line.tolerance)
+    format!(
+        "{mark} {:<11} {:<52} {found:>8} of {:.0e}{detail}\n",
+        line.group, line.name, line.tolerance
+    )
 }
 
 /// A row a check, a column a device: its distance, `-` where it does not claim the feature, `**FAIL**`.
 fn matrix(devices: &[String], checked: &[Vec<Line>]) -> String {
     let columns = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let head = ["group", "feature", "allowed"].map(str::to_owned).into_iter().chain(devices.iter().cloned());
+    let head = ["group", "feature", "allowed"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(devices.iter().cloned());
     let mut table = columns(head.collect()) + &columns(vec!["---".to_owned(); 3 + devices.len()]);
     for (at, first) in checked[0].iter().enumerate() {
         let cell = |line: &Line| match (line.holds, line.distance) {
@@ -99,7 +110,8 @@ fn matrix(devices: &[String], checked: &[Vec<Line>]) -> String {
             (false, _) => "**FAIL**".to_owned(),
         };
         let cells = checked.iter().map(|lines| cell(&lines[at]));
-        let start = [first.group.to_owned(), first.name.clone(), format!("{:.0e}", first.tolerance)];
+        let start =
+            [first.group.to_owned(), first.name.clone(), format!("{:.0e}", first.tolerance)];
         table += &columns(start.into_iter().chain(cells).collect());
     }
     table
@@ -117,7 +129,8 @@ mod tests {
     #[test]
     fn a_matrix_has_a_row_for_each_check_and_a_column_for_each_device() {
         let devices = ["flex", "wgpu", "cuda"].map(str::to_owned);
-        let checked = [line(Some(2.4e-7), true), line(None, true), line(Some(1.0), false)].map(|line| vec![line]);
+        let checked = [line(Some(2.4e-7), true), line(None, true), line(Some(1.0), false)]
+            .map(|line| vec![line]);
         let table = matrix(&devices, &checked);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows[0], "| group | feature | allowed | flex | wgpu | cuda |");

@@ -67,7 +67,9 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
 /// How the run is shown; a view needs a terminal.
 fn show(tui: bool, quiet: bool) -> Result<Show, Failure> {
     match (tui, quiet) {
-        (true, true) => Err(Failure::input("`--tui` shows the run and `--quiet` nothing of it; leave one out")),
+        (true, true) => {
+            Err(Failure::input("`--tui` shows the run and `--quiet` nothing of it; leave one out"))
+        }
         (true, false) => terminal::must_be_there("`--tui`", "leave it out").map(|()| Show::Screen),
         (false, true) => Ok(Show::Nothing),
         (false, false) => Ok(Show::Lines),
@@ -104,7 +106,8 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     let settled = if resume { budget_of(&place) } else { None };
     let free = device::free_memory(&device);
     let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
-    let job = Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
+    let job =
+        Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
     model_source::open::<A, _>(&files, storage, &device, None, job)
 }
@@ -173,9 +176,11 @@ fn place(arguments: &Train, name: &str) -> Result<Place, Failure> {
     match (&arguments.output, arguments.resume) {
         (Some(path), _) => Ok(Place::Named(path.clone())),
         (None, false) => Ok(Place::Next(name.to_owned())),
-        (None, true) => folder::newest(name)
-            .map(Place::Named)
-            .ok_or_else(|| Failure::input(format!("no run runs/{name}-<n> to resume; name its folder with --output"))),
+        (None, true) => folder::newest(name).map(Place::Named).ok_or_else(|| {
+            Failure::input(format!(
+                "no run runs/{name}-<n> to resume; name its folder with --output"
+            ))
+        }),
     }
 }
 
@@ -213,21 +218,44 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let document = serde_json::to_vec_pretty(&document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
         let rates = attach::learning_rates(&mut model);
-        let tuner = prepare::tuner(config, policy, plan.memory, &offload, total_steps, rates, model.device());
+        let tuner = prepare::tuner(
+            config,
+            policy,
+            plan.memory,
+            &offload,
+            total_steps,
+            rates,
+            model.device(),
+        );
         let say = |line: &str| {
             if self.shown != Show::Nothing {
                 eprintln!("{line}");
             }
         };
         data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));
-        say(&format!("run {}: {total_steps} steps, {} records", folder.path().display(), data.train.examples.len()));
+        say(&format!(
+            "run {}: {total_steps} steps, {} records",
+            folder.path().display(),
+            data.train.examples.len()
+        ));
         if self.verbose {
             say(&config.to_toml());
         }
         interrupt::install();
         let (resume, shown) = (self.resume, self.shown);
         let (folder, data, plan) = (&folder, &data, &plan);
-        let start = Start { config, folder, data, model, adapters, tuner, plan, total_steps, resume, shown };
+        let start = Start {
+            config,
+            folder,
+            data,
+            model,
+            adapters,
+            tuner,
+            plan,
+            total_steps,
+            resume,
+            shown,
+        };
         let result = failed::keep(folder.path(), || Run::new(start)?.finish())?;
         say(&summary::render(&result, &folder.path().display().to_string()));
         Ok(result)
@@ -242,7 +270,8 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
 ) -> Result<Adapters<A>, Failure> {
     let parts = prepare::parts::<A>(&config.adapter)?;
     let mut adapters = Adapters::new(parts.concat());
-    attach(model, &mut adapters, config.seed, device).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    attach(model, &mut adapters, config.seed, device)
+        .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
     for (table, parts) in config.adapter.tables().iter().zip(parts) {
         if let Some(folder) = &table.init_from {
             let mut own = Adapters::new(parts);
@@ -254,16 +283,23 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.
-fn agree<A: Adapter>(loaded: &Adapters<A>, given: &Map<String, Value>, folder: &Path) -> Result<(), Failure> {
+fn agree<A: Adapter>(
+    loaded: &Adapters<A>,
+    given: &Map<String, Value>,
+    folder: &Path,
+) -> Result<(), Failure> {
     if given.is_empty() {
         return Ok(());
     }
     let [only] = loaded.parts() else {
         let folder = folder.display();
-        let message = format!("{folder} holds several adapters; leave the keys beside `adapter.init_from` out");
+        let message = format!(
+            "{folder} holds several adapters; leave the keys beside `adapter.init_from` out"
+        );
         return Err(Failure::input(message));
     };
-    let (there, given_fields) = (only.peft_fields(), prepare::parse_adapter::<A>(given)?.peft_fields());
+    let (there, given_fields) =
+        (only.peft_fields(), prepare::parse_adapter::<A>(given)?.peft_fields());
     let name_in_file = |key: &str| {
         match key {
             "alpha" => "lora_alpha",
@@ -284,9 +320,13 @@ fn agree<A: Adapter>(loaded: &Adapters<A>, given: &Map<String, Value>, folder: &
         other => other.cloned().unwrap_or_default(),
     };
     let differs = given.keys().filter(|key| value(&there, key) != value(&given_fields, key));
-    let found = |fields: &Map<String, Value>, key: &str| fields.get(&name_in_file(key)).cloned().unwrap_or_default();
+    let found = |fields: &Map<String, Value>, key: &str| {
+        fields.get(&name_in_file(key)).cloned().unwrap_or_default()
+    };
     let faults: Vec<String> = differs
-        .map(|key| format!("`adapter.{key}` is {}, not {}", found(&there, key), found(&given_fields, key)))
+        .map(|key| {
+            format!("`adapter.{key}` is {}, not {}", found(&there, key), found(&given_fields, key))
+        })
         .collect();
     if faults.is_empty() {
         return Ok(());
@@ -298,7 +338,11 @@ fn agree<A: Adapter>(loaded: &Adapters<A>, given: &Map<String, Value>, folder: &
 }
 
 /// Opens the run's folder: writes the configuration of a new run, compares that of one that goes on.
-fn open_folder<A: Adapter>(place: Place, resume: bool, config: &RunConfig) -> Result<RunFolder, Failure> {
+fn open_folder<A: Adapter>(
+    place: Place,
+    resume: bool,
+    config: &RunConfig,
+) -> Result<RunFolder, Failure> {
     let folder = match place {
         Place::Named(path) => RunFolder::open(path, resume)?,
         Place::Next(name) => RunFolder::next(&name)?,

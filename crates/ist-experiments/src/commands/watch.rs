@@ -19,7 +19,8 @@ pub struct Watch {
 pub fn run(arguments: &Watch) -> Result<(), Failure> {
     let folder = &arguments.run;
     if !holds_run(folder) {
-        let advice = "expected a folder with a `config.toml` and logs; `ist list` shows which there are";
+        let advice =
+            "expected a folder with a `config.toml` and logs; `ist list` shows which there are";
         return Err(Failure::input(format!("{}: not a run's folder; {advice}", folder.display())));
     }
     live::watch(folder)

@@ -28,9 +28,16 @@ pub struct World {
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
     let folder = &arguments.output;
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()).or_run()?;
-    for (split, name) in [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Test, "test")] {
+    for (split, name) in
+        [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Test, "test")]
+    {
         let records = world::task(arguments.seed, split);
-        write(folder, &format!("world-{name}.jsonl"), &world::json_lines(&records).or_run()?, quiet)?;
+        write(
+            folder,
+            &format!("world-{name}.jsonl"),
+            &world::json_lines(&records).or_run()?,
+            quiet,
+        )?;
     }
     if let Some(count) = arguments.documents {
         let texts = world::documents(arguments.seed).take(count);

@@ -49,11 +49,18 @@ impl Checker {
                     self.value(schema, table, &format!("{key}[{index}]"));
                 }
             }
-            (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => self.list(schema, list, key),
+            (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => {
+                self.list(schema, list, key)
+            }
             _ if accepts(schema, value) => {}
             _ => {
-                let hint = closest(schema, value).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-                self.fault(key, format!("must be {}, found {}{hint}", expected(schema), found(value)));
+                let hint = closest(schema, value)
+                    .map(|near| format!("; did you mean \"{near}\"?"))
+                    .unwrap_or_default();
+                self.fault(
+                    key,
+                    format!("must be {}, found {}{hint}", expected(schema), found(value)),
+                );
             }
         }
     }
@@ -75,7 +82,14 @@ impl Checker {
     }
 
     /// A table whose tag decides which keys it takes.
-    fn variant(&mut self, schema: &Json, tag: &str, variants: &[(&str, &Json)], table: &Table, key: &str) {
+    fn variant(
+        &mut self,
+        schema: &Json,
+        tag: &str,
+        variants: &[(&str, &Json)],
+        table: &Table,
+        key: &str,
+    ) {
         let chosen = match table.get(tag) {
             None => variants.iter().find(|(_, variant)| is_default(variant, tag)),
             Some(value) => variants.iter().find(|(name, _)| value.as_str() == Some(name)),
@@ -83,10 +97,12 @@ impl Checker {
         if let Some((_, variant)) = chosen {
             return self.keys_of(variant, schema, table, key);
         }
-        let one_of = serde_json::json!({"enum": variants.iter().map(|(name, _)| *name).collect::<Vec<_>>()});
+        let one_of =
+            serde_json::json!({"enum": variants.iter().map(|(name, _)| *name).collect::<Vec<_>>()});
         self.value(&one_of, &table[tag], &join(key, tag));
         // Whatever was meant, a key of no variant at all is a fault of its own.
-        let unknown: Vec<&String> = table.keys().filter(|name| property(schema, name).is_none()).collect();
+        let unknown: Vec<&String> =
+            table.keys().filter(|name| property(schema, name).is_none()).collect();
         for name in unknown {
             self.unknown(schema, &join(key, name), key);
         }
@@ -100,7 +116,9 @@ impl Checker {
             match (schema["properties"].get(name), &schema["additionalProperties"]) {
                 (Some(schema), _) => self.value(schema, value, &inner),
                 (None, Json::Object(any)) => self.value(&Json::Object(any.clone()), value, &inner),
-                (None, _) if property(family, name).is_some() => self.foreign(schema, family, name, key),
+                (None, _) if property(family, name).is_some() => {
+                    self.foreign(schema, family, name, key)
+                }
                 (None, _) => self.unknown(schema, &inner, key),
             }
         }
@@ -119,7 +137,12 @@ impl Checker {
         }
         let description = schema["description"].as_str().unwrap_or_default();
         let sentence = description.lines().next().unwrap_or_default();
-        self.fault(key, format!("is missing; it must be {}. {sentence}", expected(schema)).trim_end().to_owned());
+        self.fault(
+            key,
+            format!("is missing; it must be {}. {sentence}", expected(schema))
+                .trim_end()
+                .to_owned(),
+        );
     }
 
     /// `oneOf` of required keys: exactly one; `not` of required keys: not all.
@@ -128,15 +151,20 @@ impl Checker {
             let names = branch["required"].as_array().into_iter().flatten();
             names.filter_map(Json::as_str).map(str::to_owned).collect()
         };
-        let quoted =
-            |names: &[String]| -> Vec<String> { names.iter().map(|n| format!("`{}`", join(key, n))).collect() };
+        let quoted = |names: &[String]| -> Vec<String> {
+            names.iter().map(|n| format!("`{}`", join(key, n))).collect()
+        };
         let branches = schema["oneOf"].as_array().filter(|_| schema.get("discriminator").is_none());
         let one_of: Vec<String> = branches.into_iter().flatten().flat_map(required).collect();
-        let given: Vec<String> = one_of.iter().filter(|name| table.contains_key(*name)).cloned().collect();
+        let given: Vec<String> =
+            one_of.iter().filter(|name| table.contains_key(*name)).cloned().collect();
         if given.is_empty() && !one_of.is_empty() {
             self.fault(key, format!("needs one of {}", quoted(&one_of).join(" and ")));
         } else if given.len() > 1 {
-            self.fault(&join(key, &given[1]), format!("conflicts with `{}`; give one of them", join(key, &given[0])));
+            self.fault(
+                &join(key, &given[1]),
+                format!("conflicts with `{}`; give one of them", join(key, &given[0])),
+            );
         }
         let excluded = required(&schema["not"]);
         if excluded.len() == 2 && excluded.iter().all(|name| table.contains_key(name)) {
@@ -155,15 +183,25 @@ impl Checker {
             .collect();
         let (owners, mine) = (owners.join("\", \""), schema["title"].as_str().unwrap_or_default());
         let tag = join(key, tag);
-        self.fault(&join(key, name), format!("belongs to {tag} = \"{owners}\", not to \"{mine}\"; remove it"));
+        self.fault(
+            &join(key, name),
+            format!("belongs to {tag} = \"{owners}\", not to \"{mine}\"; remove it"),
+        );
     }
 
     fn unknown(&mut self, schema: &Json, key: &str, parent: &str) {
         let hint = match nearest::key(key, &self.keys) {
             Some((near, true)) => format!("; did you mean `{near}`?"),
             Some((near, false)) => {
-                let table = if parent.is_empty() { "the top level".to_owned() } else { format!("[{parent}]") };
-                format!("; {table} takes {}, and the nearest key is `{near}`", names(schema).join(", "))
+                let table = if parent.is_empty() {
+                    "the top level".to_owned()
+                } else {
+                    format!("[{parent}]")
+                };
+                format!(
+                    "; {table} takes {}, and the nearest key is `{near}`",
+                    names(schema).join(", ")
+                )
             }
             None => String::new(),
         };
@@ -180,7 +218,9 @@ fn accepts(schema: &Json, value: &Value) -> bool {
         return branches.iter().any(|branch| accepts(branch, value));
     }
     match (schema["type"].as_str(), value) {
-        (Some("string"), Value::String(text)) if schema["format"] == SIZE => memory::bytes(text).is_some(),
+        (Some("string"), Value::String(text)) if schema["format"] == SIZE => {
+            memory::bytes(text).is_some()
+        }
         (Some("string"), Value::String(text)) => {
             schema["minLength"].as_u64().is_none_or(|least| text.len() as u64 >= least)
         }
@@ -188,15 +228,17 @@ fn accepts(schema: &Json, value: &Value) -> bool {
         (Some("integer" | "number"), Value::Integer(number)) => in_range(schema, *number as f64),
         (Some("number"), Value::Float(number)) => number.is_finite() && in_range(schema, *number),
         (Some("array"), Value::Array(list)) => {
-            fits_length(schema, list.len()) && list.iter().all(|item| accepts(&schema["items"], item))
+            fits_length(schema, list.len())
+                && list.iter().all(|item| accepts(&schema["items"], item))
         }
         _ => false,
     }
 }
 
 fn in_range(schema: &Json, number: f64) -> bool {
-    let holds =
-        |key: &str, test: fn(&f64, &f64) -> bool| schema[key].as_f64().is_none_or(|bound| test(&number, &bound));
+    let holds = |key: &str, test: fn(&f64, &f64) -> bool| {
+        schema[key].as_f64().is_none_or(|bound| test(&number, &bound))
+    };
     holds("minimum", f64::ge)
         && holds("maximum", f64::le)
         && holds("exclusiveMinimum", f64::gt)

@@ -16,7 +16,8 @@ struct Difference {
 
 impl Difference {
     fn line(&self) -> String {
-        let words = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
+        let words =
+            |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
         format!("`{}` was {}, is {}", self.key, words(&self.old), words(&self.new))
     }
 
@@ -36,7 +37,11 @@ pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<String> {
 /// The differences that forbid to go on with a run of configuration `old` under `new`: all but a run that grows in
 /// `train.steps` or `train.epochs`.
 pub fn resume_faults(old: &RunConfig, new: &RunConfig) -> Vec<String> {
-    compare(old, new).iter().filter(|difference| !difference.grows()).map(Difference::line).collect()
+    compare(old, new)
+        .iter()
+        .filter(|difference| !difference.grows())
+        .map(Difference::line)
+        .collect()
 }
 
 fn compare(old: &RunConfig, new: &RunConfig) -> Vec<Difference> {
@@ -55,14 +60,17 @@ fn compare(old: &RunConfig, new: &RunConfig) -> Vec<Difference> {
 /// Every value by its dotted key; a list is one value.
 fn flat(config: &RunConfig) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
-    let whole = serde_json::to_value(config).expect("a checked configuration holds numbers, strings, lists and tables");
+    let whole = serde_json::to_value(config)
+        .expect("a checked configuration holds numbers, strings, lists and tables");
     flatten("", whole, &mut values);
     values
 }
 
 fn flatten(key: &str, value: Value, values: &mut BTreeMap<String, Value>) {
     match value {
-        Value::Object(table) => table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values)),
+        Value::Object(table) => {
+            table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values))
+        }
         value => drop(values.insert(key.to_owned(), value)),
     }
 }

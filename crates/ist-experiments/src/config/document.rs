@@ -52,7 +52,10 @@ impl Document {
     pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let (spanned, errors) = DeTable::parse_recoverable(text);
         let invalid = |errors: Vec<toml::de::Error>| {
-            ConfigError::invalid(path.to_owned(), errors.iter().map(|error| syntax(error, text)).collect())
+            ConfigError::invalid(
+                path.to_owned(),
+                errors.iter().map(|error| syntax(error, text)).collect(),
+            )
         };
         if !errors.is_empty() {
             return Err(invalid(errors));
@@ -63,11 +66,13 @@ impl Document {
         table_lines(spanned.get_ref(), text, "", &mut lines);
         let spots = lines.into_iter().map(|(key, line)| (key, Spot { file: None, line })).collect();
         let overridden = BTreeSet::new();
-        let mut document = Self { table, folder, path: path.to_owned(), spots, overridden, faults: Vec::new() };
+        let mut document =
+            Self { table, folder, path: path.to_owned(), spots, overridden, faults: Vec::new() };
         if document.folder.to_str().is_none() {
             let folder = document.folder.display();
-            let message =
-                format!("the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it");
+            let message = format!(
+                "the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it"
+            );
             document.faults.push(Fault::new("", message, Place::File));
         }
         Ok(document)
@@ -85,10 +90,12 @@ impl Document {
         layer::lay(&mut table, std::mem::take(&mut self.table));
         self.table = table;
         for (key, spot) in base.spots {
-            let there = Spot { file: spot.file.or_else(|| Some(Arc::clone(&file))), line: spot.line };
+            let there =
+                Spot { file: spot.file.or_else(|| Some(Arc::clone(&file))), line: spot.line };
             self.spots.entry(key).or_insert(there);
         }
-        let mark = |fault: Fault| Fault { file: fault.file.or_else(|| Some(file.to_path_buf())), ..fault };
+        let mark =
+            |fault: Fault| Fault { file: fault.file.or_else(|| Some(file.to_path_buf())), ..fault };
         self.faults.extend(base.faults.into_iter().map(mark));
     }
 
@@ -193,7 +200,8 @@ pub(super) fn is_within(key: &str, table: &str) -> bool {
 
 /// The dotted key of `name` inside `parent`, quoted where TOML needs it.
 pub(super) fn join(parent: &str, name: &str) -> String {
-    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let bare =
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     let name = if bare { name.to_owned() } else { format!("{name:?}") };
     if parent.is_empty() { name } else { format!("{parent}.{name}") }
 }

@@ -41,12 +41,18 @@ pub(super) fn read(path: &Path) -> Result<Chain, ConfigError> {
         let last = files.last_mut().expect("the file itself is there");
         if circle {
             let chain: Vec<String> = names.iter().map(|name| name.display().to_string()).collect();
-            last.fault(KEY, format!("goes in a circle: {}; take it out of one of them", chain.join(" -> ")));
+            last.fault(
+                KEY,
+                format!("goes in a circle: {}; take it out of one of them", chain.join(" -> ")),
+            );
             break;
         }
         match open(&base, &mut digest) {
             Err(ConfigError::Read { path, source }) => {
-                last.fault(KEY, format!("names {}, which cannot be read: {source}", path.display()));
+                last.fault(
+                    KEY,
+                    format!("names {}, which cannot be read: {source}", path.display()),
+                );
                 break;
             }
             opened => files.push(opened?),
@@ -88,7 +94,10 @@ fn base_of(document: &mut Document) -> Option<PathBuf> {
             Some(if text.starts_with('~') { absolute(&text, folder) } else { folder.join(text) })
         }
         other => {
-            document.fault(KEY, format!("must be the path of a configuration, found {}", found(&other)));
+            document.fault(
+                KEY,
+                format!("must be the path of a configuration, found {}", found(&other)),
+            );
             None
         }
     }

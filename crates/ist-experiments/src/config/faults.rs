@@ -34,7 +34,13 @@ pub struct Fault {
 impl Fault {
     /// A fault of the configuration itself.
     pub(super) fn new(key: &str, message: impl Into<String>, place: Place) -> Self {
-        Self { key: key.to_owned(), message: message.into(), place, file: None, members: Vec::new() }
+        Self {
+            key: key.to_owned(),
+            message: message.into(),
+            place,
+            file: None,
+            members: Vec::new(),
+        }
     }
 
     fn line(&self, path: &Path) -> String {

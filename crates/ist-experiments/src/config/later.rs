@@ -32,12 +32,19 @@ pub(super) fn refuse_in_pretraining(document: &mut Document) {
 fn methods(document: &mut Document) {
     let mut later = Vec::new();
     for (key, table) in keyed(document) {
-        if let Some(method) = table.get("method").and_then(Value::as_str).filter(|method| METHODS.contains(method)) {
+        if let Some(method) =
+            table.get("method").and_then(Value::as_str).filter(|method| METHODS.contains(method))
+        {
             later.push((join(&key, "method"), method.to_owned()));
             table.clear();
         }
     }
     for (key, method) in later {
-        document.fault(&key, format!("= \"{method}\" is not yet available; `ist schema` lists the methods there are"));
+        document.fault(
+            &key,
+            format!(
+                "= \"{method}\" is not yet available; `ist schema` lists the methods there are"
+            ),
+        );
     }
 }

@@ -33,7 +33,8 @@ fn lay_plain(base: &mut Table, over: Table) {
 /// Takes out of `under` what does not belong to the kind that `over` names, if that is another.
 fn drop_foreign(section: &Json, under: &mut Table, over: &Table) {
     let Some((tag, variants)) = variants_of(section) else { return };
-    let default = variants.iter().find(|(_, variant)| is_default(variant, tag)).map(|(name, _)| *name);
+    let default =
+        variants.iter().find(|(_, variant)| is_default(variant, tag)).map(|(name, _)| *name);
     let kind = |table: &Table| table.get(tag).and_then(Value::as_str).map(str::to_owned);
     let Some(new) = kind(over) else { return };
     if kind(under).as_deref().or(default) == Some(&new) {

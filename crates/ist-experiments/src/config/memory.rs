@@ -80,9 +80,9 @@ impl<'de> Deserialize<'de> for Budget {
                 "auto" => Self::Auto,
                 "keep" => Self::Keep,
                 "recompute" => Self::Recompute,
-                size => Self::Bytes(
-                    bytes(size).ok_or_else(|| serde::de::Error::custom(format!("\"{size}\" is not a size")))?,
-                ),
+                size => Self::Bytes(bytes(size).ok_or_else(|| {
+                    serde::de::Error::custom(format!("\"{size}\" is not a size"))
+                })?),
             },
         })
     }
@@ -116,7 +116,19 @@ mod tests {
         for (text, expected) in sizes {
             assert_eq!(bytes(text), Some(expected), "{text}");
         }
-        for other in ["GiB", "less", "1.5Gib2", "1..5GB", "", "0", "-1", "inf", "1e3", "99999999TiB", "0.5 B"] {
+        for other in [
+            "GiB",
+            "less",
+            "1.5Gib2",
+            "1..5GB",
+            "",
+            "0",
+            "-1",
+            "inf",
+            "1e3",
+            "99999999TiB",
+            "0.5 B",
+        ] {
             assert_eq!(bytes(other), None, "{other}");
         }
     }

@@ -18,7 +18,9 @@ use super::{check as schema_check, schema};
 pub(super) type Reader = fn(&Map<String, serde_json::Value>) -> Option<Vec<FieldFault>>;
 
 /// The reader of the methods of `A`.
-pub(super) fn reader<A: Adapter>(fields: &Map<String, serde_json::Value>) -> Option<Vec<FieldFault>> {
+pub(super) fn reader<A: Adapter>(
+    fields: &Map<String, serde_json::Value>,
+) -> Option<Vec<FieldFault>> {
     let read = Part::<A>::parse(DEFAULT_NAME, fields, Dialect::Toml)?;
     Some(read.err().map(|error| error.faults).unwrap_or_default())
 }
@@ -35,7 +37,9 @@ pub(super) fn keyed(document: &mut Document) -> Vec<(String, &mut Table)> {
         Some(Value::Table(only)) => vec![("adapter".to_owned(), only)],
         Some(Value::Array(list)) => {
             let tables = list.iter_mut().enumerate();
-            tables.filter_map(|(at, table)| Some((format!("adapter[{at}]"), table.as_table_mut()?))).collect()
+            tables
+                .filter_map(|(at, table)| Some((format!("adapter[{at}]"), table.as_table_mut()?)))
+                .collect()
         }
         _ => Vec::new(),
     }
@@ -75,7 +79,8 @@ pub(super) fn check(document: &mut Document, foreign: Vec<Foreign>, reader: Read
             }
         }
     }
-    let tables: Vec<(String, Table)> = keyed(document).into_iter().map(|(key, table)| (key, table.clone())).collect();
+    let tables: Vec<(String, Table)> =
+        keyed(document).into_iter().map(|(key, table)| (key, table.clone())).collect();
     for (key, table) in &tables {
         if !document.is_faulty(key) {
             for fault in reader(&fields(table)).unwrap_or_default() {
@@ -103,10 +108,17 @@ fn names(document: &mut Document, tables: &[(String, Table)]) {
         let name = given.unwrap_or_else(method);
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if !name.chars().all(plain) {
-            document
-                .fault(&key, format!("must be of letters, digits, - and _, as it names a folder; found \"{name}\""));
+            document.fault(
+                &key,
+                format!(
+                    "must be of letters, digits, - and _, as it names a folder; found \"{name}\""
+                ),
+            );
         } else if taken.contains(&name) {
-            document.fault(&key, format!("must differ from those of the other adapters; \"{name}\" is taken"));
+            document.fault(
+                &key,
+                format!("must differ from those of the other adapters; \"{name}\" is taken"),
+            );
         }
         taken.push(name);
     }

@@ -62,8 +62,8 @@ pub use model_ref::ModelRef;
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use policy::{FixedPolicy, IstPolicy, LisaPolicy, PolicyConfig, ReplayPolicy, RstPolicy};
 pub use pretrain::{
-    ModelShape, PretrainConfig, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype, TextSource,
-    TokenizerConfig, load_pretrain,
+    ModelShape, PretrainConfig, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype,
+    TextSource, TokenizerConfig, load_pretrain,
 };
 pub use run::{RunConfig, load, load_with, parse_with, read, read_with};
 pub use schema::{json_schema, pretrain_json_schema};

@@ -32,9 +32,12 @@ impl ModelRef {
             return Self::Builtin(name.to_owned());
         }
         let path = absolute(text, folder);
-        let says_path = text.starts_with(['.', '/', '~']) || Path::new(text).is_absolute() || path.exists();
+        let says_path =
+            text.starts_with(['.', '/', '~']) || Path::new(text).is_absolute() || path.exists();
         match hub_id(text).filter(|_| !says_path) {
-            Some((id, revision)) => Self::Hub { id: id.to_owned(), revision: revision.map(str::to_owned) },
+            Some((id, revision)) => {
+                Self::Hub { id: id.to_owned(), revision: revision.map(str::to_owned) }
+            }
             None => Self::Folder(path),
         }
     }
@@ -56,7 +59,9 @@ impl From<String> for ModelRef {
     fn from(text: String) -> Self {
         match (text.strip_prefix("builtin:"), hub_id(&text)) {
             (Some(name), _) => Self::Builtin(name.to_owned()),
-            (None, Some((id, revision))) => Self::Hub { id: id.to_owned(), revision: revision.map(str::to_owned) },
+            (None, Some((id, revision))) => {
+                Self::Hub { id: id.to_owned(), revision: revision.map(str::to_owned) }
+            }
             (None, None) => Self::Folder(text.into()),
         }
     }
@@ -70,10 +75,12 @@ impl From<ModelRef> for String {
 
 /// `org/name` and the revision, if `text` looks like a hub id.
 fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
-    let (id, revision) = text.split_once('@').map_or((text, None), |(id, revision)| (id, Some(revision)));
+    let (id, revision) =
+        text.split_once('@').map_or((text, None), |(id, revision)| (id, Some(revision)));
     let (organisation, name) = id.split_once('/')?;
     let is_name = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
     };
     (is_name(organisation) && is_name(name) && revision != Some("")).then_some((id, revision))
 }
@@ -105,8 +112,10 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_hub_id_and_is_no_folder_is_one() {
-        let hub =
-            |id: &str, revision: Option<&str>| ModelRef::Hub { id: id.into(), revision: revision.map(Into::into) };
+        let hub = |id: &str, revision: Option<&str>| ModelRef::Hub {
+            id: id.into(),
+            revision: revision.map(Into::into),
+        };
         assert_eq!(parse("meta-llama/Llama-3.2-1B"), hub("meta-llama/Llama-3.2-1B", None));
         assert_eq!(parse("org/name@refs/pr/3"), hub("org/name", Some("refs/pr/3")));
     }
@@ -126,7 +135,10 @@ mod tests {
     fn a_folder_that_exists_is_not_a_hub_id() {
         let base = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(base.path().join("org/name")).unwrap();
-        assert_eq!(ModelRef::parse("org/name", base.path()), ModelRef::Folder(base.path().join("org/name")));
+        assert_eq!(
+            ModelRef::parse("org/name", base.path()),
+            ModelRef::Folder(base.path().join("org/name"))
+        );
     }
 
     #[test]

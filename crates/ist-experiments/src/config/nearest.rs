@@ -36,18 +36,30 @@ pub(crate) fn value<'a>(value: &str, valid: &[&'a str]) -> Option<&'a str> {
         .and_then(|(best, close)| close.then_some(best))
 }
 
-fn best<'a>(candidates: impl Iterator<Item = &'a str>, score: impl Fn(&str) -> f64) -> Option<(&'a str, bool)> {
+fn best<'a>(
+    candidates: impl Iterator<Item = &'a str>,
+    score: impl Fn(&str) -> f64,
+) -> Option<(&'a str, bool)> {
     // The first of equals, so that the answer follows the schema's order.
     let scored = candidates.map(|candidate| (candidate, score(candidate)));
-    scored.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(name, score)| (name, score >= CLOSE))
+    scored
+        .reduce(|best, next| if next.1 > best.1 { next } else { best })
+        .map(|(name, score)| (name, score >= CLOSE))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const VALID: [&str; 7] =
-        ["seed", "train", "train.steps", "adapter.alpha", "adapter.targets", "adapter.alpha_pattern", "optimizer.lr"];
+    const VALID: [&str; 7] = [
+        "seed",
+        "train",
+        "train.steps",
+        "adapter.alpha",
+        "adapter.targets",
+        "adapter.alpha_pattern",
+        "optimizer.lr",
+    ];
 
     fn nearest(text: &str) -> (String, bool) {
         let valid = VALID.map(str::to_owned);

@@ -30,7 +30,8 @@ pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]
 fn spelt_out(path: Vec<String>) -> Vec<String> {
     match path.split_first() {
         Some((first, rest)) if first == "sweep" => {
-            let names = rest.iter().flat_map(|name| key(name).unwrap_or_else(|| vec![name.clone()]));
+            let names =
+                rest.iter().flat_map(|name| key(name).unwrap_or_else(|| vec![name.clone()]));
             std::iter::once(first.clone()).chain(names).collect()
         }
         _ => path,
@@ -47,7 +48,8 @@ pub(super) fn key(text: &str) -> Option<Vec<String>> {
     let mut table: Table = format!("{text} = 0").parse().ok()?;
     let mut names = Vec::new();
     loop {
-        let [(name, value)] = <[(String, Value); 1]>::try_from(table.into_iter().collect::<Vec<_>>()).ok()?;
+        let [(name, value)] =
+            <[(String, Value); 1]>::try_from(table.into_iter().collect::<Vec<_>>()).ok()?;
         names.push(name);
         match value {
             Value::Table(inner) => table = inner,
@@ -70,7 +72,10 @@ fn set(document: &mut Document, path: &[String], value: Value) {
     match insert(&mut document.table, path, value) {
         Ok(()) => document.mark_overridden(dotted),
         Err(parent) => {
-            document.override_fault(&dotted, format!("cannot be set, because `{parent}` is not a table"));
+            document.override_fault(
+                &dotted,
+                format!("cannot be set, because `{parent}` is not a table"),
+            );
         }
     }
 }
@@ -85,7 +90,9 @@ pub(super) fn insert(table: &mut Table, path: &[String], value: Value) -> Result
     let inner = match table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new())) {
         Value::Table(inner) => inner,
         // `[[adapter]]` once is the same as `[adapter]`.
-        Value::Array(list) if list.len() == 1 => list[0].as_table_mut().ok_or_else(|| name.clone())?,
+        Value::Array(list) if list.len() == 1 => {
+            list[0].as_table_mut().ok_or_else(|| name.clone())?
+        }
         _ => return Err(name.clone()),
     };
     insert(inner, rest, value).map_err(|inner| join(name, &inner))
@@ -120,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_value_cannot_smuggle_in_a_second_key() {
-        assert_eq!(split("seed=1\nmodel = 2"), ("seed".into(), Value::String("1\nmodel = 2".into())));
+        assert_eq!(
+            split("seed=1\nmodel = 2"),
+            ("seed".into(), Value::String("1\nmodel = 2".into()))
+        );
     }
 
     #[test]

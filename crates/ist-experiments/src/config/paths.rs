@@ -17,11 +17,15 @@ pub(super) fn resolve(schema: &Json, table: &mut Table, folder: &Path) {
 
 /// Resolves such strings in the value that stands at a path of names under the schema.
 pub(super) fn resolve_at(schema: &Json, names: &[String], value: &mut Value, folder: &Path) {
-    let Some(schema) = names.iter().try_fold(schema, |schema, name| property(schema, name)) else { return };
+    let Some(schema) = names.iter().try_fold(schema, |schema, name| property(schema, name)) else {
+        return;
+    };
     match value {
         Value::Table(inner) => resolve(schema, inner, folder),
         Value::Array(list) => {
-            list.iter_mut().filter_map(Value::as_table_mut).for_each(|inner| resolve(schema, inner, folder));
+            list.iter_mut()
+                .filter_map(Value::as_table_mut)
+                .for_each(|inner| resolve(schema, inner, folder));
         }
         Value::String(text) => resolve_text(schema["format"].as_str(), text, folder),
         _ => {}

@@ -103,7 +103,11 @@ pub fn read_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunCon
 /// # Errors
 ///
 /// All faults at once.
-pub fn parse_with<A: Adapter>(path: &Path, text: &str, files: bool) -> Result<RunConfig, ConfigError> {
+pub fn parse_with<A: Adapter>(
+    path: &Path,
+    text: &str,
+    files: bool,
+) -> Result<RunConfig, ConfigError> {
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut document = extends::parse(path, folder, text)?;
     gate(&mut document, &[], method::reader::<A>);
@@ -138,17 +142,23 @@ fn conflicts(document: &mut Document) {
     if let Some(micro_batch) = document.count("train.micro_batch") {
         let batch = document.count("train.batch").unwrap_or(TrainConfig::default().batch as u64);
         if micro_batch > batch {
-            let message = format!("must be at most `train.batch`, which is {batch}, found {micro_batch}");
+            let message =
+                format!("must be at most `train.batch`, which is {batch}, found {micro_batch}");
             document.fault("train.micro_batch", message);
         }
     }
-    let validates = ["data.validation", "data.validation_records"].iter().any(|key| document.get(key).is_some());
+    let validates = ["data.validation", "data.validation_records"]
+        .iter()
+        .any(|key| document.get(key).is_some());
     if document.get("train.early_stopping").is_some() && !validates {
-        let message = "needs a validation loss; give `data.validation` or `data.validation_records`";
+        let message =
+            "needs a validation loss; give `data.validation` or `data.validation_records`";
         document.fault("train.early_stopping", message);
     }
-    if let Some(name) =
-        document.get("model.path").and_then(Value::as_str).and_then(|path| path.strip_prefix("builtin:"))
+    if let Some(name) = document
+        .get("model.path")
+        .and_then(Value::as_str)
+        .and_then(|path| path.strip_prefix("builtin:"))
         && name.is_empty()
     {
         document.fault("model.path", "must name a model after `builtin:`");
@@ -157,7 +167,9 @@ fn conflicts(document: &mut Document) {
 }
 
 fn template(document: &mut Document) {
-    let Some(text) = document.get("data.template").and_then(Value::as_str).filter(|text| !text.is_empty()) else {
+    let Some(text) =
+        document.get("data.template").and_then(Value::as_str).filter(|text| !text.is_empty())
+    else {
         return;
     };
     if MODEL_TEMPLATES.contains(&text) {
@@ -193,7 +205,13 @@ fn absent(document: &mut Document, key: &str, what: &str, is_there: fn(&Path) ->
     }
 }
 
-fn missing(document: &mut Document, key: &str, path: &str, what: &str, is_there: fn(&Path) -> bool) {
+fn missing(
+    document: &mut Document,
+    key: &str,
+    path: &str,
+    what: &str,
+    is_there: fn(&Path) -> bool,
+) {
     if !document.is_faulty(key) && !is_there(Path::new(path)) {
         document.fault(key, format!("names no {what}: {path} does not exist or is not a {what}"));
     }

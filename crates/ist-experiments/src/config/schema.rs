@@ -34,10 +34,14 @@ fn repeat(schema: &mut Value) {
     for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         let Some(table) = property.as_object_mut() else { continue };
         if table.remove(REPEATABLE).is_some() {
-            let about = ["description", "default"].map(|key| (key.to_owned(), table.remove(key).unwrap_or_default()));
+            let about = ["description", "default"]
+                .map(|key| (key.to_owned(), table.remove(key).unwrap_or_default()));
             let list = json!({"type": "array", "items": table, "minItems": 1});
             *property = json!({"anyOf": [table, list]});
-            property.as_object_mut().into_iter().for_each(|property| property.extend(about.clone()));
+            property
+                .as_object_mut()
+                .into_iter()
+                .for_each(|property| property.extend(about.clone()));
         }
     }
 }
@@ -60,7 +64,8 @@ pub(super) const TEXT_SOURCE: &str = "text-source";
 pub(super) const SIZE: &str = "size";
 
 fn of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let settings = settings.with_transform(RecursiveTransform(without_null));
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
@@ -109,7 +114,11 @@ pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn variants(tag: &str, default: &str, variants: Vec<(&str, Schema)>) -> Schema {
     let variant = |(name, schema): (&str, Schema)| {
         let mut schema = schema.to_value();
-        let fixed = if name == default { json!({"const": name, "default": name}) } else { json!({"const": name}) };
+        let fixed = if name == default {
+            json!({"const": name, "default": name})
+        } else {
+            json!({"const": name})
+        };
         let mut properties = Map::from_iter([(tag.to_owned(), fixed)]);
         properties.extend(schema["properties"].as_object().cloned().unwrap_or_default());
         schema["properties"] = Value::Object(properties);
@@ -129,7 +138,13 @@ pub(super) fn variants(tag: &str, default: &str, variants: Vec<(&str, Schema)>) 
 pub(super) fn variants_of(schema: &Value) -> Option<(&str, Vec<(&str, &Value)>)> {
     let tag = schema["discriminator"]["propertyName"].as_str()?;
     let variants = schema["oneOf"].as_array()?;
-    Some((tag, variants.iter().map(|variant| (variant["title"].as_str().unwrap_or_default(), variant)).collect()))
+    Some((
+        tag,
+        variants
+            .iter()
+            .map(|variant| (variant["title"].as_str().unwrap_or_default(), variant))
+            .collect(),
+    ))
 }
 
 /// Whether a variant is the one that holds when the tag is absent.

@@ -12,20 +12,30 @@ const EXCERPT: usize = 60;
 pub(super) fn expected(schema: &Json) -> String {
     if let Some(values) = allowed(schema) {
         let quoted: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
-        return if quoted.len() == 1 { quoted.concat() } else { format!("one of {}", quoted.join(", ")) };
+        return if quoted.len() == 1 {
+            quoted.concat()
+        } else {
+            format!("one of {}", quoted.join(", "))
+        };
     }
     if let Some(branches) = schema["anyOf"].as_array() {
         return branches.iter().map(expected).collect::<Vec<_>>().join(" or ");
     }
     match schema["type"].as_str() {
         Some("array") => list(schema),
-        Some("object") => match schema.get("additionalProperties").filter(|inner| inner.is_object()) {
-            Some(inner) => format!("a table of {}", plural(inner)),
-            None => "a table".to_owned(),
-        },
+        Some("object") => {
+            match schema.get("additionalProperties").filter(|inner| inner.is_object()) {
+                Some(inner) => format!("a table of {}", plural(inner)),
+                None => "a table".to_owned(),
+            }
+        }
         Some("boolean") => "true or false".to_owned(),
-        Some("string") if schema["format"] == SIZE => "a size such as \"1.5GiB\" or \"800MB\"".to_owned(),
-        Some("string") if schema.get("minLength").is_some() => "a string that is not empty".to_owned(),
+        Some("string") if schema["format"] == SIZE => {
+            "a size such as \"1.5GiB\" or \"800MB\"".to_owned()
+        }
+        Some("string") if schema.get("minLength").is_some() => {
+            "a string that is not empty".to_owned()
+        }
         Some("string") => "a string".to_owned(),
         Some("integer") => format!("an integer{}", range(schema)),
         Some("number") => format!("a number{}", range(schema)),
@@ -67,7 +77,8 @@ fn plural(schema: &Json) -> String {
 }
 
 fn range(schema: &Json) -> String {
-    let bound = |key: &str, words: &str| schema.get(key).map(|bound| format!(" {words} {}", plain(bound)));
+    let bound =
+        |key: &str, words: &str| schema.get(key).map(|bound| format!(" {words} {}", plain(bound)));
     let lower = bound("minimum", "of at least").or_else(|| bound("exclusiveMinimum", "above"));
     let upper = bound("maximum", "at most").or_else(|| bound("exclusiveMaximum", "below"));
     match (lower, upper) {
@@ -112,7 +123,10 @@ mod tests {
         for (schema, words) in [
             (json!({"type": "integer", "minimum": 1}), "an integer of at least 1"),
             (json!({"type": "number", "exclusiveMinimum": 0}), "a number above 0"),
-            (json!({"type": "number", "minimum": 0.0, "exclusiveMaximum": 1.0}), "a number of at least 0 and below 1"),
+            (
+                json!({"type": "number", "minimum": 0.0, "exclusiveMaximum": 1.0}),
+                "a number of at least 0 and below 1",
+            ),
             (json!({"type": "array", "items": {"type": "string"}}), "a list of strings"),
             (
                 json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}),
@@ -120,7 +134,10 @@ mod tests {
             ),
             (json!({"enum": ["a", "b"]}), "one of \"a\", \"b\""),
             (json!({"oneOf": [{"const": "a"}, {"enum": ["b"]}]}), "one of \"a\", \"b\""),
-            (json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}), "a string or true or false"),
+            (
+                json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
+                "a string or true or false",
+            ),
             (
                 json!({"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}}),
                 "a table of numbers above 0",

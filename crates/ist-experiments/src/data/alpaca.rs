@@ -53,7 +53,11 @@ mod tests {
         let null = json!({"instruction": "a", "output": "b", "input": null});
         for record in [without, null] {
             let body = instruction(&mut fields(&record)).unwrap();
-            let expected = Body::Instruction { instruction: "a".into(), input: String::new(), output: "b".into() };
+            let expected = Body::Instruction {
+                instruction: "a".into(),
+                input: String::new(),
+                output: "b".into(),
+            };
             assert_eq!(body, expected);
         }
     }
@@ -68,7 +72,8 @@ mod tests {
 
     #[test]
     fn white_space_around_a_field_belongs_to_it() {
-        let body = prompt_completion(&mut fields(&json!({"prompt": "a ", "completion": " b\n"}))).unwrap();
+        let body =
+            prompt_completion(&mut fields(&json!({"prompt": "a ", "completion": " b\n"}))).unwrap();
         assert_eq!(body, Body::PromptCompletion { prompt: "a ".into(), completion: " b\n".into() });
     }
 }

@@ -39,7 +39,9 @@ impl Role {
             "user" | "human" => Ok(Self::User),
             "assistant" | "gpt" | "chatgpt" | "bing" | "bard" | "model" => Ok(Self::Assistant),
             "tool" | "function" | "observation" => Ok(Self::Tool),
-            other => Err(format!("unknown role \"{other}\"; expected system, user (human), assistant (gpt) or tool")),
+            other => Err(format!(
+                "unknown role \"{other}\"; expected system, user (human), assistant (gpt) or tool"
+            )),
         }
     }
 
@@ -64,10 +66,14 @@ pub(super) fn messages(fields: &mut Fields) -> Result<Vec<Message>, String> {
     let Some(list) = fields.shift_remove(name) else {
         return Err("field `messages` or `conversations` is missing".to_owned());
     };
-    let Value::Array(list) = list else { return Err(format!("`{name}` must be a list, found {}", kind(&list))) };
+    let Value::Array(list) = list else {
+        return Err(format!("`{name}` must be a list, found {}", kind(&list)));
+    };
     let turns = list.into_iter().enumerate();
     let messages: Vec<_> = turns
-        .map(|(at, turn)| message(turn, role, content).map_err(|problem| format!("`{name}`[{at}]: {problem}")))
+        .map(|(at, turn)| {
+            message(turn, role, content).map_err(|problem| format!("`{name}`[{at}]: {problem}"))
+        })
         .collect::<Result<_, _>>()?;
     let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
     refuse_empty(&contents, &format!("`{name}`"))?;
@@ -76,7 +82,10 @@ pub(super) fn messages(fields: &mut Fields) -> Result<Vec<Message>, String> {
 
 fn message(turn: Value, role: &str, content: &str) -> Result<Message, String> {
     let Value::Object(mut turn) = turn else {
-        return Err(format!("expected an object with `{role}` and `{content}`, found {}", kind(&turn)));
+        return Err(format!(
+            "expected an object with `{role}` and `{content}`, found {}",
+            kind(&turn)
+        ));
     };
     Ok(Message { role: Role::parse(&take(&mut turn, role)?)?, content: take(&mut turn, content)? })
 }
@@ -132,7 +141,8 @@ pub(super) fn layout(messages: &[Message]) -> Vec<Segment> {
 /// What stands before an answer to `messages` in the default layout, without the end tokens between turns.
 pub(super) fn layout_prompt(messages: &[Message]) -> Vec<Segment> {
     let mut segments = layout(messages);
-    let opening = format!("{}{}", if messages.is_empty() { "" } else { "\n\n" }, Role::Assistant.marker());
+    let opening =
+        format!("{}{}", if messages.is_empty() { "" } else { "\n\n" }, Role::Assistant.marker());
     match segments.last_mut().filter(|last| !last.ends) {
         Some(last) => last.text += &opening,
         None => segments.push(Segment::open(opening)),
@@ -146,14 +156,20 @@ pub(crate) mod tests {
     use serde_json::json;
 
     pub(crate) fn conversation() -> Vec<Message> {
-        let turns = [(Role::System, "Be brief."), (Role::User, "Hi"), (Role::Assistant, "Hello"), (Role::User, "2+2?")];
+        let turns = [
+            (Role::System, "Be brief."),
+            (Role::User, "Hi"),
+            (Role::Assistant, "Hello"),
+            (Role::User, "2+2?"),
+        ];
         let turns = turns.into_iter().chain([(Role::Assistant, "4")]);
         turns.map(|(role, content)| Message { role, content: content.to_owned() }).collect()
     }
 
     #[test]
     fn both_spellings_give_the_same_conversation() {
-        let mut openai = json!({"messages": [{"role": "user", "content": "Hi", "name": "x"}], "id": 1});
+        let mut openai =
+            json!({"messages": [{"role": "user", "content": "Hi", "name": "x"}], "id": 1});
         let mut sharegpt = json!({"conversations": [{"from": "human", "value": "Hi"}]});
         let expected = vec![Message { role: Role::User, content: "Hi".into() }];
         assert_eq!(messages(openai.as_object_mut().unwrap()).unwrap(), expected);
@@ -168,7 +184,10 @@ pub(crate) mod tests {
             (json!({"messages": [3]}), "`messages`[0]: expected an object"),
             (json!({"messages": [{"role": "user"}]}), "`messages`[0]: field `content` is missing"),
             (json!({"messages": [{"role": "king", "content": "a"}]}), "unknown role \"king\""),
-            (json!({"messages": [{"role": "user", "content": [1]}]}), "must be a string, found a list"),
+            (
+                json!({"messages": [{"role": "user", "content": [1]}]}),
+                "must be a string, found a list",
+            ),
             (json!({"conversations": [{"from": "human", "value": " "}]}), "empty"),
             (json!({"messages": []}), "empty"),
             (json!({"text": "a"}), "`messages` or `conversations` is missing"),
@@ -183,7 +202,10 @@ pub(crate) mod tests {
     fn the_layout_learns_the_assistants_turns() {
         let segments = layout(&conversation());
         assert_eq!(segments.len(), 2);
-        assert_eq!(segments[0].text, "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\nHello");
+        assert_eq!(
+            segments[0].text,
+            "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\nHello"
+        );
         assert_eq!(segments[1].text, "\n\n### User:\n2+2?\n\n### Assistant:\n4");
         let learned: Vec<_> = segments.iter().map(|s| &s.text[s.learned[0].clone()]).collect();
         assert_eq!(learned, ["Hello", "4"]);
@@ -193,9 +215,13 @@ pub(crate) mod tests {
     #[test]
     fn a_prompt_is_the_layout_up_to_the_last_answer() {
         let conversation = conversation();
-        let text = |segments: Vec<Segment>| segments.into_iter().map(|s| s.text).collect::<String>();
+        let text =
+            |segments: Vec<Segment>| segments.into_iter().map(|s| s.text).collect::<String>();
         let whole = text(layout(&conversation));
-        assert_eq!(text(layout_prompt(before_last_answer(&conversation))) + last_answer(&conversation), whole);
+        assert_eq!(
+            text(layout_prompt(before_last_answer(&conversation))) + last_answer(&conversation),
+            whole
+        );
     }
 
     #[test]

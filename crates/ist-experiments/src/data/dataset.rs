@@ -33,7 +33,11 @@ impl Dataset {
     /// # Errors
     ///
     /// A malformed record, an id of `vocab_size` or above, or no record with anything to predict.
-    pub fn from_tokens(file: &DataFile, vocab_size: usize, cutoff: usize) -> Result<Self, DataError> {
+    pub fn from_tokens(
+        file: &DataFile,
+        vocab_size: usize,
+        cutoff: usize,
+    ) -> Result<Self, DataError> {
         let mut dataset = Self::empty(file);
         for found in file.examples(vocab_size)? {
             let (_, mut example) = found?;
@@ -54,7 +58,9 @@ impl Dataset {
         let mut dataset = Self::empty(file);
         let records: Vec<Record> = file.records()?.collect::<Result<_, _>>()?;
         for encoded in encoder.encode_all(&records) {
-            dataset.add(encoded.map_err(|(record, error)| file.at((record.place, error.to_string())))?);
+            dataset.add(
+                encoded.map_err(|(record, error)| file.at((record.place, error.to_string())))?,
+            );
         }
         dataset.or_nothing(file, encoder.options().cutoff)
     }
@@ -112,7 +118,11 @@ impl Dataset {
 
     fn or_nothing(self, file: &DataFile, cutoff: usize) -> Result<Self, DataError> {
         if self.examples.is_empty() {
-            return Err(DataError::NothingToPredict { path: file.path().to_owned(), records: self.records, cutoff });
+            return Err(DataError::NothingToPredict {
+                path: file.path().to_owned(),
+                records: self.records,
+                cutoff,
+            });
         }
         Ok(self)
     }
@@ -133,8 +143,13 @@ mod tests {
 
     fn encoder(template: &str, cutoff: usize) -> Encoder {
         let template = Template::parse(template).unwrap();
-        let options =
-            EncoderOptions { template, train_on_inputs: false, cutoff, end_tokens: vec![END], vocab_size: 300 };
+        let options = EncoderOptions {
+            template,
+            train_on_inputs: false,
+            cutoff,
+            end_tokens: vec![END],
+            vocab_size: 300,
+        };
         Encoder::new(tokenizer(&[]), options)
     }
 
@@ -166,8 +181,13 @@ mod tests {
 
     #[test]
     fn a_run_is_refused_only_when_nothing_is_left() {
-        let error = tokens("{\"input_ids\": [1]}\n{\"input_ids\": [2, 3], \"labels\": [-100, -100]}", 9).unwrap_err();
-        assert!(error.contains("tokens.jsonl: nothing to train on: none of its 2 records"), "{error}");
+        let error =
+            tokens("{\"input_ids\": [1]}\n{\"input_ids\": [2, 3], \"labels\": [-100, -100]}", 9)
+                .unwrap_err();
+        assert!(
+            error.contains("tokens.jsonl: nothing to train on: none of its 2 records"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -181,8 +201,13 @@ mod tests {
 
     #[test]
     fn a_template_that_does_not_fit_names_the_record() {
-        let error = text("\n{\"prompt\": \"abc\", \"completion\": \"d\"}", &encoder("llm-adapters", 9)).unwrap_err();
-        assert!(error.contains("text.jsonl, line 2: template: llm-adapters takes alpaca records only"), "{error}");
+        let error =
+            text("\n{\"prompt\": \"abc\", \"completion\": \"d\"}", &encoder("llm-adapters", 9))
+                .unwrap_err();
+        assert!(
+            error.contains("text.jsonl, line 2: template: llm-adapters takes alpaca records only"),
+            "{error}"
+        );
     }
 
     #[test]

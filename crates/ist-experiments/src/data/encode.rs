@@ -95,22 +95,31 @@ impl Encoder {
         records.chunks(CHUNK).flat_map(move |chunk| self.encode_chunk(chunk))
     }
 
-    fn encode_chunk<'a>(&self, records: &'a [Record]) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
+    fn encode_chunk<'a>(
+        &self,
+        records: &'a [Record],
+    ) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
         let segments: Vec<_> = records.iter().map(|record| self.segments(record)).collect();
-        let firsts = segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
+        let firsts =
+            segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
         // Records of one format are alike in this.
         let special = firsts.clone().flatten().all(|first| first.special_tokens);
         let mut encodings = match self.pieces(firsts.clone().flatten(), special) {
             Ok(encodings) => encodings.into_iter(),
             // One text failed: find it by taking them one by one.
             Err(_) => {
-                return records.iter().map(|record| self.encode(record).map_err(|error| (record, error))).collect();
+                return records
+                    .iter()
+                    .map(|record| self.encode(record).map_err(|error| (record, error)))
+                    .collect();
             }
         };
         let firsts: Vec<_> = firsts.map(|first| first.and_then(|_| encodings.next())).collect();
         let all = records.iter().zip(segments).zip(firsts);
         all.map(|((record, segments), first)| {
-            segments.and_then(|segments| self.assemble(&segments, first)).map_err(|error| (record, error))
+            segments
+                .and_then(|segments| self.assemble(&segments, first))
+                .map_err(|error| (record, error))
         })
         .collect()
     }
@@ -130,7 +139,12 @@ impl Encoder {
     /// # Errors
     ///
     /// As [`Encoder::encode`].
-    pub fn continuation(&self, record: &Record, lead: &str, answer: &str) -> Result<Example, DataError> {
+    pub fn continuation(
+        &self,
+        record: &Record,
+        lead: &str,
+        answer: &str,
+    ) -> Result<Example, DataError> {
         let mut segments = self.options.template.prompt_segments(record, false)?;
         if let Some(last) = segments.last_mut() {
             let start = last.text.len() + lead.len();
@@ -184,10 +198,16 @@ impl Encoder {
     ) -> Result<Vec<Encoding>, DataError> {
         let texts: Vec<&str> = segments.map(|segment| segment.text.as_str()).collect();
         let encodings = self.tokenizer.encode_batch(texts, special);
-        encodings.map_err(|error| DataError::Template(format!("the tokenizer cannot encode the text: {error}")))
+        encodings.map_err(|error| {
+            DataError::Template(format!("the tokenizer cannot encode the text: {error}"))
+        })
     }
 
-    fn assemble(&self, segments: &[Segment], first: Option<Encoding>) -> Result<Encoded, DataError> {
+    fn assemble(
+        &self,
+        segments: &[Segment],
+        first: Option<Encoding>,
+    ) -> Result<Encoded, DataError> {
         let mut tokens = self.tokens(segments, first)?;
         self.within_vocabulary(&tokens)?;
         let truncated = tokens.len() > self.options.cutoff;
@@ -202,7 +222,11 @@ impl Encoder {
     }
 
     /// The tokens of all segments; only the first gets what the tokenizer adds to a text's ends.
-    fn tokens(&self, segments: &[Segment], first: Option<Encoding>) -> Result<Vec<Token>, DataError> {
+    fn tokens(
+        &self,
+        segments: &[Segment],
+        first: Option<Encoding>,
+    ) -> Result<Vec<Token>, DataError> {
         let rest = self.pieces(segments.iter().skip(1), false)?;
         let mut tokens = Vec::new();
         for (segment, encoding) in segments.iter().zip(first.into_iter().chain(rest)) {
@@ -280,7 +304,13 @@ mod tests {
     const VOCAB_SIZE: usize = 300;
 
     fn options(template: Template, train_on_inputs: bool, cutoff: usize) -> EncoderOptions {
-        EncoderOptions { template, train_on_inputs, cutoff, end_tokens: vec![END], vocab_size: VOCAB_SIZE }
+        EncoderOptions {
+            template,
+            train_on_inputs,
+            cutoff,
+            end_tokens: vec![END],
+            vocab_size: VOCAB_SIZE,
+        }
     }
 
     fn encoder(merges: &[(&str, &str)], options: EncoderOptions) -> Encoder {
@@ -292,7 +322,10 @@ mod tests {
     }
 
     fn completion(prompt: &str, completion: &str) -> Record {
-        record(Body::PromptCompletion { prompt: prompt.to_owned(), completion: completion.to_owned() })
+        record(Body::PromptCompletion {
+            prompt: prompt.to_owned(),
+            completion: completion.to_owned(),
+        })
     }
 
     fn encode(merges: &[(&str, &str)], train_on_inputs: bool, record: &Record) -> Example {
@@ -302,15 +335,22 @@ mod tests {
 
     /// The text of the ids that are labels.
     fn learned(example: &Example) -> String {
-        let ids: Vec<u32> = example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
+        let ids: Vec<u32> =
+            example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
         tokenizer(&[]).decode(&ids, false).unwrap()
     }
 
     #[test]
     fn a_record_is_prompt_output_and_end_token() {
         let example = encode(&[], true, &completion("ab", "cd"));
-        assert_eq!((example.input_ids.len(), example.input_ids[0], example.input_ids[5]), (6, BEGIN, END));
-        assert_eq!(example.labels[1..], example.input_ids[1..].iter().map(|id| i64::from(*id)).collect::<Vec<_>>());
+        assert_eq!(
+            (example.input_ids.len(), example.input_ids[0], example.input_ids[5]),
+            (6, BEGIN, END)
+        );
+        assert_eq!(
+            example.labels[1..],
+            example.input_ids[1..].iter().map(|id| i64::from(*id)).collect::<Vec<_>>()
+        );
         assert_eq!(learned(&example), "abcd</s>");
         assert_eq!(learned(&encode(&[], false, &completion("ab", "cd"))), "cd</s>");
     }
@@ -321,16 +361,23 @@ mod tests {
             // Whether prompts are trained on does not matter.
             let encoder = encoder(merges, options(Template::Alpaca, true, 3));
             let example = encoder.continuation(&completion("ab", "cd"), "so ", "true").unwrap();
-            let ids: Vec<u32> = example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
+            let ids: Vec<u32> =
+                example.labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect();
             assert_eq!(tokenizer(merges).decode(&ids, false).unwrap(), expected);
-            assert_eq!(tokenizer(merges).decode(&example.input_ids, false).unwrap(), "<s>abso true");
+            assert_eq!(
+                tokenizer(merges).decode(&example.input_ids, false).unwrap(),
+                "<s>abso true"
+            );
         }
     }
 
     #[test]
     fn a_text_is_learned_whole() {
         for train_on_inputs in [true, false] {
-            assert_eq!(learned(&encode(&[], train_on_inputs, &record(Body::Text("abc".into())))), "abc</s>");
+            assert_eq!(
+                learned(&encode(&[], train_on_inputs, &record(Body::Text("abc".into())))),
+                "abc</s>"
+            );
         }
     }
 
@@ -341,7 +388,8 @@ mod tests {
         assert_eq!(learned(&example), "cd</s>");
         let mut options = options(Template::Alpaca, true, 99);
         options.end_tokens = Vec::new();
-        let without = encoder(&[], options).encode(&completion("ab", "cd")).unwrap().example.unwrap();
+        let without =
+            encoder(&[], options).encode(&completion("ab", "cd")).unwrap().example.unwrap();
         assert_eq!(learned(&without), "abcd");
     }
 
@@ -370,8 +418,11 @@ mod tests {
     #[test]
     fn a_cut_record_keeps_its_prefix_and_has_no_end_token() {
         let whole = encode(&[], false, &completion("ab", "cde"));
-        let cut =
-            |cutoff| encoder(&[], options(Template::Alpaca, false, cutoff)).encode(&completion("ab", "cde")).unwrap();
+        let cut = |cutoff| {
+            encoder(&[], options(Template::Alpaca, false, cutoff))
+                .encode(&completion("ab", "cde"))
+                .unwrap()
+        };
         let exact = cut(7);
         assert_eq!((exact.truncated, exact.example), (false, Some(whole.clone())));
         let without_end = cut(6);
@@ -385,7 +436,10 @@ mod tests {
     #[test]
     fn an_end_token_alone_is_nothing_to_predict_unless_inputs_are_learned() {
         let empty = completion("ab", "");
-        assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&empty).unwrap().example, None);
+        assert_eq!(
+            encoder(&[], options(Template::Alpaca, false, 99)).encode(&empty).unwrap().example,
+            None
+        );
         assert_eq!(learned(&encode(&[], true, &empty)), "ab</s>");
     }
 
@@ -398,14 +452,21 @@ mod tests {
         let ids = encoder(&[], options(Template::Alpaca, false, 9999)).prompt_ids(&chat).unwrap();
         assert_eq!(ids, example.input_ids[..ids.len()]);
         assert_eq!(example.input_ids.len() - ids.len(), 2);
-        let plain = encoder(&[], options(Template::None, false, 9999)).encode(&chat).unwrap().example.unwrap();
+        let plain = encoder(&[], options(Template::None, false, 9999))
+            .encode(&chat)
+            .unwrap()
+            .example
+            .unwrap();
         assert_eq!(learned(&plain), "Hello4</s>");
     }
 
     #[test]
     fn a_conversation_without_an_answer_is_nothing_to_predict() {
         let question = record(Body::Chat(conversation()[..2].to_vec()));
-        assert_eq!(encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example, None);
+        assert_eq!(
+            encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example,
+            None
+        );
         assert_ne!(encode(&[], true, &question).input_ids.last(), Some(&END));
     }
 
@@ -425,12 +486,17 @@ mod tests {
         let encoder = encoder(&[], options(chat_template(), false, 999));
         let example = encoder.encode(&chat).unwrap().example.unwrap();
         assert_eq!(learned(&example), "Hello</s>4</s>");
-        let text = "<s>system:Be brief.</s>user:Hi</s>assistant:Hello</s>user:2+2?</s>assistant:4</s>";
+        let text =
+            "<s>system:Be brief.</s>user:Hi</s>assistant:Hello</s>user:2+2?</s>assistant:4</s>";
         let tokenizer = tokenizer(&[]);
         assert_eq!(example.input_ids, tokenizer.encode(text, false).unwrap().get_ids());
         let prompt = text.strip_suffix("4</s>").unwrap();
-        assert_eq!(encoder.prompt_ids(&chat).unwrap(), tokenizer.encode(prompt, false).unwrap().get_ids());
-        let chunk: Vec<_> = encoder.encode_all(std::slice::from_ref(&chat)).map(Result::unwrap).collect();
+        assert_eq!(
+            encoder.prompt_ids(&chat).unwrap(),
+            tokenizer.encode(prompt, false).unwrap().get_ids()
+        );
+        let chunk: Vec<_> =
+            encoder.encode_all(std::slice::from_ref(&chat)).map(Result::unwrap).collect();
         assert_eq!(chunk[0].example.as_ref(), Some(&example));
     }
 
@@ -477,7 +543,10 @@ mod tests {
             })
             .collect();
         let encoder = encoder(&[("a", "a")], options(Template::Alpaca, false, 40));
-        let all: Vec<_> = encoder.encode_all(&records).map(|encoded| encoded.map_err(|(_, error)| error)).collect();
+        let all: Vec<_> = encoder
+            .encode_all(&records)
+            .map(|encoded| encoded.map_err(|(_, error)| error))
+            .collect();
         assert_eq!(all.len(), 600);
         for (record, encoded) in records.iter().zip(all) {
             assert_eq!(encoded.unwrap(), encoder.encode(record).unwrap());

@@ -87,7 +87,9 @@ pub enum DataError {
         available: usize,
     },
     /// A saved position does not fit the data.
-    #[error("a saved position stands at record {offset} of an epoch of {length} records: the data has changed")]
+    #[error(
+        "a saved position stands at record {offset} of an epoch of {length} records: the data has changed"
+    )]
     Position {
         /// The position's offset in its epoch.
         offset: usize,

@@ -32,14 +32,20 @@ pub(super) fn array<'a>(
     elements: &'a [Element],
 ) -> impl Iterator<Item = Result<(Place, Fields), Fault>> + 'a {
     elements.iter().enumerate().map(|(index, element)| {
-        record(&bytes[element.span.clone()], Place::Element { record: index + 1, line: element.line })
+        record(
+            &bytes[element.span.clone()],
+            Place::Element { record: index + 1, line: element.line },
+        )
     })
 }
 
 fn record(text: &[u8], place: Place) -> Result<(Place, Fields), Fault> {
     match serde_json::from_slice(text) {
         Ok(Value::Object(fields)) => Ok((place, fields)),
-        Ok(other) => Err((place, format!("a record must be an object {{\"field\": ...}}, found {}", kind(&other)))),
+        Ok(other) => Err((
+            place,
+            format!("a record must be an object {{\"field\": ...}}, found {}", kind(&other)),
+        )),
         Err(error) => Err((place, malformed(&error))),
     }
 }
@@ -62,7 +68,8 @@ pub(super) struct Element {
 
 /// The elements of the one JSON array that `bytes` must hold.
 pub(super) fn elements(bytes: &[u8]) -> Result<Vec<Element>, Fault> {
-    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| (Place::Line(error.line()), malformed(&error)))?;
+    serde_json::from_slice::<IgnoredAny>(bytes)
+        .map_err(|error| (Place::Line(error.line()), malformed(&error)))?;
     Ok(scan(bytes))
 }
 
@@ -150,7 +157,8 @@ mod tests {
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<i32>().prop_map(Value::from), any::<String>().prop_map(Value::from)];
+        let leaf =
+            prop_oneof![any::<i32>().prop_map(Value::from), any::<String>().prop_map(Value::from)];
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),

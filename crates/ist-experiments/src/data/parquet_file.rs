@@ -20,9 +20,13 @@ use super::json_file::{Fault, Fields};
 pub(super) const MAGIC: &[u8] = b"PAR1";
 
 /// The rows of a Parquet file; the outer error is the file's, the inner ones the rows'. After an error no row follows.
-pub(super) fn rows(path: &Path) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
+pub(super) fn rows(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut rows = guarded(|| SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader))))?;
+    let mut rows = guarded(|| {
+        SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader)))
+    })?;
     let mut records = 0;
     let next = move || {
         records += 1;
@@ -65,7 +69,9 @@ fn silence_guarded_panics() {
 }
 
 /// The items of `next` up to and including the first error.
-fn until_error<T, E>(mut next: impl FnMut() -> Option<Result<T, E>>) -> impl Iterator<Item = Result<T, E>> {
+fn until_error<T, E>(
+    mut next: impl FnMut() -> Option<Result<T, E>>,
+) -> impl Iterator<Item = Result<T, E>> {
     let mut failed = false;
     std::iter::from_fn(move || {
         let item = if failed { None } else { next() };
@@ -99,12 +105,18 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::Float(n) => float(f64::from(*n)),
         Field::Double(n) => float(*n),
         Field::Str(text) => Value::String(text.clone()),
-        Field::Bytes(bytes) => Value::String(bytes.as_utf8().map_err(|_| "a text column is not UTF-8")?.to_owned()),
+        Field::Bytes(bytes) => {
+            Value::String(bytes.as_utf8().map_err(|_| "a text column is not UTF-8")?.to_owned())
+        }
         Field::Group(row) => Value::Object(object(row)?),
         Field::ListInternal(list) => list.elements().iter().map(value).collect::<Result<_, _>>()?,
         Field::MapInternal(map) => {
             let entries = map.entries().iter();
-            Value::Object(entries.map(|(key, entry)| Ok((name(key)?, value(entry)?))).collect::<Result<_, String>>()?)
+            Value::Object(
+                entries
+                    .map(|(key, entry)| Ok((name(key)?, value(entry)?)))
+                    .collect::<Result<_, String>>()?,
+            )
         }
         Field::Decimal(_)
         | Field::Date(_)

@@ -12,7 +12,11 @@ use super::order::stream;
 /// # Errors
 ///
 /// When `count` is `length` or more, so that nothing would remain.
-pub fn hold_out(length: usize, count: usize, seed: u64) -> Result<(Vec<usize>, Vec<usize>), DataError> {
+pub fn hold_out(
+    length: usize,
+    count: usize,
+    seed: u64,
+) -> Result<(Vec<usize>, Vec<usize>), DataError> {
     if count >= length {
         return Err(DataError::Split { asked: count, available: length });
     }

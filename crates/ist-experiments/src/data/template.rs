@@ -30,7 +30,12 @@ impl Segment {
     /// Text whose bytes from `start` on are output, closed by an end token.
     pub(super) fn answered(text: String, start: usize) -> Self {
         let end = text.len();
-        Self { text, learned: std::iter::once(start..end).collect(), ends: true, special_tokens: true }
+        Self {
+            text,
+            learned: std::iter::once(start..end).collect(),
+            ends: true,
+            special_tokens: true,
+        }
     }
 
     /// Text that is prompt alone and goes on.
@@ -89,7 +94,8 @@ const WITH_INPUT: &str = ", paired with an input that provides further context";
 const REQUEST: &str = ". Write a response that appropriately completes the request.";
 /// What the published prompts put before every line but the first and the blank ones.
 const INDENT: &str = "                ";
-const VARIABLES: [&str; 5] = ["instruction", "input", "output", "messages", "add_generation_prompt"];
+const VARIABLES: [&str; 5] =
+    ["instruction", "input", "output", "messages", "add_generation_prompt"];
 
 impl Template {
     /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The names `auto` and `chat`
@@ -133,19 +139,31 @@ impl Template {
     }
 
     /// The prompt, in the pieces in which it is tokenised.
-    pub(super) fn prompt_segments(&self, record: &Record, training: bool) -> Result<Vec<Segment>, DataError> {
+    pub(super) fn prompt_segments(
+        &self,
+        record: &Record,
+        training: bool,
+    ) -> Result<Vec<Segment>, DataError> {
         let text = match (self, &record.body) {
-            (Self::Alpaca, Body::Instruction { instruction, input, .. }) => alpaca(instruction, input),
+            (Self::Alpaca, Body::Instruction { instruction, input, .. }) => {
+                alpaca(instruction, input)
+            }
             (Self::LlmAdapters, Body::Instruction { instruction, input, .. }) => {
                 llm_adapters(instruction, input, training)
             }
-            (Self::None, Body::Instruction { instruction, input, .. }) => lines(&[instruction, input]),
-            (Self::Alpaca | Self::None | Self::Chat(_), Body::PromptCompletion { prompt, .. }) => prompt.clone(),
+            (Self::None, Body::Instruction { instruction, input, .. }) => {
+                lines(&[instruction, input])
+            }
+            (Self::Alpaca | Self::None | Self::Chat(_), Body::PromptCompletion { prompt, .. }) => {
+                prompt.clone()
+            }
             (Self::Alpaca | Self::None | Self::Chat(_), Body::Text(_)) => String::new(),
             (Self::Chat(_), Body::Instruction { instruction, input, .. }) => {
                 return self.answer_prompt(&[asked(instruction, input)]);
             }
-            (_, Body::Chat(messages)) => return self.answer_prompt(chat::before_last_answer(messages)),
+            (_, Body::Chat(messages)) => {
+                return self.answer_prompt(chat::before_last_answer(messages));
+            }
             (Self::Custom(custom), Body::Instruction { instruction, input, .. }) => {
                 custom.instruction(instruction, input)?
             }
@@ -159,10 +177,14 @@ impl Template {
         Ok(match self {
             Self::Alpaca => chat::layout_prompt(messages),
             Self::None => {
-                vec![Segment::open(messages.iter().map(|message| message.content.clone() + "\n").collect())]
+                vec![Segment::open(
+                    messages.iter().map(|message| message.content.clone() + "\n").collect(),
+                )]
             }
             Self::Custom(custom) => vec![Segment::open(custom.conversation(messages, true)?)],
-            Self::Chat(template) => vec![Segment::rendered(template.render(messages, true)?, Vec::new())],
+            Self::Chat(template) => {
+                vec![Segment::rendered(template.render(messages, true)?, Vec::new())]
+            }
             Self::LlmAdapters => return Err(self.does_not_apply(Format::Chat)),
         })
     }
@@ -172,8 +194,12 @@ impl Template {
         match (self, &record.body) {
             (Self::Alpaca, Body::Chat(messages)) => Ok(chat::layout(messages)),
             (Self::None, Body::Chat(messages)) => Ok(vec![plain_conversation(messages)]),
-            (Self::Custom(custom), Body::Chat(messages)) => custom.answered(messages).map(|segment| vec![segment]),
-            (Self::Chat(template), Body::Chat(messages)) => Ok(vec![template.conversation(messages, apart)?]),
+            (Self::Custom(custom), Body::Chat(messages)) => {
+                custom.answered(messages).map(|segment| vec![segment])
+            }
+            (Self::Chat(template), Body::Chat(messages)) => {
+                Ok(vec![template.conversation(messages, apart)?])
+            }
             (Self::Chat(template), Body::Instruction { instruction, input, output }) => {
                 let answer = Message { role: Role::Assistant, content: output.clone() };
                 Ok(vec![template.conversation(&[asked(instruction, input), answer], apart)?])
@@ -236,7 +262,8 @@ fn plain_conversation(messages: &[Message]) -> Segment {
 
 fn alpaca(instruction: &str, input: &str) -> String {
     let with_input = if input.is_empty() { "" } else { WITH_INPUT };
-    let mut prompt = format!("{INTRODUCTION}{with_input}{REQUEST}\n\n### Instruction:\n{instruction}\n\n");
+    let mut prompt =
+        format!("{INTRODUCTION}{with_input}{REQUEST}\n\n### Instruction:\n{instruction}\n\n");
     if !input.is_empty() {
         prompt = prompt + "### Input:\n" + input + "\n\n";
     }
@@ -250,7 +277,9 @@ fn llm_adapters(instruction: &str, input: &str, training: bool) -> String {
     spaces += usize::from(training);
     let mut prompt = format!("{INTRODUCTION}{with_input}{REQUEST}{:spaces$}\n\n", "");
     let sections = [("Instruction", instruction), ("Input", input)];
-    for (name, text) in sections.into_iter().filter(|(name, text)| *name == "Instruction" || !text.is_empty()) {
+    for (name, text) in
+        sections.into_iter().filter(|(name, text)| *name == "Instruction" || !text.is_empty())
+    {
         // Only the template's own lines are indented, not the lines inside a field.
         let _ = write!(prompt, "{INDENT}### {name}:\n{INDENT}{text}\n\n");
     }
@@ -272,9 +301,11 @@ impl CustomTemplate {
     }
 
     fn refuse_unknown_variables(&self) -> Result<(), DataError> {
-        let used = self.environment.get_template(Self::NAME).map_err(fault)?.undeclared_variables(false);
+        let used =
+            self.environment.get_template(Self::NAME).map_err(fault)?.undeclared_variables(false);
         let known = |name: &String| {
-            VARIABLES.contains(&name.as_str()) || self.environment.globals().any(|(global, _)| global == name)
+            VARIABLES.contains(&name.as_str())
+                || self.environment.globals().any(|(global, _)| global == name)
         };
         let mut unknown: Vec<_> = used.into_iter().filter(|name| !known(name)).collect();
         unknown.sort();
@@ -282,15 +313,24 @@ impl CustomTemplate {
             return Ok(());
         }
         let available = VARIABLES.join(", ");
-        Err(DataError::Template(format!("unknown variable {}; available are {available}", unknown.join(", "))))
+        Err(DataError::Template(format!(
+            "unknown variable {}; available are {available}",
+            unknown.join(", ")
+        )))
     }
 
     fn instruction(&self, instruction: &str, input: &str) -> Result<String, DataError> {
         self.render(&context! { instruction, input, output => "" })
     }
 
-    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
-        self.render(&context! { messages => minijinja::value::Serde(messages), add_generation_prompt })
+    fn conversation(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, DataError> {
+        self.render(
+            &context! { messages => minijinja::value::Serde(messages), add_generation_prompt },
+        )
     }
 
     fn render(&self, values: &minijinja::Value) -> Result<String, DataError> {
@@ -339,7 +379,9 @@ mod tests {
     }
 
     fn prompt(template: &str, record: &Record) -> Result<String, String> {
-        Template::parse(template).and_then(|template| template.prompt(record)).map_err(|error| error.to_string())
+        Template::parse(template)
+            .and_then(|template| template.prompt(record))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -363,9 +405,13 @@ mod tests {
                        \n\
                        \x20               ### Response:\n\
                        \x20               ";
-        assert_eq!(prompt("llm-adapters", &instruction("Add.\nNow.", "1 2", "3")).unwrap(), with_input);
+        assert_eq!(
+            prompt("llm-adapters", &instruction("Add.\nNow.", "1 2", "3")).unwrap(),
+            with_input
+        );
         assert_eq!(prompt("llm-adapters", &instruction("Add.", "", "3")).unwrap(), without);
-        let segments = Template::LlmAdapters.segments(&instruction("Add.", "", "the answer"), true).unwrap();
+        let segments =
+            Template::LlmAdapters.segments(&instruction("Add.", "", "the answer"), true).unwrap();
         assert_eq!(segments[0].text, format!("{without}the answer"));
     }
 
@@ -390,7 +436,9 @@ mod tests {
                        \n\
                        \x20               ### Response:\n\
                        \x20               ";
-        let evaluation = |input| Template::LlmAdapters.evaluation_prompt(&instruction("Add.", input, "")).unwrap();
+        let evaluation = |input| {
+            Template::LlmAdapters.evaluation_prompt(&instruction("Add.", input, "")).unwrap()
+        };
         assert_eq!(evaluation("1 2"), with_input);
         assert_eq!(evaluation(""), without);
     }
@@ -412,16 +460,24 @@ mod tests {
         assert_eq!(prompt("none", &instruction("Add.", "", "3")).unwrap(), "Add.\n");
         let segments = Template::None.segments(&record(Body::Chat(conversation())), true).unwrap();
         assert_eq!(segments[0].text, "Be brief.\nHi\nHello\n2+2?\n4");
-        let answers: Vec<_> = segments[0].learned.iter().map(|range| &segments[0].text[range.clone()]).collect();
+        let answers: Vec<_> =
+            segments[0].learned.iter().map(|range| &segments[0].text[range.clone()]).collect();
         assert_eq!(answers, ["Hello", "4"]);
-        assert_eq!(prompt("none", &record(Body::Chat(conversation()))).unwrap(), "Be brief.\nHi\nHello\n2+2?\n");
+        assert_eq!(
+            prompt("none", &record(Body::Chat(conversation()))).unwrap(),
+            "Be brief.\nHi\nHello\n2+2?\n"
+        );
     }
 
     #[test]
     fn prompts_and_texts_stand_as_they_are() {
-        let completion = record(Body::PromptCompletion { prompt: "Q: ".into(), completion: "A".into() });
+        let completion =
+            record(Body::PromptCompletion { prompt: "Q: ".into(), completion: "A".into() });
         for template in [Template::Alpaca, Template::None] {
-            assert_eq!(template.segments(&completion, true).unwrap()[0], Segment::answered("Q: A".into(), 3));
+            assert_eq!(
+                template.segments(&completion, true).unwrap()[0],
+                Segment::answered("Q: A".into(), 3)
+            );
             let text = template.segments(&record(Body::Text("Hi".into())), true).unwrap();
             assert_eq!(text[0], Segment::answered("Hi".into(), 0));
         }
@@ -429,7 +485,8 @@ mod tests {
 
     #[test]
     fn a_template_string_renders_the_fields_and_keeps_its_last_newline() {
-        let template = "{{ instruction | upper }}{% if input %} ({{ input }}){% endif %}\n{{ output }}=\n";
+        let template =
+            "{{ instruction | upper }}{% if input %} ({{ input }}){% endif %}\n{{ output }}=\n";
         assert_eq!(prompt(template, &instruction("add", "", "3")).unwrap(), "ADD\n=\n");
         assert_eq!(prompt(template, &instruction("add", "<1>", "3")).unwrap(), "ADD (<1>)\n=\n");
     }
@@ -450,10 +507,15 @@ mod tests {
 
     #[test]
     fn a_template_is_refused_for_a_format_it_would_ignore() {
-        let completion = record(Body::PromptCompletion { prompt: "Q".into(), completion: "A".into() });
+        let completion =
+            record(Body::PromptCompletion { prompt: "Q".into(), completion: "A".into() });
         let chat = record(Body::Chat(conversation()));
         let cases = [
-            ("llm-adapters", &completion, "alpaca records only, but the data's format is \"prompt-completion\""),
+            (
+                "llm-adapters",
+                &completion,
+                "alpaca records only, but the data's format is \"prompt-completion\"",
+            ),
             ("llm-adapters", &chat, "\"chat\""),
             ("{{ instruction }}", &completion, "\"prompt-completion\""),
             ("{{ instruction }}", &chat, "undefined"),
@@ -472,8 +534,12 @@ mod tests {
         let template = Template::parse(source).unwrap();
         let chat = record(Body::Chat(conversation()));
         let segment = template.segments(&chat, true).unwrap().remove(0);
-        assert_eq!(segment.text, "<system>Be brief.</><user>Hi</><assistant>Hello</><user>2+2?</><assistant>4</>");
-        let answers: Vec<_> = segment.learned.iter().map(|range| &segment.text[range.clone()]).collect();
+        assert_eq!(
+            segment.text,
+            "<system>Be brief.</><user>Hi</><assistant>Hello</><user>2+2?</><assistant>4</>"
+        );
+        let answers: Vec<_> =
+            segment.learned.iter().map(|range| &segment.text[range.clone()]).collect();
         assert_eq!(answers, ["Hello</>", "4</>"]);
         assert!(segment.ends);
         let expected = "<system>Be brief.</><user>Hi</><assistant>Hello</><user>2+2?</><assistant>";
@@ -483,7 +549,8 @@ mod tests {
     #[test]
     fn a_chat_template_whose_answers_cannot_be_told_apart_is_refused() {
         let template = Template::parse("{{ messages | length }}{{ messages }}").unwrap();
-        let error = template.segments(&record(Body::Chat(conversation())), true).unwrap_err().to_string();
+        let error =
+            template.segments(&record(Body::Chat(conversation())), true).unwrap_err().to_string();
         assert!(error.contains("cannot be told from its prompt"), "{error}");
     }
 }

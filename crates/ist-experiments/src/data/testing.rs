@@ -31,7 +31,8 @@ pub(super) fn parquet(rows: &[(&str, Option<&str>)]) -> TestFile {
     let schema = "message records { required binary instruction (UTF8); optional binary output (UTF8); required int64 id; \
                   required group tags (LIST) { repeated group list { required binary element (UTF8); } } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
-    let compressed = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let compressed =
+        WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
     let target = std::fs::File::create(&file.path).unwrap();
     let mut writer = SerializedFileWriter::new(target, schema, Arc::new(compressed)).unwrap();
     let mut group = writer.next_row_group().unwrap();
@@ -55,7 +56,8 @@ fn write_column(column: &mut ColumnWriter<'_>, number: usize, rows: &[(&str, Opt
         }
         (ColumnWriter::ByteArrayColumnWriter(column), 1) => {
             let values: Vec<_> = rows.iter().filter_map(|(_, output)| output.map(bytes)).collect();
-            let levels: Vec<i16> = rows.iter().map(|(_, output)| i16::from(output.is_some())).collect();
+            let levels: Vec<i16> =
+                rows.iter().map(|(_, output)| i16::from(output.is_some())).collect();
             column.write_batch(&values, Some(&levels), None).unwrap();
         }
         (ColumnWriter::Int64ColumnWriter(column), _) => {
@@ -78,11 +80,17 @@ pub(crate) const END: u32 = 1;
 /// A byte-level tokenizer that puts `<s>` before a text and merges the given pairs of its byte characters
 /// (`Ġ` is the space, `Ċ` the newline).
 pub(crate) fn tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
-    let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
+    let mut alphabet: Vec<char> =
+        tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let joined = merges.iter().map(|(left, right)| format!("{left}{right}"));
-    let names = ["<s>", "</s>"].into_iter().map(String::from).chain(alphabet.iter().map(char::to_string)).chain(joined);
-    let vocab: serde_json::Map<_, _> = names.enumerate().map(|(id, name)| (name, json!(id))).collect();
+    let names = ["<s>", "</s>"]
+        .into_iter()
+        .map(String::from)
+        .chain(alphabet.iter().map(char::to_string))
+        .chain(joined);
+    let vocab: serde_json::Map<_, _> =
+        names.enumerate().map(|(id, name)| (name, json!(id))).collect();
     let special = |id: u32, name: &str| {
         json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                "special": true})

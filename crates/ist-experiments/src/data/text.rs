@@ -140,7 +140,8 @@ impl DataFile {
     ///
     /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first record fits no format.
     pub fn read(path: &Path, format: Format) -> Result<Self, DataError> {
-        let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path)
+            .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
         let digest = hexadecimal(&Sha256::digest(&bytes));
         let container = container(path, without_mark(&bytes))?;
         let mut file = Self { path: path.to_owned(), bytes, container, format, digest };
@@ -170,7 +171,8 @@ impl DataFile {
     /// A record that does not fit the format, by place; a file of token ids.
     pub fn records(&self) -> Result<impl Iterator<Item = Result<Record, DataError>>, DataError> {
         if self.format == Format::Tokens {
-            let problem = "token ids were found where text is expected; give one of the text formats";
+            let problem =
+                "token ids were found where text is expected; give one of the text formats";
             return Err(self.fault(problem.to_owned()));
         }
         Ok(self.raw()?.map(|raw| {
@@ -186,17 +188,21 @@ impl DataFile {
     ) -> Result<impl Iterator<Item = Result<(Place, Example), DataError>>, DataError> {
         Ok(self.raw()?.map(move |raw| {
             let (place, fields) = raw?;
-            let example = tokens::example(&fields, vocab_size).map_err(|problem| self.at((place, problem)))?;
+            let example = tokens::example(&fields, vocab_size)
+                .map_err(|problem| self.at((place, problem)))?;
             Ok((place, example))
         }))
     }
 
     fn settle(&self, format: Format) -> Result<Format, DataError> {
-        let Some(first) = self.raw()?.next() else { return Err(self.fault("the file holds no record".to_owned())) };
+        let Some(first) = self.raw()?.next() else {
+            return Err(self.fault("the file holds no record".to_owned()));
+        };
         let (place, fields) = first.map_err(|error| self.explain_one_object(error))?;
         match format {
             Format::Auto => Format::detect(&fields).ok_or_else(|| {
-                let problem = format!("fields {} fit no format; expected {EXPECTED}", names(&fields));
+                let problem =
+                    format!("fields {} fit no format; expected {EXPECTED}", names(&fields));
                 self.at((place, problem))
             }),
             forced => Ok(forced),
@@ -216,11 +222,14 @@ impl DataFile {
 
     fn raw(&self) -> Result<RawRecords<'_>, DataError> {
         let bytes = without_mark(&self.bytes);
-        let records: Box<dyn Iterator<Item = Result<(Place, Fields), Fault>>> = match &self.container {
-            Container::Lines => Box::new(json_file::lines(bytes)),
-            Container::Array(elements) => Box::new(json_file::array(bytes, elements)),
-            Container::Parquet => Box::new(parquet_file::rows(&self.path).map_err(|problem| self.fault(problem))?),
-        };
+        let records: Box<dyn Iterator<Item = Result<(Place, Fields), Fault>>> =
+            match &self.container {
+                Container::Lines => Box::new(json_file::lines(bytes)),
+                Container::Array(elements) => Box::new(json_file::array(bytes, elements)),
+                Container::Parquet => {
+                    Box::new(parquet_file::rows(&self.path).map_err(|problem| self.fault(problem))?)
+                }
+            };
         Ok(Box::new(records.map(|record| record.map_err(|fault| self.at(fault)))))
     }
 
@@ -266,7 +275,9 @@ fn record(mut fields: Fields, format: Format, place: Place) -> Result<Record, St
         Format::PromptCompletion => alpaca::prompt_completion(&mut fields)?,
         Format::Chat => Body::Chat(chat::messages(&mut fields)?),
         Format::Text => alpaca::text(&mut fields)?,
-        Format::Auto | Format::Tokens => return Err("the record holds token ids, not text".to_owned()),
+        Format::Auto | Format::Tokens => {
+            return Err("the record holds token ids, not text".to_owned());
+        }
     };
     Ok(Record { body, extra: fields, place })
 }
@@ -307,12 +318,14 @@ mod tests {
         Ok((open.format(), records.collect::<Result<_, _>>().map_err(|error| error.to_string())?))
     }
 
-    const ALPACA: &str = r#"{"instruction": "Add.", "input": "1 2", "output": "3", "answer": "3", "text": "x"}"#;
+    const ALPACA: &str =
+        r#"{"instruction": "Add.", "input": "1 2", "output": "3", "answer": "3", "text": "x"}"#;
 
     #[test]
     fn an_array_and_json_lines_hold_the_same_records() {
         let (format, lines) = records(&format!("{ALPACA}\n\n{ALPACA}"), Format::Auto).unwrap();
-        let (_, array) = records(&format!("\u{feff}[\n{ALPACA},\n{ALPACA}]"), Format::Auto).unwrap();
+        let (_, array) =
+            records(&format!("\u{feff}[\n{ALPACA},\n{ALPACA}]"), Format::Auto).unwrap();
         assert_eq!(format, Format::Alpaca);
         assert_eq!(lines.len(), 2);
         for (a, b) in lines.iter().zip(&array) {
@@ -347,8 +360,14 @@ mod tests {
     #[test]
     fn later_records_must_fit_and_faults_name_the_place() {
         let cases = [
-            (format!("{ALPACA}\n\n{{\"text\": \"a\"}}"), "line 3: field `instruction` is missing; found `text`"),
-            (format!("[{ALPACA},\n\n{{\"instruction\": \"a\"}}]"), "line 3 (record 2): field `output` is missing"),
+            (
+                format!("{ALPACA}\n\n{{\"text\": \"a\"}}"),
+                "line 3: field `instruction` is missing; found `text`",
+            ),
+            (
+                format!("[{ALPACA},\n\n{{\"instruction\": \"a\"}}]"),
+                "line 3 (record 2): field `output` is missing",
+            ),
             (
                 format!("{ALPACA}\n{{\"instruction\": 3}}"),
                 "line 2: field `instruction` must be a string, found a number",
@@ -356,9 +375,15 @@ mod tests {
             (format!("{ALPACA}\n[1]"), "line 2: a record must be an object"),
             (format!("{ALPACA}\n{{\"instruction\""), "line 2: malformed JSON"),
             (format!("[{ALPACA}"), "line 1: malformed JSON"),
-            (format!("{ALPACA}\n{{\"instruction\": \" \", \"output\": \"\"}}"), "line 2: the record is empty"),
+            (
+                format!("{ALPACA}\n{{\"instruction\": \" \", \"output\": \"\"}}"),
+                "line 2: the record is empty",
+            ),
             (format!("{ALPACA}\n{{\"input_ids\": [1]}}"), "line 2: field `instruction` is missing"),
-            ("{\"question\": \"a\"}".to_owned(), "line 1: fields `question` fit no format; expected `input_ids`"),
+            (
+                "{\"question\": \"a\"}".to_owned(),
+                "line 1: fields `question` fit no format; expected `input_ids`",
+            ),
             ("[]".to_owned(), "holds no record"),
             (String::new(), "holds no record"),
             ("[1, 2]".to_owned(), "line 1 (record 1): a record must be an object"),
@@ -385,7 +410,10 @@ mod tests {
     fn the_digest_is_that_of_the_bytes() {
         let file = file("a.jsonl", "{\"text\": \"a\"}\n");
         let open = DataFile::read(&file.path, Format::Auto).unwrap();
-        assert_eq!(open.digest(), "7c24616314d4c7ddcc755cd2cb42baf4e49ac41b1492fa02c30adc34e1cb2e5d");
+        assert_eq!(
+            open.digest(),
+            "7c24616314d4c7ddcc755cd2cb42baf4e49ac41b1492fa02c30adc34e1cb2e5d"
+        );
     }
 
     #[test]
@@ -394,7 +422,11 @@ mod tests {
         let open = DataFile::read(&file.path, Format::Auto).unwrap();
         let records: Vec<_> = open.records().unwrap().collect::<Result<_, _>>().unwrap();
         assert_eq!(open.format(), Format::Alpaca);
-        let body = Body::Instruction { instruction: "Sing.".into(), input: String::new(), output: "la".into() };
+        let body = Body::Instruction {
+            instruction: "Sing.".into(),
+            input: String::new(),
+            output: "la".into(),
+        };
         assert_eq!((&records[1].body, records[1].place), (&body, Place::Row(2)));
         assert_eq!(records[1].extra["id"], 1);
         assert_eq!(records[1].extra["tags"], serde_json::json!(["a", "b"]));
@@ -423,11 +455,13 @@ mod tests {
     fn a_damaged_parquet_file_never_panics() {
         let file = parquet(&[("Add.", Some("3")), ("Sing.", Some("la"))]);
         let whole = std::fs::read(&file.path).unwrap();
-        for (at, flip) in (0..whole.len()).flat_map(|at| [0x01, 0x40, 0xff].map(|flip| (at, flip))) {
+        for (at, flip) in (0..whole.len()).flat_map(|at| [0x01, 0x40, 0xff].map(|flip| (at, flip)))
+        {
             let mut damaged = whole.clone();
             damaged[at] ^= flip;
             std::fs::write(&file.path, &damaged).unwrap();
-            let records = DataFile::read(&file.path, Format::Alpaca).map(|open| open.records().map(Iterator::count));
+            let records = DataFile::read(&file.path, Format::Alpaca)
+                .map(|open| open.records().map(Iterator::count));
             drop(records);
         }
     }

@@ -19,7 +19,11 @@ const FIELDS: [&str; 3] = ["input_ids", "labels", "attention_mask"];
 /// # Errors
 ///
 /// A record that is malformed, holds an id of `vocab_size` or above, or is longer than the model's `context`.
-pub fn read_tokens(path: &Path, vocab_size: usize, context: usize) -> Result<Vec<Example>, DataError> {
+pub fn read_tokens(
+    path: &Path,
+    vocab_size: usize,
+    context: usize,
+) -> Result<Vec<Example>, DataError> {
     let file = DataFile::read(path, Format::Tokens)?;
     file.examples(vocab_size)?
         .map(|found| {
@@ -46,7 +50,8 @@ pub fn predicted(example: &Example) -> usize {
 ///
 /// What would predict them attends to nothing: there is no earlier token, or there is only padding.
 pub(super) fn ignore_first_real_token(example: &mut Example) {
-    let first = example.attention_mask.iter().position(|real| *real).unwrap_or(example.labels.len());
+    let first =
+        example.attention_mask.iter().position(|real| *real).unwrap_or(example.labels.len());
     let end = (first + 1).min(example.labels.len());
     example.labels[..end].fill(IGNORED_LABEL);
 }
@@ -54,9 +59,13 @@ pub(super) fn ignore_first_real_token(example: &mut Example) {
 /// One record from its fields. Errors say what was found and what was expected.
 pub(super) fn example(fields: &Fields, vocab_size: usize) -> Result<Example, String> {
     if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        return Err(format!("unknown field `{unknown}`; a token record has `input_ids`, `labels`, `attention_mask`"));
+        return Err(format!(
+            "unknown field `{unknown}`; a token record has `input_ids`, `labels`, `attention_mask`"
+        ));
     }
-    let Some(ids) = list(fields, "input_ids")? else { return Err("field `input_ids` is missing".to_owned()) };
+    let Some(ids) = list(fields, "input_ids")? else {
+        return Err("field `input_ids` is missing".to_owned());
+    };
     if ids.is_empty() {
         return Err("`input_ids` is empty; a record needs at least one token".to_owned());
     }
@@ -89,19 +98,30 @@ fn list<'a>(fields: &'a Fields, name: &str) -> Result<Option<&'a [Value]>, Strin
     }
 }
 
-fn same_length<'a>(fields: &'a Fields, name: &str, length: usize) -> Result<Option<&'a [Value]>, String> {
+fn same_length<'a>(
+    fields: &'a Fields,
+    name: &str,
+    length: usize,
+) -> Result<Option<&'a [Value]>, String> {
     match list(fields, name)? {
-        Some(values) if values.len() != length => {
-            Err(format!("`{name}` has {} entries, but `input_ids` has {length}; they must be equal", values.len()))
-        }
+        Some(values) if values.len() != length => Err(format!(
+            "`{name}` has {} entries, but `input_ids` has {length}; they must be equal",
+            values.len()
+        )),
         values => Ok(values),
     }
 }
 
 /// Reads every entry of a list, naming the one at fault by its index.
-fn numbers<T>(values: &[Value], name: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+fn numbers<T>(
+    values: &[Value],
+    name: &str,
+    read: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     let entries = values.iter().enumerate();
-    entries.map(|(at, value)| read(value).map_err(|problem| format!("`{name}`[{at}]: {problem}"))).collect()
+    entries
+        .map(|(at, value)| read(value).map_err(|problem| format!("`{name}`[{at}]: {problem}")))
+        .collect()
 }
 
 fn id_in(value: &Value, vocab_size: usize) -> Result<u32, String> {
@@ -118,7 +138,9 @@ fn label_in(value: &Value, vocab_size: usize) -> Result<i64, String> {
     if value.as_i64() == Some(IGNORED_LABEL) {
         return Ok(IGNORED_LABEL);
     }
-    id_in(value, vocab_size).map(i64::from).map_err(|problem| format!("{problem} (a label is a token id or -100)"))
+    id_in(value, vocab_size)
+        .map(i64::from)
+        .map_err(|problem| format!("{problem} (a label is a token id or -100)"))
 }
 
 fn real(value: &Value) -> Result<bool, String> {
@@ -141,7 +163,9 @@ mod tests {
 
     #[test]
     fn labels_default_to_the_ids_and_ignore_padding() {
-        let records = read("{\"input_ids\": [0, 0, 5, 6, 0], \"attention_mask\": [0, 0, 1, 1, 0]}\n").unwrap();
+        let records =
+            read("{\"input_ids\": [0, 0, 5, 6, 0], \"attention_mask\": [0, 0, 1, 1, 0]}\n")
+                .unwrap();
         assert_eq!(records[0].labels, [-100, -100, -100, 6, -100]);
         assert_eq!(predicted(&records[0]), 1);
     }
@@ -165,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_label_after_right_padding_is_kept() {
-        let text = "{\"input_ids\": [5, 6, 0], \"labels\": [5, 6, 3], \"attention_mask\": [1, 1, 0]}";
+        let text =
+            "{\"input_ids\": [5, 6, 0], \"labels\": [5, 6, 3], \"attention_mask\": [1, 1, 0]}";
         assert_eq!(read(text).unwrap()[0].labels[1..], [6, 3]);
     }
 
@@ -178,9 +203,15 @@ mod tests {
     #[test]
     fn every_fault_names_file_line_and_cause() {
         let cases = [
-            ("{\"input_ids\": [1, 2], \"labels\": [1]}", "`labels` has 1 entries, but `input_ids` has 2"),
+            (
+                "{\"input_ids\": [1, 2], \"labels\": [1]}",
+                "`labels` has 1 entries, but `input_ids` has 2",
+            ),
             ("{\"input_ids\": [1, 2], \"attention_mask\": [1]}", "`attention_mask` has 1 entries"),
-            ("{\"input_ids\": [1, 2.5]}", "`input_ids`[1]: expected a token id, an integer from 0 on, found 2.5"),
+            (
+                "{\"input_ids\": [1, 2.5]}",
+                "`input_ids`[1]: expected a token id, an integer from 0 on, found 2.5",
+            ),
             ("{\"input_ids\": [1, 2.0]}", "found 2.0"),
             ("{\"input_ids\": [-1]}", "found -1"),
             ("{\"input_ids\": [\"a\"]}", "found \"a\""),
@@ -193,7 +224,10 @@ mod tests {
             ("{\"input_ids\": [1], \"labels\": [-1]}", "(a label is a token id or -100)"),
             ("{\"input_ids\": [1], \"labels\": [100]}", "beyond the vocabulary"),
             ("{\"input_ids\": [1], \"attention_mask\": [2]}", "expected 0 or 1, found 2"),
-            ("{\"input_ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9]}", "9 tokens, but the model's context holds 8"),
+            (
+                "{\"input_ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9]}",
+                "9 tokens, but the model's context holds 8",
+            ),
             ("{\"input_ids\": [1", "malformed JSON"),
             ("[1, 2]", "a record must be an object"),
         ];

@@ -25,7 +25,10 @@ pub(super) const NDARRAY: Backend = Backend {
     preferred: || true,
 };
 
-#[cfg_attr(feature = "flex", expect(clippy::unnecessary_wraps, reason = "a backend may be missing"))]
+#[cfg_attr(
+    feature = "flex",
+    expect(clippy::unnecessary_wraps, reason = "a backend may be missing")
+)]
 fn open_flex(_: usize) -> Result<Device, String> {
     #[cfg(feature = "flex")]
     return Ok(Device::flex());
@@ -33,7 +36,10 @@ fn open_flex(_: usize) -> Result<Device, String> {
     Err("it is not compiled in".to_owned())
 }
 
-#[cfg_attr(feature = "ndarray", expect(clippy::unnecessary_wraps, reason = "a backend may be missing"))]
+#[cfg_attr(
+    feature = "ndarray",
+    expect(clippy::unnecessary_wraps, reason = "a backend may be missing")
+)]
 fn open_ndarray(_: usize) -> Result<Device, String> {
     #[cfg(feature = "ndarray")]
     return Ok(ndarray());

@@ -9,8 +9,14 @@ use ist_core::burn::tensor::Device;
 use super::{Backend, DeviceInfo};
 
 /// CUDA.
-pub(super) const CUDA: Backend =
-    Backend { name: "cuda", compiled: cfg!(feature = "cuda"), numbered: true, open, list, preferred: || true };
+pub(super) const CUDA: Backend = Backend {
+    name: "cuda",
+    compiled: cfg!(feature = "cuda"),
+    numbered: true,
+    open,
+    list,
+    preferred: || true,
+};
 
 #[cfg(feature = "cuda")]
 use cards::{list, open};
@@ -43,7 +49,8 @@ mod cards {
         let of = |index: usize| {
             let name = if index == 0 { "cuda".to_owned() } else { format!("cuda:{index}") };
             let device = open(index)?;
-            let card = device.identity().map_or_else(|| "a card".to_owned(), |identity| identity.name);
+            let card =
+                device.identity().map_or_else(|| "a card".to_owned(), |identity| identity.name);
             Ok(DeviceInfo::present(name, &device, card, memory_of(&device)))
         };
         (0..cards()?).map(of).collect()
@@ -60,13 +67,18 @@ mod cards {
         if count == 0 {
             return Err("there is no NVIDIA card, or no driver for it (libcuda.so.1)".to_owned());
         }
-        let headers = cubecl::cuda::install::cuda_path().is_some_and(|path| path.join(HEADER).exists());
+        let headers =
+            cubecl::cuda::install::cuda_path().is_some_and(|path| path.join(HEADER).exists());
         if !headers {
-            return Err(format!("CUDA's headers are missing: set CUDA_PATH to the folder that has {HEADER}"));
+            return Err(format!(
+                "CUDA's headers are missing: set CUDA_PATH to the folder that has {HEADER}"
+            ));
         }
-        quietly(|| cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}").map(|_| ()))
-            .and_then(|compiled| compiled.map_err(|error| format!("{error:?}")))
-            .map_err(|why| format!("NVRTC (libnvrtc.so) is missing or does not work: {why}"))?;
+        quietly(|| {
+            cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}").map(|_| ())
+        })
+        .and_then(|compiled| compiled.map_err(|error| format!("{error:?}")))
+        .map_err(|why| format!("NVRTC (libnvrtc.so) is missing or does not work: {why}"))?;
         Ok(count)
     }
 

@@ -65,10 +65,10 @@ mod adapter {
         let open = || {
             let vulkan = cfg!(feature = "vulkan") || cfg!(target_os = "linux");
             let api = if vulkan { WgpuBackend::Vulkan } else { WgpuBackend::Auto };
-            let (device, setup) = Device::wgpu_options()
-                .graphics_api(api)
-                .init_with_setup()
-                .map_err(|error| format!("there is no adapter ({error:?}); install a Vulkan driver"))?;
+            let (device, setup) =
+                Device::wgpu_options().graphics_api(api).init_with_setup().map_err(|error| {
+                    format!("there is no adapter ({error:?}); install a Vulkan driver")
+                })?;
             Ok(Adapter { device, info: setup.adapter.get_info() })
         };
         OPENED.get_or_init(open).clone()

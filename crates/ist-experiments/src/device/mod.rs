@@ -37,7 +37,12 @@ pub struct DeviceInfo {
 
 impl DeviceInfo {
     /// A device that is there.
-    fn present(name: impl Into<String>, device: &Device, detail: String, memory_bytes: Option<u64>) -> Self {
+    fn present(
+        name: impl Into<String>,
+        device: &Device,
+        detail: String,
+        memory_bytes: Option<u64>,
+    ) -> Self {
         let dtypes = storage::float_types(device);
         Self { name: name.into(), compiled: true, present: true, detail, dtypes, memory_bytes }
     }
@@ -45,7 +50,14 @@ impl DeviceInfo {
     /// A device that is not, and why.
     fn absent(backend: &Backend, why: String) -> Self {
         let name = backend.name.to_owned();
-        Self { name, compiled: backend.compiled, present: false, detail: why, dtypes: Vec::new(), memory_bytes: None }
+        Self {
+            name,
+            compiled: backend.compiled,
+            present: false,
+            detail: why,
+            dtypes: Vec::new(),
+            memory_bytes: None,
+        }
     }
 }
 
@@ -66,7 +78,8 @@ struct Backend {
 }
 
 /// Every backend this project knows, the fastest first: the order in which `auto` looks.
-const BACKENDS: [Backend; 5] = [cuda::CUDA, graphics::VULKAN, graphics::WGPU, cpu::FLEX, cpu::NDARRAY];
+const BACKENDS: [Backend; 5] =
+    [cuda::CUDA, graphics::VULKAN, graphics::WGPU, cpu::FLEX, cpu::NDARRAY];
 
 /// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda`, `cuda:1`, or `auto`, the
 /// fastest that works here.
@@ -74,19 +87,26 @@ pub fn open(name: &str) -> Result<Device, Failure> {
     if name == "auto" {
         return automatic(&BACKENDS);
     }
-    let (base, number) = name.split_once(':').map_or((name, None), |(base, number)| (base, Some(number)));
+    let (base, number) =
+        name.split_once(':').map_or((name, None), |(base, number)| (base, Some(number)));
     let base = if base == "cpu" { "flex" } else { base };
     let Some(backend) = BACKENDS.iter().find(|backend| backend.name == base) else {
-        return Err(Failure::input(format!("unknown device \"{name}\"; available here: {}", available())));
+        return Err(Failure::input(format!(
+            "unknown device \"{name}\"; available here: {}",
+            available()
+        )));
     };
     let index = match number {
         None => 0,
         Some(number) => number.parse().ok().filter(|_| backend.numbered).ok_or_else(|| {
-            Failure::input(format!("unknown device \"{name}\": only cuda has numbers, as in \"cuda:1\""))
+            Failure::input(format!(
+                "unknown device \"{name}\": only cuda has numbers, as in \"cuda:1\""
+            ))
         })?,
     };
-    open_on(backend, index)
-        .map_err(|why| Failure::input(format!("device \"{name}\" {why}; available here: {}", available())))
+    open_on(backend, index).map_err(|why| {
+        Failure::input(format!("device \"{name}\" {why}; available here: {}", available()))
+    })
 }
 
 /// Opens the processor: for work that a GPU does no faster.
@@ -141,7 +161,8 @@ pub fn list() -> Vec<DeviceInfo> {
 }
 
 fn available() -> String {
-    let names: Vec<String> = list().into_iter().filter(|device| device.present).map(|device| device.name).collect();
+    let names: Vec<String> =
+        list().into_iter().filter(|device| device.present).map(|device| device.name).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
@@ -158,7 +179,10 @@ mod tests {
         for name in ["cuda:1", "vulkan"] {
             let failure = open(name).unwrap_err();
             let message = failure.to_string();
-            assert!(message.contains(name) && message.contains("available here: flex"), "{message}");
+            assert!(
+                message.contains(name) && message.contains("available here: flex"),
+                "{message}"
+            );
             assert_eq!(failure.exit_code(), 2);
         }
     }
@@ -181,6 +205,9 @@ mod tests {
     fn every_backend_is_listed_once_at_least() {
         let names: Vec<String> = list().into_iter().map(|device| device.name).collect();
         assert_eq!(names[names.len() - 2..], ["flex", "ndarray"]);
-        assert!(["wgpu", "vulkan", "cuda"].iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+        assert!(
+            ["wgpu", "vulkan", "cuda"].iter().all(|name| names.iter().any(|known| known == name)),
+            "{names:?}"
+        );
     }
 }

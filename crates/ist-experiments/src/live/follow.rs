@@ -87,7 +87,8 @@ impl Follower {
         for (log, tail) in self.tails.iter().enumerate() {
             let path = self.path(log);
             let read = behind(&path, tail.bytes - tail.last.len() as u64);
-            let bytes = read.with_context(|| format!("{}: cannot read", path.display())).or_input()?;
+            let bytes =
+                read.with_context(|| format!("{}: cannot read", path.display())).or_input()?;
             found[log] = bytes.strip_prefix(tail.last.as_slice()).map(<[u8]>::to_vec);
         }
         Ok(found)
@@ -96,7 +97,9 @@ impl Follower {
     /// Adds the whole lines. A broken one is told and passed over.
     fn note(&mut self, log: usize, bytes: &[u8], run: &mut RunRecord) {
         let (path, tail) = (self.path(log), &mut self.tails[log]);
-        for text in bytes.split_inclusive(|byte| *byte == b'\n').filter(|text| text.ends_with(b"\n")) {
+        for text in
+            bytes.split_inclusive(|byte| *byte == b'\n').filter(|text| text.ends_with(b"\n"))
+        {
             (tail.bytes, tail.lines) = (tail.bytes + text.len() as u64, tail.lines + 1);
             tail.last = text.to_vec();
             let value: Value = serde_json::from_slice(text).unwrap_or_default();
@@ -136,7 +139,8 @@ mod tests {
     fn begun() -> (tempfile::TempDir, Follower, RunRecord) {
         let folder = tempfile::tempdir().unwrap();
         append(folder.path(), "config.toml", "seed = 1\n");
-        let (follower, run) = (Follower::new(folder.path()), RunRecord::without_lines(folder.path()).unwrap());
+        let (follower, run) =
+            (Follower::new(folder.path()), RunRecord::without_lines(folder.path()).unwrap());
         (folder, follower, run)
     }
 
@@ -145,10 +149,18 @@ mod tests {
         let (folder, mut follower, mut run) = begun();
         follower.follow(&mut run);
         assert!(run.steps.is_empty() && follower.fault().is_none());
-        append(folder.path(), "metrics.jsonl", "{\"step\":0,\"loss\":2.0,\"seconds\":0.5}\n{\"step\":1,\"lo");
+        append(
+            folder.path(),
+            "metrics.jsonl",
+            "{\"step\":0,\"loss\":2.0,\"seconds\":0.5}\n{\"step\":1,\"lo",
+        );
         follower.follow(&mut run);
         assert_eq!(run.steps.len(), 1, "a line that is not whole waits");
-        append(folder.path(), "metrics.jsonl", "ss\":1.0,\"seconds\":0.5}\n{\"step\":1,\"eval_loss\":3.0}\n");
+        append(
+            folder.path(),
+            "metrics.jsonl",
+            "ss\":1.0,\"seconds\":0.5}\n{\"step\":1,\"eval_loss\":3.0}\n",
+        );
         append(folder.path(), "selections.jsonl", "{\"step\":0,\"layers\":[2]}\n");
         append(folder.path(), "importance.jsonl", "{\"step\":0,\"scores\":[0.0,1.0,2.0]}\n");
         follower.follow(&mut run);
@@ -162,14 +174,22 @@ mod tests {
     fn logs_that_were_cut_back_are_read_again() {
         let (folder, mut follower, mut run) = begun();
         let line = |step: usize, loss: f64| format!("{{\"step\":{step},\"loss\":{loss}}}\n");
-        append(folder.path(), "metrics.jsonl", &(0..3).map(|step| line(step, 1.5)).collect::<String>());
+        append(
+            folder.path(),
+            "metrics.jsonl",
+            &(0..3).map(|step| line(step, 1.5)).collect::<String>(),
+        );
         follower.follow(&mut run);
         let losses = |run: &RunRecord| run.steps.iter().map(|step| step.loss).collect::<Vec<_>>();
         std::fs::write(folder.path().join("metrics.jsonl"), line(0, 2.5)).unwrap();
         follower.follow(&mut run);
         assert_eq!(losses(&run), [2.5]);
         // One that has grown beyond what was read by the time it is looked at again.
-        std::fs::write(folder.path().join("metrics.jsonl"), line(0, 3.5) + &line(1, 3.5) + &line(2, 3.5)).unwrap();
+        std::fs::write(
+            folder.path().join("metrics.jsonl"),
+            line(0, 3.5) + &line(1, 3.5) + &line(2, 3.5),
+        )
+        .unwrap();
         follower.follow(&mut run);
         assert_eq!((losses(&run), follower.fault()), (vec![3.5; 3], None));
     }
@@ -179,7 +199,11 @@ mod tests {
         let (folder, mut follower, mut run) = begun();
         append(folder.path(), "metrics.jsonl", "what\n{\"step\":1,\"loss\":1.5}\n");
         follower.follow(&mut run);
-        assert!(follower.fault().is_some_and(|fault| fault.contains("line 1")), "{:?}", follower.fault());
+        assert!(
+            follower.fault().is_some_and(|fault| fault.contains("line 1")),
+            "{:?}",
+            follower.fault()
+        );
         assert_eq!(run.steps.len(), 1);
         follower.looked = None;
         follower.follow(&mut run);

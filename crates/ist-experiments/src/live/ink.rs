@@ -38,7 +38,8 @@ impl Ink {
 
     /// One of a figure's series.
     pub(super) fn series(self, index: usize) -> Style {
-        let colours = [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::Red];
+        let colours =
+            [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::Red];
         self.of(colours[index % colours.len()])
     }
 
@@ -51,7 +52,10 @@ impl Ink {
     pub(super) fn cell(self, share: f64) -> (&'static str, Style) {
         let (red, green, blue) = viridis(share);
         match self {
-            Self::Plain => (SHADES[(share.clamp(0.0, 1.0) * (SHADES.len() - 1) as f64).round() as usize], Style::new()),
+            Self::Plain => (
+                SHADES[(share.clamp(0.0, 1.0) * (SHADES.len() - 1) as f64).round() as usize],
+                Style::new(),
+            ),
             Self::Indexed => (" ", Style::new().bg(Color::Indexed(indexed(red, green, blue)))),
             Self::True => (" ", Style::new().bg(Color::Rgb(red, green, blue))),
         }
@@ -81,7 +85,8 @@ mod tests {
     fn a_colour_becomes_the_nearest_of_the_cube() {
         let cube = [0u8, 95, 135, 175, 215, 255];
         for part in 0..=255u8 {
-            let nearest = (0..6u8).min_by_key(|level| cube[*level as usize].abs_diff(part)).unwrap();
+            let nearest =
+                (0..6u8).min_by_key(|level| cube[*level as usize].abs_diff(part)).unwrap();
             let found = indexed(part, 0, 0) - 16;
             let off = |level: u8| cube[level as usize].abs_diff(part);
             assert_eq!(off(found / 36), off(nearest), "{part}");

@@ -74,7 +74,8 @@ impl Screen {
     pub fn open(folder: &Path) -> Result<Self, Failure> {
         let shared = Arc::new(Shared::default());
         let view = View::new(RunRecord::without_lines(folder)?, true, Ink::of_terminal());
-        let (terminal, follower, of_thread) = (Terminal::take().or_run()?, Follower::new(folder), shared.clone());
+        let (terminal, follower, of_thread) =
+            (Terminal::take().or_run()?, Follower::new(folder), shared.clone());
         let thread = std::thread::spawn(move || own(terminal, follower, view, &of_thread));
         Ok(Self { shared, thread })
     }
@@ -105,7 +106,9 @@ fn own(mut terminal: Terminal, mut follower: Follower, mut view: View, shared: &
     while !shared.end.load(Ordering::SeqCst) {
         follower.follow(&mut view.run);
         shared.with_said(|said| view.messages.clone_from(said));
-        let asked = terminal.draw(|frame| view.draw(frame, follower.fault())).and_then(|()| asked(&mut view));
+        let asked = terminal
+            .draw(|frame| view.draw(frame, follower.fault()))
+            .and_then(|()| asked(&mut view));
         match asked {
             Ok(Some(Asked::Stop)) => interrupt::ask(),
             Ok(Some(Asked::StopAtOnce)) => {

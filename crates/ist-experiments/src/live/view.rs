@@ -122,8 +122,14 @@ impl View {
         let [title, gauge, tabs, page, foot] = Layout::vertical(rows).areas(frame.area());
         frame.render_widget(self.title(), title);
         self.gauge(frame, gauge);
-        let names = Page::ALL.iter().enumerate().map(|(number, page)| format!("{} {}", number + 1, page.name()));
-        frame.render_widget(Tabs::new(names).select(self.page.number()).highlight_style(STRONG.reversed()), tabs);
+        let names = Page::ALL
+            .iter()
+            .enumerate()
+            .map(|(number, page)| format!("{} {}", number + 1, page.name()));
+        frame.render_widget(
+            Tabs::new(names).select(self.page.number()).highlight_style(STRONG.reversed()),
+            tabs,
+        );
         self.rows = page.height.into();
         self.page.draw(self, frame, page);
         frame.render_widget(self.foot(fault), foot);
@@ -132,12 +138,23 @@ impl View {
     fn title(&self) -> Line<'_> {
         let setting = |key: &str| self.run.setting(key).as_str().unwrap_or("-").to_owned();
         let what = format!("  policy {}, seed {}", setting("policy.kind"), self.run.seed());
-        let state = Span::styled(format!("  {}", self.state()), if self.is_wrong() { self.ink.wrong() } else { ASIDE });
-        Line::from(vec![Span::styled(self.run.folder.display().to_string(), STRONG), what.into(), state])
+        let state = Span::styled(
+            format!("  {}", self.state()),
+            if self.is_wrong() { self.ink.wrong() } else { ASIDE },
+        );
+        Line::from(vec![
+            Span::styled(self.run.folder.display().to_string(), STRONG),
+            what.into(),
+            state,
+        ])
     }
 
     fn state(&self) -> &'static str {
-        if self.own && interrupt::asked() { "stopping after this step" } else { self.run.state.words() }
+        if self.own && interrupt::asked() {
+            "stopping after this step"
+        } else {
+            self.run.state.words()
+        }
     }
 
     fn is_wrong(&self) -> bool {
@@ -148,7 +165,10 @@ impl View {
     fn gauge(&self, frame: &mut Frame, area: Rect) {
         let (done, total) = (self.done(), self.total());
         let share = if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
-        let gauge = Gauge::default().ratio(share).label(self.progress(done, total)).gauge_style(self.ink.series(4));
+        let gauge = Gauge::default()
+            .ratio(share)
+            .label(self.progress(done, total))
+            .gauge_style(self.ink.series(4));
         frame.render_widget(gauge, area);
     }
 
@@ -189,7 +209,10 @@ impl View {
             (true, true) => "Ctrl-C stop at once, unsaved",
         };
         Line::styled(
-            format!("1-{} or Tab pages   \u{2191}\u{2193} scroll   l log scale   {leave}", Page::ALL.len()),
+            format!(
+                "1-{} or Tab pages   \u{2191}\u{2193} scroll   l log scale   {leave}",
+                Page::ALL.len()
+            ),
             ASIDE,
         )
     }
@@ -199,7 +222,11 @@ impl View {
 fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{rest:02}") } else { format!("{minutes}:{rest:02}") }
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{rest:02}")
+    } else {
+        format!("{minutes}:{rest:02}")
+    }
 }
 
 #[cfg(test)]
@@ -228,13 +255,22 @@ mod tests {
         let mut view = View::new(testing::run(100), true, Ink::Plain);
         let screen = shown(&mut view, (80, 24), None);
         // Steps of half a second with 8 tokens each.
-        for part in ["runs/x-1", "policy ist, seed 3", "running", "step 100 of 400", "16 tokens/s", "2:30 left"] {
+        for part in [
+            "runs/x-1",
+            "policy ist, seed 3",
+            "running",
+            "step 100 of 400",
+            "16 tokens/s",
+            "2:30 left",
+        ] {
             assert!(screen.contains(part), "{part} in\n{screen}");
         }
         view.run.state = State::Failed;
         let screen = shown(&mut view, (80, 24), Some("metrics.jsonl: line 3 is not JSON"));
         assert!(
-            screen.contains("failed") && !screen.contains(" left") && screen.contains("line 3 is not JSON"),
+            screen.contains("failed")
+                && !screen.contains(" left")
+                && screen.contains("line 3 is not JSON"),
             "{screen}"
         );
     }
@@ -245,7 +281,13 @@ mod tests {
         view.messages.push("step 50: validation loss 1.2500".to_owned());
         let expected: [&[&str]; 6] = [
             &["best validation", "update probability", "measured", "validation loss 1.2500"],
-            &["best validation 0.6100 after step 90", "each step", "mean", "validation", "step 400"],
+            &[
+                "best validation 0.6100 after step 90",
+                "each step",
+                "mean",
+                "validation",
+                "step 400",
+            ],
             &["score", "-2.0000", "0.881", "75.0%", "+2.0000", "0.119", "25.0%"],
             &["1.0 MiB", "weights", "workspace", "2.0 MiB", "recompute", "30.0 s  60.0%"],
             &["policy.kind", "\"ist\"", "seed"],
@@ -267,7 +309,11 @@ mod tests {
         let screen = shown(&mut view, (43 + 80, 12), None);
         let row = screen.lines().find(|line| line.contains("-2.0000")).unwrap();
         // Half of 400 steps: 20 columns at even odds before the first update in step 100, then 20 of what was learned.
-        assert_eq!((row.matches('\u{2592}').count(), row.matches('\u{2588}').count()), (20, 20 + 8), "{screen}");
+        assert_eq!(
+            (row.matches('\u{2592}').count(), row.matches('\u{2588}').count()),
+            (20, 20 + 8),
+            "{screen}"
+        );
     }
 
     #[test]
@@ -282,11 +328,18 @@ mod tests {
         press(&mut view, KeyCode::Up);
         assert_eq!(view.scrolled, view.run.configuration.len() - 2);
         press(&mut view, KeyCode::Char('9'));
-        assert_eq!((view.page, view.scrolled), (Page::Settings, view.run.configuration.len() - 2), "there is no ninth");
+        assert_eq!(
+            (view.page, view.scrolled),
+            (Page::Settings, view.run.configuration.len() - 2),
+            "there is no ninth"
+        );
         press(&mut view, KeyCode::Char('2'));
         assert_eq!(view.scrolled, 0);
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!((view.press(interrupt), press(&mut view, KeyCode::Char('c'))), (Some(Asked::Stop), None));
+        assert_eq!(
+            (view.press(interrupt), press(&mut view, KeyCode::Char('c'))),
+            (Some(Asked::Stop), None)
+        );
         assert_eq!(view.press(interrupt), Some(Asked::Stop), "it is still held");
         view.stopping = Instant::now().checked_sub(HELD);
         assert_eq!(press(&mut view, KeyCode::Char('q')), Some(Asked::Stop));
@@ -308,7 +361,10 @@ mod tests {
         // Ten lines of 16 are messages.
         let has = |screen: &str, first: usize, last: usize| {
             let told = |number: usize| screen.contains(&format!("message {number:02}."));
-            assert!(told(first) && told(last) && (first == 0 || !told(first - 1)) && !told(last + 1), "{screen}");
+            assert!(
+                told(first) && told(last) && (first == 0 || !told(first - 1)) && !told(last + 1),
+                "{screen}"
+            );
         };
         has(&screen(None), 20, 29);
         has(&screen(Some(KeyCode::Down)), 20, 29);
@@ -323,7 +379,10 @@ mod tests {
         view.run.notes.push("runs/x-1: no space left".to_owned());
         press(&mut view, KeyCode::Char('6'));
         let screen = shown(&mut view, (80, 24), None);
-        assert!(screen.contains("step 90: validation loss 0.6100") && screen.contains("no space left"), "{screen}");
+        assert!(
+            screen.contains("step 90: validation loss 0.6100") && screen.contains("no space left"),
+            "{screen}"
+        );
     }
 
     #[test]

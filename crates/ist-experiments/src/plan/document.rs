@@ -12,15 +12,26 @@ use crate::failure::Failure;
 use crate::memory::human;
 
 /// The kinds of bytes, in the order they are told.
-pub const KINDS: [&str; 9] =
-    ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scoring", "data", "workspace"];
+pub const KINDS: [&str; 9] = [
+    "weights",
+    "adapters",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "scoring",
+    "data",
+    "workspace",
+];
 
 /// The whole plan of a run.
 pub fn document(planner: &Planner) -> Result<Value, Failure> {
     let drawn = draws::first(planner)?;
     let treatment = |memory| -> Result<Value, Failure> {
         let worst = draws::worst(planner, memory)?;
-        Ok(json!({"expected": expected(planner, &drawn, memory), "worst": of(&planner.estimate(&worst, memory))}))
+        Ok(
+            json!({"expected": expected(planner, &drawn, memory), "worst": of(&planner.estimate(&worst, memory))}),
+        )
     };
     let configured = treatment(planner.memory())?;
     let (records, sequence) = planner.micro_batch();
@@ -84,7 +95,12 @@ fn expected(planner: &Planner, drawn: &BTreeMap<LayerSet, usize>, memory: Memory
     let mean = |of: &dyn Fn(&Value) -> u64| draws::mean(drawn, |set| of(&estimates[set]));
     let kinds: Map<String, Value> = KINDS
         .iter()
-        .map(|kind| ((*kind).to_owned(), mean(&|found| found["bytes"][kind].as_u64().unwrap_or_default()).into()))
+        .map(|kind| {
+            (
+                (*kind).to_owned(),
+                mean(&|found| found["bytes"][kind].as_u64().unwrap_or_default()).into(),
+            )
+        })
         .collect();
     json!({"peak_bytes": mean(&|found| found["peak_bytes"].as_u64().unwrap_or_default()), "bytes": kinds})
 }
@@ -92,17 +108,31 @@ fn expected(planner: &Planner, drawn: &BTreeMap<LayerSet, usize>, memory: Memory
 /// The plan for a person.
 pub fn render(plan: &Value) -> String {
     let mut text = String::new();
-    let mut line = |label: &str, value: String| writeln!(text, "{label:<12} {value}").expect("strings take text");
+    let mut line = |label: &str, value: String| {
+        writeln!(text, "{label:<12} {value}").expect("strings take text")
+    };
     let (parameters, batch) = (&plan["parameters"], &plan["micro_batch"]);
     let (layers, updated) = (&plan["layers"], &plan["layers_updated"]);
-    line("model", format!("{} ({layers} layers, at most {updated} trained in a step)", text_of(&plan["model"])));
-    let [frozen, trainable, trained] = ["frozen", "trainable", "trained_in_a_step"].map(|key| &parameters[key]);
+    line(
+        "model",
+        format!(
+            "{} ({layers} layers, at most {updated} trained in a step)",
+            text_of(&plan["model"])
+        ),
+    );
+    let [frozen, trainable, trained] =
+        ["frozen", "trainable", "trained_in_a_step"].map(|key| &parameters[key]);
     let modules = &plan["adapted_modules"];
     line(
         "parameters",
-        format!("{frozen} frozen, {trainable} trainable in {modules} modules, at most {trained} trained in a step"),
+        format!(
+            "{frozen} frozen, {trainable} trainable in {modules} modules, at most {trained} trained in a step"
+        ),
     );
-    line("micro-batch", format!("{} records of at most {} tokens", batch["records"], batch["sequence"]));
+    line(
+        "micro-batch",
+        format!("{} records of at most {} tokens", batch["records"], batch["sequence"]),
+    );
     line("budget", budget(&plan["budget"]));
     text + "\n" + &table(plan) + "\n" + &draw(&plan["treatments"]["budget"]["worst"])
 }
@@ -118,15 +148,20 @@ fn budget(budget: &Value) -> String {
 /// A row a kind; a column for plain PEFT and for the expected and the worst draw.
 fn table(plan: &Value) -> String {
     let draws = &plan["treatments"]["budget"];
-    let columns =
-        [("plain PEFT", &plan["plain_peft"]), ("expected", &draws["expected"]), ("worst draw", &draws["worst"])];
+    let columns = [
+        ("plain PEFT", &plan["plain_peft"]),
+        ("expected", &draws["expected"]),
+        ("worst draw", &draws["worst"]),
+    ];
     let row = |label: &str, cell: &dyn Fn(&Value) -> String| {
-        let cells: String = columns.iter().map(|(_, estimate)| format!("{:>14}", cell(estimate))).collect();
+        let cells: String =
+            columns.iter().map(|(_, estimate)| format!("{:>14}", cell(estimate))).collect();
         format!("{label:<12}{cells}\n")
     };
     let bytes = |value: &Value| human(value.as_u64().unwrap_or_default() as usize);
     let heads: String = columns.iter().map(|(head, _)| format!("{head:>14}")).collect();
-    let kinds: String = KINDS.iter().map(|kind| row(kind, &|estimate| bytes(&estimate["bytes"][kind]))).collect();
+    let kinds: String =
+        KINDS.iter().map(|kind| row(kind, &|estimate| bytes(&estimate["bytes"][kind]))).collect();
     let peaks = row("peak", &|estimate| bytes(&estimate["peak_bytes"]));
     let other = |name: &str| {
         let of = |which: &str| bytes(&plan["treatments"][name][which]["peak_bytes"]);

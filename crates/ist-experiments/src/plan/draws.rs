@@ -20,7 +20,8 @@ const SETS: usize = 64;
 pub fn first(planner: &Planner) -> Result<BTreeMap<LayerSet, usize>, Failure> {
     let mut policy = prepare::policy(&planner.config.policy, &planner.layers)?;
     let mut rng = Streams::new(planner.config.seed).selection;
-    let (mut drawn, steps) = (BTreeMap::new(), planner.config.train.steps.unwrap_or(STEPS).min(STEPS));
+    let (mut drawn, steps) =
+        (BTreeMap::new(), planner.config.train.steps.unwrap_or(STEPS).min(STEPS));
     for step in 0..steps {
         // A log to replay ends somewhere; whether it is long enough is the run's to say.
         let set = match policy.select(step, &mut rng) {
@@ -50,15 +51,20 @@ pub fn worst(planner: &Planner, memory: Memory) -> Result<LayerSet, Failure> {
         _ => extremes(&planner.layers, planner.largest),
     };
     let size = |set: &LayerSet| planner.estimate(set, memory).peak;
-    Ok(sets.into_iter().max_by_key(size).unwrap_or_else(|| LayerSet::empty(planner.shape.num_layers)))
+    Ok(sets
+        .into_iter()
+        .max_by_key(size)
+        .unwrap_or_else(|| LayerSet::empty(planner.shape.num_layers)))
 }
 
 /// Every set of a policy whose sets are given.
 fn logged(planner: &Planner) -> Result<Vec<LayerSet>, Failure> {
-    let mut policy: Box<dyn LayerPolicy> = prepare::policy(&planner.config.policy, &planner.layers)?;
+    let mut policy: Box<dyn LayerPolicy> =
+        prepare::policy(&planner.config.policy, &planner.layers)?;
     let mut rng = Streams::new(planner.config.seed).selection;
-    let mut sets: Vec<LayerSet> =
-        (0..planner.config.train.steps.unwrap_or(STEPS)).map_while(|step| policy.select(step, &mut rng).ok()).collect();
+    let mut sets: Vec<LayerSet> = (0..planner.config.train.steps.unwrap_or(STEPS))
+        .map_while(|step| policy.select(step, &mut rng).ok())
+        .collect();
     sets.sort_unstable();
     sets.dedup();
     Ok(sets)
@@ -83,7 +89,8 @@ mod tests {
     #[test]
     fn the_worst_sets_reach_from_the_lowest_layer_up() {
         let layers = LayerSet::new([1, 3, 4, 6, 7], 8).unwrap();
-        let sets: Vec<Vec<usize>> = extremes(&layers, 3).iter().map(|set| set.as_slice().to_vec()).collect();
+        let sets: Vec<Vec<usize>> =
+            extremes(&layers, 3).iter().map(|set| set.as_slice().to_vec()).collect();
         assert_eq!(sets, [vec![1, 6, 7], vec![1, 3, 7], vec![1, 3, 4]]);
     }
 

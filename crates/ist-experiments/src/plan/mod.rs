@@ -160,20 +160,28 @@ impl<'a> Planner<'a> {
             RestingState::Keep => adapters,
             RestingState::Offload | RestingState::Drop => self.most_parameters() * NUMBER,
         };
-        let weights = self.shape.weight_bytes(model_source::storage(self.config.model.dtype)).min(u64::MAX >> 8);
+        let weights = self
+            .shape
+            .weight_bytes(model_source::storage(self.config.model.dtype))
+            .min(u64::MAX >> 8);
         let workspace = (plan::threads() as u64 + 1) * free_memory::second_level_cache();
         Fixed { weights, adapters, optimizer: 2 * optimizer, data: self.records.bytes, workspace }
     }
 
     /// Scalars that train when `layers` do.
     pub fn parameters(&self, layers: &LayerSet) -> u64 {
-        let trains = |adapted: &&AdaptedSite| adapted.site.layer.is_none_or(|layer| layers.contains(layer));
+        let trains =
+            |adapted: &&AdaptedSite| adapted.site.layer.is_none_or(|layer| layers.contains(layer));
         self.adapted.iter().filter(trains).map(|adapted| adapted.parameters as u64).sum()
     }
 
     /// Scalars that a step trains at most.
     pub fn most_parameters(&self) -> u64 {
-        let of = |layer| self.parameters(&LayerSet::new([layer], self.shape.num_layers).expect("a layer of the model"));
+        let of = |layer| {
+            self.parameters(
+                &LayerSet::new([layer], self.shape.num_layers).expect("a layer of the model"),
+            )
+        };
         let outside = self.parameters(&LayerSet::empty(self.shape.num_layers));
         let mut layers: Vec<u64> = self.layers.iter().map(|layer| of(layer) - outside).collect();
         layers.sort_unstable_by(|a, b| b.cmp(a));
@@ -193,7 +201,8 @@ impl<'a> Planner<'a> {
     }
 
     fn draw<'b>(&self, layers: &'b LayerSet) -> Draw<'b> {
-        let embedding_trains = self.adapted.iter().any(|adapted| adapted.site.path.ends_with("embed_tokens"));
+        let embedding_trains =
+            self.adapted.iter().any(|adapted| adapted.site.path.ends_with("embed_tokens"));
         let (accumulates, updates_at_once) = (self.accumulates(), self.updates_at_once());
         Draw { chosen: layers, embedding_trains, accumulates, updates_at_once }
     }
@@ -213,7 +222,8 @@ impl<'a> Planner<'a> {
         if !self.updates_at_once() {
             return self.parameters(layers);
         }
-        let of = |layer| LayerSet::new([layer], self.shape.num_layers).expect("a layer of the model");
+        let of =
+            |layer| LayerSet::new([layer], self.shape.num_layers).expect("a layer of the model");
         let largest = layers.iter().map(|layer| self.parameters(&of(layer))).max();
         largest.unwrap_or_else(|| self.parameters(layers))
     }
@@ -248,7 +258,8 @@ impl<'a> Planner<'a> {
 
     /// What scoring takes with as many records at a time as stay below the leanest step.
     fn scoring(&self, candidates: usize, rows: usize, sequence: usize) -> u64 {
-        let least = least_step(&self.footprint(rows, sequence), self.shape.num_layers, self.memory());
+        let least =
+            least_step(&self.footprint(rows, sequence), self.shape.num_layers, self.memory());
         let of = |rows| self.footprint(rows, sequence).scoring(candidates);
         of(halve_until(rows, |rows| of(rows) <= least))
     }
@@ -284,7 +295,8 @@ pub fn least_step(footprint: &Footprint, num_layers: usize, memory: Memory) -> u
 
 /// `rows`, halved until they fit or are one.
 pub fn halve_until(rows: usize, fits: impl Fn(usize) -> bool) -> usize {
-    let halves = std::iter::successors(Some(rows.max(1)), |rows| (*rows > 1).then(|| rows.div_ceil(2)));
+    let halves =
+        std::iter::successors(Some(rows.max(1)), |rows| (*rows > 1).then(|| rows.div_ceil(2)));
     halves.clone().find(|rows| fits(*rows)).or(halves.last()).unwrap_or(1)
 }
 

@@ -44,7 +44,10 @@ fn advice(planner: &Planner, worst: &LayerSet, most: u64) -> String {
     let shorter = halve_until(sequence, |sequence| sequence < 2 || fits(rows, sequence));
     let need = |rows, sequence| bytes(planner.least(worst, rows, sequence));
     if fits(fewer, sequence) {
-        ways.push(format!("lower `train.micro_batch` to {fewer} (needs {})", need(fewer, sequence)));
+        ways.push(format!(
+            "lower `train.micro_batch` to {fewer} (needs {})",
+            need(fewer, sequence)
+        ));
     }
     if shorter > 1 && fits(rows, shorter) {
         ways.push(format!("lower `data.cutoff` to {shorter} (needs {})", need(rows, shorter)));

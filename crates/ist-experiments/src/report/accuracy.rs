@@ -38,9 +38,10 @@ pub(super) fn of_run(folder: &Path, result: &Value) -> Result<Vec<Accuracy>, Fai
         let several = document["tasks"].as_array();
         let each = several.map_or_else(|| vec![&document], |all| all.iter().collect());
         for outcome_of in each {
-            let fault =
-                || "has no `task`, `accuracy` from 0 to 1 and `records`; mend it, or take it out of the run's folder";
-            let outcome = outcome(outcome_of).with_context(|| format!("{} {}", path.display(), fault())).or_input()?;
+            let fault = || "has no `task`, `accuracy` from 0 to 1 and `records`; mend it, or take it out of the run's folder";
+            let outcome = outcome(outcome_of)
+                .with_context(|| format!("{} {}", path.display(), fault()))
+                .or_input()?;
             // The newer file of a task replaces what the run itself measured.
             found.retain(|before| before.task != outcome.task);
             found.push(outcome);
@@ -50,9 +51,14 @@ pub(super) fn of_run(folder: &Path, result: &Value) -> Result<Vec<Accuracy>, Fai
 }
 
 fn documents(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("{}: cannot read", folder.display())).or_input()?;
-    let is_one = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ENDING));
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_one).collect();
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("{}: cannot read", folder.display()))
+        .or_input()?;
+    let is_one = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ENDING))
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(is_one).collect();
     paths.sort();
     Ok(paths)
 }
@@ -61,7 +67,12 @@ fn outcome(document: &Value) -> Option<Accuracy> {
     let share = document["accuracy"].as_f64().or_else(|| document["exact_match"].as_f64());
     let accuracy = share.filter(|share| (0.0..=1.0).contains(share))?;
     let records = document["records"].as_u64()?;
-    let told = || Some(Interval { low: document["interval"][0].as_f64()?, high: document["interval"][1].as_f64()? });
+    let told = || {
+        Some(Interval {
+            low: document["interval"][0].as_f64()?,
+            high: document["interval"][1].as_f64()?,
+        })
+    };
     let interval = told().or_else(|| wilson(accuracy * records as f64, records as f64));
     Some(Accuracy { task: document["task"].as_str()?.to_owned(), accuracy, records, interval })
 }
@@ -74,11 +85,20 @@ mod tests {
     #[test]
     fn the_runs_own_task_and_documents_beside_it_are_read() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, value: Value| std::fs::write(folder.path().join(name), value.to_string()).unwrap();
-        write("boolq.eval.json", json!({"task": "boolq", "accuracy": 0.5, "interval": [0.4, 0.6], "records": 100}));
-        write("all.eval.json", json!({"tasks": [{"task": "piqa", "accuracy": 1.0, "records": 4}], "mean": 1.0}));
+        let write = |name: &str, value: Value| {
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap()
+        };
+        write(
+            "boolq.eval.json",
+            json!({"task": "boolq", "accuracy": 0.5, "interval": [0.4, 0.6], "records": 100}),
+        );
+        write(
+            "all.eval.json",
+            json!({"tasks": [{"task": "piqa", "accuracy": 1.0, "records": 4}], "mean": 1.0}),
+        );
         write("other.json", json!(3));
-        let result = json!({"eval": {"after": {"task": "exact-match", "exact_match": 0.25, "records": 8}}});
+        let result =
+            json!({"eval": {"after": {"task": "exact-match", "exact_match": 0.25, "records": 8}}});
         let found = of_run(folder.path(), &result).unwrap();
         let tasks: Vec<&str> = found.iter().map(|accuracy| accuracy.task.as_str()).collect();
         assert_eq!(tasks, ["exact-match", "piqa", "boolq"]);

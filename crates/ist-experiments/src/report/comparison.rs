@@ -59,7 +59,9 @@ impl Measure {
     fn name(&self) -> (String, Unit) {
         match self {
             Self::EvalLoss => ("validation loss".to_owned(), Unit::Loss),
-            Self::TrainLoss => ("training loss, mean of the last tenth of the steps".to_owned(), Unit::Loss),
+            Self::TrainLoss => {
+                ("training loss, mean of the last tenth of the steps".to_owned(), Unit::Loss)
+            }
             Self::Accuracy(task) => (format!("accuracy, {task}"), Unit::Share),
             Self::Steps => ("steps done".to_owned(), Unit::Steps),
             Self::Seconds => ("seconds of all steps".to_owned(), Unit::Seconds),
@@ -75,7 +77,9 @@ impl Measure {
             Self::TrainLoss => last_tenth(steps)?,
             // What was measured when the run had ended says nothing of it before.
             Self::Accuracy(_) if steps.len() < run.steps.len() => return None,
-            Self::Accuracy(task) => run.accuracies.iter().find(|accuracy| accuracy.task == *task)?.accuracy,
+            Self::Accuracy(task) => {
+                run.accuracies.iter().find(|accuracy| accuracy.task == *task)?.accuracy
+            }
             Self::Steps => steps.len() as f64,
             Self::Seconds => steps.last()?.elapsed,
             Self::PeakBytes => steps.iter().map(|step| step.peak_bytes).fold(0.0, f64::max),
@@ -188,12 +192,16 @@ pub(super) fn compare(groups: &[Group], runs: &[RunRecord], baseline: usize, at:
     let (limit, budget) = match at {
         At::End => (Limit::None, "each run at its own end".to_owned()),
         At::Steps => {
-            let most = least(&|run| run.steps.last().map_or(0, |step| step.step + 1) as f64) as usize;
+            let most =
+                least(&|run| run.steps.last().map_or(0, |step| step.step + 1) as f64) as usize;
             (Limit::Steps(most), format!("after {most} steps, as many as the shortest run has"))
         }
         At::Seconds => {
             let most = least(&RunRecord::seconds);
-            (Limit::Seconds(most), format!("after {most:.2} seconds of training, as many as the quickest run took"))
+            (
+                Limit::Seconds(most),
+                format!("after {most:.2} seconds of training, as many as the quickest run took"),
+            )
         }
         At::Bytes => (Limit::None, "the best group within the memory of each group".to_owned()),
     };
@@ -208,15 +216,25 @@ pub(super) fn compare(groups: &[Group], runs: &[RunRecord], baseline: usize, at:
     let budgets = if at == At::Bytes { field.budgets() } else { Vec::new() };
     let measured = if at == At::Bytes { Vec::new() } else { field.measures(at) };
     let comparisons = measured.iter().map(|measure| field.comparison(measure, limit));
-    Matched { at, budget, comparisons: comparisons.filter(|found| !found.rows.is_empty()).collect(), budgets }
+    Matched {
+        at,
+        budget,
+        comparisons: comparisons.filter(|found| !found.rows.is_empty()).collect(),
+        budgets,
+    }
 }
 
 impl Field<'_> {
     /// What is compared: of matched budgets what they do not fix.
     fn measures(&self, at: At) -> Vec<Measure> {
-        let tasks: BTreeSet<String> =
-            self.runs.iter().flat_map(|run| run.accuracies.iter().map(|accuracy| accuracy.task.clone())).collect();
-        let all = [Measure::EvalLoss, Measure::TrainLoss].into_iter().chain(tasks.into_iter().map(Measure::Accuracy));
+        let tasks: BTreeSet<String> = self
+            .runs
+            .iter()
+            .flat_map(|run| run.accuracies.iter().map(|accuracy| accuracy.task.clone()))
+            .collect();
+        let all = [Measure::EvalLoss, Measure::TrainLoss]
+            .into_iter()
+            .chain(tasks.into_iter().map(Measure::Accuracy));
         let rest: &[Measure] = match at {
             At::Seconds => &[Measure::Steps, Measure::PeakBytes],
             _ => &[Measure::Seconds, Measure::PeakBytes],
@@ -231,7 +249,11 @@ impl Field<'_> {
         let row = |(group, by_seed): (usize, &BTreeMap<u64, f64>)| {
             let numbers: Vec<f64> = by_seed.values().copied().collect();
             let moments = Moments::of(&numbers)?;
-            let difference = if group == self.baseline { None } else { differences(by_seed, &values[self.baseline]) };
+            let difference = if group == self.baseline {
+                None
+            } else {
+                differences(by_seed, &values[self.baseline])
+            };
             let name = self.groups[group].name.clone();
             Some(Row { group, name, by_seed: by_seed.clone(), moments, difference })
         };
@@ -240,12 +262,16 @@ impl Field<'_> {
 
     fn by_seed(&self, group: &Group, measure: &Measure, limit: Limit) -> BTreeMap<u64, f64> {
         let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for run in group.runs.iter().map(|run| &self.runs[*run]).filter(|run| run.state.is_whole()) {
+        for run in group.runs.iter().map(|run| &self.runs[*run]).filter(|run| run.state.is_whole())
+        {
             if let Some(value) = measure.of(run, limit) {
                 values.entry(run.seed()).or_default().push(value);
             }
         }
-        values.into_iter().map(|(seed, all)| (seed, all.iter().sum::<f64>() / all.len() as f64)).collect()
+        values
+            .into_iter()
+            .map(|(seed, all)| (seed, all.iter().sum::<f64>() / all.len() as f64))
+            .collect()
     }
 
     fn budgets(&self) -> Vec<Budget> {
@@ -253,13 +279,16 @@ impl Field<'_> {
         let measure = if validates { Measure::EvalLoss } else { Measure::TrainLoss };
         let comparison = self.comparison(&measure, Limit::None);
         let taken = self.comparison(&Measure::PeakBytes, Limit::None);
-        let bytes =
-            |row: &Row| taken.rows.iter().find(|other| other.group == row.group).map(|row| row.moments.greatest);
+        let bytes = |row: &Row| {
+            taken.rows.iter().find(|other| other.group == row.group).map(|row| row.moments.greatest)
+        };
         let mut sizes: Vec<f64> = comparison.rows.iter().filter_map(bytes).collect();
         sizes.sort_by(f64::total_cmp);
         sizes.dedup();
         let budget = |size: f64| {
-            let within = || comparison.rows.iter().filter(|row| bytes(row).is_some_and(|bytes| bytes <= size));
+            let within = || {
+                comparison.rows.iter().filter(|row| bytes(row).is_some_and(|bytes| bytes <= size))
+            };
             let best = within().min_by(|a, b| a.moments.mean.total_cmp(&b.moments.mean))?.clone();
             let within = within().map(|row| row.name.clone()).collect();
             Some(Budget { bytes: size, within, figure: comparison.figure.clone(), best })
@@ -299,12 +328,14 @@ mod tests {
             run(0, 1.25, 1.0, 100.0, 20),
             run(1, 1.5, 1.0, 120.0, 20),
         ];
-        let group = |name: &str, runs: [usize; 2]| Group { name: name.to_owned(), runs: runs.to_vec() };
+        let group =
+            |name: &str, runs: [usize; 2]| Group { name: name.to_owned(), runs: runs.to_vec() };
         (vec![group("all", [0, 1]), group("ist", [2, 3])], runs)
     }
 
     fn means(matched: &Matched, figure: &str) -> Vec<f64> {
-        let found = matched.comparisons.iter().find(|comparison| comparison.figure == figure).unwrap();
+        let found =
+            matched.comparisons.iter().find(|comparison| comparison.figure == figure).unwrap();
         found.rows.iter().map(|row| row.moments.mean).collect()
     }
 

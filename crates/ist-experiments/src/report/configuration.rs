@@ -17,8 +17,14 @@ pub type Flat = BTreeMap<String, Value>;
 /// Keys that do not bear on what a run computes.
 const ASIDE: [&str; 1] = ["logging"];
 /// Keys that hold a file or a folder.
-const PATHS: [&str; 6] =
-    ["model.path", "data.train", "data.validation", "eval.data", "policy.path", "adapter.init_from"];
+const PATHS: [&str; 6] = [
+    "model.path",
+    "data.train",
+    "data.validation",
+    "eval.data",
+    "policy.path",
+    "adapter.init_from",
+];
 
 /// Reads a configuration.
 pub(super) fn read(path: &Path) -> Result<Flat, Failure> {
@@ -44,10 +50,16 @@ fn flatten(key: &str, value: &Value, flat: &mut Flat) {
 /// The configuration as far as runs of different seeds and places have it in common: without the seed, and of a file or
 /// folder its name alone.
 pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
-    let aside = |key: &str| key == "seed" || ASIDE.iter().any(|table| key.split('.').next() == Some(table));
+    let aside =
+        |key: &str| key == "seed" || ASIDE.iter().any(|table| key.split('.').next() == Some(table));
     let common = flat.iter().filter(|(key, _)| !aside(key));
     common
-        .map(|(key, value)| (key.clone(), if PATHS.contains(&key.as_str()) { name_of(value) } else { value.clone() }))
+        .map(|(key, value)| {
+            (
+                key.clone(),
+                if PATHS.contains(&key.as_str()) { name_of(value) } else { value.clone() },
+            )
+        })
         .collect()
 }
 
@@ -64,7 +76,9 @@ fn name_of(value: &Value) -> Value {
 /// The keys whose values are not the same in all of `configurations`, in order.
 pub(super) fn differing(configurations: &[&Flat]) -> Vec<String> {
     let keys: BTreeSet<&String> = configurations.iter().flat_map(|flat| flat.keys()).collect();
-    let differs = |key: &&String| configurations.iter().any(|flat| flat.get(*key) != configurations[0].get(*key));
+    let differs = |key: &&String| {
+        configurations.iter().any(|flat| flat.get(*key) != configurations[0].get(*key))
+    };
     keys.into_iter().filter(differs).cloned().collect()
 }
 
@@ -83,14 +97,19 @@ pub(super) mod tests {
 
     pub(in super::super) fn flat(text: &str) -> Flat {
         let mut flat = Flat::new();
-        flatten("", &serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap(), &mut flat);
+        flatten(
+            "",
+            &serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap(),
+            &mut flat,
+        );
         flat
     }
 
     #[test]
     fn seeds_and_places_are_no_difference() {
-        let one =
-            flat("seed = 1\ndata.train = '/a/train.jsonl'\nmodel.path = 'builtin:village'\nlogging.tensorboard = true");
+        let one = flat(
+            "seed = 1\ndata.train = '/a/train.jsonl'\nmodel.path = 'builtin:village'\nlogging.tensorboard = true",
+        );
         let other = flat("seed = 2\ndata.train = '/b/train.jsonl'\nmodel.path = 'builtin:village'");
         assert_eq!(without_seed_and_places(&one), without_seed_and_places(&other));
         let another = flat("data.train = '/b/other.jsonl'\nmodel.path = 'builtin:village'");
@@ -102,6 +121,9 @@ pub(super) mod tests {
         let (one, other) = (flat("a.x = 1\na.y = [1]\nb = 1"), flat("a.x = 1.0\na.y = [1]"));
         assert_eq!(differing(&[&one, &other]), ["a.x", "b"]);
         assert!(differing(&[&one, &one]).is_empty());
-        assert_eq!((shown(other.get("b")), shown(one.get("a.y"))), ("-".to_owned(), "[1]".to_owned()));
+        assert_eq!(
+            (shown(other.get("b")), shown(one.get("a.y"))),
+            ("-".to_owned(), "[1]".to_owned())
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 /// A document of a line of headers and lines of values.
 pub(super) fn document(headers: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let line = |cells: &[String]| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n";
+    let line = |cells: &[String]| {
+        cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n"
+    };
     let rows: String = rows.into_iter().map(|row| line(&row)).collect();
     line(headers) + &rows
 }

@@ -20,7 +20,8 @@ pub(crate) fn smoothed(run: &RunRecord) -> Vec<(f64, f64)> {
     let window = window(run);
     let mean = |end: usize| {
         let within = &run.steps[(end + 1).saturating_sub(window)..=end];
-        let finite: Vec<f64> = within.iter().map(|step| step.loss).filter(|loss| loss.is_finite()).collect();
+        let finite: Vec<f64> =
+            within.iter().map(|step| step.loss).filter(|loss| loss.is_finite()).collect();
         (run.steps[end].step as f64, finite.iter().sum::<f64>() / finite.len() as f64)
     };
     let ends: Vec<usize> = (0..run.steps.len()).collect();
@@ -56,10 +57,16 @@ fn extremes(stretch: &[Step]) -> Vec<(f64, f64)> {
 /// stretches. Scores begin at 0 and hold from one update to the next.
 pub(crate) fn scores(run: &RunRecord, most: usize) -> Vec<(f64, f64, Vec<f64>)> {
     let Some((first, scores)) = run.updates.first() else { return Vec::new() };
-    let end = run.steps.last().map_or(0, |step| step.step + 1).max(run.updates.last().map_or(0, |(step, _)| step + 1));
+    let end = run
+        .steps
+        .last()
+        .map_or(0, |step| step.step + 1)
+        .max(run.updates.last().map_or(0, |(step, _)| step + 1));
     let mut held = vec![(0, *first, vec![0.0; scores.len()])];
     let ends = run.updates.iter().skip(1).map(|(step, _)| *step).chain([end]);
-    held.extend(run.updates.iter().zip(ends).map(|((from, scores), to)| (*from, to, scores.clone())));
+    held.extend(
+        run.updates.iter().zip(ends).map(|((from, scores), to)| (*from, to, scores.clone())),
+    );
     held.retain(|(from, to, _)| from < to);
     stretches(&held, most).map(mean_of).collect()
 }
@@ -81,7 +88,8 @@ mod tests {
     use super::*;
 
     fn run(losses: impl IntoIterator<Item = f64>) -> RunRecord {
-        let step = |(step, loss)| Step { step, loss, tokens: 1.0, elapsed: step as f64, peak_bytes: 1.0 };
+        let step =
+            |(step, loss)| Step { step, loss, tokens: 1.0, elapsed: step as f64, peak_bytes: 1.0 };
         let mut run = testing::run("", State::Finished);
         run.steps = losses.into_iter().enumerate().map(step).collect();
         run
@@ -114,7 +122,10 @@ mod tests {
     fn scores_hold_until_the_next_update() {
         let mut run = run([1.0; 6]);
         run.updates = vec![(2, vec![1.0]), (4, vec![4.0])];
-        assert_eq!(scores(&run, 9), [(0.0, 2.0, vec![0.0]), (2.0, 4.0, vec![1.0]), (4.0, 6.0, vec![4.0])]);
+        assert_eq!(
+            scores(&run, 9),
+            [(0.0, 2.0, vec![0.0]), (2.0, 4.0, vec![1.0]), (4.0, 6.0, vec![4.0])]
+        );
         // Two stretches of two and one: the first is the mean over its four steps.
         assert_eq!(scores(&run, 2), [(0.0, 4.0, vec![0.5]), (4.0, 6.0, vec![4.0])]);
     }

@@ -25,7 +25,9 @@ pub(super) fn runs(named: &[PathBuf]) -> Result<Found, Failure> {
         let shown = path.display();
         if !path.is_dir() {
             let what = if path.exists() { "is no folder" } else { "does not exist" };
-            return Err(Failure::input(format!("{shown} {what}; name folders of runs, or folders that hold some")));
+            return Err(Failure::input(format!(
+                "{shown} {what}; name folders of runs, or folders that hold some"
+            )));
         }
         let (before, noted) = (found.folders.len(), found.notes.len());
         collect(path, &mut found)?;
@@ -45,7 +47,9 @@ fn collect(folder: &Path, found: &mut Found) -> Result<(), Failure> {
     let is_run = holds_run(folder);
     if !found.seen.insert(place) {
         if is_run {
-            found.notes.push(format!("{} was named more than once; it counts once", folder.display()));
+            found
+                .notes
+                .push(format!("{} was named more than once; it counts once", folder.display()));
         }
         return Ok(());
     }
@@ -54,7 +58,9 @@ fn collect(folder: &Path, found: &mut Found) -> Result<(), Failure> {
         return Ok(());
     }
     let entries = std::fs::read_dir(folder).with_context(context).or_input()?;
-    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let hidden = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+    };
     let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     inside.retain(|path| path.is_dir() && !hidden(path));
     inside.sort();
@@ -85,13 +91,19 @@ mod tests {
         std::fs::write(path("a/config.toml"), "").unwrap();
         let found = runs(&[folder.path().to_owned(), path("a/deep/../deep/run")]).unwrap();
         assert_eq!(found.folders, [path("a/deep/run"), path("b/run")]);
-        assert!(found.notes.len() == 1 && found.notes[0].contains("more than once"), "{:?}", found.notes);
+        assert!(
+            found.notes.len() == 1 && found.notes[0].contains("more than once"),
+            "{:?}",
+            found.notes
+        );
     }
 
     #[test]
     fn a_folder_without_a_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(runs(&[folder.path().to_owned()]).unwrap_err().to_string().contains("holds no run"));
+        assert!(
+            runs(&[folder.path().to_owned()]).unwrap_err().to_string().contains("holds no run")
+        );
         let missing = runs(&[folder.path().join("none")]).unwrap_err();
         assert!(missing.exit_code() == 2 && missing.to_string().contains("does not exist"));
     }

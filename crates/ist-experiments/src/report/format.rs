@@ -64,7 +64,10 @@ mod tests {
         assert_eq!(difference(Unit::Loss, -0.0125), "−0.0125");
         assert_eq!(difference(Unit::Share, 0.125), "+12.5 points");
         assert_eq!(value(Unit::Share, 0.125), "12.5 %");
-        assert_eq!(interval(Unit::Seconds, Some(Interval { low: -1.5, high: 20.0 })), "−1.50 s to +20.0 s");
+        assert_eq!(
+            interval(Unit::Seconds, Some(Interval { low: -1.5, high: 20.0 })),
+            "−1.50 s to +20.0 s"
+        );
         assert_eq!(
             (interval(Unit::Loss, None), or_none(Unit::Loss, Some(f64::NAN))),
             (NONE.to_owned(), NONE.to_owned())

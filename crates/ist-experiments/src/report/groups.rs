@@ -26,13 +26,16 @@ struct Identity {
 impl Identity {
     fn of(run: &RunRecord) -> Self {
         let (data, model) = (&run.result["data"], &run.result["model"]);
-        let digests = [&data["train"]["sha256"], &data["validation"]["sha256"], &model["sha256"]].map(Value::clone);
+        let digests = [&data["train"]["sha256"], &data["validation"]["sha256"], &model["sha256"]]
+            .map(Value::clone);
         Self { configuration: configuration::without_seed_and_places(&run.configuration), digests }
     }
 
     fn agrees(&self, other: &Self) -> bool {
-        let unknown_or_same = |(one, other): (&Value, &Value)| one.is_null() || other.is_null() || one == other;
-        self.configuration == other.configuration && self.digests.iter().zip(&other.digests).all(unknown_or_same)
+        let unknown_or_same =
+            |(one, other): (&Value, &Value)| one.is_null() || other.is_null() || one == other;
+        self.configuration == other.configuration
+            && self.digests.iter().zip(&other.digests).all(unknown_or_same)
     }
 }
 
@@ -41,13 +44,15 @@ pub(super) fn group(runs: &[RunRecord]) -> Vec<Group> {
     let identities: Vec<Identity> = runs.iter().map(Identity::of).collect();
     let mut groups: Vec<Group> = Vec::new();
     for (index, identity) in identities.iter().enumerate() {
-        let same = |group: &&mut Group| group.runs.iter().all(|run| identities[*run].agrees(identity));
+        let same =
+            |group: &&mut Group| group.runs.iter().all(|run| identities[*run].agrees(identity));
         match groups.iter_mut().find(same) {
             Some(group) => group.runs.push(index),
             None => groups.push(Group { name: String::new(), runs: vec![index] }),
         }
     }
-    let flats: Vec<&Flat> = groups.iter().map(|group| &identities[group.runs[0]].configuration).collect();
+    let flats: Vec<&Flat> =
+        groups.iter().map(|group| &identities[group.runs[0]].configuration).collect();
     let names = names(&flats);
     groups.iter_mut().zip(names).for_each(|(group, name)| group.name = name);
     groups
@@ -61,10 +66,15 @@ fn names(flats: &[&Flat]) -> Vec<String> {
     let differing = configuration::differing(flats);
     // Keys of two variants of a table differ as a matter of course; they tell something where they differ in one variant.
     let telling = |key: &&String| {
-        let Some((_, tag)) = TAGS.iter().find(|(table, tag)| key.starts_with(table) && key != tag) else { return true };
-        flats
-            .iter()
-            .any(|one| flats.iter().any(|other| one.get(*tag) == other.get(*tag) && one.get(*key) != other.get(*key)))
+        let Some((_, tag)) = TAGS.iter().find(|(table, tag)| key.starts_with(table) && key != tag)
+        else {
+            return true;
+        };
+        flats.iter().any(|one| {
+            flats
+                .iter()
+                .any(|other| one.get(*tag) == other.get(*tag) && one.get(*key) != other.get(*key))
+        })
     };
     let telling: Vec<&String> = differing.iter().filter(telling).collect();
     let of = |flat: &&Flat| {
@@ -72,7 +82,11 @@ fn names(flats: &[&Flat]) -> Vec<String> {
         let mut words: Vec<String> =
             telling.iter().filter(|key| value_first(key)).filter_map(|key| value(&key)).collect();
         words.extend(telling.iter().filter(|key| !value_first(key)).filter_map(|key| value(&key)));
-        if words.is_empty() { configuration::shown(flat.get("policy.kind")) } else { words.join(" ") }
+        if words.is_empty() {
+            configuration::shown(flat.get("policy.kind"))
+        } else {
+            words.join(" ")
+        }
     };
     unique(flats.iter().map(of).collect())
 }
@@ -106,14 +120,24 @@ pub(super) fn unique(names: Vec<String>) -> Vec<String> {
 }
 
 /// The group that others are compared with: the one of that name, else the one that trains all layers, else the first.
-pub(super) fn baseline(groups: &[Group], runs: &[RunRecord], named: Option<&str>) -> Result<usize, Failure> {
+pub(super) fn baseline(
+    groups: &[Group],
+    runs: &[RunRecord],
+    named: Option<&str>,
+) -> Result<usize, Failure> {
     let place = |wanted: &dyn Fn(&Group) -> bool| groups.iter().position(wanted);
     match named {
         Some(name) => place(&|group| group.name == name).ok_or_else(|| {
-            let known: Vec<String> = groups.iter().map(|group| format!("\"{}\"", group.name)).collect();
-            Failure::input(format!("--baseline \"{name}\" is none of the groups, which are {}", known.join(", ")))
+            let known: Vec<String> =
+                groups.iter().map(|group| format!("\"{}\"", group.name)).collect();
+            Failure::input(format!(
+                "--baseline \"{name}\" is none of the groups, which are {}",
+                known.join(", ")
+            ))
         }),
-        None => Ok(place(&|group| runs[group.runs[0]].setting("policy.kind") == "all").unwrap_or(0)),
+        None => {
+            Ok(place(&|group| runs[group.runs[0]].setting("policy.kind") == "all").unwrap_or(0))
+        }
     }
 }
 
@@ -131,7 +155,10 @@ mod tests {
     fn a_group_is_called_after_what_differs() {
         let policies = ["policy.kind = 'ist'\npolicy.interval = 10", "policy.kind = 'all'"];
         assert_eq!(names_of(&policies), ["ist", "all"]);
-        let rates = ["policy.kind = 'ist'\noptimizer.lr = 1e-3", "policy.kind = 'ist'\noptimizer.lr = 2e-3"];
+        let rates = [
+            "policy.kind = 'ist'\noptimizer.lr = 1e-3",
+            "policy.kind = 'ist'\noptimizer.lr = 2e-3",
+        ];
         assert_eq!(names_of(&rates), ["lr=0.001", "lr=0.002"]);
         let both = [
             "policy.kind = 'ist'\npolicy.interval = 10",
@@ -145,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut() {
-        let [one, _] = &names_of(&["a.template = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'", "a.template = 'b'"])[..]
+        let [one, _] =
+            &names_of(&["a.template = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'", "a.template = 'b'"])
+                [..]
         else {
             panic!("two names")
         };

@@ -31,9 +31,13 @@ pub(super) fn read(path: &Path) -> Result<Log, Failure> {
         match serde_json::from_slice::<Value>(line) {
             Ok(value) if value.is_object() => log.lines.push((number, value)),
             _ if Some(index) == last => {
-                log.note = Some(format!("{shown}: line {number}, the last, is not whole; it was left out"));
+                log.note = Some(format!(
+                    "{shown}: line {number}, the last, is not whole; it was left out"
+                ));
             }
-            Ok(value) => return Err(broken(path, number, &format!("holds {value}, expected an object"))),
+            Ok(value) => {
+                return Err(broken(path, number, &format!("holds {value}, expected an object")));
+            }
             Err(error) => return Err(broken(path, number, &format!("is not JSON: {error}"))),
         }
     }
@@ -52,7 +56,8 @@ impl Line<'_> {
     /// The number of its step.
     pub(super) fn step(&self) -> Result<usize, Failure> {
         let step = self.value["step"].as_u64();
-        step.map(|step| step as usize).ok_or_else(|| self.broken("has no `step` that is a whole number"))
+        step.map(|step| step as usize)
+            .ok_or_else(|| self.broken("has no `step` that is a whole number"))
     }
 
     pub(super) fn broken(&self, what: &str) -> Failure {
@@ -81,17 +86,27 @@ mod tests {
         for tail in ["{\"step\": 1, \"lo", "{\"step\": 1, \"lo\n", "\u{1}\n\n", "7\n"] {
             let log = log_of(&format!("{{\"step\": 0}}\n{tail}")).unwrap();
             assert_eq!(log.lines.len(), 1, "{tail}");
-            assert!(log.note.as_ref().is_some_and(|note| note.contains("line 2, the last")), "{tail}: {log:?}");
+            assert!(
+                log.note.as_ref().is_some_and(|note| note.contains("line 2, the last")),
+                "{tail}: {log:?}"
+            );
         }
-        assert!(log_of("{\"step\": 0}\n{\"step\": 1}").unwrap().note.is_none(), "whole but for its end");
+        assert!(
+            log_of("{\"step\": 0}\n{\"step\": 1}").unwrap().note.is_none(),
+            "whole but for its end"
+        );
         assert!(log_of("").unwrap().lines.is_empty());
     }
 
     #[test]
     fn a_broken_line_before_the_last_is_refused_with_its_number() {
         for middle in ["{\"step\": ", "[1]", ""] {
-            let error = log_of(&format!("{{\"step\": 0}}\n{middle}\n{{\"step\": 2}}\n")).unwrap_err();
-            assert!(error.exit_code() == 2 && error.to_string().contains("metrics.jsonl: line 2"), "{error}");
+            let error =
+                log_of(&format!("{{\"step\": 0}}\n{middle}\n{{\"step\": 2}}\n")).unwrap_err();
+            assert!(
+                error.exit_code() == 2 && error.to_string().contains("metrics.jsonl: line 2"),
+                "{error}"
+            );
         }
     }
 }

@@ -77,15 +77,22 @@ impl Report {
     /// A folder without a run, a file that is broken before its last line, and a baseline that is no group.
     pub fn read(named: &[PathBuf], baseline: Option<&str>, at: At) -> Result<Self, Failure> {
         let found = find::runs(named)?;
-        let mut runs = found.folders.iter().map(|folder| RunRecord::read(folder)).collect::<Result<Vec<_>, _>>()?;
+        let mut runs = found
+            .folders
+            .iter()
+            .map(|folder| RunRecord::read(folder))
+            .collect::<Result<Vec<_>, _>>()?;
         name(&mut runs);
         let groups = groups::group(&runs);
         let baseline = groups::baseline(&groups, &runs, baseline)?;
         let places = std::iter::once(at).chain(At::ALL.into_iter().filter(|place| *place != at));
-        let matched = places.map(|place| comparison::compare(&groups, &runs, baseline, place)).collect();
-        let group_of =
-            |run: usize| groups.iter().find(|group| group.runs.contains(&run)).map_or("", |group| &group.name);
-        let summaries = runs.iter().enumerate().map(|(index, run)| Summary::of(run, group_of(index))).collect();
+        let matched =
+            places.map(|place| comparison::compare(&groups, &runs, baseline, place)).collect();
+        let group_of = |run: usize| {
+            groups.iter().find(|group| group.runs.contains(&run)).map_or("", |group| &group.name)
+        };
+        let summaries =
+            runs.iter().enumerate().map(|(index, run)| Summary::of(run, group_of(index))).collect();
         let notes = notes(&runs, &groups, found.notes);
         Ok(Self { runs, groups, baseline, at, matched, summaries, notes })
     }
@@ -152,31 +159,47 @@ impl Report {
 
     /// `6 runs in 2 groups`.
     pub fn counted(&self) -> String {
-        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let count = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
         format!("{} in {}", count(self.runs.len(), "run"), count(self.groups.len(), "group"))
     }
 
     /// The keys whose values differ between any two runs.
     fn differing(&self) -> Vec<String> {
-        configuration::differing(&self.runs.iter().map(|run| &run.configuration).collect::<Vec<_>>())
+        configuration::differing(
+            &self.runs.iter().map(|run| &run.configuration).collect::<Vec<_>>(),
+        )
     }
 
     /// A row a key that differs, a column a group; values that differ within a group stand side by side.
     fn settings(&self) -> Settings {
         let keys = self.differing();
         if keys.is_empty() {
-            return Settings { text: "All runs have the same configuration.".to_owned(), table: None };
+            return Settings {
+                text: "All runs have the same configuration.".to_owned(),
+                table: None,
+            };
         }
         let mut table = Table::new("Settings that differ", 1 + self.groups.len(), &["key"]);
         table.headers.extend(self.groups.iter().map(|group| group.name.clone()));
         let cell = |group: &Group, key: &str| {
-            let values: Vec<String> =
-                group.runs.iter().map(|run| configuration::shown(self.runs[*run].configuration.get(key))).collect();
+            let values: Vec<String> = group
+                .runs
+                .iter()
+                .map(|run| configuration::shown(self.runs[*run].configuration.get(key)))
+                .collect();
             let mut seen = BTreeSet::new();
-            values.into_iter().filter(|value| seen.insert(value.clone())).collect::<Vec<_>>().join(", ")
+            values
+                .into_iter()
+                .filter(|value| seen.insert(value.clone()))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let row = |key: &String| {
-            std::iter::once(key.clone()).chain(self.groups.iter().map(|group| cell(group, key))).collect()
+            std::iter::once(key.clone())
+                .chain(self.groups.iter().map(|group| cell(group, key)))
+                .collect()
         };
         table.rows = keys.iter().map(row).collect();
         let text = "Only keys whose values are not the same in all runs; a dash where a run has no such key.";
@@ -199,7 +222,9 @@ impl Report {
         for table in words::tables(asked, self.baseline()) {
             parts.push(format!("### {}\n\n{}", table::markdown(&table.caption), table.markdown()));
         }
-        parts.extend(self.settings().table.map(|table| format!("## Configuration\n\n{}", table.markdown())));
+        parts.extend(
+            self.settings().table.map(|table| format!("## Configuration\n\n{}", table.markdown())),
+        );
         parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n"
     }
 
@@ -216,7 +241,8 @@ impl Report {
     /// One document for programs.
     pub fn json(&self) -> Value {
         let group = |group: &Group| {
-            let runs: Vec<&str> = group.runs.iter().map(|run| self.runs[*run].name.as_str()).collect();
+            let runs: Vec<&str> =
+                group.runs.iter().map(|run| self.runs[*run].name.as_str()).collect();
             json!({"name": group.name, "runs": runs})
         };
         json!({
@@ -233,11 +259,16 @@ impl Report {
 
 /// Calls runs by more of their path where two are called the same.
 fn name(runs: &mut [RunRecord]) {
-    let counted = |name: &str, runs: &[RunRecord]| runs.iter().filter(|run| run.name == name).count();
+    let counted =
+        |name: &str, runs: &[RunRecord]| runs.iter().filter(|run| run.name == name).count();
     let longer: Vec<bool> = runs.iter().map(|run| counted(&run.name, runs) > 1).collect();
     for (run, longer) in runs.iter_mut().zip(longer) {
         if longer {
-            let parent = run.folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+            let parent = run
+                .folder
+                .parent()
+                .and_then(Path::file_name)
+                .map(|name| name.to_string_lossy().into_owned());
             run.name = parent.map_or(run.name.clone(), |parent| format!("{parent}/{}", run.name));
         }
     }

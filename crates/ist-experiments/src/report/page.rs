@@ -53,7 +53,8 @@ pub(super) struct Settings {
 
 /// The style sheet: the palette's colours as variables, for either kind of page, and the rest.
 pub(super) fn style() -> String {
-    const DARK: &str = "--page:#16191F;--panel:#1D2129;--line:#3A3F48;--link:#7CC4FF;--muted:#A9B0BB;";
+    const DARK: &str =
+        "--page:#16191F;--panel:#1D2129;--line:#3A3F48;--link:#7CC4FF;--muted:#A9B0BB;";
     let (light, dark) = (palette::variables(false), palette::variables(true));
     format!(
         "{}:root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{DARK}{dark}}}}}\n{}",
@@ -67,7 +68,10 @@ pub(super) fn render(page: &Page) -> Result<String, Failure> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", include_str!("page.html")).or_run()?;
-    let text = environment.get_template("page").and_then(|template| template.render(Serde(page))).or_run()?;
+    let text = environment
+        .get_template("page")
+        .and_then(|template| template.render(Serde(page)))
+        .or_run()?;
     // What no document may hold, neither HTML nor XML.
     let allowed = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
     Ok(text.trim_start().chars().filter(allowed).collect())

@@ -137,7 +137,10 @@ impl RunRecord {
         let without = run.steps.iter().filter(|step| !step.loss.is_finite()).count();
         if without > 0 {
             let path = folder.join(LOGS[0].0);
-            run.notes.push(format!("{}: {without} steps have no finite loss; curves leave them out", path.display()));
+            run.notes.push(format!(
+                "{}: {without} steps have no finite loss; curves leave them out",
+                path.display()
+            ));
         }
         let told = run.documents()?;
         run.notes.extend(told);
@@ -193,9 +196,12 @@ impl RunRecord {
         }
         if value.get("loss").is_some() {
             if self.steps.last().is_some_and(|last| last.step >= step) {
-                return Err(line.broken(&format!("is of step {step}, which stands before it already")));
+                return Err(
+                    line.broken(&format!("is of step {step}, which stands before it already"))
+                );
             }
-            let or_zero = |key: &str| Some(figure(key)).filter(|value| value.is_finite()).unwrap_or(0.0);
+            let or_zero =
+                |key: &str| Some(figure(key)).filter(|value| value.is_finite()).unwrap_or(0.0);
             let elapsed = self.seconds() + or_zero("seconds");
             let (tokens, peak_bytes) = (or_zero("tokens"), or_zero("peak_bytes"));
             self.steps.push(Step { step, loss: figure("loss"), tokens, elapsed, peak_bytes });
@@ -208,8 +214,11 @@ impl RunRecord {
         let step = line.step()?;
         let scores: Option<Vec<f64>> =
             line.value["scores"].as_array().and_then(|all| all.iter().map(Value::as_f64).collect());
-        let scores = scores.filter(|scores| self.updates.first().is_none_or(|(_, first)| first.len() == scores.len()));
-        let scores = scores.ok_or_else(|| line.broken("has no `scores` that are a number for each layer"))?;
+        let scores = scores.filter(|scores| {
+            self.updates.first().is_none_or(|(_, first)| first.len() == scores.len())
+        });
+        let scores = scores
+            .ok_or_else(|| line.broken("has no `scores` that are a number for each layer"))?;
         self.has_layers(scores.len());
         self.updates.push((step, scores));
         Ok(())
@@ -220,7 +229,9 @@ impl RunRecord {
         let chosen: Option<Vec<u64>> =
             line.value["layers"].as_array().and_then(|all| all.iter().map(Value::as_u64).collect());
         let chosen = chosen.filter(|chosen| chosen.iter().all(|layer| *layer < MOST_LAYERS));
-        for layer in chosen.ok_or_else(|| line.broken("has no `layers` that are layers' numbers"))? {
+        for layer in
+            chosen.ok_or_else(|| line.broken("has no `layers` that are layers' numbers"))?
+        {
             self.has_layers(layer as usize + 1);
             self.selected[layer as usize] += 1;
         }
@@ -249,7 +260,8 @@ impl RunRecord {
 
     /// The layers of its model: as planned, and as the logs name them.
     pub fn layers(&self) -> usize {
-        let planned = self.plan["layers"].as_u64().filter(|layers| *layers < MOST_LAYERS).unwrap_or_default();
+        let planned =
+            self.plan["layers"].as_u64().filter(|layers| *layers < MOST_LAYERS).unwrap_or_default();
         self.selected.len().max(planned as usize)
     }
 
@@ -294,7 +306,9 @@ fn document(path: &Path, notes: &mut Vec<String>) -> Result<Value, Failure> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let text = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display())).or_input()?;
+    let text = std::fs::read(path)
+        .with_context(|| format!("{}: cannot read", path.display()))
+        .or_input()?;
     let read = serde_json::from_slice(&text);
     if let Err(error) = &read {
         notes.push(format!("{} is not whole ({error}); it was left out", path.display()));
@@ -345,7 +359,11 @@ mod tests {
         assert_eq!((run.seconds(), run.peak_bytes()), (0.75, 300.0));
         assert_eq!(run.evaluations, [Evaluation { step: 1, loss: 1.5, elapsed: 0.75 }]);
         assert_eq!((run.selected, run.updates), (vec![1, 2, 0], vec![(1, vec![0.5, -0.5, 0.0])]));
-        assert!(run.steps[1].loss.is_nan() && run.notes[0].contains("1 steps have no finite loss"), "{:?}", run.notes);
+        assert!(
+            run.steps[1].loss.is_nan() && run.notes[0].contains("1 steps have no finite loss"),
+            "{:?}",
+            run.notes
+        );
     }
 
     #[test]
@@ -356,9 +374,11 @@ mod tests {
                  {{\"forward\":0.25,\"recompute\":0.0,\"backward\":0.5,\"optimizer\":0.125}}}}\n"
             )
         };
-        let costs = line(0, "null") + &line(1, "{\"seconds\":0.25,\"peak_bytes\":1,\"micro_batch\":1}");
+        let costs =
+            line(0, "null") + &line(1, "{\"seconds\":0.25,\"peak_bytes\":1,\"micro_batch\":1}");
         let metrics = "{\"step\":0,\"loss\":1.0,\"seconds\":1.0}\n{\"step\":1,\"loss\":1.0,\"seconds\":2.0}\n";
-        let told = folder(&[("config.toml", ""), ("metrics.jsonl", metrics), ("costs.jsonl", &costs)]);
+        let told =
+            folder(&[("config.toml", ""), ("metrics.jsonl", metrics), ("costs.jsonl", &costs)]);
         let split = RunRecord::read(told.path()).unwrap().split().unwrap();
         assert_eq!(split.parts(), [0.5, 0.0, 1.0, 0.25, 0.25, 1.0]);
         let old = "{\"step\":0,\"predicted_peak_bytes\":null,\"scoring\":null}\n";
@@ -379,23 +399,39 @@ mod tests {
     fn a_result_that_is_not_whole_is_left_out_and_a_failure_is_told() {
         let broken = folder(&[("config.toml", ""), ("result.json", "{\"status\": \"finis")]);
         let run = RunRecord::read(broken.path()).unwrap();
-        assert!(run.state == State::Unfinished && run.notes[0].contains("result.json is not whole"), "{:?}", run.notes);
+        assert!(
+            run.state == State::Unfinished && run.notes[0].contains("result.json is not whole"),
+            "{:?}",
+            run.notes
+        );
         let failed = folder(&[("config.toml", ""), ("failure.json", "{\"reason\": \"no space\"}")]);
         let run = RunRecord::read(failed.path()).unwrap();
-        assert!(run.state == State::Failed && run.notes[0].ends_with(": no space"), "{:?}", run.notes);
+        assert!(
+            run.state == State::Failed && run.notes[0].ends_with(": no space"),
+            "{:?}",
+            run.notes
+        );
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_file_and_line() {
         let cases = [
-            ("metrics.jsonl", "{\"step\":0,\"loss\":1}\n{\"step\":0,\"loss\":1}\n", "line 2 is of step 0"),
+            (
+                "metrics.jsonl",
+                "{\"step\":0,\"loss\":1}\n{\"step\":0,\"loss\":1}\n",
+                "line 2 is of step 0",
+            ),
             ("metrics.jsonl", "{\"loss\":1}\n{\"step\":1}\n", "line 1 has no `step`"),
             (
                 "importance.jsonl",
                 "{\"step\":0,\"scores\":[1,2]}\n{\"step\":1,\"scores\":[1]}\n",
                 "line 2 has no `scores`",
             ),
-            ("selections.jsonl", "{\"step\":0,\"layers\":[99999999999]}\n", "line 1 has no `layers`"),
+            (
+                "selections.jsonl",
+                "{\"step\":0,\"layers\":[99999999999]}\n",
+                "line 1 has no `layers`",
+            ),
             ("config.toml", "seed = [", "config.toml"),
         ];
         for (name, text, expected) in cases {

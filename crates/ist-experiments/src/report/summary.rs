@@ -58,7 +58,11 @@ impl Summary {
             state: run.state,
             steps: run.steps.len(),
             loss: last_tenth(&run.steps),
-            eval_loss: run.evaluations.last().map(|evaluation| evaluation.loss).filter(|loss| loss.is_finite()),
+            eval_loss: run
+                .evaluations
+                .last()
+                .map(|evaluation| evaluation.loss)
+                .filter(|loss| loss.is_finite()),
             best_eval_loss: best.map(|evaluation| evaluation.loss),
             best_step: best.map(|evaluation| evaluation.step),
             accuracies: run.accuracies.clone(),
@@ -71,13 +75,17 @@ impl Summary {
     }
 
     fn accuracy(&self, task: &str) -> Option<f64> {
-        self.accuracies.iter().find(|accuracy| accuracy.task == task).map(|accuracy| accuracy.accuracy)
+        self.accuracies
+            .iter()
+            .find(|accuracy| accuracy.task == task)
+            .map(|accuracy| accuracy.accuracy)
     }
 }
 
 /// Every task that one of the runs was evaluated on, in alphabetical order.
 pub(super) fn tasks(runs: &[RunRecord]) -> Vec<String> {
-    let all = runs.iter().flat_map(|run| run.accuracies.iter().map(|accuracy| accuracy.task.clone()));
+    let all =
+        runs.iter().flat_map(|run| run.accuracies.iter().map(|accuracy| accuracy.task.clone()));
     all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
@@ -103,8 +111,13 @@ fn row(summary: &Summary, tasks: &[String]) -> Vec<String> {
     };
     let rate = Some(summary.tokens / summary.seconds).filter(|rate| rate.is_finite());
     let state = summary.state.words().to_owned();
-    let words =
-        [summary.run.clone(), summary.group.clone(), summary.seed.to_string(), state, summary.steps.to_string()];
+    let words = [
+        summary.run.clone(),
+        summary.group.clone(),
+        summary.seed.to_string(),
+        state,
+        summary.steps.to_string(),
+    ];
     let losses = [or_none(Unit::Loss, summary.loss), or_none(Unit::Loss, summary.eval_loss), best];
     let shares = tasks.iter().map(|task| or_none(Unit::Share, summary.accuracy(task)));
     let costs = [
@@ -117,14 +130,21 @@ fn row(summary: &Summary, tasks: &[String]) -> Vec<String> {
 }
 
 /// The summary of all runs as headers and rows of CSV, with the settings that differ.
-pub(super) fn csv(summaries: &[Summary], runs: &[RunRecord], tasks: &[String], keys: &[String]) -> String {
+pub(super) fn csv(
+    summaries: &[Summary],
+    runs: &[RunRecord],
+    tasks: &[String],
+    keys: &[String],
+) -> String {
     let flat: Vec<Map<String, Value>> = summaries.iter().map(flat).collect();
-    let mut headers: Vec<String> = flat.first().map(|row| row.keys().cloned().collect()).unwrap_or_default();
+    let mut headers: Vec<String> =
+        flat.first().map(|row| row.keys().cloned().collect()).unwrap_or_default();
     headers.extend(tasks.iter().map(|task| format!("accuracy.{task}")));
     headers.extend(Split::NAMES.iter().map(|name| format!("seconds.{name}")));
     headers.extend(keys.iter().map(|key| format!("config.{key}")));
     let rows = summaries.iter().zip(runs).zip(flat).map(|((summary, run), flat)| {
-        let number = |number: Option<f64>| number.map_or(String::new(), |number| number.to_string());
+        let number =
+            |number: Option<f64>| number.map_or(String::new(), |number| number.to_string());
         let mut row: Vec<String> = flat.values().map(cell).collect();
         row.extend(tasks.iter().map(|task| number(summary.accuracy(task))));
         let parts = summary.time.map(|split| split.parts());
@@ -156,12 +176,24 @@ pub(super) fn curves(summaries: &[Summary], runs: &[RunRecord]) -> String {
     let mut rows = Vec::new();
     for (summary, run) in summaries.iter().zip(runs) {
         let mut row = |kind: &str, step: usize, seconds: f64, value: f64| {
-            let words = [summary.run.clone(), summary.group.clone(), summary.seed.to_string(), kind.to_owned()];
+            let words = [
+                summary.run.clone(),
+                summary.group.clone(),
+                summary.seed.to_string(),
+                kind.to_owned(),
+            ];
             let value = if value.is_finite() { value.to_string() } else { String::new() };
-            rows.push(words.into_iter().chain([step.to_string(), seconds.to_string(), value]).collect::<Vec<_>>());
+            rows.push(
+                words
+                    .into_iter()
+                    .chain([step.to_string(), seconds.to_string(), value])
+                    .collect::<Vec<_>>(),
+            );
         };
         run.steps.iter().for_each(|step| row("loss", step.step, step.elapsed, step.loss));
-        run.evaluations.iter().for_each(|found| row("eval_loss", found.step, found.elapsed, found.loss));
+        run.evaluations
+            .iter()
+            .for_each(|found| row("eval_loss", found.step, found.elapsed, found.loss));
     }
     super::csv::document(&headers, rows)
 }
@@ -175,9 +207,11 @@ mod tests {
     #[test]
     fn a_run_is_a_row_and_every_loss_is_one_in_long_form() {
         let mut run = testing::run("seed = 3\noptimizer.lr = 0.5", State::Finished);
-        run.steps = vec![Step { step: 0, loss: 2.5, tokens: 8.0, elapsed: 0.5, peak_bytes: 2048.0 }];
+        run.steps =
+            vec![Step { step: 0, loss: 2.5, tokens: 8.0, elapsed: 0.5, peak_bytes: 2048.0 }];
         run.evaluations = vec![Evaluation { step: 0, loss: f64::NAN, elapsed: 0.5 }];
-        run.accuracies = vec![Accuracy { task: "a,b".to_owned(), accuracy: 0.5, records: 2, interval: None }];
+        run.accuracies =
+            vec![Accuracy { task: "a,b".to_owned(), accuracy: 0.5, records: 2, interval: None }];
         let summaries = [Summary::of(&run, "ist")];
         let runs = [run];
         let tasks = tasks(&runs);

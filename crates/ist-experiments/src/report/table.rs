@@ -23,9 +23,13 @@ impl Table {
     /// In Markdown, with what would end a cell made harmless.
     pub(super) fn markdown(&self) -> String {
         let line = |cells: &[String]| {
-            format!("| {} |\n", cells.iter().map(|cell| markdown(cell)).collect::<Vec<_>>().join(" | "))
+            format!(
+                "| {} |\n",
+                cells.iter().map(|cell| markdown(cell)).collect::<Vec<_>>().join(" | ")
+            )
         };
-        let rule = |column: usize| if column < self.words { "---".to_owned() } else { "---:".to_owned() };
+        let rule =
+            |column: usize| if column < self.words { "---".to_owned() } else { "---:".to_owned() };
         let rules: Vec<String> = (0..self.headers.len()).map(rule).collect();
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
         format!("{}| {} |\n{rows}", line(&self.headers), rules.join(" | "))
@@ -51,6 +55,9 @@ mod tests {
     fn no_name_breaks_a_table_of_markdown() {
         let mut table = Table::new("", 1, &["name", "loss"]);
         table.rows.push(vec!["a|b <x>\n`c`".to_owned(), "1.5".to_owned()]);
-        assert_eq!(table.markdown(), "| name | loss |\n| --- | ---: |\n| a\\|b \\<x> \\`c\\` | 1.5 |\n");
+        assert_eq!(
+            table.markdown(),
+            "| name | loss |\n| --- | ---: |\n| a\\|b \\<x> \\`c\\` | 1.5 |\n"
+        );
     }
 }

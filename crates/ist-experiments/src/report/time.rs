@@ -17,7 +17,8 @@ pub struct Split {
 
 impl Split {
     /// The names of the parts, in the order of [`Split::parts`].
-    pub const NAMES: [&'static str; 6] = ["forward", "recompute", "backward", "scoring", "optimizer", "other"];
+    pub const NAMES: [&'static str; 6] =
+        ["forward", "recompute", "backward", "scoring", "optimizer", "other"];
 
     /// The parts of steps that took `seconds` together with scoring.
     pub fn of(step: Times, scoring: f64, seconds: f64) -> Self {

@@ -29,7 +29,11 @@ impl At {
 /// The tables of a comparison, one a figure.
 pub(super) fn tables(matched: &Matched, baseline: &str) -> Vec<Table> {
     if matched.at == At::Bytes {
-        return if matched.budgets.is_empty() { Vec::new() } else { vec![budgets(matched, baseline)] };
+        return if matched.budgets.is_empty() {
+            Vec::new()
+        } else {
+            vec![budgets(matched, baseline)]
+        };
     }
     matched.comparisons.iter().map(|comparison| table(comparison, baseline)).collect()
 }
@@ -51,8 +55,10 @@ fn table(comparison: &Comparison, baseline: &str) -> Table {
     let mut table = Table::new(caption, 2, &headers);
     let row = |row: &Row| {
         let unit = comparison.unit;
-        let extremes = [row.moments.least, row.moments.greatest].map(|value| format::value(unit, value));
-        let words = [row.name.clone(), reading(row, baseline).to_owned(), row.moments.n.to_string()];
+        let extremes =
+            [row.moments.least, row.moments.greatest].map(|value| format::value(unit, value));
+        let words =
+            [row.name.clone(), reading(row, baseline).to_owned(), row.moments.n.to_string()];
         let [difference, interval, common] = compared(row, unit);
         let numbers = [format::moments(unit, &row.moments)].into_iter().chain(extremes);
         words.into_iter().chain(numbers).chain([difference, interval, common]).collect()
@@ -99,8 +105,12 @@ fn budgets(matched: &Matched, baseline: &str) -> Table {
     let mut table = Table::new("The best group within each group's greatest peak", 4, &headers);
     for budget in &matched.budgets {
         let [difference, interval, _] = compared(&budget.best, Unit::Loss);
-        let words =
-            [format::bytes(budget.bytes), budget.within.join(", "), budget.best.name.clone(), budget.figure.clone()];
+        let words = [
+            format::bytes(budget.bytes),
+            budget.within.join(", "),
+            budget.best.name.clone(),
+            budget.figure.clone(),
+        ];
         let numbers = [
             format::moments(Unit::Loss, &budget.best.moments),
             budget.best.moments.n.to_string(),
@@ -152,7 +162,8 @@ mod tests {
         let seeds = |values: &[f64]| -> BTreeMap<u64, f64> {
             values.iter().enumerate().map(|(seed, value)| (seed as u64, *value)).collect()
         };
-        let difference = baseline.and_then(|baseline| differences(&seeds(values), &seeds(baseline)));
+        let difference =
+            baseline.and_then(|baseline| differences(&seeds(values), &seeds(baseline)));
         Row {
             group: 0,
             name: name.to_owned(),
@@ -183,12 +194,18 @@ mod tests {
         let matched = |seeds: usize| {
             let values: Vec<f64> = (0..seeds).map(|seed| seed as f64).collect();
             let rows = vec![row("x", &values, Some(&values))];
-            let comparisons = vec![Comparison { figure: "loss".to_owned(), unit: Unit::Loss, rows }];
+            let comparisons =
+                vec![Comparison { figure: "loss".to_owned(), unit: Unit::Loss, rows }];
             [Matched { at: At::End, budget: String::new(), comparisons, budgets: Vec::new() }]
         };
-        for (seeds, expected) in [(1, "no interval"), (2, "in half"), (3, "three quarters"), (5, "with 5"), (12, "")] {
+        for (seeds, expected) in
+            [(1, "no interval"), (2, "in half"), (3, "three quarters"), (5, "with 5"), (12, "")]
+        {
             let told = caution(&matched(seeds));
-            assert!(if expected.is_empty() { told.is_empty() } else { told.contains(expected) }, "{seeds}: {told}");
+            assert!(
+                if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
+                "{seeds}: {told}"
+            );
         }
         assert!(caution(&[]).contains("Nothing is compared"));
     }

@@ -37,11 +37,16 @@ mod exact {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[expect(clippy::ref_option, reason = "the form serde calls")]
-    pub(super) fn serialize<S: Serializer>(best: &Option<(f64, usize)>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        best: &Option<(f64, usize)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         best.map(|(loss, step)| (loss.to_bits(), step)).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(f64, usize)>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<(f64, usize)>, D::Error> {
         let best: Option<(u64, usize)> = Option::deserialize(deserializer)?;
         Ok(best.map(|(bits, step)| (f64::from_bits(bits), step)))
     }
@@ -59,9 +64,11 @@ const PARTIAL: &str = ".partial-";
 
 /// Removes what a process that was killed while writing a checkpoint left behind.
 pub fn remove_partial(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())?.flatten() {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())?.flatten()
+    {
         if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            std::fs::remove_dir_all(entry.path()).with_context(|| entry.path().display().to_string())?;
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| entry.path().display().to_string())?;
         }
     }
     Ok(())
@@ -81,23 +88,32 @@ pub fn save<A: Adapter>(
     if target.exists() {
         return Ok(());
     }
-    let partial = whole_file::begin_folder(folder, PARTIAL).context("cannot create a checkpoint")?;
+    let partial =
+        whole_file::begin_folder(folder, PARTIAL).context("cannot create a checkpoint")?;
     ist_peft::save(model, adapters, partial.path(), "")?;
     ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
-    let document =
-        serde_json::to_vec(&Document { progress: progress.clone(), tuner: tuner.document, inputs: inputs.clone() })?;
+    let document = serde_json::to_vec(&Document {
+        progress: progress.clone(),
+        tuner: tuner.document,
+        inputs: inputs.clone(),
+    })?;
     super::lines::replace(&partial.path().join("state.json"), &document)?;
     let partial = partial.keep();
-    std::fs::rename(&partial, &target).with_context(|| format!("{}: cannot rename", partial.display()))?;
+    std::fs::rename(&partial, &target)
+        .with_context(|| format!("{}: cannot rename", partial.display()))?;
     for old in list(folder)?.iter().rev().skip(keep) {
-        std::fs::remove_dir_all(folder.join(old.to_string())).with_context(|| format!("checkpoint {old}"))?;
+        std::fs::remove_dir_all(folder.join(old.to_string()))
+            .with_context(|| format!("checkpoint {old}"))?;
     }
     Ok(())
 }
 
 /// The newest checkpoint of fewer than `steps` steps.
 pub fn newest_before(folder: &Path, steps: usize) -> Result<Option<PathBuf>> {
-    Ok(list(folder)?.into_iter().rfind(|&done| done < steps).map(|done| folder.join(done.to_string())))
+    Ok(list(folder)?
+        .into_iter()
+        .rfind(|&done| done < steps)
+        .map(|done| folder.join(done.to_string())))
 }
 
 /// A checkpoint that is on the model now.
@@ -124,12 +140,16 @@ pub fn load_newest<A: Adapter>(
     let mut broken = Vec::new();
     for steps in list(folder)?.into_iter().rev() {
         match load::<A>(&folder.join(steps.to_string()), model, adapters, device) {
-            Ok(loaded) => return Ok(Some(Loaded { set_aside: set_aside(folder, &broken)?, ..loaded })),
+            Ok(loaded) => {
+                return Ok(Some(Loaded { set_aside: set_aside(folder, &broken)?, ..loaded }));
+            }
             Err(error) => broken.push((steps, format!("{error:#}"))),
         }
     }
     match broken.first() {
-        Some((_, error)) => bail!("{error}\nno checkpoint in {} is whole; start a new run", folder.display()),
+        Some((_, error)) => {
+            bail!("{error}\nno checkpoint in {} is whole; start a new run", folder.display())
+        }
         None => Ok(None),
     }
 }
@@ -141,7 +161,8 @@ fn set_aside(folder: &Path, broken: &[(usize, String)]) -> Result<Vec<String>> {
         if target.exists() {
             std::fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
         }
-        std::fs::rename(folder.join(steps.to_string()), &target).with_context(|| target.display().to_string())?;
+        std::fs::rename(folder.join(steps.to_string()), &target)
+            .with_context(|| target.display().to_string())?;
         Ok(format!("checkpoint {steps} is broken and set aside: {error}"))
     };
     broken.iter().map(rename).collect()
@@ -157,19 +178,26 @@ fn load<A: Adapter>(
     let path = folder.join("state.json");
     let context = || path.display().to_string();
     let Document { progress, tuner, inputs } =
-        serde_json::from_slice(&std::fs::read(&path).with_context(context)?).with_context(context)?;
+        serde_json::from_slice(&std::fs::read(&path).with_context(context)?)
+            .with_context(context)?;
     let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
     let tensors = file
         .names()
         .map(|name| Ok((name.to_owned(), file.data(name)?)))
         .collect::<Result<Vec<(String, TensorData)>>>()?;
-    Ok(Loaded { state: TunerState { document: tuner, tensors }, progress, inputs, set_aside: Vec::new() })
+    Ok(Loaded {
+        state: TunerState { document: tuner, tensors },
+        progress,
+        inputs,
+        set_aside: Vec::new(),
+    })
 }
 
 /// The whole checkpoints by number of steps, ascending.
 fn list(folder: &Path) -> Result<Vec<usize>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut steps: Vec<usize> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut steps: Vec<usize> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     steps.sort_unstable();
     Ok(steps)
 }

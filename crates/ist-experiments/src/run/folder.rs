@@ -36,10 +36,14 @@ impl RunFolder {
         must_not_hold_one()?;
         let holds_run = held();
         if !holds_run && holds_other_files(&path)? {
-            return Err(Failure::input(format!("{shown} holds other files; name a new folder with --output")));
+            return Err(Failure::input(format!(
+                "{shown} holds other files; name a new folder with --output"
+            )));
         }
         if resume && !holds_run {
-            return Err(Failure::input(format!("{shown} holds no run to resume (it has no config.toml)")));
+            return Err(Failure::input(format!(
+                "{shown} holds no run to resume (it has no config.toml)"
+            )));
         }
         std::fs::create_dir_all(path.join("checkpoints"))
             .with_context(|| format!("{shown}: cannot create"))
@@ -59,7 +63,9 @@ impl RunFolder {
             match std::fs::create_dir(&path) {
                 Ok(()) => return Self::open(path, false),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Failure::run(format!("{}: cannot create: {error}", path.display()))),
+                Err(error) => {
+                    return Err(Failure::run(format!("{}: cannot create: {error}", path.display())));
+                }
             }
         }
         unreachable!("the numbers do not end")
@@ -79,9 +85,13 @@ impl RunFolder {
 /// Whether there is anything in `folder` that a run which was stopped at once does not leave. A file that was being written
 /// then still has its temporary name.
 fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
-    let ours = |name: &OsStr| name == LOCK || name == "checkpoints" || name.to_string_lossy().starts_with(".tmp");
+    let ours = |name: &OsStr| {
+        name == LOCK || name == "checkpoints" || name.to_string_lossy().starts_with(".tmp")
+    };
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.any(|entry| entry.is_ok_and(|entry| !ours(&entry.file_name())))),
+        Ok(mut entries) => {
+            Ok(entries.any(|entry| entry.is_ok_and(|entry| !ours(&entry.file_name()))))
+        }
         Err(_) if !folder.exists() => Ok(false),
         Err(error) => Err(Failure::input(format!("{}: not a folder: {error}", folder.display()))),
     }
@@ -89,7 +99,9 @@ fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
 
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
-    let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display())).or_run()?;
+    let file = File::create(&path)
+        .with_context(|| format!("{}: cannot create", path.display()))
+        .or_run()?;
     // Whoever only looks whether the folder is in use holds the lock for a moment.
     for _ in 0..LOOKS {
         if take_lock(&file, &path).or_run()? {
@@ -105,7 +117,9 @@ pub(super) fn take_lock(file: &File, path: &Path) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{}: cannot lock", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{}: cannot lock", path.display()))
+        }
     }
 }
 
@@ -125,7 +139,10 @@ pub fn newest(name: &str) -> Option<PathBuf> {
         let file = path.file_name()?.to_str()?;
         file.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok()
     };
-    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| number(path).is_some()).max_by_key(number)
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| number(path).is_some())
+        .max_by_key(number)
 }
 
 #[cfg(test)]
@@ -149,7 +166,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let _first = RunFolder::open(path.clone(), false).unwrap();
-        assert!(RunFolder::open(path, false).unwrap_err().to_string().contains("in use by another process"));
+        assert!(
+            RunFolder::open(path, false)
+                .unwrap_err()
+                .to_string()
+                .contains("in use by another process")
+        );
     }
 
     #[test]

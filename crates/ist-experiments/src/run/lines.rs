@@ -20,8 +20,11 @@ pub struct LineLog {
 impl LineLog {
     /// Opens a log to append to; it is created when it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
-        let file =
-            OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), file })
     }
 
@@ -32,7 +35,9 @@ impl LineLog {
 
     /// Keeps that many bytes.
     pub fn cut(&self, bytes: usize) -> Result<()> {
-        self.file.set_len(bytes as u64).with_context(|| format!("{}: cannot cut", self.path.display()))
+        self.file
+            .set_len(bytes as u64)
+            .with_context(|| format!("{}: cannot cut", self.path.display()))
     }
 
     /// Appends one value as one line.
@@ -70,7 +75,8 @@ pub fn keep_before(path: &Path, steps: usize) -> Result<()> {
 
 /// Writes a file so that it appears whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    ist_peft::whole_file::write(path, bytes).with_context(|| format!("{}: cannot write", path.display()))
+    ist_peft::whole_file::write(path, bytes)
+        .with_context(|| format!("{}: cannot write", path.display()))
 }
 
 #[cfg(test)]
@@ -88,7 +94,10 @@ mod tests {
         }
         log.file.write_all(b"{\"step\": 4, \"lo").unwrap();
         keep_before(&path, 2).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":0,\"loss\":0.5}\n{\"step\":1,\"loss\":0.5}\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"step\":0,\"loss\":0.5}\n{\"step\":1,\"loss\":0.5}\n"
+        );
         assert_eq!(read(&path).unwrap().len(), 2);
     }
 }

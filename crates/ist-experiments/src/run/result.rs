@@ -38,7 +38,8 @@ impl Curve {
                 curve.tokens += line["tokens"].as_u64().unwrap_or_default();
                 curve.seconds += line["seconds"].as_f64().unwrap_or_default();
                 curve.skipped += usize::from(line["skipped"] == true);
-                curve.peak_bytes = curve.peak_bytes.max(line["peak_bytes"].as_u64().unwrap_or_default());
+                curve.peak_bytes =
+                    curve.peak_bytes.max(line["peak_bytes"].as_u64().unwrap_or_default());
             }
         }
         Ok(curve)
@@ -47,7 +48,9 @@ impl Curve {
     /// The mean losses of the first and of the last tenth of the steps, at least one step each.
     pub fn first_and_last_tenth(&self) -> Option<(f64, f64)> {
         let tenth = (self.losses.len() / 10).max(1);
-        let mean = |part: &[(usize, f64)]| part.iter().map(|(_, loss)| loss).sum::<f64>() / part.len() as f64;
+        let mean = |part: &[(usize, f64)]| {
+            part.iter().map(|(_, loss)| loss).sum::<f64>() / part.len() as f64
+        };
         let last = self.losses.len().checked_sub(tenth)?;
         Some((mean(&self.losses[..tenth]), mean(&self.losses[last..])))
     }
@@ -89,7 +92,10 @@ mod tests {
 
     #[test]
     fn the_tenths_are_means_over_steps() {
-        let curve = Curve { losses: (0..20).map(|step| (step, 20.0 - step as f64)).collect(), ..Curve::default() };
+        let curve = Curve {
+            losses: (0..20).map(|step| (step, 20.0 - step as f64)).collect(),
+            ..Curve::default()
+        };
         assert_eq!(curve.first_and_last_tenth(), Some((19.5, 1.5)));
         assert_eq!(Curve::default().first_and_last_tenth(), None);
     }

@@ -17,13 +17,19 @@ pub fn must_be_free(folder: &Path) -> Result<(), Failure> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::input(format!("{shown} holds other files; name a new folder"))),
         Err(_) if !folder.exists() => Ok(()),
-        Err(error) => Err(Failure::input(format!("{shown}: not a folder that can be written to: {error}"))),
+        Err(error) => {
+            Err(Failure::input(format!("{shown}: not a folder that can be written to: {error}")))
+        }
     }
 }
 
 /// Lets `write` fill a folder of another name and renames it to `folder` when it is complete.
-pub fn write(folder: &Path, write: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub fn write(
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let parent =
+        folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let context = || format!("{}: cannot write", folder.display());
     std::fs::create_dir_all(parent).with_context(context).or_run()?;
     let partial = whole_file::begin_folder(parent, ".partial-").with_context(context).or_run()?;
@@ -43,8 +49,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("deep/model");
         let fill = |partial: &Path| std::fs::write(partial.join("a"), "1").or_run();
-        write(&target, |partial| fill(partial).and(Err(Failure::run("no space left")))).unwrap_err();
-        assert!(!target.exists() && std::fs::read_dir(target.parent().unwrap()).unwrap().next().is_none());
+        write(&target, |partial| fill(partial).and(Err(Failure::run("no space left"))))
+            .unwrap_err();
+        assert!(
+            !target.exists()
+                && std::fs::read_dir(target.parent().unwrap()).unwrap().next().is_none()
+        );
         must_be_free(&target).unwrap();
         write(&target, fill).unwrap();
         assert_eq!(std::fs::read(target.join("a")).unwrap(), b"1");

@@ -62,11 +62,27 @@ fn forms() -> Vec<Case> {
         PLAIN,
         Case { name: "attention, padded", ..padded },
         Case { name: "attention, padding anywhere", real: scattered, head_dim: 8, ..PLAIN },
-        Case { name: "attention, padding longer than the window", real: scattered, window: Some(20), ..PLAIN },
-        Case { name: "attention, bounded scores in a window", window: Some(20), soft_cap: Some(1.5), ..padded },
+        Case {
+            name: "attention, padding longer than the window",
+            real: scattered,
+            window: Some(20),
+            ..PLAIN
+        },
+        Case {
+            name: "attention, bounded scores in a window",
+            window: Some(20),
+            soft_cap: Some(1.5),
+            ..padded
+        },
         // Padding between keys, or the positions would all be off by the same number, which no weight shows.
         Case { name: "attention, linear biases", linear_biases: true, real: scattered, ..PLAIN },
-        Case { name: "attention, linear biases without padding", linear_biases: true, heads: 3, kv_heads: 3, ..PLAIN },
+        Case {
+            name: "attention, linear biases without padding",
+            linear_biases: true,
+            heads: 3,
+            kv_heads: 3,
+            ..PLAIN
+        },
         Case {
             name: "attention, everything at once",
             queries: 101,
@@ -85,8 +101,21 @@ fn forms() -> Vec<Case> {
 fn widths() -> Vec<Case> {
     let few = Case { batch: 1, queries: 37, keys: 41, ..PLAIN };
     vec![
-        Case { name: "attention, heads of 64", head_dim: 64, window: Some(33), queries: 130, keys: 130, ..few },
-        Case { name: "attention, heads of 64 in groups of three", head_dim: 64, heads: 6, by_heads: true, ..few },
+        Case {
+            name: "attention, heads of 64",
+            head_dim: 64,
+            window: Some(33),
+            queries: 130,
+            keys: 130,
+            ..few
+        },
+        Case {
+            name: "attention, heads of 64 in groups of three",
+            head_dim: 64,
+            heads: 6,
+            by_heads: true,
+            ..few
+        },
         Case { name: "attention, heads of 80", head_dim: 80, soft_cap: Some(1.5), ..few },
         Case { name: "attention, heads of 128", head_dim: 128, ..few },
         Case { name: "attention, heads of 70", head_dim: 70, ..few },
@@ -99,8 +128,19 @@ fn generation() -> Vec<Case> {
     let one = Case { queries: 1, keys: 101, head_dim: 64, ..PLAIN };
     vec![
         Case { name: "attention, one token", ..one },
-        Case { name: "attention, one token, padded, in a window", real: in_front, window: Some(40), ..one },
-        Case { name: "attention, three tokens in groups of four", queries: 3, heads: 8, linear_biases: true, ..one },
+        Case {
+            name: "attention, one token, padded, in a window",
+            real: in_front,
+            window: Some(40),
+            ..one
+        },
+        Case {
+            name: "attention, three tokens in groups of four",
+            queries: 3,
+            heads: 8,
+            linear_biases: true,
+            ..one
+        },
         // A dimension of a launch holds 65,535 cubes.
         Case {
             name: "attention, many heads",
@@ -139,7 +179,8 @@ impl Case {
         };
         let keys = shape(self.keys, self.kv_heads);
         let shapes = [shape(self.queries, self.heads), keys, keys];
-        let inputs = [0, 1, 2].map(|at| random(&format!("qkv {at}"), shapes[at].iter().product(), 1.5));
+        let inputs =
+            [0, 1, 2].map(|at| random(&format!("qkv {at}"), shapes[at].iter().product(), 1.5));
         check(self.name, inputs.into(), move |inputs| {
             let [q, k, v] = [0, 1, 2].map(|at| {
                 let x = inputs[at].clone().reshape(shapes[at]);

@@ -13,7 +13,12 @@ const WINDOWS: [usize; 4] = [50, 50, 50, 50];
 
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {
-    vec![Check::new("growth", "bytes of the host and of the device's pools that a step adds", PER_STEP, added)]
+    vec![Check::new(
+        "growth",
+        "bytes of the host and of the device's pools that a step adds",
+        PER_STEP,
+        added,
+    )]
 }
 
 /// What the host has allocated, and what the device's runtime holds of its memory; 0 where nobody counts.

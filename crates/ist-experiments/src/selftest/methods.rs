@@ -30,9 +30,12 @@ pub(super) fn checks() -> Vec<Check> {
     ];
     let alone = alone.into_iter().map(|fields| {
         let fields = table(fields);
-        Check::new("methods", format!("a module with {}", name(&fields)), TOLERANCE, move |device| {
-            compare_module(&fields, &Numbers::single(device))
-        })
+        Check::new(
+            "methods",
+            format!("a module with {}", name(&fields)),
+            TOLERANCE,
+            move |device| compare_module(&fields, &Numbers::single(device)),
+        )
     });
     let steps = [
         json!({"method": "lora", "r": 2, "alpha": 3, "dropout": 0.2}),
@@ -68,8 +71,11 @@ fn name(fields: &Map<String, Value>) -> String {
 }
 
 /// The checked configuration of fields that are right.
-pub(super) fn config(fields: &Map<String, Value>) -> Result<<BuiltinAdapter as Adapter>::Config, String> {
-    let parsed = BuiltinAdapter::parse(fields, Dialect::Toml).ok_or("the method is not built in")?;
+pub(super) fn config(
+    fields: &Map<String, Value>,
+) -> Result<<BuiltinAdapter as Adapter>::Config, String> {
+    let parsed =
+        BuiltinAdapter::parse(fields, Dialect::Toml).ok_or("the method is not built in")?;
     parsed.map_err(|error| error.to_string())
 }
 
@@ -86,7 +92,10 @@ impl ModuleVisitor for OfParameters<'_> {
 }
 
 /// A linear module with that method's adapter, from 24 to 36 features.
-fn adapted(fields: &Map<String, Value>, numbers: &Numbers) -> Result<PeftLinear<BuiltinAdapter>, String> {
+fn adapted(
+    fields: &Map<String, Value>,
+    numbers: &Numbers,
+) -> Result<PeftLinear<BuiltinAdapter>, String> {
     let config = config(fields)?;
     let site = Site::linear("model.layers.0.self_attn.q_proj", Some(0), 24, 36).with_bias(true);
     let layout = BuiltinAdapter::file_layout(&config, std::slice::from_ref(&site)).into_iter();
@@ -98,7 +107,8 @@ fn adapted(fields: &Map<String, Value>, numbers: &Numbers) -> Result<PeftLinear<
     let bias = Weight::frozen(numbers.tensor(random("bias", 36, 1.0), [36]));
     let mut module = PeftLinear::new("self_attn.q_proj", weight, Some(bias));
     let place = Place { site, base: Base::Linear(module.base.clone()) };
-    module.adapter = BuiltinAdapter::from_file(&config, &[place], values.collect(), &numbers.device).pop();
+    module.adapter =
+        BuiltinAdapter::from_file(&config, &[place], values.collect(), &numbers.device).pop();
     Ok(module)
 }
 
@@ -112,7 +122,8 @@ fn run_module(
     let module = if trains { lift(&module) } else { module };
     let x = numbers.tensor(random("x", 240, 1.0), [2, 5, 24]);
     let x = if tracked { x.autodiff().require_grad() } else { x };
-    let value = module.forward(x.clone(), &LayerPass { response: 0.7, ..LayerPass::training(Some(11)) });
+    let value =
+        module.forward(x.clone(), &LayerPass { response: 0.7, ..LayerPass::training(Some(11)) });
     let mut graph = mixed(value.clone(), numbers).backward();
     let d_x = if tracked { x.grad_remove(&mut graph).map(floats) } else { None };
     let mut parameters = OfParameters { graph: &mut graph, found: Vec::new() };

@@ -73,10 +73,16 @@ pub struct Line {
 
 /// Every check, the quick ones first.
 pub fn checks() -> Vec<Check> {
-    [operations::checks(), storage::checks(), methods::checks(), training::checks(), growth::checks()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        operations::checks(),
+        storage::checks(),
+        methods::checks(),
+        training::checks(),
+        growth::checks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Runs one check on a device. A backend that panics has failed the check.
@@ -88,7 +94,14 @@ pub fn run(check: &Check, device: &Device) -> Line {
         Ok(Outcome::Skipped(why)) => (None, true, Some(why)),
         Err(why) => (None, false, Some(why)),
     };
-    Line { group: check.group, name: check.name.clone(), distance, tolerance: check.tolerance, holds, detail }
+    Line {
+        group: check.group,
+        name: check.name.clone(),
+        distance,
+        tolerance: check.tolerance,
+        holds,
+        detail,
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +120,10 @@ mod tests {
         assert!(!line(|_| Ok(Outcome::Distance(f64::NAN))).holds);
         assert!(!line(|_| Err("a result is no finite number".to_owned())).holds);
         let panicked = line(|_| panic!("a kernel failed\nat a place"));
-        assert_eq!((panicked.holds, panicked.detail.as_deref()), (false, Some("panicked: a kernel failed")));
+        assert_eq!(
+            (panicked.holds, panicked.detail.as_deref()),
+            (false, Some("panicked: a kernel failed"))
+        );
     }
 
     #[test]

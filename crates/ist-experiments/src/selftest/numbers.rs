@@ -61,7 +61,12 @@ pub(super) fn mixed<const D: usize>(value: Tensor<D>, numbers: &Numbers) -> Tens
 pub(super) type Formula = dyn Fn(&[Tensor<1>]) -> Tensor<1>;
 
 /// The value, and the gradient of its mixture for every tracked input: all of them, or one.
-fn evaluate(formula: &Formula, inputs: &[Vec<f64>], tracked: Option<usize>, numbers: &Numbers) -> Vec<Vec<f64>> {
+fn evaluate(
+    formula: &Formula,
+    inputs: &[Vec<f64>],
+    tracked: Option<usize>,
+    numbers: &Numbers,
+) -> Vec<Vec<f64>> {
     let leaves = inputs.iter().enumerate().map(|(at, values)| {
         let plain = numbers.tensor(values.clone(), [values.len()]);
         if tracked.is_none_or(|only| only == at) { plain.autodiff().require_grad() } else { plain }

@@ -19,13 +19,20 @@ use super::{Check, attentions};
 /// Of the largest element of a value or of a gradient.
 const TOLERANCE: f64 = 1e-5;
 
-pub(super) fn check(name: &str, inputs: Vec<Vec<f64>>, formula: impl Fn(&[Tensor<1>]) -> Tensor<1> + 'static) -> Check {
+pub(super) fn check(
+    name: &str,
+    inputs: Vec<Vec<f64>>,
+    formula: impl Fn(&[Tensor<1>]) -> Tensor<1> + 'static,
+) -> Check {
     Check::new("operations", name, TOLERANCE, move |device| compare(&formula, &inputs, device))
 }
 
 /// The checks.
 pub(super) fn checks() -> Vec<Check> {
-    [attentions::checks(), norms(), rotations(), activations(), losses(), products()].into_iter().flatten().collect()
+    [attentions::checks(), norms(), rotations(), activations(), losses(), products()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn norms() -> Vec<Check> {
@@ -52,7 +59,8 @@ fn rotations() -> Vec<Check> {
     let of = |(name, positions, pairs): (&'static str, Vec<Vec<usize>>, Pairs)| {
         check(name, vec![random("x", 300, 2.0)], move |inputs| {
             let x = &inputs[0];
-            let rotation = Rotation::new(&[1.0, 0.3, 0.1, 0.03], &positions, x.dtype(), &x.device().inner());
+            let rotation =
+                Rotation::new(&[1.0, 0.3, 0.1, 0.03], &positions, x.dtype(), &x.device().inner());
             rotation.with_pairs(pairs).apply(x.clone().reshape([2, 5, 3, 10])).flatten(0, 3)
         })
     };
@@ -80,7 +88,8 @@ fn activations() -> Vec<Check> {
 
 fn losses() -> Vec<Check> {
     let linear_check = |name: &str, [rows, hidden, vocabulary]: [usize; 3]| {
-        let inputs = vec![random("x", rows * hidden, 2.0), random("weight", vocabulary * hidden, 1.0)];
+        let inputs =
+            vec![random("x", rows * hidden, 2.0), random("weight", vocabulary * hidden, 1.0)];
         check(name, inputs, move |inputs| {
             let weight = inputs[1].clone().reshape([vocabulary, hidden]).transpose();
             let x = inputs[0].clone().reshape([rows, hidden]);
@@ -94,11 +103,23 @@ fn losses() -> Vec<Check> {
         linear_check("linear cross-entropy", [9, 12, 50]),
         // Shaders add element by element: longer sums than these are further from the exact ones than the tolerance.
         linear_check("linear cross-entropy, several chunks", [600, 3, 8000]),
-        check("linear cross-entropy, bounded logits", vec![random("x", 108, 2.0), random("w", 600, 1.0)], |inputs| {
-            let weight = inputs[1].clone().reshape([50, 12]).transpose();
-            let head = Head { weight, bias: Some(constant("bias", 50, &inputs[0])), soft_cap: Some(1.5) };
-            linear_cross_entropy(inputs[0].clone().reshape([9, 12]), head, targets(9, 50, &inputs[0]))
-        }),
+        check(
+            "linear cross-entropy, bounded logits",
+            vec![random("x", 108, 2.0), random("w", 600, 1.0)],
+            |inputs| {
+                let weight = inputs[1].clone().reshape([50, 12]).transpose();
+                let head = Head {
+                    weight,
+                    bias: Some(constant("bias", 50, &inputs[0])),
+                    soft_cap: Some(1.5),
+                };
+                linear_cross_entropy(
+                    inputs[0].clone().reshape([9, 12]),
+                    head,
+                    targets(9, 50, &inputs[0]),
+                )
+            },
+        ),
     ]
 }
 

@@ -15,9 +15,12 @@ const TOLERANCE: f64 = 1e-5;
 pub(super) fn checks() -> Vec<Check> {
     let cases = [(DType::BF16, "bfloat16"), (DType::F16, "float16"), (DType::I8, "int8")];
     let of = |(storage, name): (DType, &'static str)| {
-        Check::new("storage", format!("a product with a weight in {name}"), TOLERANCE, move |device| {
-            compare(device, storage, name)
-        })
+        Check::new(
+            "storage",
+            format!("a product with a weight in {name}"),
+            TOLERANCE,
+            move |device| compare(device, storage, name),
+        )
     };
     cases.into_iter().map(of).collect()
 }
@@ -40,7 +43,9 @@ fn weight() -> TensorData {
 fn product(numbers: &Numbers, storage: DType) -> Vec<Vec<f64>> {
     let weight = match storage {
         DType::I8 => FrozenMatrix::Int8(Int8Matrix::quantise(&weight(), &numbers.device)),
-        float => Tensor::<2>::from_data(weight().convert_dtype(float), (&numbers.device, float)).transpose().into(),
+        float => Tensor::<2>::from_data(weight().convert_dtype(float), (&numbers.device, float))
+            .transpose()
+            .into(),
     };
     value_and_gradient(numbers, weight, storage)
 }
@@ -62,7 +67,10 @@ fn value_and_gradient(numbers: &Numbers, weight: FrozenMatrix, storage: DType) -
     let given = |name: &str, shape: [usize; 3]| {
         let values = TensorData::new(random(name, shape.iter().product(), 1.0), shape);
         let rounded = if storage == DType::I8 { values } else { values.convert_dtype(storage) };
-        Tensor::<3>::from_data(rounded.convert_dtype(numbers.dtype), (&numbers.device, numbers.dtype))
+        Tensor::<3>::from_data(
+            rounded.convert_dtype(numbers.dtype),
+            (&numbers.device, numbers.dtype),
+        )
     };
     let x = given("x", [2, 5, 24]).autodiff().require_grad();
     let value = linear(x.clone(), weight);

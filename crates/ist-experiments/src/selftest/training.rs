@@ -35,7 +35,12 @@ pub(super) fn checks() -> Vec<Check> {
     vec![
         mixed_in(DType::BF16, "bfloat16"),
         mixed_in(DType::F16, "float16"),
-        Check::new("training", "12 steps of IST: layers drawn and parameters", TRAJECTORY, trajectory),
+        Check::new(
+            "training",
+            "12 steps of IST: layers drawn and parameters",
+            TRAJECTORY,
+            trajectory,
+        ),
         Check::new("training", "12 steps of IST: importance scores", SCORES, scores),
         Check::new("training", "a saved adapter read on the reference", 0.0, saved),
         Check::new("training", "a run that goes on elsewhere", TRAJECTORY, resumed),
@@ -44,7 +49,9 @@ pub(super) fn checks() -> Vec<Check> {
 
 /// Numbers around `middle`, the same in every type.
 fn values(name: &str, [middle, width]: [f64; 2], shape: &[usize], numbers: &Numbers) -> TensorData {
-    let values = random(name, shape.iter().product(), width).into_iter().map(|value| (middle + value) as f32);
+    let values = random(name, shape.iter().product(), width)
+        .into_iter()
+        .map(|value| (middle + value) as f32);
     TensorData::new(values.collect::<Vec<f32>>(), shape.to_vec()).convert_dtype(numbers.dtype)
 }
 
@@ -53,7 +60,10 @@ pub(super) fn tiny(numbers: &Numbers, fields: &Map<String, Value>) -> Result<Mod
     Ok(with_adapters(numbers, fields)?.0)
 }
 
-fn with_adapters(numbers: &Numbers, fields: &Map<String, Value>) -> Result<(Model, Adapters<BuiltinAdapter>), String> {
+fn with_adapters(
+    numbers: &Numbers,
+    fields: &Map<String, Value>,
+) -> Result<(Model, Adapters<BuiltinAdapter>), String> {
     stored(numbers, fields, numbers.dtype)
 }
 
@@ -76,12 +86,15 @@ fn stored(
     let kept = if numbers.dtype == DType::F64 { DType::F64 } else { storage };
     let mut model = Decoder::build(shape, &mut source, kept, &numbers.device);
     let mut adapters = Adapters::one(config(fields)?);
-    let sites = attach::targeted_sites(&mut model, &mut adapters).map_err(|error| error.to_string())?.concat();
+    let sites = attach::targeted_sites(&mut model, &mut adapters)
+        .map_err(|error| error.to_string())?
+        .concat();
     let config: &<BuiltinAdapter as Adapter>::Config =
         adapters.configs().next().ok_or("an adapter has a configuration")?;
     let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
     let tensors = layout.map(|(key, shape)| values(&key, [0.0, 0.4], &shape, numbers)).collect();
-    let slots: Vec<_> = model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
+    let slots: Vec<_> =
+        model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
     let places: Vec<_> = slots.iter().map(Slot::place).collect();
     let made = BuiltinAdapter::from_file(config, &places, tensors, &numbers.device);
     for (slot, adapter) in slots.into_iter().zip(made) {
@@ -99,9 +112,13 @@ fn lora() -> Map<String, Value> {
 fn records(seed: u64) -> Vec<Example> {
     let mut rng = streams::stream(seed, "records");
     let mut record = |count: usize, left: usize, right: usize| {
-        let tokens: Vec<u32> = (0..count).map(|_| rng.random_range(0..VOCABULARY as u32 - 1)).collect();
-        let labels =
-            tokens.iter().enumerate().map(|(t, &id)| if t % 3 == 2 { IGNORED_LABEL } else { i64::from(id) }).collect();
+        let tokens: Vec<u32> =
+            (0..count).map(|_| rng.random_range(0..VOCABULARY as u32 - 1)).collect();
+        let labels = tokens
+            .iter()
+            .enumerate()
+            .map(|(t, &id)| if t % 3 == 2 { IGNORED_LABEL } else { i64::from(id) })
+            .collect();
         Example {
             input_ids: [vec![0; left], tokens, vec![0; right]].concat(),
             labels: [vec![IGNORED_LABEL; left], labels, vec![IGNORED_LABEL; right]].concat(),
@@ -116,7 +133,11 @@ fn batch(numbers: &Numbers, seed: u64) -> TokenBatch {
 }
 
 /// Loss and gradients of a step that trains two of the layers.
-pub(super) fn gradients(model: &Model, numbers: &Numbers, memory: Memory) -> Result<Vec<Vec<f64>>, String> {
+pub(super) fn gradients(
+    model: &Model,
+    numbers: &Numbers,
+    memory: Memory,
+) -> Result<Vec<Vec<f64>>, String> {
     let chosen = LayerSet::new([1, 3], LAYERS).map_err(|error| error.to_string())?;
     let output = step::gradients(model, &[batch(numbers, 5)], &chosen, memory, Some(3));
     let of = |name: &str| output.gradients.get(name).cloned().map(floats).unwrap_or_default();
@@ -137,8 +158,10 @@ impl Run {
     pub(super) fn begin(numbers: &Numbers) -> Result<Self, String> {
         let (model, adapters) = with_adapters(numbers, &lora())?;
         let settings = IstConfig { interval: 4, ..IstConfig::default() };
-        let policy = Ist::new(&LayerSet::all(LAYERS), settings).map_err(|error| error.to_string())?;
-        let config = TunerConfig { learning_rate: 1e-2, clip_norm: Some(1.0), ..TunerConfig::default() };
+        let policy =
+            Ist::new(&LayerSet::all(LAYERS), settings).map_err(|error| error.to_string())?;
+        let config =
+            TunerConfig { learning_rate: 1e-2, clip_norm: Some(1.0), ..TunerConfig::default() };
         let tuner = Tuner::new(config, Box::new(policy), 9);
         Ok(Self { model, adapters, tuner, drawn: Vec::new(), scores: Vec::new() })
     }
@@ -150,11 +173,16 @@ impl Run {
             let candidates = self.tuner.candidates();
             if !candidates.is_empty() {
                 let scoring = [batch(numbers, 100 + seed)];
-                let update = self.tuner.score(&self.model, &scoring, candidates).map_err(|error| error.to_string())?;
+                let update = self
+                    .tuner
+                    .score(&self.model, &scoring, candidates)
+                    .map_err(|error| error.to_string())?;
                 self.scores = update.scores;
             }
-            let report =
-                self.tuner.step(&mut self.model, &[batch(numbers, seed)]).map_err(|error| error.to_string())?;
+            let report = self
+                .tuner
+                .step(&mut self.model, &[batch(numbers, seed)])
+                .map_err(|error| error.to_string())?;
             self.drawn.push(report.layers.iter().collect());
         }
         Ok(self)
@@ -173,7 +201,10 @@ fn whole(numbers: &Numbers) -> Result<Run, String> {
 fn trajectory(device: &Device) -> Found {
     let (mut found, mut expected) = (whole(&Numbers::single(device))?, whole(&Numbers::exact())?);
     if found.drawn != expected.drawn {
-        return Err(format!("layers {:?} were drawn, the reference drew {:?}", found.drawn, expected.drawn));
+        return Err(format!(
+            "layers {:?} were drawn, the reference drew {:?}",
+            found.drawn, expected.drawn
+        ));
     }
     Ok(Outcome::Distance(distance(&found.parameters(), &expected.parameters())?))
 }
@@ -188,7 +219,8 @@ fn mixed(device: &Device, storage: DType, name: &str) -> Found {
     if !device.supports_dtype(storage) {
         return Ok(Outcome::Skipped(format!("the device has no {name}")));
     }
-    let run = |numbers: &Numbers| gradients(&stored(numbers, &lora(), storage)?.0, numbers, Memory::Keep);
+    let run =
+        |numbers: &Numbers| gradients(&stored(numbers, &lora(), storage)?.0, numbers, Memory::Keep);
     Ok(Outcome::Distance(distance(&run(&Numbers::single(device))?, &run(&Numbers::exact())?)?))
 }
 
@@ -198,13 +230,15 @@ fn saved(device: &Device) -> Found {
     let mut run = whole(&numbers)?;
     let written = run.parameters();
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    ist_peft::save(&mut run.model, &run.adapters, folder.path(), "").map_err(|error| error.to_string())?;
+    ist_peft::save(&mut run.model, &run.adapters, folder.path(), "")
+        .map_err(|error| error.to_string())?;
     let reference = Numbers { dtype: DType::F32, ..Numbers::exact() };
     let (mut model, _) = with_adapters(&reference, &lora())?;
     let read = ist_peft::load::<BuiltinAdapter>(&mut model, folder.path(), &reference.device);
     let read = read.map_err(|error| error.to_string())?;
     let named = named_tensors(&mut model, &read);
-    let found: Vec<Vec<f64>> = named.into_iter().map(|(_, data)| data.iter::<f64>().collect()).collect();
+    let found: Vec<Vec<f64>> =
+        named.into_iter().map(|(_, data)| data.iter::<f64>().collect()).collect();
     Ok(Outcome::Distance(distance(&found, &written)?))
 }
 
@@ -214,7 +248,8 @@ fn resumed(device: &Device) -> Found {
     let mut first = Run::begin(&numbers)?.go(&numbers, 6)?;
     let state = first.tuner.state().map_err(|error| error.to_string())?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    ist_peft::save(&mut first.model, &first.adapters, folder.path(), "").map_err(|error| error.to_string())?;
+    ist_peft::save(&mut first.model, &first.adapters, folder.path(), "")
+        .map_err(|error| error.to_string())?;
     let exact = Numbers::exact();
     let reference = Numbers { dtype: DType::F32, ..exact.clone() };
     let mut second = Run::begin(&reference)?;
@@ -224,7 +259,11 @@ fn resumed(device: &Device) -> Found {
     let mut second = second.go(&reference, 12)?;
     let mut expected = whole(&exact)?;
     if second.drawn != expected.drawn[6..] {
-        return Err(format!("layers {:?} were drawn, the reference drew {:?}", second.drawn, &expected.drawn[6..]));
+        return Err(format!(
+            "layers {:?} were drawn, the reference drew {:?}",
+            second.drawn,
+            &expected.drawn[6..]
+        ));
     }
     Ok(Outcome::Distance(distance(&second.parameters(), &expected.parameters())?))
 }

@@ -59,7 +59,9 @@ mod tests {
     fn exact(values: &[f64]) -> Interval {
         let n = values.len();
         let mut means: Vec<f64> = (0..n.pow(n as u32))
-            .map(|draw| (0..n).map(|place| values[draw / n.pow(place as u32) % n]).sum::<f64>() / n as f64)
+            .map(|draw| {
+                (0..n).map(|place| values[draw / n.pow(place as u32) % n]).sum::<f64>() / n as f64
+            })
             .collect();
         means.sort_by(f64::total_cmp);
         Interval { low: quantile(&means, TAIL), high: quantile(&means, 1.0 - TAIL) }
@@ -67,12 +69,19 @@ mod tests {
 
     #[test]
     fn the_draws_come_near_the_interval_of_every_draw_there_is() {
-        for values in [&[0.1, -0.4, 0.35, 0.9][..], &[2.0, 2.5, 1.0, 7.0, 3.25], &[-1.0, -2.0, 4.0, 0.5, 0.25, 3.0]] {
+        for values in [
+            &[0.1, -0.4, 0.35, 0.9][..],
+            &[2.0, 2.5, 1.0, 7.0, 3.25],
+            &[-1.0, -2.0, 4.0, 0.5, 0.25, 3.0],
+        ] {
             let (drawn, exact) = (mean_interval(values).unwrap(), exact(values));
             let spread = values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
                 - values.iter().copied().fold(f64::INFINITY, f64::min);
             let near = |a: f64, b: f64| (a - b).abs() < 0.02 * spread;
-            assert!(near(drawn.low, exact.low) && near(drawn.high, exact.high), "{drawn:?} {exact:?}");
+            assert!(
+                near(drawn.low, exact.low) && near(drawn.high, exact.high),
+                "{drawn:?} {exact:?}"
+            );
         }
     }
 

@@ -28,7 +28,10 @@ impl Difference {
 }
 
 /// `values` minus `baseline` by seed; `None` where they have no seed in common, or where a difference is not finite.
-pub fn differences(values: &BTreeMap<u64, f64>, baseline: &BTreeMap<u64, f64>) -> Option<Difference> {
+pub fn differences(
+    values: &BTreeMap<u64, f64>,
+    baseline: &BTreeMap<u64, f64>,
+) -> Option<Difference> {
     let pair = |(seed, value): (&u64, &f64)| Some((*seed, value - baseline.get(seed)?));
     let by_seed: Vec<(u64, f64)> = values.iter().filter_map(pair).collect();
     let numbers: Vec<f64> = by_seed.iter().map(|(_, difference)| *difference).collect();
@@ -57,7 +60,10 @@ mod tests {
     #[test]
     fn a_single_seed_has_a_difference_and_no_interval() {
         let difference = differences(&seeds(&[(0, 1.0)]), &seeds(&[(0, 3.0)])).unwrap();
-        assert_eq!((difference.moments.mean, difference.interval, difference.sign()), (-2.0, None, None));
+        assert_eq!(
+            (difference.moments.mean, difference.interval, difference.sign()),
+            (-2.0, None, None)
+        );
     }
 
     #[test]

@@ -88,9 +88,12 @@ pub fn look(folder: &Path, member: &str) -> Look {
         return Look::Free;
     }
     let path = path(folder, member, generation);
-    let record: Option<Record> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let record: Option<Record> =
+        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     match record {
-        Some(record) if record.outcome.is_some() || has_died(&path, &record) => Look::Over(generation, record),
+        Some(record) if record.outcome.is_some() || has_died(&path, &record) => {
+            Look::Over(generation, record)
+        }
         record => Look::Held(generation, record),
     }
 }
@@ -115,7 +118,8 @@ pub struct Claim {
 ///
 /// `lost` is called from another thread, once, when a later claim shows up.
 pub fn take(folder: &Path, member: &str, dead: Option<u64>, lost: fn()) -> Result<Option<Claim>> {
-    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot create", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{}: cannot create", folder.display()))?;
     let generation = match look(folder, member) {
         Look::Held(generation, _) if dead != Some(generation) => return Ok(None),
         seen => seen.generation() + 1,
@@ -124,7 +128,9 @@ pub fn take(folder: &Path, member: &str, dead: Option<u64>, lost: fn()) -> Resul
     let file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("{}: cannot create", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("{}: cannot create", path.display()));
+        }
     };
     // The lock comes before the record that tells others to look at it.
     let kernel = file.lock().ok().and_then(|()| kernel());
@@ -199,7 +205,8 @@ pub fn note_death(folder: &Path, member: &str, process: u32, reason: &str) {
         && record.kernel == kernel()
         && let Ok(mut file) = OpenOptions::new().write(true).open(path(folder, member, generation))
     {
-        let record = Record { outcome: Some(Outcome::Failed), reason: Some(reason.to_owned()), ..record };
+        let record =
+            Record { outcome: Some(Outcome::Failed), reason: Some(reason.to_owned()), ..record };
         // Without it the member counts as interrupted, which is near enough.
         let _ = overwrite(&mut file, &record);
     }
@@ -213,7 +220,11 @@ fn kernel() -> Option<String> {
 /// This machine's name.
 fn host() -> String {
     let names = ["HOSTNAME", "COMPUTERNAME"].iter().filter_map(|name| std::env::var(name).ok());
-    read_line("/proc/sys/kernel/hostname").into_iter().chain(names).next().unwrap_or_else(|| "unknown".to_owned())
+    read_line("/proc/sys/kernel/hostname")
+        .into_iter()
+        .chain(names)
+        .next()
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn read_line(path: &str) -> Option<String> {
@@ -241,8 +252,13 @@ mod tests {
         assert!(take(folder.path(), "b", None, nothing).unwrap().is_some());
         assert!(matches!(look(folder.path(), "a"), Look::Held(1, Some(_))));
         first.finish(Outcome::Failed, Some("no space".to_owned())).unwrap();
-        let Look::Over(1, record) = look(folder.path(), "a") else { panic!("{:?}", look(folder.path(), "a")) };
-        assert_eq!((record.outcome, record.reason.as_deref()), (Some(Outcome::Failed), Some("no space")));
+        let Look::Over(1, record) = look(folder.path(), "a") else {
+            panic!("{:?}", look(folder.path(), "a"))
+        };
+        assert_eq!(
+            (record.outcome, record.reason.as_deref()),
+            (Some(Outcome::Failed), Some("no space"))
+        );
         let again = taken(folder.path());
         assert_eq!(look(folder.path(), "a").generation(), 2);
         drop(again);
@@ -254,12 +270,17 @@ mod tests {
         let (folder, got) = (folder.path(), AtomicUsize::new(0));
         for round in 1..20 {
             let claims: Vec<Option<Claim>> = std::thread::scope(|scope| {
-                let tries: Vec<_> = (0..8).map(|_| scope.spawn(|| take(folder, "a", None, nothing).unwrap())).collect();
+                let tries: Vec<_> = (0..8)
+                    .map(|_| scope.spawn(|| take(folder, "a", None, nothing).unwrap()))
+                    .collect();
                 tries.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             got.fetch_add(claims.iter().flatten().count(), Ordering::SeqCst);
             assert_eq!(got.load(Ordering::SeqCst), round);
-            claims.into_iter().flatten().for_each(|claim| claim.finish(Outcome::Interrupted, None).unwrap());
+            claims
+                .into_iter()
+                .flatten()
+                .for_each(|claim| claim.finish(Outcome::Interrupted, None).unwrap());
         }
     }
 
@@ -272,19 +293,27 @@ mod tests {
         drop(stop);
         thread.join().unwrap();
         drop(claim);
-        let Look::Over(1, record) = look(folder.path(), "a") else { panic!("{:?}", look(folder.path(), "a")) };
+        let Look::Over(1, record) = look(folder.path(), "a") else {
+            panic!("{:?}", look(folder.path(), "a"))
+        };
         assert_eq!(record.outcome, None);
         note_death(folder.path(), "a", record.process + 1, "another's");
         note_death(folder.path(), "a", record.process, "killed");
-        let Look::Over(1, record) = look(folder.path(), "a") else { panic!("{:?}", look(folder.path(), "a")) };
-        assert_eq!((record.outcome, record.reason.as_deref()), (Some(Outcome::Failed), Some("killed")));
+        let Look::Over(1, record) = look(folder.path(), "a") else {
+            panic!("{:?}", look(folder.path(), "a"))
+        };
+        assert_eq!(
+            (record.outcome, record.reason.as_deref()),
+            (Some(Outcome::Failed), Some("killed"))
+        );
         taken(folder.path());
     }
 
     /// A claim of a process on another machine.
     fn foreign(folder: &Path, beat: u64) {
         let kernel = Some("another".to_owned());
-        let record = Record { host: "far".into(), kernel, process: 1, beat, outcome: None, reason: None };
+        let record =
+            Record { host: "far".into(), kernel, process: 1, beat, outcome: None, reason: None };
         std::fs::write(path(folder, "a", 1), serde_json::to_vec(&record).unwrap()).unwrap();
     }
 
@@ -292,10 +321,15 @@ mod tests {
     fn the_claim_of_another_machine_holds_until_it_was_seen_to_stand_still() {
         let folder = tempfile::tempdir().unwrap();
         foreign(folder.path(), 3);
-        assert!(matches!(look(folder.path(), "a"), Look::Held(1, Some(record)) if record.beat == 3));
+        assert!(
+            matches!(look(folder.path(), "a"), Look::Held(1, Some(record)) if record.beat == 3)
+        );
         assert!(take(folder.path(), "a", None, nothing).unwrap().is_none());
         let claim = take(folder.path(), "a", Some(1), nothing).unwrap().expect("try 1 is dead");
-        assert!(take(folder.path(), "a", Some(1), nothing).unwrap().is_none(), "only one takes over");
+        assert!(
+            take(folder.path(), "a", Some(1), nothing).unwrap().is_none(),
+            "only one takes over"
+        );
         drop(claim);
     }
 
@@ -303,7 +337,11 @@ mod tests {
     fn only_a_beat_that_does_not_move_stands_still() {
         let folder = tempfile::tempdir().unwrap();
         let time = Duration::from_millis(300);
-        assert_eq!(stands_still(folder.path(), "a", Duration::from_millis(30)), None, "nobody has it");
+        assert_eq!(
+            stands_still(folder.path(), "a", Duration::from_millis(30)),
+            None,
+            "nobody has it"
+        );
         foreign(folder.path(), 3);
         assert_eq!(stands_still(folder.path(), "a", time), Some(1));
         std::thread::scope(|scope| {
@@ -334,7 +372,9 @@ mod tests {
         };
         claim.start_beating(later.clone(), Duration::from_millis(1), lost).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        let Look::Held(1, Some(record)) = look(folder.path(), "a") else { panic!("{:?}", look(folder.path(), "a")) };
+        let Look::Held(1, Some(record)) = look(folder.path(), "a") else {
+            panic!("{:?}", look(folder.path(), "a"))
+        };
         assert!(record.beat > 1 && LOST.load(Ordering::SeqCst) == 0, "{record:?}");
         std::fs::write(later, "").unwrap();
         for _ in 0..1000 {

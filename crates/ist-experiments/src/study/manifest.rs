@@ -47,7 +47,11 @@ impl Entry {
     }
 
     /// The configuration through the gate, with the methods of `A`.
-    pub fn config<A: Adapter>(&self, folder: &Path, needs_files: bool) -> Result<RunConfig, Failure> {
+    pub fn config<A: Adapter>(
+        &self,
+        folder: &Path,
+        needs_files: bool,
+    ) -> Result<RunConfig, Failure> {
         let path = folder.join(format!("{FILE} ({})", self.name));
         config::parse_with::<A>(&path, &self.configuration, needs_files).or_input()
     }
@@ -65,13 +69,19 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::input(format!("{}: cannot be read: {error}", path.display()))),
+        Err(error) => {
+            return Err(Failure::input(format!("{}: cannot be read: {error}", path.display())));
+        }
     };
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .with_context(|| format!("{}: is no manifest of a study", path.display()))
         .or_input()?;
     if manifest.format != FORMAT {
-        let message = format!("{}: has format {}, this version reads {FORMAT}", path.display(), manifest.format);
+        let message = format!(
+            "{}: has format {}, this version reads {FORMAT}",
+            path.display(),
+            manifest.format
+        );
         return Err(Failure::input(message));
     }
     Ok(Some(manifest))
@@ -81,10 +91,16 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
 pub fn agree<A: Adapter>(folder: &Path, manifest: &Manifest, study: &Study) -> Result<(), Failure> {
     let mut faults = Vec::new();
     for member in &study.members {
-        let Some(entry) = manifest.members.iter().find(|entry| entry.name == member.name) else { continue };
+        let Some(entry) = manifest.members.iter().find(|entry| entry.name == member.name) else {
+            continue;
+        };
         if *entry != Entry::new(member) {
-            let differences = config::differences(&entry.config::<A>(folder, false)?, &member.config);
-            faults.extend((!differences.is_empty()).then(|| format!("{}: {}", member.name, differences.join("; "))));
+            let differences =
+                config::differences(&entry.config::<A>(folder, false)?, &member.config);
+            faults.extend(
+                (!differences.is_empty())
+                    .then(|| format!("{}: {}", member.name, differences.join("; "))),
+            );
         }
     }
     if faults.is_empty() {
@@ -104,7 +120,9 @@ pub fn agree<A: Adapter>(folder: &Path, manifest: &Manifest, study: &Study) -> R
 
 /// Puts the study's members into the manifest of its folder, beside those that are there.
 pub fn register<A: Adapter>(folder: &Path, study: &Study) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot create", folder.display())).or_run()?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{}: cannot create", folder.display()))
+        .or_run()?;
     // Two that start at once add one after the other. Where files cannot be locked the loop below sees what was lost.
     let lock = File::create(folder.join(".manifest.lock")).ok();
     let _held = lock.as_ref().map(File::lock);
@@ -124,8 +142,11 @@ pub fn register<A: Adapter>(folder: &Path, study: &Study) -> Result<(), Failure>
 
 fn merge(found: Option<&Manifest>, study: &Study) -> Manifest {
     let mut members = found.map(|manifest| manifest.members.clone()).unwrap_or_default();
-    let known: std::collections::HashSet<String> = members.iter().map(|entry| entry.name.clone()).collect();
-    members.extend(study.members.iter().filter(|member| !known.contains(&member.name)).map(Entry::new));
+    let known: std::collections::HashSet<String> =
+        members.iter().map(|entry| entry.name.clone()).collect();
+    members.extend(
+        study.members.iter().filter(|member| !known.contains(&member.name)).map(Entry::new),
+    );
     let (name, file, sha256) = (study.name.clone(), study.file.clone(), study.digest.clone());
     Manifest { format: FORMAT, study: name, file, sha256, members }
 }

@@ -39,7 +39,12 @@ pub struct Manner<'a> {
 }
 
 /// Executes the member of that name in the study's folder, or goes on with it.
-pub fn execute<A: Adapter>(study: &Path, name: &str, config: RunConfig, manner: &Manner) -> Result<Executed, Failure> {
+pub fn execute<A: Adapter>(
+    study: &Path,
+    name: &str,
+    config: RunConfig,
+    manner: &Manner,
+) -> Result<Executed, Failure> {
     let claims = study.join(CLAIMS);
     let state = || state_of_member(study, name, &claim::look(&claims, name));
     if state().0 == State::Done {
@@ -48,7 +53,8 @@ pub fn execute<A: Adapter>(study: &Path, name: &str, config: RunConfig, manner: 
     let mut claim = claim::take(&claims, name, manner.dead, lost).or_run()?;
     if claim.is_none() && manner.watch {
         let dead = claim::stands_still(&claims, name, STALE);
-        claim = if dead.is_some() { claim::take(&claims, name, dead, lost).or_run()? } else { None };
+        claim =
+            if dead.is_some() { claim::take(&claims, name, dead, lost).or_run()? } else { None };
     }
     let Some(claim) = claim else {
         return Ok(Executed::Elsewhere(state().1));
@@ -77,6 +83,8 @@ pub fn execute<A: Adapter>(study: &Path, name: &str, config: RunConfig, manner: 
 
 /// Ends the process before it writes another byte to what is no longer its own.
 fn lost() {
-    eprintln!("error: another process took this member over, as this one was not heard of for too long");
+    eprintln!(
+        "error: another process took this member over, as this one was not heard of for too long"
+    );
     std::process::exit(1);
 }

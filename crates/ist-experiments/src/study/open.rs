@@ -58,7 +58,9 @@ pub fn all<A: Adapter>(names: &[PathBuf], manner: &Manner) -> Result<Vec<Opened>
         let key = folder.to_string_lossy().to_lowercase();
         if let Some(other) = taken.insert(key, &study.file) {
             let (name, other, this) = (&study.name, other.display(), study.file.display());
-            faults.push(format!("{other} and {this} would both be runs of {name}; rename one of the files"));
+            faults.push(format!(
+                "{other} and {this} would both be runs of {name}; rename one of the files"
+            ));
         }
     }
     if faults.is_empty() { Ok(studies) } else { Err(Failure::input(faults.join("\n"))) }
@@ -73,7 +75,9 @@ pub fn one<A: Adapter>(name: &Path, manner: &Manner) -> Result<Opened, Failure> 
     let count = expansion.count();
     if count > MANY && !manner.yes {
         let shown = name.display();
-        return Err(Failure::input(format!("{shown} makes {count} runs; add --yes if that many are meant")));
+        return Err(Failure::input(format!(
+            "{shown} makes {count} runs; add --yes if that many are meant"
+        )));
     }
     let study = expansion.members::<A>(manner.needs_files).or_input()?;
     let folder = manner.output.join(&study.name);
@@ -95,7 +99,10 @@ fn of_folder<A: Adapter>(folder: &Path, manner: &Manner) -> Result<Opened, Failu
     }
     let Manifest { study: name, file, sha256: digest, members: entries, .. } = manifest;
     let member = |entry: &manifest::Entry| {
-        Ok(Member { name: entry.name.clone(), config: entry.config::<A>(folder, manner.needs_files)? })
+        Ok(Member {
+            name: entry.name.clone(),
+            config: entry.config::<A>(folder, manner.needs_files)?,
+        })
     };
     let members = entries.iter().map(member).collect::<Result<_, Failure>>()?;
     let study = Study { name, file, digest, members };
@@ -107,16 +114,19 @@ fn of_folder<A: Adapter>(folder: &Path, manner: &Manner) -> Result<Opened, Failu
 pub fn check_against_models<A: Adapter>(studies: &[Opened]) -> Result<(), Failure> {
     let mut shapes: HashMap<String, Result<Shape, String>> = HashMap::new();
     let mut faults: Vec<(String, Vec<String>)> = Vec::new();
-    for (study, member) in studies.iter().flat_map(|opened| opened.study.members.iter().map(|m| (&opened.study, m))) {
+    for (study, member) in
+        studies.iter().flat_map(|opened| opened.study.members.iter().map(|m| (&opened.study, m)))
+    {
         if matches!(member.config.model.path, ModelRef::Hub { .. }) {
             continue;
         }
         let path = member.config.model.path.to_string();
-        let shape = shapes.entry(path).or_insert_with(|| shape(&member.config).map_err(|failure| failure.to_string()));
-        let checked = shape
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|shape| fits::<A>(&member.config, shape).map_err(|failure| failure.to_string()));
+        let shape = shapes
+            .entry(path)
+            .or_insert_with(|| shape(&member.config).map_err(|failure| failure.to_string()));
+        let checked = shape.as_ref().map_err(Clone::clone).and_then(|shape| {
+            fits::<A>(&member.config, shape).map_err(|failure| failure.to_string())
+        });
         if let Err(fault) = checked {
             let name = format!("{}/{}", study.name, member.name);
             match faults.iter_mut().find(|(noted, _)| *noted == fault) {

@@ -64,7 +64,8 @@ pub fn of_run(folder: &Path, steps: Option<u64>) -> Progress {
 /// Of a member of the study in `study`.
 pub fn of_member(study: &Path, member: &str, steps: Option<u64>) -> Progress {
     let progress = of_run(&study.join(member), steps);
-    let (state, reason) = with_claim(progress.state, progress.reason, &claim::look(&study.join(CLAIMS), member));
+    let (state, reason) =
+        with_claim(progress.state, progress.reason, &claim::look(&study.join(CLAIMS), member));
     Progress { state, reason, ..progress }
 }
 
@@ -82,7 +83,9 @@ fn with_claim(state: State, reason: Option<String>, look: &Look) -> (State, Opti
     match (state, look) {
         (State::Done, _) => (state, reason),
         (_, Look::Held(_, record)) => {
-            let owner = record.as_ref().map(|record| format!("by process {} on {}", record.process, record.host));
+            let owner = record
+                .as_ref()
+                .map(|record| format!("by process {} on {}", record.process, record.host));
             (State::Running, owner)
         }
         (State::Interrupted | State::Waiting, Look::Over(_, record)) => match record.outcome {
@@ -100,10 +103,14 @@ fn state(folder: &Path) -> (State, Option<String>) {
     }
     let path = folder.join("result.json");
     if path.is_file() {
-        return match document(&path).and_then(|result| result["status"].as_str().map(str::to_owned)) {
+        return match document(&path).and_then(|result| result["status"].as_str().map(str::to_owned))
+        {
             Some(status) if status == "interrupted" => failed_or(folder, State::Interrupted),
             Some(_) => (State::Done, None),
-            None => (State::Failed, Some("result.json is not whole; going on with the run writes it again".to_owned())),
+            None => (
+                State::Failed,
+                Some("result.json is not whole; going on with the run writes it again".to_owned()),
+            ),
         };
     }
     let begun = folder.join("config.toml").is_file();
@@ -132,12 +139,24 @@ mod tests {
         let state = || of_run(run, Some(7)).state;
         assert_eq!(state(), State::Waiting);
         write("config.toml", "");
-        write("metrics.jsonl", "{\"step\":0,\"loss\":2.0,\"seconds\":0.5}\n{\"step\":0,\"eval_loss\":1.5}\n{\"st");
+        write(
+            "metrics.jsonl",
+            "{\"step\":0,\"loss\":2.0,\"seconds\":0.5}\n{\"step\":0,\"eval_loss\":1.5}\n{\"st",
+        );
         let progress = of_run(run, Some(7));
-        assert_eq!((progress.state, progress.step, progress.total), (State::Interrupted, 1, Some(7)));
-        assert_eq!((progress.loss, progress.eval_loss, progress.seconds), (Some(2.0), Some(1.5), 0.5));
+        assert_eq!(
+            (progress.state, progress.step, progress.total),
+            (State::Interrupted, 1, Some(7))
+        );
+        assert_eq!(
+            (progress.loss, progress.eval_loss, progress.seconds),
+            (Some(2.0), Some(1.5), 0.5)
+        );
         write("failure.json", "{\"reason\": \"no space\"}");
-        assert_eq!((state(), of_run(run, None).reason.as_deref()), (State::Failed, Some("no space")));
+        assert_eq!(
+            (state(), of_run(run, None).reason.as_deref()),
+            (State::Failed, Some("no space"))
+        );
         write("result.json", "{\"status\": \"finis");
         assert_eq!(state(), State::Failed);
         write("result.json", "{\"status\": \"stopped early\"}");

@@ -161,13 +161,16 @@ impl Schedule<'_> {
         let open = self.entries.iter().filter(|entry| entry.end.is_none()).count();
         if open > 0 && self.running.is_empty() && !self.said_waiting {
             self.said_waiting = true;
-            self.say(&format!("waiting for {open} runs that other processes have; Ctrl-C leaves them to those"));
+            self.say(&format!(
+                "waiting for {open} runs that other processes have; Ctrl-C leaves them to those"
+            ));
         }
     }
 
     fn spawn(&mut self, at: usize, dead: Option<u64>) -> Result<(), Failure> {
         let task = self.entries[at].task;
-        let mut command = Command::new(std::env::current_exe().context("cannot find this program").or_run()?);
+        let mut command =
+            Command::new(std::env::current_exe().context("cannot find this program").or_run()?);
         command.arg("run").arg(&task.study).arg("--member").arg(task.index.to_string());
         command.args(["--device", self.manner.device, "--while-stdin-is-open"]);
         command.args(dead.map(|dead| format!("--take-over={dead}")));
@@ -203,7 +206,12 @@ impl Schedule<'_> {
     fn ended(&mut self, running: &Running, status: ExitStatus) {
         let task = self.entries[running.entry].task;
         if !status.success() {
-            claim::note_death(&claims(task), &task.name, running.child.id(), &format!("its process ended by {status}"));
+            claim::note_death(
+                &claims(task),
+                &task.name,
+                running.child.id(),
+                &format!("its process ended by {status}"),
+            );
         }
         let look = claim::look(&claims(task), &task.name);
         let (state, reason) = state_of_member(&task.study, &task.name, &look);
@@ -213,7 +221,9 @@ impl Schedule<'_> {
             // Another process was faster; that it has the member is no failure.
             (_, Some(0)) => self.entries[running.entry].look_at = Instant::now() + LOOK_AGAIN,
             (_, Some(130)) if interrupt::asked() => self.end(running.entry, End::Left, None),
-            (_, Some(130)) => self.end(running.entry, End::Failed("it was interrupted".to_owned()), None),
+            (_, Some(130)) => {
+                self.end(running.entry, End::Failed("it was interrupted".to_owned()), None)
+            }
             _ => {
                 let reason = reason.unwrap_or_else(|| format!("its process ended by {status}"));
                 self.end(running.entry, End::Failed(reason), None);
@@ -224,8 +234,12 @@ impl Schedule<'_> {
     fn end(&mut self, at: usize, end: End, took: Option<Duration>) {
         let name = shown(self.entries[at].task);
         match (&end, took) {
-            (End::Done, Some(took)) => self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64())),
-            (End::Failed(reason), _) => self.say(&format!("failed   {name}: {}", first_line(reason))),
+            (End::Done, Some(took)) => {
+                self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64()))
+            }
+            (End::Failed(reason), _) => {
+                self.say(&format!("failed   {name}: {}", first_line(reason)))
+            }
             _ => {}
         }
         self.entries[at].end = Some(end);
@@ -250,7 +264,9 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 fn log_file(task: &Task) -> Result<File, Failure> {
     let path = task.study.join("logs").join(format!("{}.log", task.name));
     let context = || format!("{}: cannot create", path.display());
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).with_context(context).or_run()?;
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
+        .with_context(context)
+        .or_run()?;
     File::create(&path).with_context(context).or_run()
 }
 

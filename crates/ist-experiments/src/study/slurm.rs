@@ -26,8 +26,10 @@ pub struct Script<'a> {
 pub fn render(script: &Script) -> String {
     let Script { count, chunk, name, .. } = *script;
     let tasks = count.div_ceil(chunk);
-    let call = [script.program.display().to_string(), "run".to_owned(), script.file.display().to_string()];
-    let words = call.iter().chain(script.arguments).map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+    let call =
+        [script.program.display().to_string(), "run".to_owned(), script.file.display().to_string()];
+    let words =
+        call.iter().chain(script.arguments).map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
     let mut text = String::new();
     let _ = write!(
         text,
@@ -75,8 +77,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let arguments = ["--set".to_owned(), "data.template=it's {{ x }}".to_owned()];
         let (program, file) = (Path::new("echo"), Path::new("a study.toml"));
-        let script =
-            Script { program, file, name: "study", count, chunk, arguments: &arguments, folder: folder.path() };
+        let script = Script {
+            program,
+            file,
+            name: "study",
+            count,
+            chunk,
+            arguments: &arguments,
+            folder: folder.path(),
+        };
         let path = folder.path().join("study.sbatch");
         std::fs::write(&path, render(&script)).unwrap();
         let mut bash = std::process::Command::new("bash");

@@ -41,12 +41,17 @@ pub fn render(rows: &[Row]) -> String {
     for Row { name, progress, .. } in rows {
         let total = progress.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
         let step = format!("{}/{total}", progress.step);
-        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        let number = |value: Option<f64>| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+        };
         let (loss, eval_loss) = (number(progress.loss), number(progress.eval_loss));
         let state = progress.state.word();
-        let line =
-            format!("{name:<widest$}  {state:<11}  {step:>13}  {loss:>9}  {eval_loss:>9}  {:>9.1}", progress.seconds);
-        let reason = progress.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
+        let line = format!(
+            "{name:<widest$}  {state:<11}  {step:>13}  {loss:>9}  {eval_loss:>9}  {:>9.1}",
+            progress.seconds
+        );
+        let reason =
+            progress.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
         let _ = writeln!(text, "{}", format!("{line}  {reason}").trim_end());
     }
     text + &counts(rows) + "\n"
@@ -62,7 +67,11 @@ pub fn counts(rows: &[Row]) -> String {
         .map(|state| format!("{} {}", count(state), state.word()))
         .collect();
     let runs = if rows.len() == 1 { "run" } else { "runs" };
-    if parts.is_empty() { "no runs".to_owned() } else { format!("{} {runs}: {}", rows.len(), parts.join(", ")) }
+    if parts.is_empty() {
+        "no runs".to_owned()
+    } else {
+        format!("{} {runs}: {}", rows.len(), parts.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +89,8 @@ mod tests {
             eval_loss: None,
             seconds: 1.25,
         };
-        let row = |name: &str, progress| Row { name: name.to_owned(), folder: String::new(), progress };
+        let row =
+            |name: &str, progress| Row { name: name.to_owned(), folder: String::new(), progress };
         let rows = [
             row("s/seed=0", progress(State::Done, None)),
             row("s/policy.kind=ist,seed=0", progress(State::Failed, Some("no space\nmore"))),
@@ -88,7 +98,12 @@ mod tests {
         let text = render(&rows);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
-        assert!(lines[1].starts_with("s/seed=0 ") && lines[1].contains("3/10") && lines[1].ends_with("1.2"), "{text}");
+        assert!(
+            lines[1].starts_with("s/seed=0 ")
+                && lines[1].contains("3/10")
+                && lines[1].ends_with("1.2"),
+            "{text}"
+        );
         assert!(lines[2].contains("failed") && lines[2].ends_with("no space"), "{text}");
         assert_eq!(lines[3], "2 runs: 1 done, 1 failed");
         assert_eq!(counts(&[]), "no runs");

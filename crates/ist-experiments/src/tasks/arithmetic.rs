@@ -2,7 +2,11 @@
 
 use super::{Answers, Group, Task};
 
-const fn arithmetic(name: &'static str, aliases: &'static [&'static str], answers: Answers) -> Task {
+const fn arithmetic(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    answers: Answers,
+) -> Task {
     Task {
         name,
         aliases,

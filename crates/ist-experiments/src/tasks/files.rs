@@ -35,14 +35,20 @@ pub fn find(selection: &Selection, data: &Path) -> Result<Found, Failure> {
     }
     let mut found = Found { files: Vec::new(), missing: Vec::new() };
     for task in &selection.tasks {
-        match BETWEEN.iter().map(|between| file(&data.join(between), task)).find(|file| file.is_file()) {
+        match BETWEEN
+            .iter()
+            .map(|between| file(&data.join(between), task))
+            .find(|file| file.is_file())
+        {
             Some(file) => found.files.push((task, file)),
             None => found.missing.push((task, file(data, task))),
         }
     }
     let fatal = |(task, _): &&(&Task, PathBuf)| found.files.is_empty() || !selection.may_lack(task);
     match found.missing.iter().find(fatal) {
-        Some((task, file)) => Err(Failure::input(format!("task {task}: there is no {}", file.display()))),
+        Some((task, file)) => {
+            Err(Failure::input(format!("task {task}: there is no {}", file.display())))
+        }
         None => Ok(found),
     }
 }
@@ -64,12 +70,18 @@ mod tests {
         }
         let find = |text: &str| find(&Selection::parse(text).unwrap(), folder.path());
         let all = find("all").unwrap();
-        assert_eq!(all.files.iter().map(|(task, _)| task.name()).collect::<Vec<_>>(), ["boolq", "gsm8k"]);
+        assert_eq!(
+            all.files.iter().map(|(task, _)| task.name()).collect::<Vec<_>>(),
+            ["boolq", "gsm8k"]
+        );
         assert_eq!((all.missing.len(), all.missing[0].0.name()), (13, "piqa"));
         assert_eq!(find("gsm8k").unwrap().missing, []);
         for text in ["piqa", "boolq,piqa"] {
             let message = find(text).unwrap_err().to_string();
-            assert!(message.contains("task piqa: there is no") && message.contains("piqa/test.json"), "{message}");
+            assert!(
+                message.contains("task piqa: there is no") && message.contains("piqa/test.json"),
+                "{message}"
+            );
         }
     }
 
@@ -77,6 +89,11 @@ mod tests {
     fn a_file_is_for_one_task() {
         let path = Path::new("test.json");
         assert_eq!(find(&Selection::parse("boolq").unwrap(), path).unwrap().files[0].1, path);
-        assert!(find(&Selection::parse("all").unwrap(), path).unwrap_err().to_string().contains("need a folder"));
+        assert!(
+            find(&Selection::parse("all").unwrap(), path)
+                .unwrap_err()
+                .to_string()
+                .contains("need a folder")
+        );
     }
 }

@@ -154,7 +154,8 @@ fn unknown(name: &str) -> Failure {
     let groups = [EVERY, Group::Commonsense.name(), Group::Arithmetic.name()];
     let aliases = TASKS.iter().flat_map(|task| task.aliases);
     let valid: Vec<&str> = names().into_iter().chain(groups).chain(aliases.copied()).collect();
-    let nearest = nearest::value(name, &valid).map_or(String::new(), |near| format!("did you mean \"{near}\"? "));
+    let nearest = nearest::value(name, &valid)
+        .map_or(String::new(), |near| format!("did you mean \"{near}\"? "));
     Failure::input(format!(
         "unknown task \"{name}\"; {nearest}available: {}, {}",
         names().join(", "),
@@ -183,7 +184,8 @@ impl Selection {
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let mut selection = Self { tasks: Vec::new(), groups: Vec::new() };
         for name in text.split(',').map(str::trim) {
-            let groups = Group::ALL.into_iter().filter(|group| name == EVERY || name == group.name());
+            let groups =
+                Group::ALL.into_iter().filter(|group| name == EVERY || name == group.name());
             let groups: Vec<Group> = groups.collect();
             let tasks = if groups.is_empty() {
                 vec![named(name)?]
@@ -233,7 +235,10 @@ mod tests {
     fn no_two_tasks_answer_to_one_name() {
         let called = |name: &str| TASKS.iter().filter(|task| task.is_called(name)).count();
         for task in TASKS {
-            assert!(std::iter::once(&task.name).chain(task.aliases).all(|name| called(name) == 1), "{task}");
+            assert!(
+                std::iter::once(&task.name).chain(task.aliases).all(|name| called(name) == 1),
+                "{task}"
+            );
         }
     }
 
@@ -248,7 +253,9 @@ mod tests {
 
     #[test]
     fn an_unknown_task_is_refused_with_the_nearest_name() {
-        for (name, near) in [("bolq", "boolq"), ("ARC-Esy", "ARC-Easy"), ("comonsense", "commonsense")] {
+        for (name, near) in
+            [("bolq", "boolq"), ("ARC-Esy", "ARC-Easy"), ("comonsense", "commonsense")]
+        {
             let message = named(name).unwrap_err().to_string();
             assert!(message.contains(&format!("did you mean \"{near}\"?")), "{message}");
         }
@@ -259,7 +266,10 @@ mod tests {
     #[test]
     fn groups_and_lists_name_every_task_once() {
         let of = |text| Selection::parse(text).unwrap();
-        assert_eq!((of("commonsense").tasks.len(), of("arithmetic").tasks.len(), of("all").tasks.len()), (8, 7, 15));
+        assert_eq!(
+            (of("commonsense").tasks.len(), of("arithmetic").tasks.len(), of("all").tasks.len()),
+            (8, 7, 15)
+        );
         let list = of("gsm8k, commonsense,boolq");
         assert_eq!((list.tasks.len(), list.tasks[0].name()), (9, "gsm8k"));
         assert!(list.may_lack(named("boolq").unwrap()) && !list.may_lack(named("gsm8k").unwrap()));

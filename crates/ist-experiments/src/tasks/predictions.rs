@@ -66,17 +66,37 @@ pub enum Normalisation {
 
 impl Prediction {
     /// The outcome of a reply.
-    pub fn of_reply(task: &Task, index: usize, prompt: String, answer: String, reply: &str) -> Self {
+    pub fn of_reply(
+        task: &Task,
+        index: usize,
+        prompt: String,
+        answer: String,
+        reply: &str,
+    ) -> Self {
         let reply = reply.trim();
         let extracted = task.answers().extract(reply);
-        let correct = extracted.as_ref().is_some_and(|extracted| task.answers().is_correct(extracted, &answer));
+        let correct = extracted
+            .as_ref()
+            .is_some_and(|extracted| task.answers().is_correct(extracted, &answer));
         let prediction = (task.answers() == super::Answers::Whole).then(|| reply.to_owned());
         let reply = Some(reply.to_owned());
-        Self { reply, extracted, correct, prediction, ..Self::of_nothing(task, index, prompt, answer) }
+        Self {
+            reply,
+            extracted,
+            correct,
+            prediction,
+            ..Self::of_nothing(task, index, prompt, answer)
+        }
     }
 
     /// The outcome of a comparison.
-    pub fn of_options(task: &Task, index: usize, prompt: String, answer: String, options: Vec<OptionScore>) -> Self {
+    pub fn of_options(
+        task: &Task,
+        index: usize,
+        prompt: String,
+        answer: String,
+        options: Vec<OptionScore>,
+    ) -> Self {
         let mut prediction = Self { options, ..Self::of_nothing(task, index, prompt, answer) };
         prediction.extracted = prediction.best(Normalisation::Sum).cloned();
         prediction.correct = prediction.extracted.as_ref() == Some(&prediction.answer);
@@ -92,7 +112,18 @@ impl Prediction {
         let task = task.name().to_owned();
         let (reply, extracted, prediction) = (None, None, None);
         let (correct, too_long, options) = (false, false, Vec::new());
-        Self { task, index, prompt, reply, extracted, answer, correct, too_long, prediction, options }
+        Self {
+            task,
+            index,
+            prompt,
+            reply,
+            extracted,
+            answer,
+            correct,
+            too_long,
+            prediction,
+            options,
+        }
     }
 
     /// The likeliest option, the first of equals; none where none was compared.
@@ -103,7 +134,8 @@ impl Prediction {
             Normalisation::Bytes => option.log_likelihood / option.option.len().max(1) as f64,
         };
         let better = |best: &'_ OptionScore, next: &'_ OptionScore| value(next) > value(best);
-        let best = self.options.iter().reduce(|best, next| if better(best, next) { next } else { best });
+        let best =
+            self.options.iter().reduce(|best, next| if better(best, next) { next } else { best });
         best.map(|option| &option.option)
     }
 }
@@ -131,7 +163,10 @@ impl Log {
         let (beside, file) = (settings_path(path), LineLog::open(path).or_input()?);
         if !file.lock().or_run()? {
             let advice = "let it end, or name another file";
-            return Err(Failure::input(format!("{}: another evaluation writes it; {advice}", path.display())));
+            return Err(Failure::input(format!(
+                "{}: another evaluation writes it; {advice}",
+                path.display()
+            )));
         }
         let held = std::fs::read_to_string(path);
         let held = held.map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
@@ -181,7 +216,8 @@ fn read_settings(path: &Path, beside: &Path) -> Result<Map<String, Value>, Failu
             "{shown} holds something, but {beside_shown}, which tells what from, is not there; {remedy}"
         ))
     })?;
-    serde_json::from_str(&text).map_err(|error| Failure::input(format!("{beside_shown}: {error}; {remedy}")))
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::input(format!("{beside_shown}: {error}; {remedy}")))
 }
 
 fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failure> {
@@ -230,7 +266,13 @@ mod tests {
     }
 
     fn prediction(index: usize) -> Prediction {
-        Prediction::of_reply(named("boolq").unwrap(), index, "So?".to_owned(), "true".to_owned(), " true ")
+        Prediction::of_reply(
+            named("boolq").unwrap(),
+            index,
+            "So?".to_owned(),
+            "true".to_owned(),
+            " true ",
+        )
     }
 
     #[test]
@@ -260,7 +302,12 @@ mod tests {
         assert_eq!(Log::open(&path, &more).unwrap().known.len(), 1);
         assert!(Log::open(&path, &settings(1)).is_ok());
         std::fs::remove_file(settings_path(&path)).unwrap();
-        assert!(Log::open(&path, &settings(1)).unwrap_err().to_string().contains("p.jsonl.settings.json"));
+        assert!(
+            Log::open(&path, &settings(1))
+                .unwrap_err()
+                .to_string()
+                .contains("p.jsonl.settings.json")
+        );
     }
 
     #[test]
@@ -269,7 +316,10 @@ mod tests {
         let path = folder.path().join("p.jsonl");
         let first = Log::open(&path, &settings(1)).unwrap();
         let error = Log::open(&path, &settings(1)).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("another evaluation writes it"), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("another evaluation writes it"),
+            "{error}"
+        );
         drop(first);
         assert!(Log::open(&path, &settings(1)).is_ok());
     }
@@ -289,10 +339,19 @@ mod tests {
 
     #[test]
     fn the_likeliest_option_depends_on_what_is_divided_by() {
-        let option =
-            |option: &str, log_likelihood, tokens| OptionScore { option: option.to_owned(), log_likelihood, tokens };
+        let option = |option: &str, log_likelihood, tokens| OptionScore {
+            option: option.to_owned(),
+            log_likelihood,
+            tokens,
+        };
         let options = vec![option("true", -2.0, 1), option("false", -2.2, 2)];
-        let prediction = Prediction::of_options(named("boolq").unwrap(), 0, String::new(), "true".to_owned(), options);
+        let prediction = Prediction::of_options(
+            named("boolq").unwrap(),
+            0,
+            String::new(),
+            "true".to_owned(),
+            options,
+        );
         assert!(prediction.correct);
         assert_eq!(prediction.best(Normalisation::Tokens).unwrap(), "false");
         assert_eq!(prediction.best(Normalisation::Bytes).unwrap(), "false");

@@ -35,7 +35,9 @@ impl Question {
     /// What there is to choose from.
     pub fn options(&self, task: &Task) -> Vec<String> {
         match &self.record.body {
-            Body::Instruction { instruction, input, .. } => task.answers().options(&format!("{instruction}\n{input}")),
+            Body::Instruction { instruction, input, .. } => {
+                task.answers().options(&format!("{instruction}\n{input}"))
+            }
             _ => Vec::new(),
         }
     }
@@ -61,7 +63,9 @@ impl Questions {
     pub fn read(task: &'static Task, path: &Path, limit: Option<usize>) -> Result<Self, Failure> {
         let file = DataFile::read(path, Format::Auto).or_input()?;
         let mut questions = Vec::new();
-        for (index, record) in file.records().or_input()?.take(limit.unwrap_or(usize::MAX)).enumerate() {
+        for (index, record) in
+            file.records().or_input()?.take(limit.unwrap_or(usize::MAX)).enumerate()
+        {
             let record = record.or_input()?;
             let place = record.place;
             let at = |problem| DataError::Record { path: path.to_owned(), place, problem };
@@ -98,14 +102,18 @@ fn question(task: &Task, index: usize, record: Record) -> Result<Question, Strin
     let answers = task.answers();
     let whole = answers == super::Answers::Whole;
     if !whole && record.format() != Format::Alpaca {
-        return Err(format!("task {task} reads the fields `instruction`, `input`, `output` and `answer`"));
+        return Err(format!(
+            "task {task} reads the fields `instruction`, `input`, `output` and `answer`"
+        ));
     }
     let answer = match record.extra.get("answer") {
         Some(Value::String(answer)) => answer.trim().to_owned(),
         Some(other @ (Value::Bool(_) | Value::Number(_))) => other.to_string(),
         Some(Value::Null) | None if whole => record.output().trim().to_owned(),
         Some(other) if whole => other.to_string(),
-        Some(Value::Null) | None => return Err("field `answer` is missing; it holds the right answer".to_owned()),
+        Some(Value::Null) | None => {
+            return Err("field `answer` is missing; it holds the right answer".to_owned());
+        }
         Some(_) => return Err("field `answer` must be a string".to_owned()),
     };
     if !whole {
@@ -133,12 +141,16 @@ mod tests {
     }
 
     fn record(instruction: &str, answer: &str) -> String {
-        format!(r#"{{"instruction": "{instruction}", "input": "", "output": "", "answer": {answer}}}"#)
+        format!(
+            r#"{{"instruction": "{instruction}", "input": "", "output": "", "answer": {answer}}}"#
+        )
     }
 
     #[test]
     fn answers_are_read_as_text_numbers_and_booleans() {
-        let all = read("gsm8k", &format!("[{},\n{}]", record("1+1?", "2"), record("1+2?", "\" 3.0 \""))).unwrap();
+        let all =
+            read("gsm8k", &format!("[{},\n{}]", record("1+1?", "2"), record("1+2?", "\" 3.0 \"")))
+                .unwrap();
         assert_eq!(all.all().iter().map(Question::answer).collect::<Vec<_>>(), ["2", "3.0"]);
         assert_eq!(read("boolq", &record("So?", "true")).unwrap().all()[0].answer(), "true");
         let world = read("exact-match", r#"{"prompt": "a", "completion": " b"}"#).unwrap();
@@ -154,7 +166,11 @@ mod tests {
                 format!("[{good},\n{}]", record("So?", "\"yes\"")),
                 "line 2 (record 2): field `answer` must be one of true, false, found \"yes\"",
             ),
-            ("boolq", r#"{"instruction": "a", "output": "true"}"#.to_owned(), "line 1: field `answer` is missing"),
+            (
+                "boolq",
+                r#"{"instruction": "a", "output": "true"}"#.to_owned(),
+                "line 1: field `answer` is missing",
+            ),
             ("boolq", record("So?", "[1]"), "must be a string"),
             ("gsm8k", record("1+1?", "\"two\""), "must be a number, found \"two\""),
             ("AQuA", record("Which?", "\"F\""), "a letter from A to E"),

@@ -27,20 +27,27 @@ struct Mean {
 
 impl Row {
     /// The scores of the sets that there were, the sets that were missing, and the groups that were asked for.
-    pub fn new(scores: Vec<Score>, missing: Vec<(&'static Task, PathBuf)>, groups: Vec<Group>) -> Self {
+    pub fn new(
+        scores: Vec<Score>,
+        missing: Vec<(&'static Task, PathBuf)>,
+        groups: Vec<Group>,
+    ) -> Self {
         Self { scores, missing, groups }
     }
 
     /// The mean of the sets of a group, or of all; none where there is no set.
     fn mean(&self, group: Option<Group>) -> Option<Mean> {
         let belongs = |task: &Task| group.is_none() || task.group() == group;
-        let scores: Vec<&Score> = self.scores.iter().filter(|score| belongs(score.task())).collect();
+        let scores: Vec<&Score> =
+            self.scores.iter().filter(|score| belongs(score.task())).collect();
         let missing = self.missing.iter().filter(|(task, _)| belongs(task)).count();
         let mean = |shares: Vec<f64>| shares.iter().sum::<f64>() / shares.len() as f64;
-        let normalised: Option<Vec<[Accuracy; 2]>> = scores.iter().map(|score| score.normalised()).collect();
+        let normalised: Option<Vec<[Accuracy; 2]>> =
+            scores.iter().map(|score| score.normalised()).collect();
         (!scores.is_empty()).then(|| Mean {
             accuracy: mean(scores.iter().map(|score| score.accuracy().share()).collect()),
-            normalised: normalised.map(|all| [0, 1].map(|at| mean(all.iter().map(|two| two[at].share()).collect()))),
+            normalised: normalised
+                .map(|all| [0, 1].map(|at| mean(all.iter().map(|two| two[at].share()).collect()))),
             sets: scores.len(),
             of: scores.len() + missing,
         })
@@ -48,7 +55,8 @@ impl Row {
 
     /// Every score, the means, and what was missing.
     pub fn to_json(&self) -> Value {
-        let mut document = json!({"tasks": self.scores.iter().map(Score::to_json).collect::<Vec<_>>()});
+        let mut document =
+            json!({"tasks": self.scores.iter().map(Score::to_json).collect::<Vec<_>>()});
         if let Some(mean) = self.mean(None) {
             mean.write(&mut document);
         }
@@ -59,8 +67,9 @@ impl Row {
         });
         document["groups"] = groups.collect::<Map<_, _>>().into();
         let missing = self.missing.iter();
-        document["missing"] =
-            missing.map(|(task, file)| json!({"task": task.name(), "file": file.display().to_string()})).collect();
+        document["missing"] = missing
+            .map(|(task, file)| json!({"task": task.name(), "file": file.display().to_string()}))
+            .collect();
         document
     }
 
@@ -68,7 +77,10 @@ impl Row {
     pub fn table(&self) -> String {
         let compared = self.scores.iter().any(|score| score.normalised().is_some());
         let more = if compared { "   per token   per byte" } else { "" };
-        let mut table = format!("{:<18} accuracy   95 % interval   correct  records  unanswered{more}\n", "set");
+        let mut table = format!(
+            "{:<18} accuracy   95 % interval   correct  records  unanswered{more}\n",
+            "set"
+        );
         let mut line = |text: String| writeln!(table, "{text}").expect("strings take text");
         self.scores.iter().for_each(|score| line(set_line(score)));
         for group in &self.groups {
@@ -85,7 +97,9 @@ impl Row {
         }
         let too_long: usize = self.scores.iter().map(Score::too_long).sum();
         if too_long > 0 {
-            line(format!("not asked, because they do not fit the model's context, and counted as wrong: {too_long}"));
+            line(format!(
+                "not asked, because they do not fit the model's context, and counted as wrong: {too_long}"
+            ));
         }
         table
     }
@@ -94,7 +108,10 @@ impl Row {
 impl Mean {
     fn write(self, document: &mut Value) {
         document["mean"] = self.accuracy.into();
-        for (name, mean) in ["mean_per_token", "mean_per_byte"].into_iter().zip(self.normalised.into_iter().flatten()) {
+        for (name, mean) in ["mean_per_token", "mean_per_byte"]
+            .into_iter()
+            .zip(self.normalised.into_iter().flatten())
+        {
             document[name] = mean.into();
         }
         document["sets"] = self.sets.into();
@@ -108,7 +125,11 @@ impl Mean {
             format!("only {} of {} sets", self.sets, self.of)
         };
         let more = self.normalised.map_or(String::new(), |two| {
-            format!("   (per token {}, per byte {})", percent(two[0]).trim(), percent(two[1]).trim())
+            format!(
+                "   (per token {}, per byte {})",
+                percent(two[0]).trim(),
+                percent(two[1]).trim()
+            )
         });
         format!("{name:<18} {}   mean of {of}{more}", percent(self.accuracy))
     }
@@ -117,9 +138,9 @@ impl Mean {
 fn set_line(score: &Score) -> String {
     let [low, high] = score.accuracy().interval().map(|bound| format!("{:.1}", 100.0 * bound));
     let interval = format!("{low} - {high}");
-    let more = score
-        .normalised()
-        .map_or(String::new(), |two| format!("    {}   {}", percent(two[0].share()), percent(two[1].share())));
+    let more = score.normalised().map_or(String::new(), |two| {
+        format!("    {}   {}", percent(two[0].share()), percent(two[1].share()))
+    });
     format!(
         "{:<18} {}   {interval:>13}   {:>7}  {:>7}  {:>10}{more}",
         score.task().name(),
@@ -152,24 +173,45 @@ mod tests {
 
     #[test]
     fn the_mean_weighs_sets_and_says_which_are_missing() {
-        let missing = vec![(named("hellaswag").unwrap(), PathBuf::from("data/hellaswag/test.json"))];
-        let row = Row::new(vec![score("boolq", 1, 0), score("piqa", 1, 3)], missing, vec![Group::Commonsense]);
+        let missing =
+            vec![(named("hellaswag").unwrap(), PathBuf::from("data/hellaswag/test.json"))];
+        let row = Row::new(
+            vec![score("boolq", 1, 0), score("piqa", 1, 3)],
+            missing,
+            vec![Group::Commonsense],
+        );
         let document = row.to_json();
-        assert_eq!((&document["mean"], &document["sets"], &document["of"]), (&json!(0.625), &json!(2), &json!(3)));
+        assert_eq!(
+            (&document["mean"], &document["sets"], &document["of"]),
+            (&json!(0.625), &json!(2), &json!(3))
+        );
         assert_eq!(document["groups"]["commonsense"]["mean"], 0.625);
-        assert_eq!(document["missing"], json!([{"task": "hellaswag", "file": "data/hellaswag/test.json"}]));
+        assert_eq!(
+            document["missing"],
+            json!([{"task": "hellaswag", "file": "data/hellaswag/test.json"}])
+        );
         let table = row.table();
-        for part in ["62.5 %   mean of only 2 of 3 sets", "missing: hellaswag, there is no data", "25.0 %"] {
+        for part in
+            ["62.5 %   mean of only 2 of 3 sets", "missing: hellaswag, there is no data", "25.0 %"]
+        {
             assert!(table.contains(part), "{part}\n{table}");
         }
     }
 
     #[test]
     fn each_group_has_its_mean() {
-        let row = Row::new(vec![score("boolq", 1, 1), score("AQuA", 1, 0)], Vec::new(), Group::ALL.to_vec());
+        let row = Row::new(
+            vec![score("boolq", 1, 1), score("AQuA", 1, 0)],
+            Vec::new(),
+            Group::ALL.to_vec(),
+        );
         let document = row.to_json();
         assert_eq!(document["groups"]["arithmetic"], json!({"mean": 1.0, "sets": 1, "of": 1}));
         assert_eq!(document["mean"], 0.75);
-        assert!(row.table().contains("arithmetic mean     100.0 %   mean of 1 sets"), "{}", row.table());
+        assert!(
+            row.table().contains("arithmetic mean     100.0 %   mean of 1 sets"),
+            "{}",
+            row.table()
+        );
     }
 }

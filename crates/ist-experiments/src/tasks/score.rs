@@ -29,7 +29,8 @@ impl Accuracy {
 
     /// Wilson's 95 % score interval of the share; all of [0, 1] without a record.
     pub fn interval(self) -> [f64; 2] {
-        wilson(self.correct as f64, self.records as f64).map_or([0.0, 1.0], |interval| [interval.low, interval.high])
+        wilson(self.correct as f64, self.records as f64)
+            .map_or([0.0, 1.0], |interval| [interval.low, interval.high])
     }
 }
 
@@ -50,7 +51,9 @@ impl Score {
     /// Counts predictions; there is at least one.
     pub fn of(task: &'static Task, way: Way, predictions: &[Prediction]) -> Self {
         let records = predictions.len();
-        let count = |holds: &dyn Fn(&Prediction) -> bool| predictions.iter().filter(|one| holds(one)).count();
+        let count = |holds: &dyn Fn(&Prediction) -> bool| {
+            predictions.iter().filter(|one| holds(one)).count()
+        };
         let normalised = (way == Way::Likelihood).then(|| {
             [Normalisation::Tokens, Normalisation::Bytes]
                 .map(|by| Accuracy::new(count(&|one| one.best(by) == Some(&one.answer)), records))
@@ -113,7 +116,8 @@ impl Score {
     /// Counts and rates, without the single predictions.
     pub fn to_json(&self) -> Value {
         let share = self.accuracy.share();
-        let mut document = json!({"task": self.task.name(), "correct": self.correct(), "records": self.records()});
+        let mut document =
+            json!({"task": self.task.name(), "correct": self.correct(), "records": self.records()});
         if self.task.answers() == super::Answers::Whole {
             document["exact_match"] = share.into();
         }
@@ -121,7 +125,9 @@ impl Score {
         document["by"] = self.way.name().into();
         document["accuracy"] = share.into();
         document["interval"] = self.accuracy.interval().to_vec().into();
-        for (name, accuracy) in ["per_token", "per_byte"].into_iter().zip(self.normalised.into_iter().flatten()) {
+        for (name, accuracy) in
+            ["per_token", "per_byte"].into_iter().zip(self.normalised.into_iter().flatten())
+        {
             document[format!("accuracy_{name}")] = accuracy.share().into();
             document[format!("interval_{name}")] = accuracy.interval().to_vec().into();
         }
@@ -149,7 +155,13 @@ mod tests {
     fn only_the_whole_answer_counts_where_replies_are_compared_whole() {
         let score = score(
             "exact-match",
-            &[("barn", "barn"), ("barn.", "barn"), (" barn\n", "barn"), ("Barn", "barn"), ("", "barn")],
+            &[
+                ("barn", "barn"),
+                ("barn.", "barn"),
+                (" barn\n", "barn"),
+                ("Barn", "barn"),
+                ("", "barn"),
+            ],
         );
         assert_eq!((score.correct(), score.unanswered(), score.records()), (2, 1, 5));
         assert!((score.majority_baseline() - 1.0).abs() < 1e-12);
@@ -161,7 +173,10 @@ mod tests {
         let score = score("boolq", &[("true", "true"), ("", "true"), ("perhaps", "false")]);
         assert_eq!((score.correct(), score.unanswered()), (1, 2));
         let document = score.to_json();
-        assert!(document.get("exact_match").is_none() && document.get("accuracy_per_token").is_none(), "{document}");
+        assert!(
+            document.get("exact_match").is_none() && document.get("accuracy_per_token").is_none(),
+            "{document}"
+        );
     }
 
     #[test]
@@ -171,7 +186,10 @@ mod tests {
                 let accuracy = Accuracy::new(correct, records);
                 let [low, high] = accuracy.interval();
                 assert!(
-                    (0.0..=1.0).contains(&low) && low <= accuracy.share() && accuracy.share() <= high && high <= 1.0
+                    (0.0..=1.0).contains(&low)
+                        && low <= accuracy.share()
+                        && accuracy.share() <= high
+                        && high <= 1.0
                 );
             }
         }

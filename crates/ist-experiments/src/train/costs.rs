@@ -110,7 +110,10 @@ impl Costs {
 
     /// The `memory` part of a result.
     pub fn memory(&self, config: &RunConfig, plan: &Plan, measured: u64) -> Value {
-        let ratio = self.predicted.filter(|_| measured > 0).map(|predicted| predicted as f64 / measured as f64);
+        let ratio = self
+            .predicted
+            .filter(|_| measured > 0)
+            .map(|predicted| predicted as f64 / measured as f64);
         json!({
             "budget": config.memory.budget,
             "budget_bytes": plan.budget,
@@ -139,18 +142,30 @@ mod tests {
     fn scoring_is_summed_apart_and_the_largest_prediction_counts() {
         let mut costs = Costs::default();
         let scoring = Scoring { seconds: 0.5, peak_bytes: 70, micro_batch: 4 };
-        let times = Some(Times { forward: 0.25, recompute: 0.125, backward: 0.5, optimizer: 0.125 });
+        let times =
+            Some(Times { forward: 0.25, recompute: 0.125, backward: 0.5, optimizer: 0.125 });
         costs.add(StepCost { step: 0, predicted_peak_bytes: Some(100), scoring: None, times });
-        costs.add(StepCost { step: 1, predicted_peak_bytes: Some(90), scoring: Some(scoring), times });
+        costs.add(StepCost {
+            step: 1,
+            predicted_peak_bytes: Some(90),
+            scoring: Some(scoring),
+            times,
+        });
         let scoring = Some(Scoring { peak_bytes: 60, ..scoring });
         costs.add(StepCost { step: 2, predicted_peak_bytes: Some(95), scoring, times: None });
         assert_eq!(costs.predicted, Some(100));
         let part = costs.scoring(4.0);
-        assert_eq!((&part["updates"], &part["seconds"], &part["share"]), (&json!(2), &json!(1.0), &json!(0.25)));
+        assert_eq!(
+            (&part["updates"], &part["seconds"], &part["share"]),
+            (&json!(2), &json!(1.0), &json!(0.25))
+        );
         assert_eq!(part["peak_bytes"], 70);
         let time = costs.time(4.0);
         let kinds = ["forward", "recompute", "backward", "optimizer", "scoring", "other"];
-        assert_eq!(kinds.map(|kind| time[kind].as_f64().unwrap()), [0.5, 0.25, 1.0, 0.25, 1.0, 1.0]);
+        assert_eq!(
+            kinds.map(|kind| time[kind].as_f64().unwrap()),
+            [0.5, 0.25, 1.0, 0.25, 1.0, 1.0]
+        );
         assert_eq!(Costs::default().time(1.0), Value::Null);
     }
 }

@@ -47,7 +47,12 @@ impl Display {
 
     /// A view of the run in `folder` that takes the whole terminal.
     pub fn screen(folder: &Path, total: usize) -> Result<Self, Failure> {
-        Ok(Self { shown: Shown::Screen(Screen::open(folder)?), total, last_line: None, smoothed: None })
+        Ok(Self {
+            shown: Shown::Screen(Screen::open(folder)?),
+            total,
+            last_line: None,
+            smoothed: None,
+        })
     }
 
     /// A line above the bar.
@@ -62,10 +67,14 @@ impl Display {
 
     /// A step is done.
     pub fn step(&mut self, report: &StepReport, seconds: f64) {
-        let smoothed = self.smoothed.map_or(report.loss, |smoothed| 0.9 * smoothed + 0.1 * report.loss);
+        let smoothed =
+            self.smoothed.map_or(report.loss, |smoothed| 0.9 * smoothed + 0.1 * report.loss);
         self.smoothed = Some(smoothed);
         let rate = report.tokens as f64 / seconds.max(1e-9);
-        let message = format!("loss {smoothed:.4}  {rate:.0} tokens/s  layers {:?}", report.layers.as_slice());
+        let message = format!(
+            "loss {smoothed:.4}  {rate:.0} tokens/s  layers {:?}",
+            report.layers.as_slice()
+        );
         match &self.shown {
             Shown::Bar(bar) => {
                 bar.set_message(message);
@@ -78,7 +87,8 @@ impl Display {
     }
 
     fn plain(&mut self, done: usize, message: &str) {
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL) || done == self.total;
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL)
+            || done == self.total;
         if due {
             eprintln!("step {done}/{}  {message}", self.total);
             self.last_line = Some(Instant::now());

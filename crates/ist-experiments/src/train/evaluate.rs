@@ -52,5 +52,9 @@ pub fn samples<A: Adapter, M: CausalLm<A>>(
     };
     let ids = prepare::sample_prompt_ids(config, text)?;
     let outputs = generate::generate(model, &ids, &settings).or_input()?;
-    prompts.iter().zip(outputs).map(|(prompt, output)| Ok((prompt.clone(), text.decode(&output)?))).collect()
+    prompts
+        .iter()
+        .zip(outputs)
+        .map(|(prompt, output)| Ok((prompt.clone(), text.decode(&output)?)))
+        .collect()
 }

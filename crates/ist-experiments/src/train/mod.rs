@@ -86,10 +86,23 @@ pub struct Start<'a, A: Adapter, M> {
 impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
     pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
-        let Start { config, folder, data, mut model, mut adapters, mut tuner, plan, total_steps, resume, shown } =
-            start;
-        let order = |order, purpose| EpochOrder::new(data.train.examples.len(), order, config.seed, purpose);
-        let (mut training, mut scoring) = (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
+        let Start {
+            config,
+            folder,
+            data,
+            mut model,
+            mut adapters,
+            mut tuner,
+            plan,
+            total_steps,
+            resume,
+            shown,
+        } = start;
+        let order = |order, purpose| {
+            EpochOrder::new(data.train.examples.len(), order, config.seed, purpose)
+        };
+        let (mut training, mut scoring) =
+            (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
         let mut progress = Progress {
             steps: 0,
             training: training.position(),
@@ -119,11 +132,14 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
         let (metrics, selections) = (log("metrics.jsonl")?, log("selections.jsonl")?);
         let (importance, costs) = (log("importance.jsonl")?, log(costs::LOG)?);
-        let events = config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
+        let events =
+            config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
         let events = events.transpose().or_run()?;
         let display = match shown {
             Show::Screen => Display::screen(folder.path(), total_steps)?,
-            Show::Nothing | Show::Lines => Display::new(total_steps, progress.steps, shown == Show::Nothing),
+            Show::Nothing | Show::Lines => {
+                Display::new(total_steps, progress.steps, shown == Show::Nothing)
+            }
         };
         for warning in &warnings {
             display.say(&format!("warning: {warning}"));
@@ -178,7 +194,10 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if status == "interrupted" {
             let (done, folder) = (self.progress.steps, self.folder.path().display());
             let how = format!("go on with the same command and --resume --output {folder}");
-            return Err(Failure::Interrupted(format!("stopped after step {done} of {}; {how}", self.total_steps)));
+            return Err(Failure::Interrupted(format!(
+                "stopped after step {done} of {}; {how}",
+                self.total_steps
+            )));
         }
         Ok(result)
     }
@@ -189,10 +208,14 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let step = self.tuner.next_step();
         let records = self.training.next_batch(self.config.train.batch);
         let batches = self.batches(&records);
-        let scoring = self.update_importance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
+        let scoring = self
+            .update_importance(&batches)
+            .map_err(|failure| self.name_last_checkpoint(&failure))?;
         memory::reset_peak();
-        let report = self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
-        let (seconds, peak) = (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()));
+        let report =
+            self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
+        let (seconds, peak) =
+            (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()));
         let peak = scoring.map_or(peak, |scoring| peak.max(scoring.peak_bytes as usize));
         self.write_step(&report, seconds, peak).or_run()?;
         let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
@@ -203,7 +226,9 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         self.progress.training = self.training.position();
         self.progress.scoring = self.scoring.position();
         let last = self.progress.steps == self.total_steps;
-        let due = |every: Option<usize>| every.is_some_and(|every| self.progress.steps.is_multiple_of(every));
+        let due = |every: Option<usize>| {
+            every.is_some_and(|every| self.progress.steps.is_multiple_of(every))
+        };
         let (evaluation, saving) =
             (due(self.config.train.eval_every) || last, due(self.config.train.save_every) || last);
         if evaluation || saving {
@@ -224,7 +249,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if self.watched {
             return self.tuner.step(&mut self.model, batches).map_err(stop);
         }
-        let (before, mut sizes) = (selfcheck::Fingerprint::of(&self.model), selfcheck::GradientSizes::default());
+        let (before, mut sizes) =
+            (selfcheck::Fingerprint::of(&self.model), selfcheck::GradientSizes::default());
         let mut watch = |found: &Gradients| sizes.note(found);
         let report = self.tuner.watched_step(&mut self.model, batches, &mut watch).map_err(stop)?;
         if report.skipped {
@@ -261,25 +287,36 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         memory::reset_peak();
         let kind = self.config.policy.kind();
         let size = self.config.policy.score_batch();
-        let size = size.ok_or_else(|| Failure::run(format!("policy {kind} has candidates but no `score_batch`")))?;
+        let size = size.ok_or_else(|| {
+            Failure::run(format!("policy {kind} has candidates but no `score_batch`"))
+        })?;
         let records = self.scoring.next_full_batch(size);
         let micro_batch = self.scoring_micro_batch(&records, candidates.len(), training);
-        let batches: Vec<_> = records.chunks(micro_batch).map(|records| self.batch(records)).collect();
+        let batches: Vec<_> =
+            records.chunks(micro_batch).map(|records| self.batch(records)).collect();
         let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
-        let (seconds, peak_bytes) = (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()) as u64);
+        let (seconds, peak_bytes) =
+            (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()) as u64);
         self.write_importance(&records, &update).or_run()?;
         Ok(Some(Scoring { seconds, peak_bytes, micro_batch }))
     }
 
     /// How many of the scoring records are run at once: `train.micro_batch`, or fewer where scoring would otherwise take more
     /// than the leanest step on `training` does, so that no scoring pass sets the run's peak.
-    fn scoring_micro_batch(&self, records: &[usize], candidates: usize, training: &[TokenBatch]) -> usize {
+    fn scoring_micro_batch(
+        &self,
+        records: &[usize],
+        candidates: usize,
+        training: &[TokenBatch],
+    ) -> usize {
         let layers = self.model.layers().len();
         let of = |footprint: Footprint| least_step(&footprint, layers, self.plan.memory);
         let least = training.iter().filter_map(|batch| self.model.footprint(batch)).map(of).max();
         let fits = |size: usize| {
             let mut batches = records.chunks(size).map(|records| self.batch(records));
-            batches.all(|batch| self.model.footprint(&batch).map(|found| found.scoring(candidates)) <= least)
+            batches.all(|batch| {
+                self.model.footprint(&batch).map(|found| found.scoring(candidates)) <= least
+            })
         };
         halve_until(self.config.train.micro_batch.min(records.len()), fits)
     }
@@ -297,21 +334,25 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         if let Some(validation) = &self.data.validation {
             let records: Vec<usize> = (0..validation.examples.len()).collect();
             let device = self.model.device().clone();
-            let batches =
-                records.chunks(self.config.train.micro_batch).map(|r| self.data.batch(validation, r, &device));
+            let batches = records
+                .chunks(self.config.train.micro_batch)
+                .map(|r| self.data.batch(validation, r, &device));
             let responses = Responses::full(self.model.layers().len());
             let (loss, tokens) = step::mean_loss(&self.model, batches, &responses);
             if !loss.is_finite() {
-                let failure = Failure::run(format!("the validation loss after step {step} is {loss}"));
+                let failure =
+                    Failure::run(format!("the validation loss after step {step} is {loss}"));
                 return Err(self.name_last_checkpoint(&failure));
             }
-            self.write_metrics(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens})).or_run()?;
+            self.write_metrics(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens}))
+                .or_run()?;
             self.display.say(&format!("step {}: validation loss {loss:.4}", step + 1));
             self.note_evaluation(step, loss)?;
         }
         for (prompt, text) in evaluate::samples(&self.model, self.config, self.data)? {
             self.display.say(&format!("step {}: {prompt} | {text}", step + 1));
-            self.write_metrics(&json!({"step": step, "sample_prompt": prompt, "sample": text})).or_run()?;
+            self.write_metrics(&json!({"step": step, "sample_prompt": prompt, "sample": text}))
+                .or_run()?;
         }
         Ok(())
     }
@@ -359,7 +400,9 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         }
         let step = self.progress.steps.saturating_sub(1);
         wrong.map_or(Ok(()), |name| {
-            let what = format!("parameter {name} is not finite after step {step}; try a lower learning rate");
+            let what = format!(
+                "parameter {name} is not finite after step {step}; try a lower learning rate"
+            );
             Err(self.name_last_checkpoint(&Failure::run(what)))
         })
     }
@@ -367,7 +410,10 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// Says where the last good checkpoint is, for a run whose numbers went wrong. One of the parameters as they are now is
     /// not good: what failed was computed with them.
     fn name_last_checkpoint(&self, failure: &Failure) -> Failure {
-        let newest = checkpoint::newest_before(&self.folder.join("checkpoints"), self.progress.steps).ok().flatten();
+        let newest =
+            checkpoint::newest_before(&self.folder.join("checkpoints"), self.progress.steps)
+                .ok()
+                .flatten();
         let place = newest.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
         Failure::run(format!("{failure}\nlast good checkpoint: {place}"))
     }
@@ -391,9 +437,15 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         self.write_metrics(&line)
     }
 
-    fn write_importance(&mut self, records: &[usize], update: &ImportanceUpdate) -> anyhow::Result<()> {
-        let records: Vec<usize> = records.iter().map(|&record| self.data.train.source[record]).collect();
-        let suppressed: Vec<&[usize]> = update.suppressed.iter().map(ist_core::LayerSet::as_slice).collect();
+    fn write_importance(
+        &mut self,
+        records: &[usize],
+        update: &ImportanceUpdate,
+    ) -> anyhow::Result<()> {
+        let records: Vec<usize> =
+            records.iter().map(|&record| self.data.train.source[record]).collect();
+        let suppressed: Vec<&[usize]> =
+            update.suppressed.iter().map(ist_core::LayerSet::as_slice).collect();
         let line = json!({
             "step": update.step,
             "records": records,
@@ -415,7 +467,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// The task's score with the adapter as it is now, where a task is configured.
     fn score(&self) -> Result<Option<Value>, Failure> {
         let Some(eval) = &self.config.eval else { return Ok(None) };
-        evaluate::score(&self.model, eval, self.config, self.data).map(|score| Some(score.to_json()))
+        evaluate::score(&self.model, eval, self.config, self.data)
+            .map(|score| Some(score.to_json()))
     }
 
     /// Saves the final adapter and writes the result.
@@ -466,7 +519,9 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
         Some(part) => {
             let (found, expected) = (&now[part.as_str()], &before[part.as_str()]);
             let advice = "restore what the run began with, or start a new run";
-            Err(Failure::input(format!("{part} changed since the run began: {found}, expected {expected}; {advice}")))
+            Err(Failure::input(format!(
+                "{part} changed since the run began: {found}, expected {expected}; {advice}"
+            )))
         }
         None => Ok(()),
     }
@@ -474,7 +529,10 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
 
 /// The threads that operations are spread over.
 fn threads() -> usize {
-    let set = std::env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok()).filter(|set| *set > 0);
+    let set = std::env::var("RAYON_NUM_THREADS")
+        .ok()
+        .and_then(|threads| threads.parse().ok())
+        .filter(|set| *set > 0);
     set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 

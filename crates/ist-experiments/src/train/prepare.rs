@@ -45,10 +45,15 @@ impl Prepared {
         shape: &Shape,
         in_front: usize,
     ) -> Result<Self, Failure> {
-        let (vocab_size, context) = (shape.vocab_size, shape.max_position_embeddings.saturating_sub(in_front));
+        let (vocab_size, context) =
+            (shape.vocab_size, shape.max_position_embeddings.saturating_sub(in_front));
         if config.data.cutoff > context {
             let found = config.data.cutoff;
-            let taken = if in_front > 0 { format!(" behind {in_front} of the adapter's") } else { String::new() };
+            let taken = if in_front > 0 {
+                format!(" behind {in_front} of the adapter's")
+            } else {
+                String::new()
+            };
             let advice = match (in_front, context) {
                 (0, _) => "lower the cut-off",
                 (_, 0) => "lower `adapter.num_virtual_tokens`",
@@ -59,8 +64,9 @@ impl Prepared {
             )));
         }
         let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
-        let needs_text =
-            file.format() != Format::Tokens || config.eval.is_some() || !config.train.sample_prompts.is_empty();
+        let needs_text = file.format() != Format::Tokens
+            || config.eval.is_some()
+            || !config.train.sample_prompts.is_empty();
         let text = if needs_text { Some(text?) } else { text.ok() };
         if let Some(text) = &text {
             check_samples(config, text, context)?;
@@ -68,7 +74,8 @@ impl Prepared {
         let config = &with_template(config, text.as_ref(), file.format())?;
         let dataset = |file: &DataFile| match &text {
             Some(text) if file.format() != Format::Tokens => {
-                Dataset::from_text(file, &text.encoder(config, file.format(), vocab_size)?).or_input()
+                Dataset::from_text(file, &text.encoder(config, file.format(), vocab_size)?)
+                    .or_input()
             }
             _ => Dataset::from_tokens(file, vocab_size, config.data.cutoff).or_input(),
         };
@@ -91,29 +98,40 @@ impl Prepared {
 
     /// How conversations are laid out, where there are any.
     pub fn layout(&self) -> Option<String> {
-        let chat = self.text.as_ref().filter(|_| self.train.format == Format::Chat)?.chat_template().ok().flatten();
+        let chat = self
+            .text
+            .as_ref()
+            .filter(|_| self.train.format == Format::Chat)?
+            .chat_template()
+            .ok()
+            .flatten();
         match (self.template.as_str(), chat) {
-            ("chat", Some(chat)) => Some(format!("conversations: the model's chat template ({})", chat.file())),
-            ("alpaca", Some(_)) => {
-                Some("conversations: the default layout (### User:), not the model's chat template".to_owned())
+            ("chat", Some(chat)) => {
+                Some(format!("conversations: the model's chat template ({})", chat.file()))
             }
-            ("alpaca", None) => {
-                Some("conversations: the default layout (### User:); the model has no chat template".to_owned())
-            }
+            ("alpaca", Some(_)) => Some(
+                "conversations: the default layout (### User:), not the model's chat template"
+                    .to_owned(),
+            ),
+            ("alpaca", None) => Some(
+                "conversations: the default layout (### User:); the model has no chat template"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
 
     /// The model's text side.
     pub fn text(&self) -> Result<&TextModel, Failure> {
-        self.text
-            .as_ref()
-            .ok_or_else(|| Failure::input("the model has no tokenizer, but text is to be read or written"))
+        self.text.as_ref().ok_or_else(|| {
+            Failure::input("the model has no tokenizer, but text is to be read or written")
+        })
     }
 
     /// The named examples of a data set as one padded batch.
     pub fn batch(&self, dataset: &Dataset, records: &[usize], device: &Device) -> TokenBatch {
-        let mut examples: Vec<Example> = records.iter().map(|&record| dataset.examples[record].clone()).collect();
+        let mut examples: Vec<Example> =
+            records.iter().map(|&record| dataset.examples[record].clone()).collect();
         // Token records keep their own padding where it stands and are always filled up on the right.
         if self.padding == Padding::Left && dataset.format != Format::Tokens {
             let longest = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
@@ -169,7 +187,9 @@ impl Prepared {
         let mut warnings = Vec::new();
         let Dataset { skipped, truncated, records, .. } = &self.train;
         if *skipped > 0 {
-            warnings.push(format!("warning: {skipped} of {records} records have nothing to predict and are left out"));
+            warnings.push(format!(
+                "warning: {skipped} of {records} records have nothing to predict and are left out"
+            ));
         }
         if *truncated > 0 {
             warnings
@@ -180,7 +200,11 @@ impl Prepared {
 }
 
 /// The configuration with the template that `data.template = "auto"` comes to.
-fn with_template(config: &RunConfig, text: Option<&TextModel>, format: Format) -> Result<RunConfig, Failure> {
+fn with_template(
+    config: &RunConfig,
+    text: Option<&TextModel>,
+    format: Format,
+) -> Result<RunConfig, Failure> {
     let mut config = config.clone();
     let text = text.filter(|_| format != Format::Tokens);
     if config.data.template == "auto" {
@@ -214,7 +238,10 @@ impl<A: Adapter> Planned<A> {
     /// The modules with what their adapters take.
     pub fn adapted(&self) -> Vec<AdaptedSite> {
         let each = self.adapters.configs().zip(&self.sites);
-        each.flat_map(|(config, sites)| sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))).collect()
+        each.flat_map(|(config, sites)| {
+            sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))
+        })
+        .collect()
     }
 }
 
@@ -229,7 +256,9 @@ pub fn adapters<A: Adapter>(tables: &AdapterTables, shape: &Shape) -> Result<Pla
         }
     }
     let mut adapters = Adapters::new(parts.concat());
-    let sites = adapters.sites(&shape.sites, shape.roles, shape.num_layers).map_err(|error| fault(&error))?;
+    let sites = adapters
+        .sites(&shape.sites, shape.roles, shape.num_layers)
+        .map_err(|error| fault(&error))?;
     Ok(Planned { adapters, sites })
 }
 
@@ -244,7 +273,8 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
                 let mut parts = ist_peft::read_config::<A>(folder).or_input()?.parts().to_vec();
                 if let ([only], false) = (parts.as_mut_slice(), table.method_fields().is_empty()) {
                     let given = parse_adapter::<A>(&table.method_fields())?;
-                    only.train_as(&given).map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+                    only.train_as(&given)
+                        .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
                 }
                 parts
             }
@@ -256,8 +286,9 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
         for part in &parts {
             if taken.contains(&part.name) {
                 let name = &part.name;
-                let message =
-                    format!("`adapter`: two adapters are named \"{name}\"; give each table a `name` of its own");
+                let message = format!(
+                    "`adapter`: two adapters are named \"{name}\"; give each table a `name` of its own"
+                );
                 return Err(Failure::input(message));
             }
             taken.push(part.name.clone());
@@ -271,7 +302,9 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
 pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>, Failure> {
     match Part::parse(DEFAULT_NAME, fields, Dialect::Toml) {
         Some(part) => part.map_err(|error| Failure::input(format!("`adapter`: {error}"))),
-        None => Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"]))),
+        None => {
+            Err(Failure::input(format!("`adapter.method` {} is not supported", fields["method"])))
+        }
     }
 }
 
@@ -281,7 +314,11 @@ pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
         if let Ok(part) = parse_adapter::<A>(&table.method_fields())
             && part.peft_fields().contains_key("target_modules")
         {
-            table.name_targets(&attach::usual_targets::<A>(&shape.sites, shape.roles, part.config()));
+            table.name_targets(&attach::usual_targets::<A>(
+                &shape.sites,
+                shape.roles,
+                part.config(),
+            ));
         }
     }
 }
@@ -326,7 +363,10 @@ fn check_samples(config: &RunConfig, text: &TextModel, context: usize) -> Result
     for (prompt, ids) in config.train.sample_prompts.iter().zip(sample_prompt_ids(config, text)?) {
         let length = ids.len();
         if length == 0 || length.saturating_add(new) > context {
-            let expected = format!("expected 1 to {} tokens before {new} new ones", context.saturating_sub(new));
+            let expected = format!(
+                "expected 1 to {} tokens before {new} new ones",
+                context.saturating_sub(new)
+            );
             return Err(Failure::input(format!(
                 "`train.sample_prompts`: \"{prompt}\" has {length} tokens, {expected} (`train.sample_tokens`)"
             )));

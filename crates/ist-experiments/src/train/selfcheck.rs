@@ -17,7 +17,8 @@ const SAME_LOSS: f64 = 1e-5;
 pub fn fresh_adapters_change_nothing<M: LayeredModel>(model: &M, batch: &M::Batch) -> Result<()> {
     let loss = |responses| step::evaluate(model, batch, &responses);
     let layers = model.layers().len();
-    let (fresh, base) = (loss(Responses::full(layers)), loss(Responses::suppressed(&LayerSet::all(layers), 0.0)));
+    let (fresh, base) =
+        (loss(Responses::full(layers)), loss(Responses::suppressed(&LayerSet::all(layers), 0.0)));
     if (fresh - base).abs() > SAME_LOSS * base.abs().max(1.0) {
         bail!(
             "self-check: with fresh adapters the loss is {fresh}, but the base model's is {base}; they must be equal"
@@ -35,7 +36,8 @@ impl GradientSizes {
     pub fn note(&mut self, found: &Gradients) {
         for name in found.names() {
             // A sum, not a maximum: not every backend's maximum sees a NaN.
-            let size = found.get(name).map(|gradient| gradients::scalar(gradient.clone().abs().sum()));
+            let size =
+                found.get(name).map(|gradient| gradients::scalar(gradient.clone().abs().sum()));
             self.0.insert(name.to_owned(), size.unwrap_or_default());
         }
     }
@@ -46,7 +48,9 @@ impl GradientSizes {
         let mut modules: BTreeMap<String, bool> = BTreeMap::new();
         for name in parameter_names(model, layers) {
             let Some(size) = self.0.get(&name) else {
-                bail!("self-check: parameter {name} is in a chosen layer but got no gradient; it would never train");
+                bail!(
+                    "self-check: parameter {name} is in a chosen layer but got no gradient; it would never train"
+                );
             };
             if !size.is_finite() {
                 bail!("self-check: the gradient of {name} is not finite in the first step");
@@ -56,7 +60,9 @@ impl GradientSizes {
         }
         match modules.iter().find(|(_, moves)| !**moves) {
             Some((module, _)) => {
-                bail!("self-check: every gradient of {module} is zero in the first step; it would never train")
+                bail!(
+                    "self-check: every gradient of {module} is zero in the first step; it would never train"
+                )
             }
             None => Ok(()),
         }
@@ -95,9 +101,12 @@ impl Fingerprint {
     pub fn only_moved<M: LayeredModel>(&self, model: &M, layers: &LayerSet) -> Result<()> {
         let after = Self::of(model);
         let rests = |name: &str| layer_of(name).is_some_and(|layer| !layers.contains(layer));
-        match self.0.iter().find(|(name, digest)| rests(name) && after.0.get(*name) != Some(digest)) {
+        match self.0.iter().find(|(name, digest)| rests(name) && after.0.get(*name) != Some(digest))
+        {
             Some((name, _)) => {
-                bail!("self-check: parameter {name} moved in the first step, but its layer was not chosen")
+                bail!(
+                    "self-check: parameter {name} moved in the first step, but its layer was not chosen"
+                )
             }
             None => Ok(()),
         }

@@ -13,18 +13,26 @@ const BAR: f64 = 24.0;
 pub fn render(result: &Value, folder: &str) -> String {
     let mut text = String::new();
     let train = &result["train"];
-    let number = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"));
-    let mut line = |label: &str, value: String| writeln!(text, "{label:<14} {value}").expect("strings take text");
+    let number = |value: &Value| {
+        value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"))
+    };
+    let mut line = |label: &str, value: String| {
+        writeln!(text, "{label:<14} {value}").expect("strings take text")
+    };
     let tenths = (number(&train["loss_first_tenth"]), number(&train["loss_last_tenth"]));
     line(
         "loss",
-        format!("{} -> {}  (mean of the first and the last tenth of {} steps)", tenths.0, tenths.1, train["steps"]),
+        format!(
+            "{} -> {}  (mean of the first and the last tenth of {} steps)",
+            tenths.0, tenths.1, train["steps"]
+        ),
     );
     if let Some((step, loss)) = best(result) {
         line("validation", format!("best {loss:.4} after step {}", step + 1));
     }
     if let (Some(before), Some(after)) = (score(result, "before"), score(result, "after")) {
-        let majority = 100.0 * result["eval"]["after"]["majority_baseline"].as_f64().unwrap_or_default();
+        let majority =
+            100.0 * result["eval"]["after"]["majority_baseline"].as_f64().unwrap_or_default();
         let task = result["eval"]["after"]["task"].as_str().filter(|task| *task != "exact-match");
         line(
             task.unwrap_or("exact match"),
@@ -34,7 +42,10 @@ pub fn render(result: &Value, folder: &str) -> String {
     let seconds = train["seconds"].as_f64().unwrap_or_default();
     line(
         "time",
-        format!("{seconds:.1} s, {:.0} tokens/s", train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)),
+        format!(
+            "{seconds:.1} s, {:.0} tokens/s",
+            train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)
+        ),
     );
     if let Some(scoring) = scoring(&result["scoring"]) {
         line("of it scoring", scoring);

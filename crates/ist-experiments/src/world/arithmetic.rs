@@ -25,7 +25,8 @@ const FEWER: &[&str] = &[
     "{n} of them are lost.",
 ];
 
-const START: &[&str] = &["{e} has {n} {t}.", "{e} found {n} {t}.", "{e} bought {n} {t}.", "{e} holds {n} {t}."];
+const START: &[&str] =
+    &["{e} has {n} {t}.", "{e} found {n} {t}.", "{e} bought {n} {t}.", "{e} holds {n} {t}."];
 
 const NOW: &[&str] = &[
     "Now {he e} has {n} {t}.",
@@ -60,7 +61,11 @@ impl Change {
     /// The two sentences that tell the change without its result.
     pub(super) fn told(&self, rng: &mut ChaCha8Rng) -> String {
         let step = if self.after > self.before { MORE } else { FEWER };
-        format!("{} {}", self.fill(pick(START, rng), self.before), self.fill(pick(step, rng), self.step()))
+        format!(
+            "{} {}",
+            self.fill(pick(START, rng), self.before),
+            self.fill(pick(step, rng), self.step())
+        )
     }
 
     fn step(&self) -> usize {
@@ -118,7 +123,8 @@ fn comparison(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let mut sentences = Vec::new();
     for _ in 0..2 {
-        let (one, two, thing) = (cast.draw(PEOPLE, rng), cast.draw(PEOPLE, rng), cast.draw(COUNTED, rng));
+        let (one, two, thing) =
+            (cast.draw(PEOPLE, rng), cast.draw(PEOPLE, rng), cast.draw(COUNTED, rng));
         let first = 1 + below(10, rng);
         let second = 1 + (first + below(9, rng)) % 10;
         let (more, fewer) = if first > second { (one, two) } else { (two, one) };
@@ -133,10 +139,16 @@ fn comparison(rng: &mut ChaCha8Rng) -> String {
             ("l", fewer),
         ];
         sentences.push(fill("{a} has {x} {t} and {b} has {y} {t}.", &words));
-        sentences.push(fill(pick(&["So {m} has more {t} than {l}.", "{l} has fewer {t} than {m}."], rng), &words));
+        sentences.push(fill(
+            pick(&["So {m} has more {t} than {l}.", "{l} has fewer {t} than {m}."], rng),
+            &words,
+        ));
         sentences.push(fill("Together they have {z} {t}.", &words));
         if chance(50, rng) {
-            sentences.push(fill(pick(&["{a} counted {x} and {b} counted {y}.", "{x} plus {y} is {z}."], rng), &words));
+            sentences.push(fill(
+                pick(&["{a} counted {x} and {b} counted {y}.", "{x} plus {y} is {z}."], rng),
+                &words,
+            ));
         }
     }
     sentences.push(scenery::ending(rng));
@@ -153,10 +165,14 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut sums = 0;
         for text in (0..500).map(|_| document(&mut rng)).collect::<Vec<_>>() {
-            let words: Vec<&str> = text.split([' ', '.', ',']).filter(|word| !word.is_empty()).collect();
-            for sum in words.windows(5).filter(|sum| ["plus", "minus"].contains(&sum[1]) && sum[3] == "is") {
+            let words: Vec<&str> =
+                text.split([' ', '.', ',']).filter(|word| !word.is_empty()).collect();
+            for sum in
+                words.windows(5).filter(|sum| ["plus", "minus"].contains(&sum[1]) && sum[3] == "is")
+            {
                 let number = |at: usize| sum[at].parse::<i32>().expect("sums hold numbers");
-                let result = if sum[1] == "plus" { number(0) + number(2) } else { number(0) - number(2) };
+                let result =
+                    if sum[1] == "plus" { number(0) + number(2) } else { number(0) - number(2) };
                 assert_eq!(result, number(4), "{sum:?}");
                 sums += 1;
             }

@@ -38,8 +38,16 @@ pub enum Relation {
 
 impl Relation {
     /// Every relation, in a fixed order.
-    pub const ALL: [Self; 8] =
-        [Self::Place, Self::Owner, Self::Colour, Self::Whereabouts, Self::Food, Self::Job, Self::Pet, Self::Count];
+    pub const ALL: [Self; 8] = [
+        Self::Place,
+        Self::Owner,
+        Self::Colour,
+        Self::Whereabouts,
+        Self::Food,
+        Self::Job,
+        Self::Pet,
+        Self::Count,
+    ];
 
     /// The words this relation speaks about.
     pub const fn entities(self) -> &'static [&'static str] {
@@ -63,7 +71,8 @@ impl Relation {
     }
 
     /// The relations whose facts last, which are the ones the task asks for.
-    pub const LASTING: [Self; 6] = [Self::Place, Self::Owner, Self::Colour, Self::Food, Self::Job, Self::Pet];
+    pub const LASTING: [Self; 6] =
+        [Self::Place, Self::Owner, Self::Colour, Self::Food, Self::Job, Self::Pet];
 
     /// What is true of `entity` in this world; `None` where it passes.
     pub fn truth(self, entity: &str) -> Option<&'static str> {
@@ -132,7 +141,8 @@ impl Cast {
 
     /// A word of `list` that this text has not used yet.
     pub(super) fn draw(&mut self, list: &[&'static str], rng: &mut ChaCha8Rng) -> &'static str {
-        let free: Vec<&'static str> = list.iter().filter(|word| !self.used.contains(word)).copied().collect();
+        let free: Vec<&'static str> =
+            list.iter().filter(|word| !self.used.contains(word)).copied().collect();
         let word = free[below(free.len(), rng)];
         self.used.push(word);
         word
@@ -144,7 +154,12 @@ impl Cast {
     }
 
     /// A fact about `entity`: the truth where the relation lasts, else a fresh value.
-    pub(super) fn fact_about(&mut self, entity: &'static str, relation: Relation, rng: &mut ChaCha8Rng) -> Fact {
+    pub(super) fn fact_about(
+        &mut self,
+        entity: &'static str,
+        relation: Relation,
+        rng: &mut ChaCha8Rng,
+    ) -> Fact {
         let value = match relation.truth(entity) {
             Some(value) => {
                 self.used.push(value);
@@ -158,21 +173,36 @@ impl Cast {
     /// A fact about a fresh entity, with a value that this text has not used yet.
     pub(super) fn fact(&mut self, relation: Relation, rng: &mut ChaCha8Rng) -> Fact {
         let fresh = |word: &&&'static str| !self.used.contains(word);
-        let new_value = |word: &&&'static str| relation.truth(word).is_none_or(|value| !self.used.contains(&value));
-        let entities: Vec<&'static str> = relation.entities().iter().filter(fresh).filter(new_value).copied().collect();
+        let new_value = |word: &&&'static str| {
+            relation.truth(word).is_none_or(|value| !self.used.contains(&value))
+        };
+        let entities: Vec<&'static str> =
+            relation.entities().iter().filter(fresh).filter(new_value).copied().collect();
         let entity = pick(&entities, rng);
         self.used.push(entity);
         self.fact_about(entity, relation, rng)
     }
 
     /// `same` facts of `relation`, then `other` facts of further relations, most of them about the same entities.
-    pub(super) fn facts(&mut self, relation: Relation, same: usize, other: usize, rng: &mut ChaCha8Rng) -> Vec<Fact> {
+    pub(super) fn facts(
+        &mut self,
+        relation: Relation,
+        same: usize,
+        other: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Fact> {
         let first = self.fact(relation, rng);
         self.facts_beside(first, same, other, rng)
     }
 
     /// As [`Self::facts`], with `first` as the first of the `same` facts.
-    pub(super) fn facts_beside(&mut self, first: Fact, same: usize, other: usize, rng: &mut ChaCha8Rng) -> Vec<Fact> {
+    pub(super) fn facts_beside(
+        &mut self,
+        first: Fact,
+        same: usize,
+        other: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Fact> {
         let mut facts = vec![first];
         facts.extend((1..same).map(|_| self.fact(first.relation, rng)));
         for _ in 0..other {
@@ -183,7 +213,13 @@ impl Cast {
     }
 
     /// A fact of another relation, mostly about `entity` where that relation can speak of it.
-    fn extra(&mut self, relation: Relation, entity: &'static str, known: &[Fact], rng: &mut ChaCha8Rng) -> Fact {
+    fn extra(
+        &mut self,
+        relation: Relation,
+        entity: &'static str,
+        known: &[Fact],
+        rng: &mut ChaCha8Rng,
+    ) -> Fact {
         let other = any_relation_but(relation, rng);
         let speaks_of_it = other.entities().contains(&entity);
         let known = known.iter().any(|fact| fact.entity == entity && fact.relation == other);
@@ -234,7 +270,14 @@ mod tests {
             let relation = any_relation(&mut rng);
             let facts = Cast::new(&mut rng).facts(relation, 3, 2, &mut rng);
             assert_eq!(facts.iter().map(|fact| fact.value).collect::<BTreeSet<_>>().len(), 5);
-            assert_eq!(facts.iter().map(|fact| (fact.entity, fact.relation)).collect::<BTreeSet<_>>().len(), 5);
+            assert_eq!(
+                facts
+                    .iter()
+                    .map(|fact| (fact.entity, fact.relation))
+                    .collect::<BTreeSet<_>>()
+                    .len(),
+                5
+            );
             assert!(facts[..3].iter().all(|fact| fact.relation == relation));
         }
     }
@@ -252,7 +295,10 @@ mod tests {
             }
             for template in [wordings.wishes, wordings.questions, wordings.task].concat() {
                 let text = fact.told(template, "somebody");
-                assert!(text.contains(fact.entity) && !text.contains(&format!(" {}", fact.value)), "{text}");
+                assert!(
+                    text.contains(fact.entity) && !text.contains(&format!(" {}", fact.value)),
+                    "{text}"
+                );
             }
             for template in [wordings.findings, wordings.replies].concat() {
                 assert!(fact.told(template, "somebody").contains(fact.value));

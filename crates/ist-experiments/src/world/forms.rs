@@ -68,8 +68,17 @@ const PLACE: Forms = Forms {
         "In the {v} we will see the {e}.",
         "Go to the {v} and bring the {e}.",
     ],
-    questions: &["Where is the {e}?", "Where did they leave the {e}?", "Do you know where the {e} is?"],
-    replies: &["It is in the {v}", "Look in the {v}", "I saw it in the {v}", "I think it is in the {v}"],
+    questions: &[
+        "Where is the {e}?",
+        "Where did they leave the {e}?",
+        "Do you know where the {e} is?",
+    ],
+    replies: &[
+        "It is in the {v}",
+        "Look in the {v}",
+        "I saw it in the {v}",
+        "I think it is in the {v}",
+    ],
     wishes: &[
         "{q} is looking for the {e}.",
         "{q} wants to know where the {e} is.",
@@ -85,7 +94,11 @@ const PLACE: Forms = Forms {
         "Then {q} runs to the {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Where can the {e} be found?", "Tell us the place of the {e}.", "Which place does the {e} have?"],
+    task: &[
+        "Where can the {e} be found?",
+        "Tell us the place of the {e}.",
+        "Which place does the {e} have?",
+    ],
 };
 
 const OWNER: Forms = Forms {
@@ -126,7 +139,11 @@ const OWNER: Forms = Forms {
         "Then {q} writes to {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Who is the owner of the {e}?", "Tell us the owner of the {e}.", "Which owner does the {e} have?"],
+    task: &[
+        "Who is the owner of the {e}?",
+        "Tell us the owner of the {e}.",
+        "Which owner does the {e} have?",
+    ],
 };
 
 const COLOUR: Forms = Forms {
@@ -150,7 +167,11 @@ const COLOUR: Forms = Forms {
         "We will paint another {e} {v}.",
     ],
     reversed: &["Bring the {v} {e}.", "The {v} thing is the {e}.", "We like the {v} {e}."],
-    questions: &["What colour is the {e}?", "What is the colour of the {e}?", "Do you know the colour of the {e}?"],
+    questions: &[
+        "What colour is the {e}?",
+        "What is the colour of the {e}?",
+        "Do you know the colour of the {e}?",
+    ],
     replies: &["It is {v}", "I think it is {v}", "I saw that it is {v}", "The colour is {v}"],
     wishes: &[
         "{q} wants to know the colour of the {e}.",
@@ -165,7 +186,11 @@ const COLOUR: Forms = Forms {
         "Now {q} knows that it is {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which colour does the {e} have?", "Tell us the colour of the {e}.", "Tell us what colour the {e} has."],
+    task: &[
+        "Which colour does the {e} have?",
+        "Tell us the colour of the {e}.",
+        "Tell us what colour the {e} has.",
+    ],
 };
 
 const WHEREABOUTS: Forms = Forms {
@@ -189,9 +214,18 @@ const WHEREABOUTS: Forms = Forms {
         "You can talk to {e} in the {v}.",
         "Go and meet {e} in the {v}.",
     ],
-    reversed: &["The one in the {v} is {e}.", "In the {v} we will meet {e}.", "Go to the {v} and call {e}."],
+    reversed: &[
+        "The one in the {v} is {e}.",
+        "In the {v} we will meet {e}.",
+        "Go to the {v} and call {e}.",
+    ],
     questions: &["Where is {e}?", "Where did {e} go?", "Do you know where {e} is?"],
-    replies: &["Look in the {v}", "I think {he e} is in the {v}", "I saw {him e} in the {v}", "In the {v}"],
+    replies: &[
+        "Look in the {v}",
+        "I think {he e} is in the {v}",
+        "I saw {him e} in the {v}",
+        "In the {v}",
+    ],
     wishes: &[
         "{q} is looking for {e}.",
         "{q} wants to know where {e} is.",
@@ -232,7 +266,12 @@ const FOOD: Forms = Forms {
     ],
     reversed: &["The {v} is for {e}.", "Give the {v} to {e}.", "The one who eats {v} is {e}."],
     questions: &["What does {e} eat?", "What food does {e} like?", "Do you know what {e} eats?"],
-    replies: &["I think {he e} eats {v}", "I would make {v}", "Give {him e} some {v}", "Today it is {v}"],
+    replies: &[
+        "I think {he e} eats {v}",
+        "I would make {v}",
+        "Give {him e} some {v}",
+        "Today it is {v}",
+    ],
     wishes: &[
         "{q} wants to know what {e} eats.",
         "What does {e} eat? That is what {q} asks.",
@@ -271,8 +310,16 @@ const JOB: Forms = Forms {
         "A friend of {e} also wants to be {an v}.",
     ],
     reversed: &["The {v} is {e}.", "If you need {an v}, call {e}.", "The best {v} is {e}."],
-    questions: &["What is the job of {e}?", "What does {e} work as?", "Do you know the job of {e}?"],
-    replies: &["I think {he e} is {an v}", "They say {he e} is {an v}", "I know {he e} works as {an v}"],
+    questions: &[
+        "What is the job of {e}?",
+        "What does {e} work as?",
+        "Do you know the job of {e}?",
+    ],
+    replies: &[
+        "I think {he e} is {an v}",
+        "They say {he e} is {an v}",
+        "I know {he e} works as {an v}",
+    ],
     wishes: &[
         "{q} wants to know the job of {e}.",
         "What does {e} work as? That is what {q} asks.",
@@ -309,8 +356,16 @@ const PET: Forms = Forms {
         "In the evening {e} feeds the {v}.",
         "In the picture {e} stands with the {v}.",
     ],
-    reversed: &["The {v} is with {e}.", "The one with the {v} is {e}.", "Take the {v} back to {e}."],
-    questions: &["What pet does {e} keep?", "What is the pet of {e}?", "Do you know the animal of {e}?"],
+    reversed: &[
+        "The {v} is with {e}.",
+        "The one with the {v} is {e}.",
+        "Take the {v} back to {e}.",
+    ],
+    questions: &[
+        "What pet does {e} keep?",
+        "What is the pet of {e}?",
+        "Do you know the animal of {e}?",
+    ],
     replies: &["I think {he e} has {an v}", "I saw {him e} with {an v}", "I know it is {an v}"],
     wishes: &[
         "{q} wants to know what animal {e} has.",
@@ -325,7 +380,11 @@ const PET: Forms = Forms {
         "Then {q} plays with the {v}.",
     ],
     line: "{e}: {v}",
-    task: &["Which animal does {e} have?", "Tell us the pet of {e}.", "Tell us what animal {e} has."],
+    task: &[
+        "Which animal does {e} have?",
+        "Tell us the pet of {e}.",
+        "Tell us what animal {e} has.",
+    ],
 };
 
 const COUNT: Forms = Forms {
@@ -351,7 +410,11 @@ const COUNT: Forms = Forms {
         "How many {t} has {e}? That is what {q} asks.",
         "{q} counts the {t} of {e}.",
     ],
-    findings: &["Now {q} knows that there are {v}.", "So {q} counts to {v}.", "{q} writes down {v}."],
+    findings: &[
+        "Now {q} knows that there are {v}.",
+        "So {q} counts to {v}.",
+        "{q} writes down {v}.",
+    ],
     line: "{e}: {v}",
     task: &[],
 };

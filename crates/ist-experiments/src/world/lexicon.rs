@@ -7,9 +7,9 @@ use super::facts::Relation;
 
 /// Everybody; the women first, since pronouns follow the place in this list.
 pub(super) const PEOPLE: &[&str] = &[
-    "Ana", "Mira", "Eva", "Nina", "Ida", "Lily", "Rosa", "Emma", "Vera", "Lucy", "Olga", "Clara", "Julia", "Greta",
-    "Laura", "Tom", "Leo", "Ben", "Max", "Sam", "Hugo", "Karl", "Paul", "Jack", "Finn", "Adam", "Peter", "Oscar",
-    "Felix", "Simon",
+    "Ana", "Mira", "Eva", "Nina", "Ida", "Lily", "Rosa", "Emma", "Vera", "Lucy", "Olga", "Clara",
+    "Julia", "Greta", "Laura", "Tom", "Leo", "Ben", "Max", "Sam", "Hugo", "Karl", "Paul", "Jack",
+    "Finn", "Adam", "Peter", "Oscar", "Felix", "Simon",
 ];
 
 /// How many of the people are women.
@@ -17,37 +17,40 @@ const WOMEN: usize = 15;
 
 /// Things that lie somewhere, belong to somebody and have a colour.
 pub(super) const OBJECTS: &[&str] = &[
-    "kite", "lamp", "cup", "boat", "drum", "book", "ball", "hat", "key", "ring", "rope", "bell", "basket", "clock",
-    "coat", "map", "spoon", "flute", "chair", "box", "ladder", "bag", "broom", "apron", "bottle", "candle", "mirror",
-    "pillow", "bucket", "hammer",
+    "kite", "lamp", "cup", "boat", "drum", "book", "ball", "hat", "key", "ring", "rope", "bell",
+    "basket", "clock", "coat", "map", "spoon", "flute", "chair", "box", "ladder", "bag", "broom",
+    "apron", "bottle", "candle", "mirror", "pillow", "bucket", "hammer",
 ];
 
 /// Places; each reads well after "in the".
 pub(super) const PLACES: &[&str] = &[
-    "barn", "mill", "shop", "school", "garden", "kitchen", "forest", "church", "tower", "cellar", "market", "bakery",
-    "library", "stable", "yard", "attic", "meadow", "cave", "hall", "inn", "field", "castle", "station", "tent",
+    "barn", "mill", "shop", "school", "garden", "kitchen", "forest", "church", "tower", "cellar",
+    "market", "bakery", "library", "stable", "yard", "attic", "meadow", "cave", "hall", "inn",
+    "field", "castle", "station", "tent",
 ];
 
 /// Colours.
-pub(super) const COLOURS: &[&str] =
-    &["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "pink", "purple", "orange", "silver"];
+pub(super) const COLOURS: &[&str] = &[
+    "red", "blue", "green", "yellow", "white", "black", "brown", "grey", "pink", "purple",
+    "orange", "silver",
+];
 
 /// Foods; each reads well without an article after "eats".
 pub(super) const FOODS: &[&str] = &[
-    "bread", "soup", "cheese", "rice", "cake", "honey", "corn", "pie", "salad", "pasta", "jam", "porridge", "ham",
-    "toast", "fish", "stew",
+    "bread", "soup", "cheese", "rice", "cake", "honey", "corn", "pie", "salad", "pasta", "jam",
+    "porridge", "ham", "toast", "fish", "stew",
 ];
 
 /// Jobs.
 pub(super) const JOBS: &[&str] = &[
-    "baker", "farmer", "teacher", "doctor", "painter", "miller", "tailor", "sailor", "singer", "hunter", "writer",
-    "cook", "nurse", "artist", "actor", "pilot",
+    "baker", "farmer", "teacher", "doctor", "painter", "miller", "tailor", "sailor", "singer",
+    "hunter", "writer", "cook", "nurse", "artist", "actor", "pilot",
 ];
 
 /// Animals that people keep.
 pub(super) const ANIMALS: &[&str] = &[
-    "cat", "dog", "goat", "horse", "cow", "duck", "hen", "pig", "sheep", "rabbit", "owl", "goose", "donkey", "fox",
-    "mouse", "frog",
+    "cat", "dog", "goat", "horse", "cow", "duck", "hen", "pig", "sheep", "rabbit", "owl", "goose",
+    "donkey", "fox", "mouse", "frog",
 ];
 
 /// Things that are counted, in the plural.
@@ -56,14 +59,19 @@ pub(super) const COUNTED: &[&str] =
 
 /// The numbers of the world; `NUMBERS[n]` is n.
 pub(super) const NUMBERS: &[&str] = &[
-    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    "17", "18", "19", "20",
 ];
 
 /// Every word that a fact or a sum can name; each is one token of the vocabulary.
 pub fn words() -> impl Iterator<Item = &'static str> {
     // A colour that nothing has is never said.
-    let said = |colour: &&str| OBJECTS.iter().any(|object| Relation::Colour.truth(object) == Some(colour));
-    let others = [PEOPLE, OBJECTS, PLACES, FOODS, JOBS, ANIMALS, COUNTED, &NUMBERS[1..]].into_iter().flatten().copied();
+    let said =
+        |colour: &&str| OBJECTS.iter().any(|object| Relation::Colour.truth(object) == Some(colour));
+    let others = [PEOPLE, OBJECTS, PLACES, FOODS, JOBS, ANIMALS, COUNTED, &NUMBERS[1..]]
+        .into_iter()
+        .flatten()
+        .copied();
     others.chain(COLOURS.iter().copied().filter(said))
 }
 

@@ -57,9 +57,12 @@ pub struct TaskRecord {
 pub fn task(seed: u64, split: Split) -> Vec<TaskRecord> {
     let mut records = Vec::new();
     for relation in Relation::LASTING {
-        for entity in relation.entities().iter().filter(|entity| split_of(seed, entity, relation) == split) {
+        for entity in
+            relation.entities().iter().filter(|entity| split_of(seed, entity, relation) == split)
+        {
             if let Some(answer) = relation.truth(entity) {
-                records.extend(forms(relation).task.iter().map(|form| record(form, entity, answer)));
+                records
+                    .extend(forms(relation).task.iter().map(|form| record(form, entity, answer)));
             }
         }
     }
@@ -90,7 +93,8 @@ pub fn majority_answer(train: &[TaskRecord], test: &[TaskRecord]) -> Option<(Str
         *counts.entry(&record.answer).or_default() += 1;
     }
     // Of equally frequent answers the first in the alphabet, so that the figure does not depend on the records' order.
-    let (answer, _) = counts.into_iter().min_by_key(|&(answer, count)| (std::cmp::Reverse(count), answer))?;
+    let (answer, _) =
+        counts.into_iter().min_by_key(|&(answer, count)| (std::cmp::Reverse(count), answer))?;
     let right = test.iter().filter(|record| record.answer == answer).count();
     (!test.is_empty()).then(|| (answer.to_owned(), right as f64 / test.len() as f64))
 }

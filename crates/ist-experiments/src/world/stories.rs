@@ -120,7 +120,10 @@ fn dialogue(rng: &mut ChaCha8Rng) -> String {
     for fact in facts.iter().take(2 + below(2, rng)) {
         let question = fact.told(pick(forms(fact.relation).questions, rng), "");
         let reply = fact.told(pick(forms(fact.relation).replies, rng), "");
-        parts.push(fill(pick(list, rng), &[("a", first), ("b", second), ("x", &question), ("y", &reply)]));
+        parts.push(fill(
+            pick(list, rng),
+            &[("a", first), ("b", second), ("x", &question), ("y", &reply)],
+        ));
     }
     parts.join(gap)
 }
@@ -131,10 +134,14 @@ fn letter(rng: &mut ChaCha8Rng) -> String {
     let (writer, reader) = (cast.draw(PEOPLE, rng), cast.draw(PEOPLE, rng));
     let facts = cast.facts(any_relation(rng), 2 + below(2, rng), below(2, rng), rng);
     let body = joined([Some(scenery::weather(rng)), Some(passage(&facts, rng))]);
-    let thanks = pick(&["Please write soon.", "I hope you are well.", "Come and visit us.", "We miss you."], rng);
+    let thanks = pick(
+        &["Please write soon.", "I hope you are well.", "Come and visit us.", "We miss you."],
+        rng,
+    );
     let recap = facts[below(facts.len(), rng)].recap(rng);
     let close = pick(&["Your friend,", "With love,", "Yours,"], rng);
-    let reads = pick(&["{r} reads the letter of {w}.", "{r} is happy about the letter from {w}."], rng);
+    let reads =
+        pick(&["{r} reads the letter of {w}.", "{r} is happy about the letter from {w}."], rng);
     let reads = fill(reads, &[("r", reader), ("w", writer)]);
     format!("Dear {reader},\n{body} {recap} {thanks}\n{close} {writer}\n{reads}")
 }
@@ -177,7 +184,8 @@ fn portrait(rng: &mut ChaCha8Rng) -> String {
     joined(parts)
 }
 
-const WALK: &[&str] = &["{a} goes to the {p}.", "Then {a} walks to the {p}.", "After that {a} runs to the {p}."];
+const WALK: &[&str] =
+    &["{a} goes to the {p}.", "Then {a} walks to the {p}.", "After that {a} runs to the {p}."];
 
 /// Somebody moves, and the text keeps track of it.
 fn movement(rng: &mut ChaCha8Rng) -> String {
@@ -193,7 +201,10 @@ fn movement(rng: &mut ChaCha8Rng) -> String {
 fn walked(cast: &mut Cast, rng: &mut ChaCha8Rng) -> Vec<Option<String>> {
     let start = cast.fact(Relation::Whereabouts, rng);
     let words = [("a", start.entity), ("p", cast.draw(PLACES, rng)), ("s", start.value)];
-    let end = pick(&["Now {a} is in the {p}.", "{He a} left the {s}, and now {he a} is in the {p}."], rng);
+    let end = pick(
+        &["Now {a} is in the {p}.", "{He a} left the {s}, and now {he a} is in the {p}."],
+        rng,
+    );
     vec![Some(start.statement(rng)), Some(fill(pick(WALK, rng), &words)), Some(fill(end, &words))]
 }
 
@@ -227,7 +238,8 @@ const EVENING: &[&str] = &[
 fn day(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let hero = cast.draw(PEOPLE, rng);
-    let [job, food] = [Relation::Job, Relation::Food].map(|relation| cast.fact_about(hero, relation, rng).value);
+    let [job, food] =
+        [Relation::Job, Relation::Food].map(|relation| cast.fact_about(hero, relation, rng).value);
     let object = cast.draw(OBJECTS, rng);
     let words = [
         ("e", hero),

@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn holes_take_words_articles_and_pronouns() {
         let words = [("e", "Mira"), ("v", "owl")];
-        assert_eq!(fill("{e} has {an v}. {He e} loves {his e} {v}.", &words), "Mira has an owl. She loves her owl.");
+        assert_eq!(
+            fill("{e} has {an v}. {He e} loves {his e} {v}.", &words),
+            "Mira has an owl. She loves her owl."
+        );
         assert_eq!(fill("{An v}!", &words), "An owl!");
     }
 

@@ -41,7 +41,9 @@ fn texts_hardly_ever_repeat() {
 
 #[test]
 fn articles_agree_with_the_next_word() {
-    let texts = documents(3).take(5_000).chain(splits().into_iter().flat_map(|(_, list)| list).map(|r| r.input));
+    let texts = documents(3)
+        .take(5_000)
+        .chain(splits().into_iter().flat_map(|(_, list)| list).map(|r| r.input));
     let mut articles = 0;
     for text in texts {
         let words: Vec<&str> = sentence_words(&text).collect();
@@ -63,14 +65,22 @@ fn articles_agree_with_the_next_word() {
 fn sentences_are_whole() {
     for text in documents(4).take(5_000) {
         assert!(!text.contains(['{', '}']) && !text.contains("  ") && text.is_ascii(), "{text}");
-        assert!(text.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '"'), "{text}");
+        assert!(
+            text.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '"'),
+            "{text}"
+        );
         assert_eq!(text.matches('"').count() % 2, 0, "{text}");
     }
 }
 
 /// The fixed words around a question template's holes.
 fn stems(template: &str) -> Vec<String> {
-    template.split(['{', '}']).step_by(2).map(|stem| stem.trim().to_owned()).filter(|stem| stem.len() > 3).collect()
+    template
+        .split(['{', '}'])
+        .step_by(2)
+        .map(|stem| stem.trim().to_owned())
+        .filter(|stem| stem.len() > 3)
+        .collect()
 }
 
 #[test]
@@ -80,7 +90,10 @@ fn pre_training_texts_never_use_the_form_of_the_task() {
     for text in documents(5).take(20_000) {
         assert!(!text.contains("Tell us the") && !text.contains('#'), "{text}");
         for sentence in text.split_inclusive(['?', '.', '\n']) {
-            assert!(!questions.iter().any(|stems| stems.iter().all(|stem| sentence.contains(stem))), "{sentence}");
+            assert!(
+                !questions.iter().any(|stems| stems.iter().all(|stem| sentence.contains(stem))),
+                "{sentence}"
+            );
         }
     }
 }
@@ -93,9 +106,12 @@ fn asked(record: &TaskRecord) -> (String, Relation) {
             known.iter().all(|stem| record.instruction.contains(stem))
         };
         let template = forms(relation).task.iter().find(|template| matches(template))?;
-        let entity =
-            relation.entities().iter().find(|entity| sentence_words(&record.instruction).any(|w| w == **entity))?;
-        (template.contains("{t}") == (relation == Relation::Count)).then(|| ((*entity).to_owned(), relation))
+        let entity = relation
+            .entities()
+            .iter()
+            .find(|entity| sentence_words(&record.instruction).any(|w| w == **entity))?;
+        (template.contains("{t}") == (relation == Relation::Count))
+            .then(|| ((*entity).to_owned(), relation))
     });
     found.unwrap_or_else(|| panic!("no question of the task: {}", record.instruction))
 }
@@ -132,11 +148,14 @@ fn the_texts_state_every_fact_that_is_asked_for() {
 
 #[test]
 fn texts_tell_the_truth_about_colours() {
-    let said = |text: &str, colour: &str, object: &str| text.contains(&format!("{colour} {object}"));
+    let said =
+        |text: &str, colour: &str, object: &str| text.contains(&format!("{colour} {object}"));
     for text in documents(12).take(2000) {
         for object in Relation::Colour.entities() {
-            let lies =
-                Relation::Colour.values().iter().filter(|colour| Relation::Colour.truth(object) != Some(**colour));
+            let lies = Relation::Colour
+                .values()
+                .iter()
+                .filter(|colour| Relation::Colour.truth(object) != Some(**colour));
             assert!(!lies.into_iter().any(|colour| said(&text, colour, object)), "{text}");
         }
     }
@@ -145,8 +164,11 @@ fn texts_tell_the_truth_about_colours() {
 #[test]
 fn records_hold_one_word_answers_and_no_question_twice() {
     let records: Vec<TaskRecord> = splits().into_iter().flat_map(|(_, list)| list).collect();
-    assert!(records.iter().all(|record| record.output == record.answer && !record.answer.contains(' ')));
-    let distinct: BTreeSet<_> = records.iter().map(|record| (&record.instruction, &record.input)).collect();
+    assert!(
+        records.iter().all(|record| record.output == record.answer && !record.answer.contains(' '))
+    );
+    let distinct: BTreeSet<_> =
+        records.iter().map(|record| (&record.instruction, &record.input)).collect();
     assert_eq!(distinct.len(), records.len());
 }
 
@@ -170,7 +192,11 @@ fn the_committed_task_files_are_what_the_generator_writes() {
             std::fs::write(&path, &text).unwrap();
         }
         bytes += text.len();
-        assert!(std::fs::read_to_string(&path).unwrap() == text, "{} is out of date", path.display());
+        assert!(
+            std::fs::read_to_string(&path).unwrap() == text,
+            "{} is out of date",
+            path.display()
+        );
     }
     assert!(bytes < 700_000, "{bytes} bytes");
 }
@@ -179,20 +205,28 @@ fn the_committed_task_files_are_what_the_generator_writes() {
 fn every_word_is_one_token_and_lengths_fit_a_window_of_128() {
     let tokenizer = train_tokenizer(VOCABULARY_SIZE, SEED).unwrap();
     assert_eq!(tokenizer.get_vocab_size(true), VOCABULARY_SIZE);
-    assert_eq!([BEGIN, END, PAD].map(|token| tokenizer.token_to_id(token)), [Some(0), Some(1), Some(2)]);
+    assert_eq!(
+        [BEGIN, END, PAD].map(|token| tokenizer.token_to_id(token)),
+        [Some(0), Some(1), Some(2)]
+    );
     let length = |text: &str| tokenizer.encode(text, false).unwrap().len();
     let broken: Vec<&str> = words().filter(|word| is_told(word) && length(word) != 1).collect();
     assert!(broken.is_empty(), "{broken:?}");
-    let unknown = |record: &TaskRecord| sentence_words(&prompt(record)).any(|word| length(word) != 1);
+    let unknown =
+        |record: &TaskRecord| sentence_words(&prompt(record)).any(|word| length(word) != 1);
     assert!(!splits().iter().flat_map(|(_, list)| list).any(unknown));
-    let unknown = documents(7).take(4_000).find(|text| sentence_words(text).any(|word| length(word) != 1));
+    let unknown =
+        documents(7).take(4_000).find(|text| sentence_words(text).any(|word| length(word) != 1));
     assert_eq!(unknown, None);
     let texts: Vec<usize> = documents(7).take(4_000).map(|text| length(&text)).collect();
     let prompts: Vec<usize> =
         splits().iter().flat_map(|(_, list)| list).map(|record| length(&prompt(record))).collect();
     for (name, lengths) in [("texts", &texts), ("records", &prompts)] {
         let (sum, max) = (lengths.iter().sum::<usize>(), lengths.iter().max().unwrap());
-        println!("{name}: {:.1} tokens on average, at most {max}", sum as f64 / lengths.len() as f64);
+        println!(
+            "{name}: {:.1} tokens on average, at most {max}",
+            sum as f64 / lengths.len() as f64
+        );
     }
     assert!(texts.iter().all(|&tokens| tokens < 128) && prompts.iter().all(|&tokens| tokens < 100));
 }
@@ -201,7 +235,9 @@ fn every_word_is_one_token_and_lengths_fit_a_window_of_128() {
 fn is_told(word: &str) -> bool {
     let mut lasting = Relation::LASTING.into_iter();
     let is_value = lasting.clone().any(|relation| relation.values().contains(&word));
-    let true_of = |relation: Relation| relation.entities().iter().any(|entity| relation.truth(entity) == Some(word));
+    let true_of = |relation: Relation| {
+        relation.entities().iter().any(|entity| relation.truth(entity) == Some(word))
+    };
     !is_value || lasting.any(true_of)
 }
 
@@ -215,7 +251,11 @@ fn the_vocabulary_is_the_same_each_time_and_its_size_is_checked() {
     let text = || train_tokenizer(VOCABULARY_SIZE, SEED).unwrap().to_string(false).unwrap();
     assert_eq!(text(), text());
     let error = |size| train_tokenizer(size, SEED).unwrap_err().to_string();
-    assert!(error(100).contains("vocab_size: expected 259 to") && error(100).contains("found 100"), "{}", error(100));
+    assert!(
+        error(100).contains("vocab_size: expected 259 to") && error(100).contains("found 100"),
+        "{}",
+        error(100)
+    );
     assert!(error(5000).contains("found 5000"));
 }
 

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow, ensure};
 use tokenizers::{
-    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    Tokenizer,
+    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, Tokenizer,
     decoders::{DecoderWrapper, sequence::Sequence, strip::Strip},
     models::bpe::BPE,
     normalizers::replace::{Replace, ReplacePattern},
@@ -110,7 +110,8 @@ fn word_counts(seed: u64, byte_level: ByteLevel) -> anyhow::Result<BTreeMap<Stri
 /// The special tokens, the byte alphabet and the most frequent words, `vocab_size` in all.
 fn tokens(counts: BTreeMap<String, u64>, vocab_size: usize) -> anyhow::Result<Vec<String>> {
     let mut tokens = first_tokens();
-    let mut words: Vec<(String, u64)> = counts.into_iter().filter(|(word, _)| word.chars().count() > 1).collect();
+    let mut words: Vec<(String, u64)> =
+        counts.into_iter().filter(|(word, _)| word.chars().count() > 1).collect();
     words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let sizes = tokens.len()..=tokens.len() + words.len();
     ensure!(
@@ -128,5 +129,9 @@ fn tokens(counts: BTreeMap<String, u64>, vocab_size: usize) -> anyhow::Result<Ve
 fn first_tokens() -> Vec<String> {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
-    [BEGIN, END, PAD].map(str::to_owned).into_iter().chain(alphabet.iter().map(char::to_string)).collect()
+    [BEGIN, END, PAD]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(alphabet.iter().map(char::to_string))
+        .collect()
 }

@@ -16,8 +16,10 @@ impl Workbench {
     /// Token records and `run.toml` with `extra` lines at its end.
     pub(crate) fn new(extra: &str) -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
-        let record = |n: u64| (0..6 + n % 5).map(|t| 300 + (7 * n + 13 * t) % 500).collect::<Vec<_>>();
-        let lines: String = (0..24).map(|n| format!("{}\n", json!({"input_ids": record(n)}))).collect();
+        let record =
+            |n: u64| (0..6 + n % 5).map(|t| 300 + (7 * n + 13 * t) % 500).collect::<Vec<_>>();
+        let lines: String =
+            (0..24).map(|n| format!("{}\n", json!({"input_ids": record(n)}))).collect();
         bench.write("train.jsonl", &lines);
         bench.write(
             "run.toml",
@@ -73,7 +75,8 @@ impl Workbench {
 /// The lines of a log without what differs from run to run.
 pub(crate) fn log(folder: &Path, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join(name)).unwrap();
-    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &mut lines {
         for key in ["seconds", "peak_bytes"] {
             line.as_object_mut().unwrap().remove(key);

@@ -132,11 +132,12 @@ impl<'a> Fields<'a> {
         match value.as_str().unwrap_or_default() {
             "silu" | "swish" => Activation::Silu,
             "gelu" | "gelu_python" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" | "gelu_fast" => {
-                Activation::GeluTanh
-            }
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate"
+            | "gelu_fast" => Activation::GeluTanh,
             _ => {
-                self.fault(format!("`{key}` must be silu, gelu, gelu_new or gelu_pytorch_tanh, found {value}"));
+                self.fault(format!(
+                    "`{key}` must be silu, gelu, gelu_new or gelu_pytorch_tanh, found {value}"
+                ));
                 default
             }
         }
@@ -158,7 +159,9 @@ impl<'a> Fields<'a> {
     /// A list of integers of at least 0.
     pub fn integers(&mut self, key: &str) -> Option<Vec<usize>> {
         let value = self.value(key)?;
-        let found = value.as_array().and_then(|list| list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
+        let found = value
+            .as_array()
+            .and_then(|list| list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect());
         if found.is_none() {
             self.fault(format!("`{key}` must be a list of integers, found {value}"));
         }
@@ -190,13 +193,20 @@ impl<'a> Fields<'a> {
     pub fn refuse_quantised(&mut self) {
         if let Some(found) = self.value("quantization_config") {
             let method = found.get("quant_method").unwrap_or(&Value::Null);
-            self.fault(format!("quantised weights ({method}) are not supported; use the unquantised checkpoint"));
+            self.fault(format!(
+                "quantised weights ({method}) are not supported; use the unquantised checkpoint"
+            ));
         }
     }
 }
 
 /// A number above 0 of a table.
-pub(super) fn number(table: &Map<String, Value>, key: &str, default: Option<f64>, faults: &mut Vec<String>) -> f64 {
+pub(super) fn number(
+    table: &Map<String, Value>,
+    key: &str,
+    default: Option<f64>,
+    faults: &mut Vec<String>,
+) -> f64 {
     let found = table.get(key).filter(|value| !value.is_null());
     let fault = match (found.map(|value| (value, value.as_f64())), default) {
         (Some((_, Some(number))), _) if number > 0.0 => return number,

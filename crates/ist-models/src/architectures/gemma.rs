@@ -25,7 +25,8 @@ fn read(fields: &mut Fields) -> DecoderConfig {
 pub fn base(fields: &mut Fields, max_position_embeddings: usize, kv_heads: usize) -> DecoderConfig {
     fields.expect("use_bidirectional_attention", &json!(false));
     let (head_dim, kv_heads) = (Some(256), Some(kv_heads));
-    let defaults = Defaults { max_position_embeddings, tied: true, head_dim, kv_heads, ..Defaults::default() };
+    let defaults =
+        Defaults { max_position_embeddings, tied: true, head_dim, kv_heads, ..Defaults::default() };
     let config = llama::base(fields, defaults);
     let bias = fields.flag("attention_bias", false);
     DecoderConfig {

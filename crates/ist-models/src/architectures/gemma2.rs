@@ -23,7 +23,12 @@ pub static NAMES: Names = Names {
 
 /// The parts they play.
 pub static ROLES: Roles = Roles {
-    norms: &["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"],
+    norms: &[
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ],
     ..llama::ROLES
 };
 

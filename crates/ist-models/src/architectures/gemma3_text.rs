@@ -19,7 +19,8 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     let rotaries = rotaries(fields, &config);
     let window = fields.count_or_none("sliding_window", Some(4096));
     let pattern = fields.count(&["sliding_window_pattern", "_sliding_window_pattern"], Some(6));
-    let slides = llama::layer_types(fields, config.num_hidden_layers, |layer| (layer + 1) % pattern != 0);
+    let slides =
+        llama::layer_types(fields, config.num_hidden_layers, |layer| (layer + 1) % pattern != 0);
     let config = DecoderConfig {
         model_type: "gemma3_text",
         head_norm: Some(HeadNorm::Head),
@@ -50,7 +51,8 @@ fn rotaries(fields: &mut Fields, config: &DecoderConfig) -> Vec<Rotary> {
     };
     let mut full = of("full_attention").cloned().unwrap_or_default();
     let sliding = of("sliding_attention").cloned().unwrap_or_default();
-    let (theta, local) = (fields.number("rope_theta", 1e6), fields.number("rope_local_base_freq", 10_000.0));
+    let (theta, local) =
+        (fields.number("rope_theta", 1e6), fields.number("rope_local_base_freq", 10_000.0));
     full.extend(fields.table("rope_scaling").cloned().unwrap_or_default());
     let full = rotary_of(&full, defaults(theta), fields.faults_mut());
     vec![full, rotary_of(&sliding, defaults(local), fields.faults_mut())]

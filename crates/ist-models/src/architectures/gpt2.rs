@@ -78,19 +78,26 @@ pub fn base(fields: &mut Fields, context: usize) -> DecoderConfig {
         fields.fault(format!("{heads} heads do not divide the hidden size of {hidden_size}"));
     }
     let head_dim = hidden_size / heads;
-    let layer = LayerConfig { window: None, rotary: None, scale: 1.0 / (head_dim as f64).sqrt(), experts: false };
+    let layer = LayerConfig {
+        window: None,
+        rotary: None,
+        scale: 1.0 / (head_dim as f64).sqrt(),
+        experts: false,
+    };
     DecoderConfig {
         model_type: "gpt2",
         names: &NAMES,
         roles: &ROLES,
         vocab_size: fields.count(&["vocab_size"], None),
         hidden_size,
-        intermediate_size: fields.count(&["n_inner", "intermediate_size"], Some(hidden_size.saturating_mul(4))),
+        intermediate_size: fields
+            .count(&["n_inner", "intermediate_size"], Some(hidden_size.saturating_mul(4))),
         num_hidden_layers: layers,
         num_attention_heads: heads,
         num_key_value_heads: heads,
         head_dim,
-        max_position_embeddings: fields.count(&["n_positions", "max_position_embeddings"], Some(context)),
+        max_position_embeddings: fields
+            .count(&["n_positions", "max_position_embeddings"], Some(context)),
         norm: Norm::Layer,
         norm_eps: fields.number("layer_norm_epsilon", 1e-5),
         embedding_scale: 1.0,

@@ -45,10 +45,15 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     let mut config = gpt2::base(fields, 2048);
     let dims = fields.count_or_none("rotary_dim", Some(64)).unwrap_or(0);
     if dims == 0 {
-        fields.fault("`rotary_dim` is null, expected the number of a head's features that are turned");
+        fields.fault(
+            "`rotary_dim` is null, expected the number of a head's features that are turned",
+        );
     }
     if !dims.is_multiple_of(2) || dims > config.head_dim {
-        fields.fault(format!("rotary_dim is {dims}, expected an even number up to a head's {}", config.head_dim));
+        fields.fault(format!(
+            "rotary_dim is {dims}, expected an even number up to a head's {}",
+            config.head_dim
+        ));
     }
     // A tied head would have a bias beside a matrix that is not its own.
     fields.expect("tie_word_embeddings", &json!(false));

@@ -75,15 +75,19 @@ impl Default for Defaults {
 
 fn read(fields: &mut Fields) -> DecoderConfig {
     let config = base(fields, Defaults::default());
-    let (attention, mlp_bias) = (fields.flag("attention_bias", false), fields.flag("mlp_bias", false));
+    let (attention, mlp_bias) =
+        (fields.flag("attention_bias", false), fields.flag("mlp_bias", false));
     DecoderConfig { qkv_bias: attention, output_bias: attention, mlp_bias, ..config }
 }
 
 /// A decoder with LLaMA's fields, modules and arithmetic, and no biases.
 pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
-    let (hidden_size, heads) = (fields.count(&["hidden_size"], None), fields.count(&["num_attention_heads"], None));
-    let head_dim = fields.count(&["head_dim"], Some(defaults.head_dim.unwrap_or(hidden_size / heads)));
-    let max_position_embeddings = fields.count(&["max_position_embeddings"], Some(defaults.max_position_embeddings));
+    let (hidden_size, heads) =
+        (fields.count(&["hidden_size"], None), fields.count(&["num_attention_heads"], None));
+    let head_dim =
+        fields.count(&["head_dim"], Some(defaults.head_dim.unwrap_or(hidden_size / heads)));
+    let max_position_embeddings =
+        fields.count(&["max_position_embeddings"], Some(defaults.max_position_embeddings));
     let rope = RopeDefaults {
         head_dim,
         theta: defaults.theta,
@@ -93,7 +97,12 @@ pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
         yarn_is_longrope: defaults.original.is_some(),
     };
     let layers = fields.count(&["num_hidden_layers"], None);
-    let layer = LayerConfig { window: None, rotary: Some(0), scale: 1.0 / (head_dim as f64).sqrt(), experts: false };
+    let layer = LayerConfig {
+        window: None,
+        rotary: Some(0),
+        scale: 1.0 / (head_dim as f64).sqrt(),
+        experts: false,
+    };
     DecoderConfig {
         model_type: "llama",
         names: &NAMES,
@@ -103,7 +112,9 @@ pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
         intermediate_size: fields.count(&["intermediate_size"], None),
         num_hidden_layers: layers,
         num_attention_heads: heads,
-        num_key_value_heads: fields.count_or_none("num_key_value_heads", defaults.kv_heads).unwrap_or(heads),
+        num_key_value_heads: fields
+            .count_or_none("num_key_value_heads", defaults.kv_heads)
+            .unwrap_or(heads),
         head_dim,
         max_position_embeddings,
         norm: Norm::Rms,
@@ -132,7 +143,11 @@ pub fn base(fields: &mut Fields, defaults: Defaults) -> DecoderConfig {
 }
 
 /// The same with every query of the layers of which `slides` holds seeing `window` positions.
-pub fn sliding(mut config: DecoderConfig, window: Option<usize>, slides: impl Fn(usize) -> bool) -> DecoderConfig {
+pub fn sliding(
+    mut config: DecoderConfig,
+    window: Option<usize>,
+    slides: impl Fn(usize) -> bool,
+) -> DecoderConfig {
     for (_, layer) in config.layers.iter_mut().enumerate().filter(|(index, _)| slides(*index)) {
         layer.window = window;
     }
@@ -140,12 +155,18 @@ pub fn sliding(mut config: DecoderConfig, window: Option<usize>, slides: impl Fn
 }
 
 /// Which layers slide: as `layer_types` says, or else as `otherwise` does.
-pub fn layer_types(fields: &mut Fields, layers: usize, otherwise: impl Fn(usize) -> bool) -> Vec<bool> {
+pub fn layer_types(
+    fields: &mut Fields,
+    layers: usize,
+    otherwise: impl Fn(usize) -> bool,
+) -> Vec<bool> {
     match fields.words("layer_types", layers) {
         Some(types) => {
             let known = ["full_attention", "sliding_attention"];
             if let Some(kind) = types.iter().find(|kind| !known.contains(&kind.as_str())) {
-                fields.fault(format!("`layer_types` may name full_attention and sliding_attention, found \"{kind}\""));
+                fields.fault(format!(
+                    "`layer_types` may name full_attention and sliding_attention, found \"{kind}\""
+                ));
             }
             types.iter().map(|kind| kind == "sliding_attention").collect()
         }

@@ -41,5 +41,11 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     let window = fields.count_or_none("sliding_window", None);
     let mut config = llama::sliding(config, window, |_| true);
     config.layers.iter_mut().for_each(|layer| layer.experts = true);
-    DecoderConfig { model_type: "mixtral", names: &NAMES, roles: &ROLES, experts: Some(experts), ..config }
+    DecoderConfig {
+        model_type: "mixtral",
+        names: &NAMES,
+        roles: &ROLES,
+        experts: Some(experts),
+        ..config
+    }
 }

@@ -69,7 +69,8 @@ pub fn names() -> Vec<&'static str> {
 
 /// Reads the document of a `config.json` of whatever architecture.
 pub fn read(document: Map<String, Value>) -> Result<DecoderConfig, ConfigError> {
-    let Some(architecture) = document.get("model_type").and_then(Value::as_str).and_then(find) else {
+    let Some(architecture) = document.get("model_type").and_then(Value::as_str).and_then(find)
+    else {
         return Err(ConfigError { faults: vec![unknown(document.get("model_type"))] });
     };
     let mut fields = Fields::new(&document);
@@ -94,15 +95,24 @@ fn unknown(found: Option<&Value>) -> String {
 
 /// What no architecture can have.
 fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
-    let DecoderConfig { num_attention_heads: heads, num_key_value_heads: shared, head_dim, num_hidden_layers, .. } =
-        config;
+    let DecoderConfig {
+        num_attention_heads: heads,
+        num_key_value_heads: shared,
+        head_dim,
+        num_hidden_layers,
+        ..
+    } = config;
     let mut faults = Vec::new();
     if heads % shared != 0 {
-        faults.push(format!("num_key_value_heads {shared} does not divide num_attention_heads {heads}"));
+        faults.push(format!(
+            "num_key_value_heads {shared} does not divide num_attention_heads {heads}"
+        ));
     }
     if *head_dim == 0 {
         let hidden = config.hidden_size;
-        faults.push(format!("head_dim is 0: num_attention_heads {heads} is more than hidden_size {hidden}"));
+        faults.push(format!(
+            "head_dim is 0: num_attention_heads {heads} is more than hidden_size {hidden}"
+        ));
     }
     if *head_dim > fields::WIDEST_HEAD {
         faults.push(format!("head_dim is {head_dim}, expected at most {}", fields::WIDEST_HEAD));
@@ -116,12 +126,17 @@ fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
             ));
         }
     }
-    if let Some(experts) = config.experts.filter(|experts| experts.num_experts_per_tok > experts.num_experts) {
+    if let Some(experts) =
+        config.experts.filter(|experts| experts.num_experts_per_tok > experts.num_experts)
+    {
         let (chosen, all) = (experts.num_experts_per_tok, experts.num_experts);
         faults.push(format!("num_experts_per_tok {chosen} is more than the {all} experts"));
     }
     if *num_hidden_layers > fields::MOST_LAYERS {
-        faults.push(format!("num_hidden_layers is {num_hidden_layers}, expected at most {}", fields::MOST_LAYERS));
+        faults.push(format!(
+            "num_hidden_layers is {num_hidden_layers}, expected at most {}",
+            fields::MOST_LAYERS
+        ));
     }
     faults
 }

@@ -21,7 +21,8 @@ static NAMES: Names = Names {
     ..Names::LLAMA
 };
 
-static ROLES: Roles = Roles { norms: &["post_attention_layernorm", "post_feedforward_layernorm"], ..llama::ROLES };
+static ROLES: Roles =
+    Roles { norms: &["post_attention_layernorm", "post_feedforward_layernorm"], ..llama::ROLES };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
     let config = llama::base(fields, Defaults { eps: 1e-5, ..Defaults::default() });

@@ -13,7 +13,8 @@ pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen2", read 
 pub const CONTEXT: usize = 32_768;
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { max_position_embeddings: CONTEXT, kv_heads: Some(32), ..Defaults::default() };
+    let defaults =
+        Defaults { max_position_embeddings: CONTEXT, kv_heads: Some(32), ..Defaults::default() };
     let config = llama::base(fields, defaults);
     windows(fields, DecoderConfig { model_type: "qwen2", qkv_bias: true, ..config })
 }

@@ -12,8 +12,12 @@ use crate::decoder::config::HeadNorm;
 pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen3", read };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults =
-        Defaults { max_position_embeddings: CONTEXT, head_dim: Some(128), kv_heads: Some(32), ..Defaults::default() };
+    let defaults = Defaults {
+        max_position_embeddings: CONTEXT,
+        head_dim: Some(128),
+        kv_heads: Some(32),
+        ..Defaults::default()
+    };
     let config = normalised(fields, defaults);
     qwen2::windows(fields, DecoderConfig { model_type: "qwen3", ..config })
 }

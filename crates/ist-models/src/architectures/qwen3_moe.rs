@@ -17,7 +17,8 @@ pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen3_moe", r
 static ROLES: Roles = Roles { usual: &["q_proj", "k_proj", "v_proj", "o_proj"], ..llama::ROLES };
 
 fn read(fields: &mut Fields) -> DecoderConfig {
-    let defaults = Defaults { max_position_embeddings: CONTEXT, kv_heads: Some(4), ..Defaults::default() };
+    let defaults =
+        Defaults { max_position_embeddings: CONTEXT, kv_heads: Some(4), ..Defaults::default() };
     let config = qwen3::normalised(fields, defaults);
     let experts = ExpertsConfig {
         num_experts: fields.count(&["num_experts", "num_local_experts"], Some(128)),

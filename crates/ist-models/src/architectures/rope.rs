@@ -31,7 +31,8 @@ pub(super) fn rotary(fields: &mut Fields, defaults: RopeDefaults) -> Rotary {
     let theta = fields.number("rope_theta", defaults.theta);
     let original = fields.count_or_none("original_max_position_embeddings", defaults.original);
     let whole = defaults.partial_rotary_factor.is_none();
-    let partial = fields.number("partial_rotary_factor", defaults.partial_rotary_factor.unwrap_or(1.0));
+    let partial =
+        fields.number("partial_rotary_factor", defaults.partial_rotary_factor.unwrap_or(1.0));
     let partial = if whole && partial == 1.0 { None } else { Some(partial) };
     if whole && partial.is_some() {
         fields.fault(PARTIAL);
@@ -43,9 +44,18 @@ pub(super) fn rotary(fields: &mut Fields, defaults: RopeDefaults) -> Rotary {
 }
 
 /// The rotation that one table describes.
-pub(super) fn rotary_of(table: &Map<String, Value>, defaults: RopeDefaults, faults: &mut Vec<String>) -> Rotary {
+pub(super) fn rotary_of(
+    table: &Map<String, Value>,
+    defaults: RopeDefaults,
+    faults: &mut Vec<String>,
+) -> Rotary {
     let theta = number(table, "rope_theta", Some(defaults.theta), faults);
-    let partial = number(table, "partial_rotary_factor", Some(defaults.partial_rotary_factor.unwrap_or(1.0)), faults);
+    let partial = number(
+        table,
+        "partial_rotary_factor",
+        Some(defaults.partial_rotary_factor.unwrap_or(1.0)),
+        faults,
+    );
     if defaults.partial_rotary_factor.is_none() && partial != 1.0 {
         faults.push(PARTIAL.to_owned());
     }
@@ -61,7 +71,8 @@ pub(super) fn rotary_of(table: &Map<String, Value>, defaults: RopeDefaults, faul
     Rotary { dims, theta, scaling: reader.scaling(faults), pairs: Pairs::Halves }
 }
 
-const PARTIAL: &str = "`partial_rotary_factor` must be 1 or missing: this architecture turns whole heads";
+const PARTIAL: &str =
+    "`partial_rotary_factor` must be 1 or missing: this architecture turns whole heads";
 
 struct Table<'a> {
     table: &'a Map<String, Value>,
@@ -71,7 +82,8 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn scaling(&self, faults: &mut Vec<String>) -> RopeScaling {
-        let kinds = ["rope_type", "type"].map(|key| self.table.get(key).filter(|value| !value.is_null()));
+        let kinds =
+            ["rope_type", "type"].map(|key| self.table.get(key).filter(|value| !value.is_null()));
         let kind = kinds.into_iter().flatten().next();
         if let Some(found) = kind.filter(|kind| !kind.is_string()) {
             faults.push(format!("`rope_type` must be a string, found {found}"));
@@ -97,7 +109,8 @@ impl Table<'_> {
     }
 
     fn llama3(&self, faults: &mut Vec<String>) -> RopeScaling {
-        let (low, high) = (self.required("low_freq_factor", faults), self.required("high_freq_factor", faults));
+        let (low, high) =
+            (self.required("low_freq_factor", faults), self.required("high_freq_factor", faults));
         if low >= high {
             faults.push(format!("low_freq_factor {low} is not below high_freq_factor {high}"));
         }
@@ -133,10 +146,16 @@ impl Table<'_> {
             (Some(one), Some(all)) => grown(one) / grown(all),
             _ => grown(1.0),
         };
-        let (beta_fast, beta_slow) = (optional("beta_fast").unwrap_or(32.0), optional("beta_slow").unwrap_or(1.0));
+        let (beta_fast, beta_slow) =
+            (optional("beta_fast").unwrap_or(32.0), optional("beta_slow").unwrap_or(1.0));
         RopeScaling::Yarn {
             factor,
-            attention_factor: number(self.table, "attention_factor", Some(attention_factor), faults),
+            attention_factor: number(
+                self.table,
+                "attention_factor",
+                Some(attention_factor),
+                faults,
+            ),
             beta_fast,
             beta_slow,
             original_max_position_embeddings: original,
@@ -146,7 +165,8 @@ impl Table<'_> {
 
     /// A number above 0 that counts as missing when it is 0 or null.
     fn optional(&self, key: &str, faults: &mut Vec<String>) -> Option<f64> {
-        let value = self.table.get(key).filter(|value| !value.is_null() && value.as_f64() != Some(0.0))?;
+        let value =
+            self.table.get(key).filter(|value| !value.is_null() && value.as_f64() != Some(0.0))?;
         Some(number(self.table, key, None, faults)).filter(|_| value.is_number())
     }
 
@@ -165,14 +185,22 @@ impl Table<'_> {
     fn long_rope(&self, faults: &mut Vec<String>) -> RopeScaling {
         let original = self.original(faults);
         let factor = self.factor(original, faults);
-        let attention_factor = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+        let attention_factor =
+            if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
         if !attention_factor.is_finite() {
-            faults.push(format!("`original_max_position_embeddings` is {original}, from which no factor follows"));
+            faults.push(format!(
+                "`original_max_position_embeddings` is {original}, from which no factor follows"
+            ));
         }
         RopeScaling::LongRope {
             short_factor: self.factors("short_factor", faults),
             long_factor: self.factors("long_factor", faults),
-            attention_factor: number(self.table, "attention_factor", Some(attention_factor), faults),
+            attention_factor: number(
+                self.table,
+                "attention_factor",
+                Some(attention_factor),
+                faults,
+            ),
             original_max_position_embeddings: original,
         }
     }
@@ -180,10 +208,14 @@ impl Table<'_> {
     /// A divisor for every pair.
     fn factors(&self, key: &str, faults: &mut Vec<String>) -> Vec<f64> {
         let list = self.table.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let numbers: Vec<f64> = list.iter().filter_map(Value::as_f64).filter(|x| *x > 0.0).collect();
+        let numbers: Vec<f64> =
+            list.iter().filter_map(Value::as_f64).filter(|x| *x > 0.0).collect();
         if numbers.len() != self.dims / 2 || list.len() != numbers.len() {
             let (wanted, found) = (self.dims / 2, numbers.len());
-            faults.push(format!("`{key}` must be a list of {wanted} numbers above 0, found {found} of {}", list.len()));
+            faults.push(format!(
+                "`{key}` must be a list of {wanted} numbers above 0, found {found} of {}",
+                list.len()
+            ));
         }
         numbers
     }

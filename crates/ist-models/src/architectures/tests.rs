@@ -10,12 +10,12 @@ fn parse(rest: &str) -> Result<DecoderConfig, ConfigError> {
 
 #[test]
 fn both_spellings_mean_the_same() {
-    let scaling =
-        r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16"#;
+    let scaling = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16"#;
     let old = format!(
         r#", "rope_theta": 500000.0, "rope_scaling": {{"rope_type": "llama3", {scaling}}}, "torch_dtype": "float32""#
     );
-    let older = format!(r#", "rope_theta": 500000.0, "rope_scaling": {{"type": "llama3", {scaling}}}"#);
+    let older =
+        format!(r#", "rope_theta": 500000.0, "rope_scaling": {{"type": "llama3", {scaling}}}"#);
     let new = format!(
         r#", "rope_parameters": {{"rope_type": "llama3", "rope_theta": 500000.0, {scaling}}}, "dtype": "float32""#
     );
@@ -48,7 +48,11 @@ fn settings_that_would_compute_otherwise_are_refused_by_name() {
         ("llama", r#""partial_rotary_factor": 0.5"#, "partial_rotary_factor"),
         ("qwen2", r#""rope_parameters": {"partial_rotary_factor": 0.5}"#, "partial_rotary_factor"),
         ("llama", r#""rope_scaling": {"type": 3}"#, "rope_type"),
-        ("llama", r#""rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": "x"}"#, "beta_fast"),
+        (
+            "llama",
+            r#""rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": "x"}"#,
+            "beta_fast",
+        ),
         ("llama", r#""rope_scaling": {"type": "yarn", "factor": 2, "truncate": "no"}"#, "truncate"),
         (
             "phi3",
@@ -71,12 +75,19 @@ fn settings_that_would_compute_otherwise_are_refused_by_name() {
 
 #[test]
 fn what_has_no_effect_is_left_alone() {
-    for rest in [r#", "partial_rotary_factor": 1"#, r#", "pretraining_tp": 2"#, r#", "hidden_act": "swish""#] {
+    for rest in [
+        r#", "partial_rotary_factor": 1"#,
+        r#", "pretraining_tp": 2"#,
+        r#", "hidden_act": "swish""#,
+    ] {
         assert!(parse(rest).is_ok(), "{rest}");
     }
     // The context a scaling starts from may stand beside its table.
-    let scaling = r#", "rope_scaling": {"type": "yarn", "factor": 2}, "original_max_position_embeddings": 9"#;
-    let RopeScaling::Yarn { original_max_position_embeddings, .. } = parse(scaling).unwrap().rotaries[0].scaling else {
+    let scaling =
+        r#", "rope_scaling": {"type": "yarn", "factor": 2}, "original_max_position_embeddings": 9"#;
+    let RopeScaling::Yarn { original_max_position_embeddings, .. } =
+        parse(scaling).unwrap().rotaries[0].scaling
+    else {
         panic!("it is yarn")
     };
     assert_eq!(original_max_position_embeddings, 9.0);
@@ -85,7 +96,10 @@ fn what_has_no_effect_is_left_alone() {
 #[test]
 fn heads_must_fit_each_other() {
     assert!(parse(r#", "head_dim": 7"#).unwrap_err().to_string().contains("even"));
-    let text = format!("{{{}}}", SHAPE.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"));
+    let text = format!(
+        "{{{}}}",
+        SHAPE.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3")
+    );
     assert!(DecoderConfig::parse(&text).unwrap_err().to_string().contains("does not divide"));
 }
 

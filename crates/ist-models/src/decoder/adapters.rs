@@ -12,19 +12,30 @@ impl<A: Adapter> PeftModel<A> for Decoder<A> {
     fn slots(&mut self) -> Vec<Slot<'_, A>> {
         let sites = layout::sites(&self.config).into_iter();
         let outer = &mut self.outer;
-        let embedding = (BaseMut::Embedding(&mut outer.embed_tokens.weight), &mut outer.embed_tokens.adapter);
-        let norms = outer.embedding_norm.iter_mut().map(|norm| (BaseMut::Norm(&mut norm.base), &mut norm.adapter));
+        let embedding =
+            (BaseMut::Embedding(&mut outer.embed_tokens.weight), &mut outer.embed_tokens.adapter);
+        let norms = outer
+            .embedding_norm
+            .iter_mut()
+            .map(|norm| (BaseMut::Norm(&mut norm.base), &mut norm.adapter));
         let mut places: Vec<_> = std::iter::once(embedding).chain(norms).collect();
         for layer in &mut self.layers {
             places.extend(layer.parts_mut().into_iter().filter_map(|part| match part {
-                PartMut::Linear(linear) => Some((BaseMut::Linear(&mut linear.base), &mut linear.adapter)),
+                PartMut::Linear(linear) => {
+                    Some((BaseMut::Linear(&mut linear.base), &mut linear.adapter))
+                }
                 PartMut::Norm(norm) => Some((BaseMut::Norm(&mut norm.base), &mut norm.adapter)),
                 PartMut::Attention(prefix) => Some((BaseMut::Attention, prefix)),
                 PartMut::Router(_) => None,
             }));
         }
         places.push((BaseMut::Norm(&mut outer.norm.base), &mut outer.norm.adapter));
-        places.extend(outer.lm_head.iter_mut().map(|head| (BaseMut::Linear(&mut head.base), &mut head.adapter)));
+        places.extend(
+            outer
+                .lm_head
+                .iter_mut()
+                .map(|head| (BaseMut::Linear(&mut head.base), &mut head.adapter)),
+        );
         sites.zip(places).map(|(site, (base, adapter))| Slot { site, base, adapter }).collect()
     }
 
@@ -39,7 +50,8 @@ impl<A: Adapter> PeftModel<A> for Decoder<A> {
     fn untie(&mut self) {
         if self.outer.lm_head.is_none() {
             let head = self.outer.embed_tokens.weight.current().transpose();
-            self.outer.lm_head = Some(PeftLinear::new(self.config.names.lm_head, Weight::frozen(head), None));
+            self.outer.lm_head =
+                Some(PeftLinear::new(self.config.names.lm_head, Weight::frozen(head), None));
             let config: &mut DecoderConfig = Arc::make_mut(&mut self.config);
             config.tie_word_embeddings = false;
             config.document["tie_word_embeddings"] = false.into();

@@ -47,7 +47,9 @@ impl<A: Adapter> DecoderAttention<A> {
         let [q, k] = [q, k].map(|heads| context.turned(layer, heads));
         // A cache that has seen tokens begins with the prefix already.
         let [k, v] = match &self.prefix {
-            Some(prefix) if cache.as_ref().is_none_or(|cache| cache.is_none()) => in_front(prefix.prefix(pass), [k, v]),
+            Some(prefix) if cache.as_ref().is_none_or(|cache| cache.is_none()) => {
+                in_front(prefix.prefix(pass), [k, v])
+            }
             _ => [k, v],
         };
         let (k, v) = match cache {
@@ -66,7 +68,8 @@ impl<A: Adapter> DecoderAttention<A> {
         let mut parts = match (&self.qkv_proj, &self.q_proj, &self.k_proj, &self.v_proj) {
             (Some(module), ..) => split(module.forward(x, pass), config),
             (None, Some(q), Some(k), Some(v)) => {
-                let parts = [q.forward(x.clone(), pass), k.forward(x.clone(), pass), v.forward(x, pass)];
+                let parts =
+                    [q.forward(x.clone(), pass), k.forward(x.clone(), pass), v.forward(x, pass)];
                 let mut norms = all.into_iter();
                 let parts = parts.map(|part| normed(config, norms.next().flatten(), part, pass));
                 heads(parts, config)
@@ -96,7 +99,9 @@ fn by_head<A: Adapter>(
 
 /// Queries, keys and values `[batch, sequence, width]` by head.
 fn heads(parts: [Tensor<3>; 3], config: &DecoderConfig) -> [Tensor<4>; 3] {
-    let mut counts = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads].into_iter();
+    let mut counts =
+        [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
+            .into_iter();
     parts.map(|part| {
         let [batch, sequence, _] = part.dims();
         let count = counts.next().expect("both lists have three entries");

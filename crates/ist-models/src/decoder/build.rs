@@ -45,7 +45,8 @@ impl Builder<'_, '_> {
             }
             Source::Device if D == 1 => Tensor::ones(shape, (self.device, dtype)),
             Source::Device => {
-                let normal: Tensor<D> = Tensor::random(shape, Distribution::Normal(0.0, 0.02), self.device);
+                let normal: Tensor<D> =
+                    Tensor::random(shape, Distribution::Normal(0.0, 0.02), self.device);
                 normal.cast(dtype)
             }
         }
@@ -57,7 +58,8 @@ impl Builder<'_, '_> {
 
     fn norm<A: Module>(&mut self, path: &str, size: usize) -> PeftNorm<A> {
         let weight = self.vector(&format!("{path}.weight"), size);
-        let bias = (self.config.norm == Norm::Layer).then(|| self.vector(&format!("{path}.bias"), size));
+        let bias =
+            (self.config.norm == Norm::Layer).then(|| self.vector(&format!("{path}.bias"), size));
         PeftNorm { base: ist_peft::FrozenNorm { weight, bias }, adapter: None }
     }
 
@@ -77,7 +79,8 @@ impl Builder<'_, '_> {
         if self.storage == DType::I8 {
             return Weight::int8(Int8Matrix::quantise(&data, self.device));
         }
-        let stored: Tensor<2> = Tensor::from_data(data.convert_dtype(self.storage), (self.device, self.storage));
+        let stored: Tensor<2> =
+            Tensor::from_data(data.convert_dtype(self.storage), (self.device, self.storage));
         Weight::frozen(stored.transpose())
     }
 
@@ -93,8 +96,9 @@ impl Builder<'_, '_> {
     pub(super) fn layer<A: Module>(&mut self, index: usize) -> DecoderLayer<A> {
         let (names, hidden) = (self.config.names, self.config.hidden_size);
         let prefix = names.layer(index);
-        let norm =
-            |builder: &mut Self, name: Option<&str>| name.map(|name| builder.norm(&format!("{prefix}{name}"), hidden));
+        let norm = |builder: &mut Self, name: Option<&str>| {
+            name.map(|name| builder.norm(&format!("{prefix}{name}"), hidden))
+        };
         let before_attention = norm(self, names.before_attention);
         let self_attn = self.attention(&prefix);
         let after_attention = norm(self, names.after_attention);
@@ -103,17 +107,30 @@ impl Builder<'_, '_> {
         let mlp = (!routed).then(|| self.mlp(&prefix));
         let experts = routed.then(|| self.experts(&prefix));
         let after_mlp = norm(self, names.after_mlp);
-        DecoderLayer { index, before_attention, self_attn, after_attention, before_mlp, mlp, experts, after_mlp }
+        DecoderLayer {
+            index,
+            before_attention,
+            self_attn,
+            after_attention,
+            before_mlp,
+            mlp,
+            experts,
+            after_mlp,
+        }
     }
 
     fn attention<A: Module>(&mut self, prefix: &str) -> DecoderAttention<A> {
-        let mut projections: Vec<PeftLinear<A>> =
-            layout::projections(self.config).into_iter().map(|shape| self.linear(prefix, shape)).collect();
+        let mut projections: Vec<PeftLinear<A>> = layout::projections(self.config)
+            .into_iter()
+            .map(|shape| self.linear(prefix, shape))
+            .collect();
         let fused = (projections.len() == 1).then(|| projections.remove(0));
         let mut separate = projections.into_iter();
         let norms = layout::head_norms(self.config);
         let [q_norm, k_norm] = match norms {
-            Some(norms) => norms.map(|(path, width)| Some(self.norm(&format!("{prefix}{path}"), width))),
+            Some(norms) => {
+                norms.map(|(path, width)| Some(self.norm(&format!("{prefix}{path}"), width)))
+            }
             None => [None, None],
         };
         DecoderAttention {
@@ -131,7 +148,8 @@ impl Builder<'_, '_> {
     fn mlp<A: Module>(&mut self, prefix: &str) -> DecoderMlp<A> {
         use super::config::Mlp;
         let shapes = layout::mlp(self.config);
-        let mut modules: Vec<PeftLinear<A>> = shapes.into_iter().map(|shape| self.linear(prefix, shape)).collect();
+        let mut modules: Vec<PeftLinear<A>> =
+            shapes.into_iter().map(|shape| self.linear(prefix, shape)).collect();
         let down_proj = modules.pop().expect("an MLP has a module behind it");
         let mut modules = modules.into_iter();
         let (mut gate_proj, mut up_proj, mut gate_up_proj) = (None, None, None);
@@ -146,13 +164,17 @@ impl Builder<'_, '_> {
     fn experts<A: Module>(&mut self, prefix: &str) -> DecoderExperts<A> {
         let count = self.config.experts.map_or(0, |experts| experts.num_experts);
         let path = self.config.names.in_mlp(self.config.names.router);
-        let router: Tensor<2> = self.tensor(&format!("{prefix}{path}.weight"), [count, self.config.hidden_size]);
+        let router: Tensor<2> =
+            self.tensor(&format!("{prefix}{path}.weight"), [count, self.config.hidden_size]);
         let expert = |index| {
             let [gate_proj, up_proj, down_proj] =
                 layout::expert(self.config, index).map(|shape| self.linear(prefix, shape));
             DecoderExpert { gate_proj, up_proj, down_proj }
         };
-        DecoderExperts { experts: (0..count).map(expert).collect(), router: Weight::frozen(router.transpose()) }
+        DecoderExperts {
+            experts: (0..count).map(expert).collect(),
+            router: Weight::frozen(router.transpose()),
+        }
     }
 
     /// Everything outside the layers.
@@ -164,13 +186,18 @@ impl Builder<'_, '_> {
         };
         let embed_tokens = table(self, &names.in_body(names.embed_tokens), vocabulary);
         let learned = config.positions == Positions::Learned;
-        let embed_positions =
-            learned.then(|| table(self, &names.in_body(names.embed_positions), config.max_position_embeddings));
-        let embedding_norm = config.embedding_norm.then(|| self.norm(&names.in_body(names.embedding_norm), hidden));
+        let embed_positions = learned.then(|| {
+            table(self, &names.in_body(names.embed_positions), config.max_position_embeddings)
+        });
+        let embedding_norm =
+            config.embedding_norm.then(|| self.norm(&names.in_body(names.embedding_norm), hidden));
         let norm = self.norm(&names.in_body(names.norm), hidden);
         let lm_head = (!config.tie_word_embeddings).then(|| {
-            let weight: Tensor<2> = self.tensor(&format!("{}.weight", names.head_in_files), [vocabulary, hidden]);
-            let bias = config.head_bias.then(|| self.vector(&format!("{}.bias", names.head_in_files), vocabulary));
+            let weight: Tensor<2> =
+                self.tensor(&format!("{}.weight", names.head_in_files), [vocabulary, hidden]);
+            let bias = config
+                .head_bias
+                .then(|| self.vector(&format!("{}.bias", names.head_in_files), vocabulary));
             let base = ist_peft::FrozenLinear { weight: Weight::frozen(weight.transpose()), bias };
             PeftLinear { name: names.lm_head.to_owned(), base, adapter: None }
         });

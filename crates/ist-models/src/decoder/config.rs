@@ -221,7 +221,11 @@ impl DecoderConfig {
 
     /// The scores of a layer's attention.
     pub(crate) fn scores(&self, layer: usize, slopes: &Arc<[f32]>) -> Scores {
-        Scores { scale: self.layers[layer].scale, soft_cap: self.attention_soft_cap, slopes: slopes.clone() }
+        Scores {
+            scale: self.layers[layer].scale,
+            soft_cap: self.attention_soft_cap,
+            slopes: slopes.clone(),
+        }
     }
 
     /// The slopes of linear biases.

@@ -65,7 +65,8 @@ fn turned_by(
     lengths: &[usize],
     (arithmetic, device): (DType, &Device),
 ) -> Rotation {
-    let sets: Vec<Vec<f64>> = lengths.iter().map(|&length| rotary.inverse_frequencies(length)).collect();
+    let sets: Vec<Vec<f64>> =
+        lengths.iter().map(|&length| rotary.inverse_frequencies(length)).collect();
     let first = sets.first().cloned().unwrap_or_else(|| rotary.inverse_frequencies(0));
     if sets.iter().all(|set| *set == first) {
         return Rotation::new(&first, positions, arithmetic, device);

@@ -41,7 +41,12 @@ impl<A: Adapter> DecoderExpert<A> {
 
 impl<A: Adapter> DecoderExperts<A> {
     /// What the experts make of x `[batch, sequence, hidden]`.
-    pub(super) fn forward(&self, x: Tensor<3>, config: &DecoderConfig, pass: &LayerPass) -> Tensor<3> {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        config: &DecoderConfig,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         let Some(shape) = config.experts else { return x };
         let [batch, sequence, hidden] = x.dims();
         let tokens: Tensor<2> = x.clone().reshape([batch * sequence, hidden]);
@@ -52,12 +57,17 @@ impl<A: Adapter> DecoderExperts<A> {
                 continue;
             }
             let ints = |of: fn(usize, usize) -> usize| {
-                let of = places.iter().map(|&place| of(place, shape.num_experts_per_tok) as i64).collect::<Vec<_>>();
+                let of = places
+                    .iter()
+                    .map(|&place| of(place, shape.num_experts_per_tok) as i64)
+                    .collect::<Vec<_>>();
                 Tensor::<1, Int>::from_data(TensorData::new(of, [places.len()]), &sum.device())
             };
             let (rows, picks) = (ints(|place, k| place / k), ints(|place, _| place));
-            let made = expert.forward(tokens.clone().select(0, rows.clone()).unsqueeze(), config, pass);
-            let weighted = made.squeeze_dim::<2>(0) * weights.clone().select(0, picks).unsqueeze_dim(1);
+            let made =
+                expert.forward(tokens.clone().select(0, rows.clone()).unsqueeze(), config, pass);
+            let weighted =
+                made.squeeze_dim::<2>(0) * weights.clone().select(0, picks).unsqueeze_dim(1);
             sum = sum.select_assign(0, rows, weighted, IndexingUpdateOp::Add);
         }
         sum.reshape([batch, sequence, hidden])

@@ -60,12 +60,21 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         }
     }
 
-    fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut DecoderCache) -> Tensor<2> {
-        for ((row, new), (seen, tokens)) in cache.mask.iter_mut().zip(mask).zip(cache.tokens.iter_mut().zip(tokens)) {
+    fn extend(
+        &self,
+        tokens: &[Vec<u32>],
+        mask: &[Vec<bool>],
+        cache: &mut DecoderCache,
+    ) -> Tensor<2> {
+        for ((row, new), (seen, tokens)) in
+            cache.mask.iter_mut().zip(mask).zip(cache.tokens.iter_mut().zip(tokens))
+        {
             row.extend(new);
             seen.extend(tokens);
         }
-        let regime = |row: &Vec<bool>| self.config.rotaries.iter().map(|rotary| rotary.regime(length_of(row))).sum();
+        let regime = |row: &Vec<bool>| {
+            self.config.rotaries.iter().map(|rotary| rotary.regime(length_of(row))).sum()
+        };
         let regimes: Vec<usize> = cache.mask.iter().map(regime).collect();
         let fits = regimes == cache.regimes || cache.layers.iter().all(Option::is_none);
         cache.regimes = regimes;
@@ -83,7 +92,8 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
             return;
         }
         let indices: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [rows.len()]), &self.device);
+        let indices =
+            Tensor::<1, Int>::from_data(TensorData::new(indices, [rows.len()]), &self.device);
         for layer in &mut cache.layers {
             let select = |tensor: Tensor<4>| tensor.select(0, indices.clone());
             *layer = layer.take().map(|(keys, values)| (select(keys), select(values)));
@@ -98,17 +108,27 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         let table = outer.embed_tokens.weight.current().into_data();
         let mut weights = vec![(format!("{}.weight", names.in_body(names.embed_tokens)), table)];
         let positions = outer.embed_positions.as_ref().map(|table| table.current().into_data());
-        weights.extend(positions.map(|data| (format!("{}.weight", names.in_body(names.embed_positions)), data)));
+        weights.extend(
+            positions
+                .map(|data| (format!("{}.weight", names.in_body(names.embed_positions)), data)),
+        );
         let norm = outer.embedding_norm.as_ref();
-        weights.extend(norm.into_iter().flat_map(|norm| norm_weights(&names.in_body(names.embedding_norm), norm)));
+        weights.extend(
+            norm.into_iter()
+                .flat_map(|norm| norm_weights(&names.in_body(names.embedding_norm), norm)),
+        );
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = names.layer(index);
             let parts = layout::layer_parts(&self.config, index).into_iter().zip(layer.parts());
-            weights.extend(parts.flat_map(|(shape, part)| self.part_weights(&prefix, &shape, &part)));
+            weights
+                .extend(parts.flat_map(|(shape, part)| self.part_weights(&prefix, &shape, &part)));
         }
         weights.extend(norm_weights(&names.in_body(names.norm), &outer.norm));
         let head = outer.lm_head.as_ref();
-        weights.extend(head.into_iter().flat_map(|head| linear_weights(names.head_in_files, &head.base, false)));
+        weights.extend(
+            head.into_iter()
+                .flat_map(|head| linear_weights(names.head_in_files, &head.base, false)),
+        );
         weights
     }
 
@@ -122,8 +142,9 @@ impl<A: Adapter> Decoder<A> {
     fn advance(&self, tokens: &[Vec<u32>], cache: &mut DecoderCache) -> Tensor<2> {
         let (queries, keys) = (tokens[0].len(), cache.mask[0].len());
         let mask = AttentionMask::causal(&cache.mask.concat(), queries, keys);
-        let positions: Vec<Vec<usize>> =
-            (0..cache.mask.len()).map(|row| mask.positions(row).split_off(keys - queries)).collect();
+        let positions: Vec<Vec<usize>> = (0..cache.mask.len())
+            .map(|row| mask.positions(row).split_off(keys - queries))
+            .collect();
         let lengths: Vec<usize> = cache.mask.iter().map(|row| length_of(row)).collect();
         let place = (self.arithmetic, &self.device);
         let context = DecoderContext::new(&self.config, &positions, &lengths, mask, place);
@@ -132,16 +153,26 @@ impl<A: Adapter> Decoder<A> {
         let pass = &LayerPass::EVALUATION;
         let embedded = self.embedded(&self.outer, ids, &positions, pass);
         let layers = self.layers.iter().zip(&mut cache.layers);
-        let x = layers.fold(embedded, |x, (layer, cache)| layer.forward(x, &context, pass, Some(cache)));
+        let x = layers
+            .fold(embedded, |x, (layer, cache)| layer.forward(x, &context, pass, Some(cache)));
         self.head(&self.outer, x.narrow(1, queries - 1, 1), pass).squeeze_dim(1)
     }
 
-    fn part_weights(&self, prefix: &str, shape: &layout::Part, part: &Part<'_, A>) -> Vec<(String, TensorData)> {
+    fn part_weights(
+        &self,
+        prefix: &str,
+        shape: &layout::Part,
+        part: &Part<'_, A>,
+    ) -> Vec<(String, TensorData)> {
         match (shape, part) {
-            (layout::Part::Linear(shape), Part::Linear(linear)) => {
-                linear_weights(&format!("{prefix}{}", shape.path), &linear.base, self.config.fan_in_fan_out)
+            (layout::Part::Linear(shape), Part::Linear(linear)) => linear_weights(
+                &format!("{prefix}{}", shape.path),
+                &linear.base,
+                self.config.fan_in_fan_out,
+            ),
+            (layout::Part::Norm(path, _), Part::Norm(norm)) => {
+                norm_weights(&format!("{prefix}{path}"), norm)
             }
-            (layout::Part::Norm(path, _), Part::Norm(norm)) => norm_weights(&format!("{prefix}{path}"), norm),
             (layout::Part::Router(path), Part::Router(router)) => {
                 vec![(format!("{prefix}{path}.weight"), router.current().transpose().into_data())]
             }
@@ -152,15 +183,21 @@ impl<A: Adapter> Decoder<A> {
 
 fn norm_weights<A: Adapter>(path: &str, norm: &PeftNorm<A>) -> Vec<(String, TensorData)> {
     let weight = (format!("{path}.weight"), norm.base.weight.current().into_data());
-    let bias = norm.base.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.current().into_data()));
+    let bias =
+        norm.base.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.current().into_data()));
     std::iter::once(weight).chain(bias).collect()
 }
 
 /// A file holds `[out, in]`, or `[in, out]` of a `Conv1D`.
-fn linear_weights(path: &str, linear: &FrozenLinear, fan_in_fan_out: bool) -> Vec<(String, TensorData)> {
+fn linear_weights(
+    path: &str,
+    linear: &FrozenLinear,
+    fan_in_fan_out: bool,
+) -> Vec<(String, TensorData)> {
     let weight = linear.weight.current();
     let weight = if fan_in_fan_out { weight } else { weight.transpose() };
-    let bias = linear.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.current().into_data()));
+    let bias =
+        linear.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.current().into_data()));
     std::iter::once((format!("{path}.weight"), weight.into_data())).chain(bias).collect()
 }
 

@@ -74,13 +74,19 @@ impl<A: Adapter> DecoderLayer<A> {
     ) -> Tensor<3> {
         let config = &*context.config;
         let normal = normed(config, self.before_attention.as_ref(), x.clone(), pass);
-        let attended = self.self_attn.forward(normal.clone(), (self.index, false), context, pass, cache);
+        let attended =
+            self.self_attn.forward(normal.clone(), (self.index, false), context, pass, cache);
         let attended = normed(config, self.after_attention.as_ref(), attended, pass);
         joined(config, x, normal, attended)
     }
 
     /// The second half: the MLP with its residual. It works position by position.
-    pub(super) fn feed_forward(&self, x: Tensor<3>, context: &DecoderContext, pass: &LayerPass) -> Tensor<3> {
+    pub(super) fn feed_forward(
+        &self,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         let config = &*context.config;
         let normal = normed(config, self.before_mlp.as_ref(), x.clone(), pass);
         let added = self.transform(normal.clone(), config, self.after_mlp.is_none(), pass);
@@ -88,7 +94,13 @@ impl<A: Adapter> DecoderLayer<A> {
         joined(config, x, normal, added)
     }
 
-    fn transform(&self, x: Tensor<3>, config: &DecoderConfig, last: bool, pass: &LayerPass) -> Tensor<3> {
+    fn transform(
+        &self,
+        x: Tensor<3>,
+        config: &DecoderConfig,
+        last: bool,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         match (&self.mlp, &self.experts) {
             (Some(mlp), _) => mlp.forward(x, config, last, pass),
             (None, Some(experts)) => experts.forward(x, config, pass),

@@ -42,8 +42,12 @@ pub(crate) fn projections(config: &DecoderConfig) -> Vec<LinearShape> {
     let (query, key) = (config.query_width(), config.key_width());
     let module = |name, width| linear(names.in_attention(name), [hidden, width], bias);
     match config.projection {
-        Projection::Separate => vec![module(names.query, query), module(names.key, key), module(names.value, key)],
-        Projection::Blocks | Projection::Heads => vec![module(names.query_key_value, query + 2 * key)],
+        Projection::Separate => {
+            vec![module(names.query, query), module(names.key, key), module(names.value, key)]
+        }
+        Projection::Blocks | Projection::Heads => {
+            vec![module(names.query_key_value, query + 2 * key)]
+        }
     }
 }
 
@@ -55,7 +59,8 @@ pub(crate) fn output(config: &DecoderConfig) -> LinearShape {
 
 /// The widths of the norms on queries and on keys.
 pub(crate) fn head_norms(config: &DecoderConfig) -> Option<[(String, usize); 2]> {
-    let [query, key] = [config.names.query_norm, config.names.key_norm].map(|name| config.names.in_attention(name));
+    let [query, key] = [config.names.query_norm, config.names.key_norm]
+        .map(|name| config.names.in_attention(name));
     config.head_norm.map(|norm| match norm {
         HeadNorm::Head => [(query, config.head_dim), (key, config.head_dim)],
         HeadNorm::All => [(query, config.query_width()), (key, config.key_width())],
@@ -68,7 +73,9 @@ pub(crate) fn mlp(config: &DecoderConfig) -> Vec<LinearShape> {
     let module = |name, shape| linear(names.in_mlp(name), shape, config.mlp_bias);
     let down = module(names.down, [inner, hidden]);
     match config.mlp {
-        Mlp::Gated => vec![module(names.gate, [hidden, inner]), module(names.up, [hidden, inner]), down],
+        Mlp::Gated => {
+            vec![module(names.gate, [hidden, inner]), module(names.up, [hidden, inner]), down]
+        }
         Mlp::FusedGated => vec![module(names.gate_up, [hidden, 2 * inner]), down],
         Mlp::Plain => vec![module(names.up, [hidden, inner]), down],
     }
@@ -77,10 +84,12 @@ pub(crate) fn mlp(config: &DecoderConfig) -> Vec<LinearShape> {
 /// Gate, up and down of one expert.
 pub(crate) fn expert(config: &DecoderConfig, index: usize) -> [LinearShape; 3] {
     let inner = config.experts.map_or(0, |experts| experts.intermediate_size);
-    let shapes = [[config.hidden_size, inner], [config.hidden_size, inner], [inner, config.hidden_size]];
+    let shapes =
+        [[config.hidden_size, inner], [config.hidden_size, inner], [inner, config.hidden_size]];
     let [gate, up, down] = config.names.expert;
     let [a, b, c] = shapes;
-    [(gate, a), (up, b), (down, c)].map(|(name, shape)| linear(config.names.in_expert(index, name), shape, false))
+    [(gate, a), (up, b), (down, c)]
+        .map(|(name, shape)| linear(config.names.in_expert(index, name), shape, false))
 }
 
 /// The modules of a layer in the order of the model.
@@ -90,13 +99,17 @@ pub(crate) fn layer_parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
     let mut parts: Vec<Part> = norm(names.before_attention).into_iter().collect();
     parts.push(Part::Attention(names.attention.to_owned()));
     parts.extend(projections(config).into_iter().map(Part::Linear));
-    parts.extend(head_norms(config).into_iter().flatten().map(|(path, width)| Part::Norm(path, width)));
+    parts.extend(
+        head_norms(config).into_iter().flatten().map(|(path, width)| Part::Norm(path, width)),
+    );
     parts.push(Part::Linear(output(config)));
     parts.extend(norm(names.after_attention).into_iter().chain(norm(names.before_mlp)));
     match config.experts.filter(|_| config.layers[layer].experts) {
         Some(experts) => {
             parts.push(Part::Router(names.in_mlp(names.router)));
-            parts.extend((0..experts.num_experts).flat_map(|index| expert(config, index)).map(Part::Linear));
+            parts.extend(
+                (0..experts.num_experts).flat_map(|index| expert(config, index)).map(Part::Linear),
+            );
         }
         None => parts.extend(mlp(config).into_iter().map(Part::Linear)),
     }
@@ -108,12 +121,16 @@ pub(crate) fn layer_parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
 pub fn sites(config: &DecoderConfig) -> Vec<Site> {
     let (names, hidden) = (config.names, config.hidden_size);
     let norm = |name| norm_site(config, names.in_body(name), None, hidden);
-    let mut sites = vec![Site::embedding(names.in_body(names.embed_tokens), config.vocab_size, hidden)];
+    let mut sites =
+        vec![Site::embedding(names.in_body(names.embed_tokens), config.vocab_size, hidden)];
     sites.extend(config.embedding_norm.then(|| norm(names.embedding_norm)));
     sites.extend((0..config.num_hidden_layers).flat_map(|layer| layer_sites(config, layer)));
     sites.push(norm(names.norm));
     if !config.tie_word_embeddings {
-        sites.push(Site::linear(names.lm_head, None, hidden, config.vocab_size).with_bias(config.head_bias));
+        sites.push(
+            Site::linear(names.lm_head, None, hidden, config.vocab_size)
+                .with_bias(config.head_bias),
+        );
     }
     sites
 }
@@ -138,7 +155,12 @@ fn site(config: &DecoderConfig, layer: usize, part: Part) -> Option<Site> {
     }
 }
 
-pub(crate) fn norm_site(config: &DecoderConfig, path: String, layer: Option<usize>, width: usize) -> Site {
+pub(crate) fn norm_site(
+    config: &DecoderConfig,
+    path: String,
+    layer: Option<usize>,
+    width: usize,
+) -> Site {
     Site::norm(path, layer, width).with_bias(config.norm == Norm::Layer)
 }
 
@@ -151,7 +173,8 @@ pub fn tensors(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usiz
 fn outer_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let (names, hidden) = (config.names, config.hidden_size);
     let table = vec![config.vocab_size, hidden];
-    let mut tensors = vec![(format!("{}.weight", names.in_body(names.embed_tokens)), table.clone())];
+    let mut tensors =
+        vec![(format!("{}.weight", names.in_body(names.embed_tokens)), table.clone())];
     if config.positions == Positions::Learned {
         let positions = vec![config.max_position_embeddings, hidden];
         tensors.push((format!("{}.weight", names.in_body(names.embed_positions)), positions));
@@ -162,7 +185,11 @@ fn outer_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     tensors.extend(norm_tensors(config, &names.in_body(names.norm), hidden));
     if !config.tie_word_embeddings {
         tensors.push((format!("{}.weight", names.head_in_files), table));
-        tensors.extend(config.head_bias.then(|| (format!("{}.bias", names.head_in_files), vec![config.vocab_size])));
+        tensors.extend(
+            config
+                .head_bias
+                .then(|| (format!("{}.bias", names.head_in_files), vec![config.vocab_size])),
+        );
     }
     tensors
 }
@@ -178,7 +205,9 @@ fn layer_tensors(config: &DecoderConfig, layer: usize) -> Vec<(String, Vec<usize
         Part::Linear(LinearShape { path, d_in, d_out, bias }) => {
             let shape = if config.fan_in_fan_out { [d_in, d_out] } else { [d_out, d_in] };
             let bias = bias.then(|| (format!("{prefix}{path}.bias"), vec![d_out]));
-            std::iter::once((format!("{prefix}{path}.weight"), shape.to_vec())).chain(bias).collect()
+            std::iter::once((format!("{prefix}{path}.weight"), shape.to_vec()))
+                .chain(bias)
+                .collect()
         }
         Part::Norm(path, width) => norm_tensors(config, &format!("{prefix}{path}"), width),
         Part::Router(path) => {
@@ -221,13 +250,16 @@ pub fn weight_bytes(config: &DecoderConfig, storage: DType) -> u64 {
     }
     let matrices = |layer| {
         let shapes = layer_parts(config, layer).into_iter().filter_map(|part| match part {
-            Part::Linear(shape) => Some((shape.d_in as u128 * shape.d_out as u128, block(shape.d_in) as u128)),
+            Part::Linear(shape) => {
+                Some((shape.d_in as u128 * shape.d_out as u128, block(shape.d_in) as u128))
+            }
             _ => None,
         });
         shapes.collect::<Vec<_>>()
     };
     let packed = all_layers(config, |layer| matrices(layer).iter().map(|(count, _)| count).sum());
-    let bytes =
-        all_layers(config, |layer| matrices(layer).iter().map(|(count, block)| count + count / block * SCALE).sum());
+    let bytes = all_layers(config, |layer| {
+        matrices(layer).iter().map(|(count, block)| count + count / block * SCALE).sum()
+    });
     u64::try_from((all - packed) * 4 + bytes).unwrap_or(u64::MAX)
 }

@@ -119,14 +119,20 @@ impl Sizes {
 
     /// What widening a part of a weight takes.
     fn panel(&self, narrow: bool, d_in: usize, d_out: usize) -> u64 {
-        if narrow { product(&[(PANEL as u64).min(product(&[d_in as u64, d_out as u64])), self.number]) } else { 0 }
+        if narrow {
+            product(&[(PANEL as u64).min(product(&[d_in as u64, d_out as u64])), self.number])
+        } else {
+            0
+        }
     }
 }
 
 /// Positions of the prefix in front of every layer's keys and values: half of its numbers are keys.
 fn prefix_length(adapted: &[AdaptedSite]) -> usize {
     let of = |adapted: &AdaptedSite| match adapted.site.kind {
-        SiteKind::Attention { kv_heads, head_dim } => Some(adapted.parameters / (2 * kv_heads * head_dim).max(1)),
+        SiteKind::Attention { kv_heads, head_dim } => {
+            Some(adapted.parameters / (2 * kv_heads * head_dim).max(1))
+        }
         _ => None,
     };
     adapted.iter().find_map(of).unwrap_or(0)
@@ -190,7 +196,10 @@ impl Layer<'_> {
         self.feed_forward(&mut whole, attended, trains);
         let mut second = Tape::new(self.sizes.hidden);
         self.feed_forward(&mut second, Tape::INPUT, trains);
-        LayerCost { half: Some(first.kept_before(&second, below_trains)), ..whole.cost(below_trains) }
+        LayerCost {
+            half: Some(first.kept_before(&second, below_trains)),
+            ..whole.cost(below_trains)
+        }
     }
 
     /// A layer's first half, from its input; what it writes.
@@ -224,7 +233,8 @@ impl Layer<'_> {
     }
 
     fn norm(&self, tape: &mut Tape, name: Option<&str>, x: Value, trains: bool) -> Value {
-        let push = |name| tape.push(norm(self.config, x, self.sizes.hidden, self.gradients(name, trains)));
+        let push =
+            |name| tape.push(norm(self.config, x, self.sizes.hidden, self.gradients(name, trains)));
         name.map_or(x, push)
     }
 
@@ -232,7 +242,8 @@ impl Layer<'_> {
         let (config, sizes) = (self.config, self.sizes);
         let widths = [sizes.query, sizes.key, sizes.key];
         let shapes = layout::projections(config);
-        let made: Vec<Value> = shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
+        let made: Vec<Value> =
+            shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let [q, k, mut v] = match made[..] {
             [fused] => {
                 let whole: u64 = widths.iter().sum();
@@ -241,17 +252,34 @@ impl Layer<'_> {
             [q, k, v] => [q, k, v],
             _ => unreachable!("a layer has one projection or three"),
         };
-        let mut turned = [(q, sizes.query, 0), (k, sizes.key, 1)].map(|(mut heads, width, which)| {
-            if let Some(norms) = layout::head_norms(config) {
-                heads = tape.push(norm(config, heads, width, self.gradients(&norms[which].0, trains)));
-            }
-            if config.layers[self.index].rotary.is_some() { tape.push(rotate(heads, width)) } else { heads }
-        });
+        let mut turned =
+            [(q, sizes.query, 0), (k, sizes.key, 1)].map(|(mut heads, width, which)| {
+                if let Some(norms) = layout::head_norms(config) {
+                    heads = tape.push(norm(
+                        config,
+                        heads,
+                        width,
+                        self.gradients(&norms[which].0, trains),
+                    ));
+                }
+                if config.layers[self.index].rotary.is_some() {
+                    tape.push(rotate(heads, width))
+                } else {
+                    heads
+                }
+            });
         if sizes.prefix > 0 {
             let gradient = self.gradients(config.names.attention, trains) / 2;
-            [turned[1], v] = [turned[1], v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradient)));
+            [turned[1], v] =
+                [turned[1], v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradient)));
         }
-        let mixed = tape.push(attention(sizes, config.attention_soft_cap.is_some(), turned[0], turned[1], v));
+        let mixed = tape.push(attention(
+            sizes,
+            config.attention_soft_cap.is_some(),
+            turned[0],
+            turned[1],
+            v,
+        ));
         self.linear(tape, &layout::output(config), trains, mixed)
     }
 
@@ -262,7 +290,8 @@ impl Layer<'_> {
         }
         let shapes = layout::mlp(config);
         let (inner, down) = shapes.split_at(shapes.len() - 1);
-        let made: Vec<Value> = inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
+        let made: Vec<Value> =
+            inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let width = self.numbers(config.intermediate_size, self.sizes.tokens);
         let hidden = match (config.mlp, &made[..]) {
             (Mlp::Gated, [gate, up]) => tape.push(gated(*gate, *up, width)),
@@ -284,16 +313,22 @@ impl Layer<'_> {
         let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
         // What they keep is one expert's for each token; their gradients are all experts'.
         let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: Value| {
-            let gradients = if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
+            let gradients =
+                if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
             let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
             tape.push(Operation { trains: gradients, ..operation })
         };
-        let [gate, up] = [(0, gate), (1, up)].map(|(which, shape)| push(tape, which, &shape, given));
+        let [gate, up] =
+            [(0, gate), (1, up)].map(|(which, shape)| push(tape, which, &shape, given));
         let inner = tape.push(gated(gate, up, self.numbers(experts.intermediate_size, tokens)));
         let made = push(tape, 2, &down, inner);
         let weighted = self.numbers(self.config.hidden_size, tokens);
-        let weighted =
-            tape.push(Operation { reads: vec![made], writes: weighted, keeps: vec![made], ..Operation::default() });
+        let weighted = tape.push(Operation {
+            reads: vec![made],
+            writes: weighted,
+            keeps: vec![made],
+            ..Operation::default()
+        });
         tape.push(copy(weighted, self.sizes.hidden))
     }
 
@@ -317,7 +352,10 @@ impl Layer<'_> {
         let mut attention = layout::projections(config);
         attention.push(layout::output(config));
         let mlp: f64 = match config.experts.filter(|_| config.layers[self.index].experts) {
-            Some(experts) => layout::expert(config, 0).iter().map(of).sum::<f64>() * experts.num_experts_per_tok as f64,
+            Some(experts) => {
+                layout::expert(config, 0).iter().map(of).sum::<f64>()
+                    * experts.num_experts_per_tok as f64
+            }
             None => layout::mlp(config).iter().map(of).sum(),
         };
         let attention: f64 = attention.iter().map(of).sum();
@@ -330,7 +368,8 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
-    let moment = sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
+    let moment =
+        sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
     Operation {
         reads: vec![x],
         writes: numbers(module.d_out),
@@ -364,17 +403,35 @@ fn copy(x: Value, writes: u64) -> Operation {
 
 /// act(x), which keeps x.
 fn activated(x: Value, writes: u64) -> Operation {
-    Operation { reads: vec![x], writes, keeps: vec![x], gradient: Place::OverKept, ..Operation::default() }
+    Operation {
+        reads: vec![x],
+        writes,
+        keeps: vec![x],
+        gradient: Place::OverKept,
+        ..Operation::default()
+    }
 }
 
 fn rotate(x: Value, writes: u64) -> Operation {
-    Operation { reads: vec![x], writes, in_place: true, gradient: Place::OverIncoming, ..Operation::default() }
+    Operation {
+        reads: vec![x],
+        writes,
+        in_place: true,
+        gradient: Place::OverIncoming,
+        ..Operation::default()
+    }
 }
 
 /// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
 fn after_prefix(sizes: &Sizes, tokens: Value, trains: u64) -> Operation {
     let backward = sizes.all_keys - sizes.key;
-    Operation { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..Operation::default() }
+    Operation {
+        reads: vec![tokens],
+        writes: sizes.all_keys,
+        trains,
+        backward,
+        ..Operation::default()
+    }
 }
 
 /// Keeps q, k, v and a number a query and head. The heads' results are put together at the end, in both passes.
@@ -404,7 +461,13 @@ fn gated(gate: Value, up: Value, writes: u64) -> Operation {
 }
 
 fn residual(x: Value, added: Value, writes: u64) -> Operation {
-    Operation { reads: vec![added, x], writes, in_place: true, gradient: Place::Incoming, ..Operation::default() }
+    Operation {
+        reads: vec![added, x],
+        writes,
+        in_place: true,
+        gradient: Place::Incoming,
+        ..Operation::default()
+    }
 }
 
 /// The predicted positions, the final norm and the head with its cross-entropy.
@@ -412,7 +475,8 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
     let mut tape = Tape::new(sizes.hidden);
     let rows = product(&[sizes.predicted, sizes.width as u64, sizes.number]);
     let losses = product(&[sizes.predicted, sizes.number]);
-    let predicted = tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
+    let predicted =
+        tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
     let normal = tape.push(norm(config, predicted, rows, 0));
     let head = adapted.iter().find(|adapted| adapted.site.path == config.names.lm_head);
     let logits = match head {
@@ -420,14 +484,26 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
         None => logits(sizes, sizes.predicted.min(chunk_rows(sizes.vocabulary) as u64)),
     };
     if head.is_some() {
-        let module = Module { d_in: sizes.width, d_out: sizes.vocabulary, narrow: sizes.narrow[1], adapter: head };
+        let module = Module {
+            d_in: sizes.width,
+            d_out: sizes.vocabulary,
+            narrow: sizes.narrow[1],
+            adapter: head,
+        };
         let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
         tape.push(full_cross_entropy(sizes, logits, losses));
     } else {
         let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
         let reads = vec![normal];
         let gradient = Place::OverKept;
-        tape.push(Operation { reads, writes: losses, notes: rows, forward, gradient, ..Operation::default() });
+        tape.push(Operation {
+            reads,
+            writes: losses,
+            notes: rows,
+            forward,
+            gradient,
+            ..Operation::default()
+        });
     }
     let cost = tape.cost(true);
     let outside = adapted.iter().filter(|adapted| adapted.site.layer.is_none());

@@ -25,9 +25,19 @@ pub struct DecoderMlp<A: Module> {
 
 impl<A: Adapter> DecoderMlp<A> {
     /// What the MLP makes of its input. `last` says whether the layer's output is this and the residual.
-    pub(super) fn forward(&self, x: Tensor<3>, config: &DecoderConfig, last: bool, pass: &LayerPass) -> Tensor<3> {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        config: &DecoderConfig,
+        last: bool,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         let inner = self.inner(x, config, pass);
-        if last { self.down_proj.forward_last(inner, pass) } else { self.down_proj.forward(inner, pass) }
+        if last {
+            self.down_proj.forward_last(inner, pass)
+        } else {
+            self.down_proj.forward(inner, pass)
+        }
     }
 
     fn inner(&self, x: Tensor<3>, config: &DecoderConfig, pass: &LayerPass) -> Tensor<3> {
@@ -38,7 +48,9 @@ impl<A: Adapter> DecoderMlp<A> {
                 let both = both.forward(x, pass);
                 gated(act, both.clone().narrow(2, 0, width), both.narrow(2, width, width))
             }
-            (None, Some(gate), Some(up)) => gated(act, gate.forward(x.clone(), pass), up.forward(x, pass)),
+            (None, Some(gate), Some(up)) => {
+                gated(act, gate.forward(x.clone(), pass), up.forward(x, pass))
+            }
             (None, None, Some(up)) => activate(act, up.forward(x, pass)),
             _ => unreachable!("an MLP has a way in"),
         }

@@ -76,11 +76,21 @@ pub struct Decoder<A: Adapter = ist_peft::BuiltinAdapter> {
 impl<A: Adapter> Decoder<A> {
     /// The model whose weights `source` gives, kept as `storage`: f32, bf16, f16 or f64, or i8 for the layers' matrices in
     /// eight bits and all else in f32. Arithmetic is f32, or f64 for f64.
-    pub fn build(config: DecoderConfig, source: &mut WeightSource<'_>, storage: DType, device: &Device) -> Self {
+    pub fn build(
+        config: DecoderConfig,
+        source: &mut WeightSource<'_>,
+        storage: DType,
+        device: &Device,
+    ) -> Self {
         Self::built(config, Source::Values(source), storage, device)
     }
 
-    fn built(config: DecoderConfig, source: Source<'_, '_>, storage: DType, device: &Device) -> Self {
+    fn built(
+        config: DecoderConfig,
+        source: Source<'_, '_>,
+        storage: DType,
+        device: &Device,
+    ) -> Self {
         let mut builder = Builder { config: &config, source, storage, device };
         let outer = builder.outer();
         let layers = (0..config.num_hidden_layers).map(|index| builder.layer(index)).collect();
@@ -97,10 +107,13 @@ impl<A: Adapter> Decoder<A> {
         let identity = if config.norm == config::Norm::RmsPlusOne { 0.0 } else { 1.0 };
         let mut source = |name: &str, shape: &[usize]| {
             let mut rng = streams::stream(seed, name);
-            let deviation = if ends.iter().any(|end| name.ends_with(end)) { residual } else { 0.02 };
+            let deviation =
+                if ends.iter().any(|end| name.ends_with(end)) { residual } else { 0.02 };
             let values: Vec<f32> = match shape.len() {
                 1 => vec![if name.ends_with("bias") { 0.0 } else { identity }; shape[0]],
-                _ => (0..shape.iter().product()).map(|_| (deviation * normal(&mut rng)) as f32).collect(),
+                _ => (0..shape.iter().product())
+                    .map(|_| (deviation * normal(&mut rng)) as f32)
+                    .collect(),
             };
             TensorData::new(values, shape.to_vec())
         };
@@ -109,7 +122,12 @@ impl<A: Adapter> Decoder<A> {
 
     /// A model to measure: random numbers that never were on the host, kept as `storage`, a float type. burn's generator, which
     /// is the process's, makes them from `seed`; two devices make different ones.
-    pub fn random_on_device(config: DecoderConfig, seed: u64, storage: DType, device: &Device) -> Self {
+    pub fn random_on_device(
+        config: DecoderConfig,
+        seed: u64,
+        storage: DType,
+        device: &Device,
+    ) -> Self {
         device.seed(seed);
         Self::built(config, Source::Device, storage, device)
     }
@@ -136,7 +154,8 @@ impl<A: Adapter> Decoder<A> {
     /// The model with its weights as they are now, frozen and kept as `storage`; adapters are left out.
     #[must_use]
     pub fn store_as(&self, storage: DType) -> Self {
-        let mut weights: std::collections::HashMap<String, TensorData> = self.weights().into_iter().collect();
+        let mut weights: std::collections::HashMap<String, TensorData> =
+            self.weights().into_iter().collect();
         let mut source = |name: &str, shape: &[usize]| {
             weights.remove(name).unwrap_or_else(|| TensorData::zeros::<f32, _>(shape.to_vec()))
         };
@@ -163,7 +182,10 @@ impl<A: Adapter> Decoder<A> {
 
     /// Positions in front of all tokens: those of a prefix, which every layer has or none.
     fn prefix_length(&self) -> usize {
-        self.layers.iter().find_map(|layer| layer.self_attn.prefix.as_ref()).map_or(0, A::prefix_length)
+        self.layers
+            .iter()
+            .find_map(|layer| layer.self_attn.prefix.as_ref())
+            .map_or(0, A::prefix_length)
     }
 
     /// Rows of the embedding at their positions, `[batch, sequence, hidden]`.
@@ -184,11 +206,18 @@ impl<A: Adapter> Decoder<A> {
         normed(&self.config, outer.embedding_norm.as_ref(), x, pass)
     }
 
-    fn position_rows(&self, table: &Weight<2>, positions: &[Vec<usize>], pass: &LayerPass) -> Tensor<3> {
+    fn position_rows(
+        &self,
+        table: &Weight<2>,
+        positions: &[Vec<usize>],
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         let [rows, sequence] = [positions.len(), positions.first().map_or(0, Vec::len)];
         let ids: Vec<i64> = positions.iter().flatten().map(|&position| position as i64).collect();
-        let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [rows * sequence]), &self.device);
-        let table = table.value(pass.response, if table.trains() { DType::F32 } else { table.dtype() });
+        let ids: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(ids, [rows * sequence]), &self.device);
+        let table =
+            table.value(pass.response, if table.trains() { DType::F32 } else { table.dtype() });
         let width = table.dims()[1];
         table.select(0, ids).cast(self.arithmetic).reshape([rows, sequence, width])
     }
@@ -216,7 +245,8 @@ impl<A: Adapter> Decoder<A> {
         let embedded = self.embed(&self.outer, batch, pass);
         match self.layers.split_last() {
             Some((last, layers)) => {
-                let x = layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
+                let x =
+                    layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, pass, None));
                 self.finish(last, x, batch, &context, pass)
             }
             None => predicting(embedded, batch),
@@ -233,7 +263,11 @@ impl<A: Adapter> Decoder<A> {
         pass: &LayerPass,
     ) -> Tensor<3> {
         if self.config.divides() {
-            return last.feed_forward(predicting(last.attend(x, context, pass, None), batch), context, pass);
+            return last.feed_forward(
+                predicting(last.attend(x, context, pass, None), batch),
+                context,
+                pass,
+            );
         }
         predicting(last.forward(x, context, pass, None), batch)
     }
@@ -242,16 +276,26 @@ impl<A: Adapter> Decoder<A> {
     /// `[1, predicted, hidden]`.
     ///
     /// Under an adapter of its own the head's logits exist in full.
-    fn token_losses(&self, outer: &DecoderOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
+    fn token_losses(
+        &self,
+        outer: &DecoderOuter<A>,
+        x: Tensor<3>,
+        batch: &TokenBatch,
+        pass: &LayerPass,
+    ) -> Tensor<1> {
         let x = normalise(&self.config, &outer.norm, x, pass);
         let (weight, bias) = match &outer.lm_head {
-            Some(head) if head.adapter.is_some() || head.base.bias.as_ref().is_some_and(Weight::trains) => {
+            Some(head)
+                if head.adapter.is_some()
+                    || head.base.bias.as_ref().is_some_and(Weight::trains) =>
+            {
                 let logits = self.capped(head.forward(x, pass));
                 return cross_entropy(logits.squeeze_dim(0), batch.targets.clone());
             }
-            Some(head) => {
-                (head.base.weight.at_rest(pass.response), head.base.bias_value(self.arithmetic, pass.response))
-            }
+            Some(head) => (
+                head.base.weight.at_rest(pass.response),
+                head.base.bias_value(self.arithmetic, pass.response),
+            ),
             None => (outer.embed_tokens.head_weight(pass.response), None),
         };
         let head = Head { weight, bias, soft_cap: self.config.logits_soft_cap };
@@ -313,7 +357,13 @@ impl<A: Adapter> LayeredModel for Decoder<A> {
         self.embedded(outer, batch.input_ids.clone(), &positions(batch, self.prefix_length()), pass)
     }
 
-    fn layer(&self, layer: &DecoderLayer<A>, x: Tensor<3>, context: &DecoderContext, pass: &LayerPass) -> Tensor<3> {
+    fn layer(
+        &self,
+        layer: &DecoderLayer<A>,
+        x: Tensor<3>,
+        context: &DecoderContext,
+        pass: &LayerPass,
+    ) -> Tensor<3> {
         layer.forward(x, context, pass, None)
     }
 
@@ -333,7 +383,13 @@ impl<A: Adapter> LayeredModel for Decoder<A> {
         }
     }
 
-    fn loss(&self, outer: &DecoderOuter<A>, x: Tensor<3>, batch: &TokenBatch, pass: &LayerPass) -> Tensor<1> {
+    fn loss(
+        &self,
+        outer: &DecoderOuter<A>,
+        x: Tensor<3>,
+        batch: &TokenBatch,
+        pass: &LayerPass,
+    ) -> Tensor<1> {
         if batch.predicted_tokens() == 0 {
             return Tensor::zeros([1], (&self.device, self.arithmetic));
         }

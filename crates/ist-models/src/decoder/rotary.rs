@@ -86,9 +86,8 @@ impl Rotary {
     /// The factor on turned queries and keys.
     pub fn attention_factor(&self) -> f64 {
         match &self.scaling {
-            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
-                *attention_factor
-            }
+            RopeScaling::Yarn { attention_factor, .. }
+            | RopeScaling::LongRope { attention_factor, .. } => *attention_factor,
             _ => 1.0,
         }
     }
@@ -129,20 +128,32 @@ impl Rotary {
                 divided * plain / factor + (1.0 - divided) * plain
             }
             RopeScaling::LongRope { short_factor, long_factor, .. } => {
-                plain / if self.regime(length as usize) == 0 { short_factor[pair] } else { long_factor[pair] }
+                plain
+                    / if self.regime(length as usize) == 0 {
+                        short_factor[pair]
+                    } else {
+                        long_factor[pair]
+                    }
             }
         }
     }
 
     /// The pairs between which frequencies go over from kept to divided.
     fn yarn_bounds(&self) -> [f64; 2] {
-        let RopeScaling::Yarn { beta_fast, beta_slow, original_max_position_embeddings, truncate, .. } = &self.scaling
+        let RopeScaling::Yarn {
+            beta_fast,
+            beta_slow,
+            original_max_position_embeddings,
+            truncate,
+            ..
+        } = &self.scaling
         else {
             return [0.0, 1.0];
         };
         let pair_of = |turns: f64| {
             let dims = self.dims as f64;
-            dims * (original_max_position_embeddings / (turns * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
+            dims * (original_max_position_embeddings / (turns * 2.0 * PI)).ln()
+                / (2.0 * self.theta.ln())
         };
         let (mut low, mut high) = (pair_of(*beta_fast), pair_of(*beta_slow));
         if *truncate {

@@ -7,8 +7,12 @@ fn holds(text: &str) {
     let config = DecoderConfig::parse(text).unwrap();
     let mut model = Decoder::<BuiltinAdapter>::random(config.clone(), 0, &Device::flex());
     let weights = model.weights();
-    assert_eq!(parameter_count(&config), weights.iter().map(|(_, data)| data.num_elements()).sum::<usize>());
-    let held: BTreeMap<_, _> = weights.iter().map(|(name, data)| (name.clone(), data.shape().to_vec())).collect();
+    assert_eq!(
+        parameter_count(&config),
+        weights.iter().map(|(_, data)| data.num_elements()).sum::<usize>()
+    );
+    let held: BTreeMap<_, _> =
+        weights.iter().map(|(name, data)| (name.clone(), data.shape().to_vec())).collect();
     assert_eq!(tensors(&config).collect::<BTreeMap<_, _>>(), held);
     let built: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
     assert_eq!(sites(&config), built);

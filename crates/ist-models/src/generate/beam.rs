@@ -54,12 +54,17 @@ pub fn beam_search<A: Adapter, M: CausalLm<A>>(
     let (mut tokens, mut mask) = left_padded(prompts);
     let mut cache = model.new_cache(prompts.len());
     while searches.iter().any(|search| search.open) {
-        let scores: Vec<Vec<f64>> =
-            logits_by_row(model.extend(&tokens, &mask, &mut cache)).into_iter().map(log_softmax).collect();
+        let scores: Vec<Vec<f64>> = logits_by_row(model.extend(&tokens, &mask, &mut cache))
+            .into_iter()
+            .map(log_softmax)
+            .collect();
         let rows = step(&mut searches, &scores, settings);
-        let last = |search: &Search| search.running.iter().filter_map(|beam| beam.tokens.last().copied()).collect();
+        let last = |search: &Search| {
+            search.running.iter().filter_map(|beam| beam.tokens.last().copied()).collect()
+        };
         let open = searches.iter().filter(|search| search.open);
-        tokens = open.flat_map(|search| -> Vec<u32> { last(search) }).map(|token| vec![token]).collect();
+        tokens =
+            open.flat_map(|search| -> Vec<u32> { last(search) }).map(|token| vec![token]).collect();
         mask = vec![vec![true]; tokens.len()];
         if !rows.is_empty() {
             model.select_rows(&rows, &mut cache);
@@ -116,10 +121,12 @@ impl Search {
     /// Continues every running beam by a token, given log p of each; returns the beam that each of the new ones continues.
     fn step(&mut self, scores: &[Vec<f64>], settings: &BeamSettings) -> Vec<usize> {
         let (beams, length) = (settings.beams.get(), self.running[0].tokens.len() + 1);
-        let ends = |token: &u32| length == settings.max_new_tokens || settings.end_tokens.contains(token);
+        let ends =
+            |token: &u32| length == settings.max_new_tokens || settings.end_tokens.contains(token);
         let candidates = candidates(&self.running, scores, settings.candidates());
-        let continued =
-            |candidate: &Candidate| [&self.running[candidate.parent].tokens[..], &[candidate.token]].concat();
+        let continued = |candidate: &Candidate| {
+            [&self.running[candidate.parent].tokens[..], &[candidate.token]].concat()
+        };
         let ending = candidates.iter().take(beams).filter(|candidate| ends(&candidate.token));
         self.ended.extend(ending.map(|candidate| Beam {
             tokens: continued(candidate),
@@ -129,10 +136,15 @@ impl Search {
         self.ended.truncate(beams);
         let going = || candidates.iter().filter(|candidate| !ends(&candidate.token)).take(beams);
         let parents = going().map(|candidate| candidate.parent).collect();
-        self.running = going().map(|candidate| Beam { tokens: continued(candidate), score: candidate.score }).collect();
+        self.running = going()
+            .map(|candidate| Beam { tokens: continued(candidate), score: candidate.score })
+            .collect();
         self.open = self.running.first().is_some_and(|best| {
             self.ended.len() < beams
-                || self.ended.last().is_some_and(|worst| settings.normalised(best.score, length) > worst.score)
+                || self
+                    .ended
+                    .last()
+                    .is_some_and(|worst| settings.normalised(best.score, length) > worst.score)
         });
         parents
     }
@@ -145,13 +157,19 @@ impl Search {
 /// The best `count` continuations of all running beams, best first; among equals the one of the better beam, then of the lower
 /// token.
 fn candidates(running: &[Beam], scores: &[Vec<f64>], count: usize) -> Vec<Candidate> {
-    let descending =
-        |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then((a.parent, a.token).cmp(&(b.parent, b.token)));
+    let descending = |a: &Candidate, b: &Candidate| {
+        b.score.total_cmp(&a.score).then((a.parent, a.token).cmp(&(b.parent, b.token)))
+    };
     let mut all = Vec::new();
     for (parent, (beam, scores)) in running.iter().zip(scores).enumerate() {
         let each = scores.iter().enumerate();
-        let mut own: Vec<Candidate> =
-            each.map(|(token, score)| Candidate { parent, token: token as u32, score: beam.score + score }).collect();
+        let mut own: Vec<Candidate> = each
+            .map(|(token, score)| Candidate {
+                parent,
+                token: token as u32,
+                score: beam.score + score,
+            })
+            .collect();
         if count < own.len() {
             own.select_nth_unstable_by(count, descending);
             own.truncate(count);
@@ -213,7 +231,8 @@ mod tests {
     fn searched(next: &impl Fn(&[u32]) -> Vec<f64>, settings: &BeamSettings) -> Vec<u32> {
         let mut search = Search::new(settings);
         while search.open {
-            let scores: Vec<Vec<f64>> = search.running.iter().map(|beam| next(&beam.tokens)).collect();
+            let scores: Vec<Vec<f64>> =
+                search.running.iter().map(|beam| next(&beam.tokens)).collect();
             search.step(&scores, settings);
         }
         search.best()
@@ -234,7 +253,11 @@ mod tests {
             let mut greedy = Vec::new();
             for _ in 0..5 {
                 let scores = next(&greedy);
-                greedy.push((0..4).max_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize])).unwrap());
+                greedy.push(
+                    (0..4)
+                        .max_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]))
+                        .unwrap(),
+                );
             }
             if !greedy.contains(&0) {
                 let settings = BeamSettings { end_tokens: Vec::new(), ..settings(1, 5, 1.0) };
@@ -247,7 +270,11 @@ mod tests {
     fn the_length_penalty_decides_between_short_and_long() {
         // Ending costs ln 0.4 at once; going on costs ln 0.6 and then nothing.
         let next = |tokens: &[u32]| {
-            if tokens.is_empty() { vec![0.4f64.ln(), 0.6f64.ln()] } else { vec![0.9f64.ln(), 0.1f64.ln()] }
+            if tokens.is_empty() {
+                vec![0.4f64.ln(), 0.6f64.ln()]
+            } else {
+                vec![0.9f64.ln(), 0.1f64.ln()]
+            }
         };
         assert_eq!(searched(&next, &settings(2, 3, 1.0)), [1, 0]);
         let next = |_: &[u32]| vec![0.5f64.ln(), 0.5f64.ln()];

@@ -14,7 +14,8 @@ pub(super) fn choose(logits: &[f64], settings: &Settings, rng: &mut impl Rng) ->
     ranked.sort_by(|a, b| ascending(b, a));
     ranked.truncate(settings.top_k.unwrap_or(usize::MAX).max(1));
     let peak = logits[ranked[0]];
-    let weights: Vec<f64> = ranked.iter().map(|&id| ((logits[id] - peak) / settings.temperature).exp()).collect();
+    let weights: Vec<f64> =
+        ranked.iter().map(|&id| ((logits[id] - peak) / settings.temperature).exp()).collect();
     let kept = nucleus(&weights, settings.top_p.unwrap_or(1.0));
     let mut left = rng.random::<f64>() * weights[..kept].iter().sum::<f64>();
     for (id, weight) in ranked.iter().zip(&weights[..kept]) {

@@ -86,7 +86,8 @@ impl Checkpoint {
         let path = folder.join(INDEX);
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
         let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
-        let Index { weight_map } = serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
+        let Index { weight_map } =
+            serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in &shards {
@@ -220,9 +221,12 @@ impl Loader<'_> {
 /// A file of weights in a format that is not read.
 fn other_weights(folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?;
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
-    let ends = |name: &&String| [".bin", ".pt", ".pth", ".gguf", ".ckpt"].iter().any(|end| name.ends_with(end));
+    let ends = |name: &&String| {
+        [".bin", ".pt", ".pth", ".gguf", ".ckpt"].iter().any(|end| name.ends_with(end))
+    };
     names.iter().find(ends).cloned()
 }
 
@@ -238,13 +242,16 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        write(&folder.path().join(SINGLE), &[tensor("a", [2, 3]), tensor("extra", [1, 1])]).unwrap();
+        write(&folder.path().join(SINGLE), &[tensor("a", [2, 3]), tensor("extra", [1, 1])])
+            .unwrap();
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         let mut loader = checkpoint.loader();
         loader.take(&["a"], &[3, 2]);
         loader.take(&["b"], &[1]);
         let message = loader.finish().unwrap_err().to_string();
-        for part in ["a has shape [2, 3], expected [3, 2]", "b is missing", "extra belongs to no module"] {
+        for part in
+            ["a has shape [2, 3], expected [3, 2]", "b is missing", "extra belongs to no module"]
+        {
             assert!(message.contains(part), "{message}");
         }
     }
@@ -287,6 +294,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pytorch_model.bin"), b"x").unwrap();
         let message = Checkpoint::open(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("pytorch_model.bin") && message.contains("only safetensors"), "{message}");
+        assert!(
+            message.contains("pytorch_model.bin") && message.contains("only safetensors"),
+            "{message}"
+        );
     }
 }

@@ -67,7 +67,11 @@ fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
 
 fn shards(index: &Path) -> Option<BTreeSet<String>> {
     let index: Value = serde_json::from_slice(&std::fs::read(index).ok()?).ok()?;
-    index["weight_map"].as_object()?.values().map(|shard| shard.as_str().map(str::to_owned)).collect()
+    index["weight_map"]
+        .as_object()?
+        .values()
+        .map(|shard| shard.as_str().map(str::to_owned))
+        .collect()
 }
 
 #[cfg(test)]
@@ -85,7 +89,11 @@ mod tests {
             std::fs::write(snapshot.join(name), text).unwrap();
         }
         let cache = Cache::new(folder.path().to_owned());
-        (folder, cache, Repo::with_revision("org/name".to_owned(), RepoType::Model, "main".to_owned()))
+        (
+            folder,
+            cache,
+            Repo::with_revision("org/name".to_owned(), RepoType::Model, "main".to_owned()),
+        )
     }
 
     #[test]
@@ -97,8 +105,11 @@ mod tests {
     #[test]
     fn a_snapshot_that_misses_a_shard_is_not_whole() {
         let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
-        let (_folder, cache, repo) =
-            fake(&[("config.json", "{}"), ("model.safetensors.index.json", index), ("one.safetensors", "")]);
+        let (_folder, cache, repo) = fake(&[
+            ("config.json", "{}"),
+            ("model.safetensors.index.json", index),
+            ("one.safetensors", ""),
+        ]);
         assert_eq!(cached(&cache, repo), None);
     }
 }

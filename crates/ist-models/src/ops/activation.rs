@@ -25,7 +25,10 @@ pub(super) const TANH_CUBE: f64 = 0.044_715;
 
 impl Activation {
     /// The value and the derivative at every element.
-    pub(super) fn value_and_derivative<B: Backend>(self, x: &FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    pub(super) fn value_and_derivative<B: Backend>(
+        self,
+        x: &FloatTensor<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
         let (gate, slope) = self.gate_and_slope::<B>(x);
         // y = x g, y' = g + x g'.
         let derivative = B::float_add(gate.clone(), B::float_mul(x.clone(), slope));
@@ -59,8 +62,14 @@ impl Activation {
             }
             Self::GeluTanh => {
                 let square = B::float_mul(x.clone(), x.clone());
-                let inner = times(B::float_mul(x.clone(), plus(times(square.clone(), TANH_CUBE), 1.0)), TANH_SCALE);
-                half_of(B::float_tanh(inner), times(plus(times(square, 3.0 * TANH_CUBE), 1.0), TANH_SCALE))
+                let inner = times(
+                    B::float_mul(x.clone(), plus(times(square.clone(), TANH_CUBE), 1.0)),
+                    TANH_SCALE,
+                );
+                half_of(
+                    B::float_tanh(inner),
+                    times(plus(times(square, 3.0 * TANH_CUBE), 1.0), TANH_SCALE),
+                )
             }
         }
     }
@@ -128,8 +137,9 @@ mod slices {
     #[inline(always)]
     fn normal_distribution(x: f32, density: f32) -> f32 {
         let t = 1.0 / (1.0 + 0.327_591_1 * ROOT_HALF as f32 * x.abs());
-        let polynomial =
-            t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
+        let polynomial = t
+            * (0.254_829_6
+                + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
         let tail = 0.5 * polynomial * density;
         if x < 0.0 { tail } else { 1.0 - tail }
     }

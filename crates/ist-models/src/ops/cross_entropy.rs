@@ -24,7 +24,10 @@ fn column<B: Backend>(targets: IntTensor<B>) -> IntTensor<B> {
 }
 
 /// A chunk's losses `[rows, 1]` and probabilities.
-pub(super) fn softmax<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+pub(super) fn softmax<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let most = B::float_max_dim(logits.clone(), 1);
     let shifted = B::float_sub(logits, most);
     let powers = B::float_exp(shifted.clone());
@@ -34,7 +37,10 @@ pub(super) fn softmax<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>)
 }
 
 /// p - onehot(target).
-pub(super) fn d_logits<B: Backend>(probabilities: FloatTensor<B>, targets: IntTensor<B>) -> FloatTensor<B> {
+pub(super) fn d_logits<B: Backend>(
+    probabilities: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> FloatTensor<B> {
     let dtype = FloatDType::from(probabilities.dtype());
     let ones = B::float_ones(targets.shape(), &probabilities.device(), dtype);
     B::float_scatter(1, probabilities, targets, B::float_neg(ones), IndexingUpdateOp::Add)
@@ -78,13 +84,19 @@ impl Operation for CrossEntropy {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         if !flex::all_f32(&saved.floats) {
             return self.backward(saved, gradient, wanted);
         }
         let targets = host(&saved.ints[0]);
         let [logits] = saved.floats();
-        let ([rows, vocabulary], gradient) = (logits.shape().dims::<2>(), flex::contiguous(gradient));
+        let ([rows, vocabulary], gradient) =
+            (logits.shape().dims::<2>(), flex::contiguous(gradient));
         let (mut logits, gradient) = (flex::into_vec(logits), flex::slice(&gradient));
         flex::for_each_row(&mut logits, vocabulary, |row, logits| {
             differentiate(logits, targets[row], true);
@@ -117,7 +129,16 @@ impl Operation for CrossEntropy {
         }
         let targets = saved.ints[0].clone();
         let [logits] = saved.floats();
-        vec![Some(kernels::cross_entropy::differentiate(logits, targets, None, None, Wanted::Times(gradient)).1)]
+        vec![Some(
+            kernels::cross_entropy::differentiate(
+                logits,
+                targets,
+                None,
+                None,
+                Wanted::Times(gradient),
+            )
+            .1,
+        )]
     }
 }
 

@@ -36,17 +36,27 @@ impl Operation for Gated {
     ) -> Vec<Option<FloatTensor<B>>> {
         let [gate, up] = saved.floats();
         let (value, derivative) = self.activation.value_and_derivative::<B>(&gate);
-        let d_gate = wanted[0].then(|| B::float_mul(B::float_mul(gradient.clone(), up), derivative));
+        let d_gate =
+            wanted[0].then(|| B::float_mul(B::float_mul(gradient.clone(), up), derivative));
         vec![d_gate, wanted[1].then(|| B::float_mul(gradient, value))]
     }
 
     #[cfg(feature = "flex")]
     fn forward_flex(&self, inputs: Operands<Flex>) -> FlexTensor {
-        if flex::all_f32(&inputs.floats) { self.forward_in_place(inputs) } else { self.forward(inputs) }
+        if flex::all_f32(&inputs.floats) {
+            self.forward_in_place(inputs)
+        } else {
+            self.forward(inputs)
+        }
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         if flex::all_f32(&saved.floats) {
             self.backward_in_place(saved, gradient)
         } else {
@@ -98,14 +108,21 @@ impl Gated {
         let [gate, up] = inputs.floats();
         let (shape, gate) = (gate.shape(), flex::contiguous(gate));
         let (mut out, gates) = (flex::into_vec(up), flex::slice(&gate));
-        flex::for_each_part(&mut out, WIDTH, |from, up| activation::gated(self.activation, up, &gates[from..]));
+        flex::for_each_part(&mut out, WIDTH, |from, up| {
+            activation::gated(self.activation, up, &gates[from..])
+        });
         flex::tensor(out, shape)
     }
 
-    fn backward_in_place(&self, saved: Operands<Flex>, gradient: FlexTensor) -> Vec<Option<FlexTensor>> {
+    fn backward_in_place(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+    ) -> Vec<Option<FlexTensor>> {
         let [gate, up] = saved.floats();
         let (shape, gradient) = (gate.shape(), flex::contiguous(gradient));
-        let (mut gate, mut up, gradient) = (flex::into_vec(gate), flex::into_vec(up), flex::slice(&gradient));
+        let (mut gate, mut up, gradient) =
+            (flex::into_vec(gate), flex::into_vec(up), flex::slice(&gradient));
         flex::for_each_part_pair(&mut gate, &mut up, [WIDTH; 2], |part, gate, up| {
             activation::differentiate_gated(self.activation, gate, up, &gradient[part * WIDTH..]);
         });

@@ -69,7 +69,12 @@ impl Operation for LayerNorm {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         if flex::all_f32(&saved.floats) && !wanted[1] && !wanted[2] {
             vec![Some(self.backward_rows(saved, gradient)), None, None]
         } else {
@@ -119,7 +124,8 @@ impl LayerNorm {
             let [x, weight] = saved.floats();
             [x, weight, gradient].map(flex::contiguous)
         };
-        let (source, weight, gradient) = (flex::slice(&x), flex::slice(&weight), flex::slice(&gradient));
+        let (source, weight, gradient) =
+            (flex::slice(&x), flex::slice(&weight), flex::slice(&gradient));
         let width = weight.len();
         let mut out = vec![0.0; source.len()];
         flex::for_each_row(&mut out, width, |row, z| {

@@ -35,9 +35,15 @@ impl From<Tensor<2>> for Head {
 }
 
 /// -log p(target) of every row: x `[rows, hidden]`, targets `[rows]`, the result `[rows]`.
-pub fn linear_cross_entropy(x: Tensor<2>, head: impl Into<Head>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy(
+    x: Tensor<2>,
+    head: impl Into<Head>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
     let Head { weight, bias, soft_cap } = head.into();
-    let floats = [x.into_dispatch(), weight.into_dispatch()].into_iter().chain(bias.map(Tensor::into_dispatch));
+    let floats = [x.into_dispatch(), weight.into_dispatch()]
+        .into_iter()
+        .chain(bias.map(Tensor::into_dispatch));
     apply(LinearCrossEntropy { soft_cap }, floats, [targets.into_dispatch()])
 }
 
@@ -58,7 +64,9 @@ struct LinearCrossEntropy {
 }
 
 /// x, W and b.
-fn operands<B: Backend>(inputs: &Operands<B>) -> (FloatTensor<B>, FloatTensor<B>, Option<FloatTensor<B>>) {
+fn operands<B: Backend>(
+    inputs: &Operands<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, Option<FloatTensor<B>>) {
     let mut floats = inputs.floats.iter().cloned();
     let mut next = || floats.next().expect("x and the weight are always given");
     (next(), next(), floats.next())
@@ -106,7 +114,11 @@ impl LinearCrossEntropy {
     }
 
     /// All losses, and each row's gradient where `gradients`.
-    fn compute<B: Backend>(&self, inputs: &Operands<B>, gradients: bool) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+    fn compute<B: Backend>(
+        &self,
+        inputs: &Operands<B>,
+        gradients: bool,
+    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
         let targets = inputs.ints[0].clone();
         let (x, weight, bias) = operands::<B>(inputs);
         let (mut losses, mut d_x) = (Vec::new(), Vec::new());
@@ -128,13 +140,18 @@ impl LinearCrossEntropy {
     }
 
     /// The gradients of x and W for the rows' gradients `gradient` `[rows, 1]`.
-    fn both<B: Backend>(&self, saved: &Operands<B>, gradient: &FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    fn both<B: Backend>(
+        &self,
+        saved: &Operands<B>,
+        gradient: &FloatTensor<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
         let targets = saved.ints[0].clone();
         let (x, weight, bias) = operands::<B>(saved);
         let (mut d_x, mut d_weight) = (Vec::new(), None);
         let (vocabulary, weight) = (weight.shape()[1], Stored::<B>::Float(weight));
         for rows in chunks(x.shape()[0], vocabulary) {
-            let factor = B::float_slice(gradient.clone(), &[Slice::from(rows.clone()), Slice::from(0..1)]);
+            let factor =
+                B::float_slice(gradient.clone(), &[Slice::from(rows.clone()), Slice::from(0..1)]);
             let (x, targets) = part::<B>(&x, &targets, rows);
             let (logits, tanh) = self.shape::<B>(weight.product(x.clone()), bias.as_ref());
             let (_, probabilities) = softmax::<B>(logits, targets.clone());
@@ -152,7 +169,10 @@ impl LinearCrossEntropy {
 }
 
 /// The gradient of x W + b from that of z.
-fn through_cap<B: Backend>(gradient: FloatTensor<B>, tanh: Option<FloatTensor<B>>) -> FloatTensor<B> {
+fn through_cap<B: Backend>(
+    gradient: FloatTensor<B>,
+    tanh: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
     match tanh {
         Some(tanh) => {
             let square = B::float_mul(tanh.clone(), tanh);
@@ -167,7 +187,11 @@ impl Operation for LinearCrossEntropy {
         self.compute::<B>(&inputs, false).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, wanted: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        wanted: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         if wanted[1] {
             return Err(inputs);
         }
@@ -190,7 +214,9 @@ impl Operation for LinearCrossEntropy {
             return found.into_iter().chain(wanted[2..].iter().map(|_| None)).collect();
         }
         let [d_x] = saved.floats();
-        std::iter::once(Some(B::float_mul(d_x, gradient))).chain(wanted[1..].iter().map(|_| None)).collect()
+        std::iter::once(Some(B::float_mul(d_x, gradient)))
+            .chain(wanted[1..].iter().map(|_| None))
+            .collect()
     }
 
     #[cfg(feature = "flex")]
@@ -199,7 +225,11 @@ impl Operation for LinearCrossEntropy {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+    fn record_flex(
+        &self,
+        inputs: Operands<Flex>,
+        wanted: &[bool],
+    ) -> Result<Recorded<Flex>, Operands<Flex>> {
         if wanted[1] || !fast(&inputs) {
             return self.record(inputs, wanted);
         }
@@ -209,7 +239,11 @@ impl Operation for LinearCrossEntropy {
 
     #[cfg(feature = "cube")]
     fn forward_cube(&self, inputs: Operands<CubeBackend>) -> CubeTensor {
-        if cube::all_f32(&inputs.floats[..1]) { self.compute_cube(&inputs, false).0 } else { self.forward(inputs) }
+        if cube::all_f32(&inputs.floats[..1]) {
+            self.compute_cube(&inputs, false).0
+        } else {
+            self.forward(inputs)
+        }
     }
 
     #[cfg(feature = "cube")]
@@ -234,7 +268,11 @@ use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 /// A kernel between the two products of a chunk.
 #[cfg(feature = "cube")]
 impl LinearCrossEntropy {
-    fn compute_cube(&self, inputs: &Operands<CubeBackend>, gradients: bool) -> (CubeTensor, Vec<CubeTensor>) {
+    fn compute_cube(
+        &self,
+        inputs: &Operands<CubeBackend>,
+        gradients: bool,
+    ) -> (CubeTensor, Vec<CubeTensor>) {
         let targets = inputs.ints[0].clone();
         let (x, weight, bias) = operands::<CubeBackend>(inputs);
         let bias = bias.map(|bias| CubeBackend::float_cast(bias, FloatDType::F32));
@@ -244,7 +282,8 @@ impl LinearCrossEntropy {
             let (x, targets) = part::<CubeBackend>(&x, &targets, rows);
             let (logits, bias) = (weight.product(x), bias.clone());
             let wanted = if gradients { Wanted::Gradients } else { Wanted::Losses };
-            let (loss, d_logits) = cross_entropy::differentiate(logits, targets, bias, self.soft_cap, wanted);
+            let (loss, d_logits) =
+                cross_entropy::differentiate(logits, targets, bias, self.soft_cap, wanted);
             losses.push(loss);
             if gradients {
                 d_x.push(weight.transposed_product(d_logits));
@@ -266,7 +305,8 @@ use ist_peft::frozen_product::{fits, multiply_weight, multiply_weight_transposed
 
 #[cfg(feature = "flex")]
 fn fast(inputs: &Operands<Flex>) -> bool {
-    fits(&inputs.floats[0], &Stored::Float(inputs.floats[1].clone())) && flex::all_f32(&inputs.floats[2..])
+    fits(&inputs.floats[0], &Stored::Float(inputs.floats[1].clone()))
+        && flex::all_f32(&inputs.floats[2..])
 }
 
 /// [`differentiate`] of c · tanh(logits / c) for one row of logits.
@@ -286,7 +326,11 @@ fn differentiate_capped(logits: &mut [f32], target: usize, gradients: bool, cap:
 /// One buffer of logits for all chunks.
 #[cfg(feature = "flex")]
 impl LinearCrossEntropy {
-    fn compute_flex(&self, inputs: &Operands<Flex>, gradients: bool) -> (FlexTensor, Option<FlexTensor>) {
+    fn compute_flex(
+        &self,
+        inputs: &Operands<Flex>,
+        gradients: bool,
+    ) -> (FlexTensor, Option<FlexTensor>) {
         let targets = host(&inputs.ints[0]);
         let (x, weight, bias) = operands::<Flex>(inputs);
         let (x, bias) = (flex::contiguous(x), bias.map(flex::contiguous));
@@ -298,7 +342,12 @@ impl LinearCrossEntropy {
         let mut d_x = vec![0.0; if gradients { rows * hidden } else { 0 }];
         for range in chunks(rows, vocabulary) {
             let logits = &mut logits[..range.len() * vocabulary];
-            multiply_weight(logits, &flex::slice(&x)[range.start * hidden..range.end * hidden], &weight, false);
+            multiply_weight(
+                logits,
+                &flex::slice(&x)[range.start * hidden..range.end * hidden],
+                &weight,
+                false,
+            );
             let (targets, losses) = (&targets[range.clone()], &mut losses[range.clone()]);
             flex::for_each_part_pair(logits, losses, [vocabulary, 1], |row, logits, loss| {
                 logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);

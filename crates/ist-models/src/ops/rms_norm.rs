@@ -62,7 +62,8 @@ impl Operation for RmsNorm {
         let last = x.shape().num_dims() - 1;
         let scale = self.scale::<B>(x.clone());
         let normal = B::float_mul(x.clone(), scale.clone());
-        let d_weight = wanted[1].then(|| sum_rows::<B>(B::float_mul(gradient.clone(), normal.clone())));
+        let d_weight =
+            wanted[1].then(|| sum_rows::<B>(B::float_mul(gradient.clone(), normal.clone())));
         let weighted = B::float_mul(gradient, broadcast::<B>(weight, &x));
         let mean = B::float_mean_dim(B::float_mul(weighted.clone(), normal.clone()), last);
         let d_x = B::float_mul(B::float_sub(weighted, B::float_mul(normal, mean)), scale);
@@ -143,11 +144,16 @@ impl RmsNorm {
         flex::tensor(out, x.shape())
     }
 
-    fn weight_gradient(&self, saved: &Operands<burn::backend::Flex>, gradient: flex::FlexTensor) -> flex::FlexTensor {
+    fn weight_gradient(
+        &self,
+        saved: &Operands<burn::backend::Flex>,
+        gradient: flex::FlexTensor,
+    ) -> flex::FlexTensor {
         let (x, gradient) = (flex::contiguous(saved.floats[0].clone()), flex::contiguous(gradient));
         let width = saved.floats[1].shape()[0];
         let mut sum = vec![0.0; width];
-        for (x, gradient) in flex::slice(&x).chunks(width).zip(flex::slice(&gradient).chunks(width)) {
+        for (x, gradient) in flex::slice(&x).chunks(width).zip(flex::slice(&gradient).chunks(width))
+        {
             let scale = self.scale_of_row(x);
             for ((sum, x), gradient) in sum.iter_mut().zip(x).zip(gradient) {
                 *sum += gradient * x * scale;
@@ -156,7 +162,11 @@ impl RmsNorm {
         flex::tensor(sum, [width])
     }
 
-    fn backward_rows(&self, saved: Operands<burn::backend::Flex>, gradient: flex::FlexTensor) -> flex::FlexTensor {
+    fn backward_rows(
+        &self,
+        saved: Operands<burn::backend::Flex>,
+        gradient: flex::FlexTensor,
+    ) -> flex::FlexTensor {
         let [x, weight] = saved.floats().map(flex::contiguous);
         let (source, weights) = (flex::slice(&x), flex::slice(&weight));
         let width = weights.len();

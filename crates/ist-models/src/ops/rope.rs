@@ -32,14 +32,18 @@ pub struct Rotation {
 impl Rotation {
     /// The rotation of `positions`, one list a row, by angles position · `inverse_frequencies` (one a pair); features beyond
     /// the pairs stay as they are.
-    pub fn new(inverse_frequencies: &[f64], positions: &[Vec<usize>], dtype: DType, device: &Device) -> Self {
+    pub fn new(
+        inverse_frequencies: &[f64],
+        positions: &[Vec<usize>],
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
         let sequence = positions.first().map_or(0, Vec::len);
         let shape = [positions.len(), sequence, 1, inverse_frequencies.len()];
         let table = |function: fn(f64) -> f64| {
-            let angles = positions
-                .iter()
-                .flatten()
-                .flat_map(|&position| inverse_frequencies.iter().map(move |frequency| position as f64 * frequency));
+            let angles = positions.iter().flatten().flat_map(|&position| {
+                inverse_frequencies.iter().map(move |frequency| position as f64 * frequency)
+            });
             let values: Vec<f64> = angles.map(function).collect();
             Tensor::from_data(TensorData::new(values, shape), (device, dtype))
         };
@@ -98,7 +102,10 @@ fn half<B: Backend>(x: &FloatTensor<B>, pairs: Pairs, second: bool) -> FloatTens
     }
     let x = B::float_reshape(x.clone(), Shape::new([batch, sequence, heads, width / 2, 2]));
     let at = usize::from(second);
-    let one = B::float_slice(x, &[0..batch, 0..sequence, 0..heads, 0..width / 2, at..at + 1].map(Slice::from));
+    let one = B::float_slice(
+        x,
+        &[0..batch, 0..sequence, 0..heads, 0..width / 2, at..at + 1].map(Slice::from),
+    );
     B::float_reshape(one, Shape::new([batch, sequence, heads, width / 2]))
 }
 
@@ -108,12 +115,18 @@ fn join<B: Backend>(parts: [FloatTensor<B>; 2], pairs: Pairs) -> FloatTensor<B> 
         return B::float_cat(parts.into(), 3);
     }
     let [batch, sequence, heads, width] = parts[0].shape().dims::<4>();
-    let parts = parts.map(|part| B::float_reshape(part, Shape::new([batch, sequence, heads, width, 1])));
+    let parts =
+        parts.map(|part| B::float_reshape(part, Shape::new([batch, sequence, heads, width, 1])));
     B::float_reshape(B::float_cat(parts.into(), 4), Shape::new([batch, sequence, heads, 2 * width]))
 }
 
 impl Rotate {
-    fn rotate<B: Backend>(&self, x: &FloatTensor<B>, cos: &FloatTensor<B>, sin: &FloatTensor<B>) -> FloatTensor<B> {
+    fn rotate<B: Backend>(
+        &self,
+        x: &FloatTensor<B>,
+        cos: &FloatTensor<B>,
+        sin: &FloatTensor<B>,
+    ) -> FloatTensor<B> {
         let (width, turned) = (x.shape()[3], 2 * cos.shape()[3]);
         if turned < width {
             let (part, rest) = (features::<B>(x, 0..turned), features::<B>(x, turned..width));
@@ -157,7 +170,12 @@ impl Operation for Rotate {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        _: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let [cos, sin] = saved.floats();
         let back = Self { forwards: !self.forwards, ..self.clone() };
         vec![Some(back.rotate_flex(gradient, cos, sin)), None, None]
@@ -170,7 +188,12 @@ impl Operation for Rotate {
     }
 
     #[cfg(feature = "cube")]
-    fn backward_cube(&self, saved: Operands<CubeBackend>, gradient: CubeTensor, _: &[bool]) -> Vec<Option<CubeTensor>> {
+    fn backward_cube(
+        &self,
+        saved: Operands<CubeBackend>,
+        gradient: CubeTensor,
+        _: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
         let [cos, sin] = saved.floats();
         let back = Self { forwards: !self.forwards, ..self.clone() };
         vec![Some(back.rotate_cube(gradient, cos, sin)), None, None]

@@ -35,7 +35,10 @@ impl Settings<'_> {
 }
 
 /// The content of the `tokenizer.json` that the model and its settings come to.
-pub(crate) fn definition(model: &SentencePieceModel, settings: &Settings<'_>) -> Result<Value, String> {
+pub(crate) fn definition(
+    model: &SentencePieceModel,
+    settings: &Settings<'_>,
+) -> Result<Value, String> {
     let added = added_tokens(model, settings)?;
     let prefix = settings.flag("add_prefix_space").unwrap_or(model.add_dummy_prefix);
     // Without the older behaviour only the text's first stretch gets the prefix, not each one behind a special token.
@@ -57,13 +60,18 @@ pub(crate) fn definition(model: &SentencePieceModel, settings: &Settings<'_>) ->
 }
 
 fn unigram(model: &SentencePieceModel) -> Value {
-    let vocab: Vec<(&str, f32)> = model.pieces.iter().map(|piece| (piece.text.as_str(), piece.score)).collect();
+    let vocab: Vec<(&str, f32)> =
+        model.pieces.iter().map(|piece| (piece.text.as_str(), piece.score)).collect();
     json!({"type": "Unigram", "unk_id": model.unknown, "vocab": vocab, "byte_fallback": model.byte_fallback})
 }
 
 fn bpe(model: &SentencePieceModel) -> Value {
-    let vocab: Map<String, Value> =
-        model.pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), id.into())).collect();
+    let vocab: Map<String, Value> = model
+        .pieces
+        .iter()
+        .enumerate()
+        .map(|(id, piece)| (piece.text.clone(), id.into()))
+        .collect();
     json!({
         "type": "BPE", "dropout": null, "unk_token": model.pieces[model.unknown].text, "fuse_unk": true,
         "continuing_subword_prefix": null, "end_of_word_suffix": null, "ignore_merges": false,
@@ -74,7 +82,8 @@ fn bpe(model: &SentencePieceModel) -> Value {
 /// Every split of a piece into two others, by descending score of the piece, then the longer left part first.
 fn merges(model: &SentencePieceModel) -> Vec<[&str; 2]> {
     let normal = model.pieces.iter().filter(|piece| piece.kind == Kind::Normal);
-    let scores: HashMap<&str, f32> = normal.map(|piece| (piece.text.as_str(), piece.score)).collect();
+    let scores: HashMap<&str, f32> =
+        normal.map(|piece| (piece.text.as_str(), piece.score)).collect();
     let mut merges = Vec::new();
     for piece in model.pieces.iter().filter(|piece| piece.kind == Kind::Normal) {
         for (at, _) in piece.text.char_indices().skip(1) {
@@ -92,7 +101,8 @@ fn merges(model: &SentencePieceModel) -> Vec<[&str; 2]> {
 fn normalizer(model: &SentencePieceModel, legacy: bool, prefix: bool) -> Result<Value, String> {
     let mut steps = Vec::new();
     if !model.character_map.is_empty() {
-        let map = Precompiled::from(&model.character_map).map_err(|error| format!("its character map: {error}"))?;
+        let map = Precompiled::from(&model.character_map)
+            .map_err(|error| format!("its character map: {error}"))?;
         steps.push(serde_json::to_value(map).map_err(|error| error.to_string())?);
     }
     if model.remove_extra_whitespaces {
@@ -120,7 +130,10 @@ fn decoder(model: &SentencePieceModel, prefix: bool) -> Value {
 }
 
 /// The tokens that are found in a text before it is cut into pieces, by id: the model's own, then those the folder adds.
-fn added_tokens(model: &SentencePieceModel, settings: &Settings<'_>) -> Result<BTreeMap<u64, Value>, String> {
+fn added_tokens(
+    model: &SentencePieceModel,
+    settings: &Settings<'_>,
+) -> Result<BTreeMap<u64, Value>, String> {
     let token = |id: u64, content: &str, special: bool| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": special})
@@ -132,12 +145,15 @@ fn added_tokens(model: &SentencePieceModel, settings: &Settings<'_>) -> Result<B
         }
     }
     for (content, id) in settings.added_tokens.and_then(Value::as_object).into_iter().flatten() {
-        let id = id.as_u64().ok_or_else(|| format!("added_tokens.json: \"{content}\" has no id: {id}"))?;
+        let id = id
+            .as_u64()
+            .ok_or_else(|| format!("added_tokens.json: \"{content}\" has no id: {id}"))?;
         tokens.insert(id, token(id, content, true));
     }
     let declared = settings.config.and_then(|config| config["added_tokens_decoder"].as_object());
     for (id, declared) in declared.into_iter().flatten() {
-        let fault = || format!("tokenizer_config.json: `added_tokens_decoder` holds \"{id}\": {declared}");
+        let fault =
+            || format!("tokenizer_config.json: `added_tokens_decoder` holds \"{id}\": {declared}");
         let number: u64 = id.parse().map_err(|_| fault())?;
         let content = declared["content"].as_str().ok_or_else(fault)?;
         let mut merged = token(number, content, declared["special"].as_bool().unwrap_or(false));
@@ -150,7 +166,10 @@ fn added_tokens(model: &SentencePieceModel, settings: &Settings<'_>) -> Result<B
 }
 
 /// Added tokens are either pieces of the model or stand behind them without a gap: nothing else has an id to be found by.
-fn in_sequence(model: &SentencePieceModel, tokens: BTreeMap<u64, Value>) -> Result<BTreeMap<u64, Value>, String> {
+fn in_sequence(
+    model: &SentencePieceModel,
+    tokens: BTreeMap<u64, Value>,
+) -> Result<BTreeMap<u64, Value>, String> {
     let mut next = model.pieces.len();
     for (&id, token) in &tokens {
         let content = token["content"].as_str().unwrap_or_default();
@@ -175,13 +194,19 @@ fn post_processor(
     settings: &Settings<'_>,
     added: &BTreeMap<u64, Value>,
 ) -> Result<Value, String> {
-    let piece = |id: i32| usize::try_from(id).ok().and_then(|id| model.pieces.get(id)).map(|piece| piece.text.as_str());
+    let piece = |id: i32| {
+        usize::try_from(id)
+            .ok()
+            .and_then(|id| model.pieces.get(id))
+            .map(|piece| piece.text.as_str())
+    };
     let begin = settings.token("bos_token").or(piece(model.begin));
     let end = settings.token("eos_token").or(piece(model.end));
     let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
     let mut special = Map::new();
     let mut mention = |name: &str, token: Option<&str>| -> Result<Value, String> {
-        let token = token.ok_or_else(|| format!("`{name}` is to be added to a text, but there is none"))?;
+        let token =
+            token.ok_or_else(|| format!("`{name}` is to be added to a text, but there is none"))?;
         let known = added.iter().find(|(_, found)| found["content"] == token).map(|(id, _)| *id);
         let id = known.ok_or_else(|| format!("`{name}` \"{token}\" is no token of the model"))?;
         special.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
@@ -196,6 +221,9 @@ fn post_processor(
     if special.is_empty() {
         return Ok(Value::Null);
     }
-    let pair = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
-    Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}))
+    let pair =
+        json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
+    Ok(
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}),
+    )
 }

@@ -92,7 +92,8 @@ impl SentencePieceModel {
                 }
                 (35, value) => self.byte_fallback = value.boolean()?,
                 (40, value) => {
-                    self.unknown = usize::try_from(value.integer()?).map_err(|_| "it has no unknown piece")?;
+                    self.unknown =
+                        usize::try_from(value.integer()?).map_err(|_| "it has no unknown piece")?;
                 }
                 (41, value) => self.begin = value.integer()?,
                 (42, value) => self.end = value.integer()?,
@@ -122,7 +123,9 @@ fn algorithm(value: Value<'_>) -> Result<Algorithm, String> {
     match value.integer()? {
         1 => Ok(Algorithm::Unigram),
         2 => Ok(Algorithm::Bpe),
-        other => Err(format!("model type {other} is not supported; expected 1 (unigram) or 2 (bpe)")),
+        other => {
+            Err(format!("model type {other} is not supported; expected 1 (unigram) or 2 (bpe)"))
+        }
     }
 }
 
@@ -137,7 +140,10 @@ fn piece(message: &[u8]) -> Result<Piece, String> {
         }
     }
     if piece.text.is_empty() || !piece.score.is_finite() {
-        return Err(format!("piece \"{}\" has score {}; expected a text and a finite score", piece.text, piece.score));
+        return Err(format!(
+            "piece \"{}\" has score {}; expected a text and a finite score",
+            piece.text, piece.score
+        ));
     }
     Ok(piece)
 }

@@ -73,7 +73,8 @@ impl<'a> Fields<'a> {
 
     fn field(&mut self) -> Result<(u64, Value<'a>), String> {
         let key = self.varint()?;
-        let little_endian = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let little_endian =
+            |bytes: &[u8]| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(little_endian(self.take(8)?)),
@@ -109,7 +110,10 @@ mod tests {
 
     #[test]
     fn every_wire_type_is_read() {
-        let bytes = [0x08, 0x96, 0x01, 0x15, 0, 0, 0x80, 0x3f, 0x1a, 2, b'h', b'i', 0x21, 1, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = [
+            0x08, 0x96, 0x01, 0x15, 0, 0, 0x80, 0x3f, 0x1a, 2, b'h', b'i', 0x21, 1, 0, 0, 0, 0, 0,
+            0, 0,
+        ];
         let fields: Vec<_> = Fields::of(&bytes).collect::<Result<_, _>>().unwrap();
         assert_eq!(fields[0], (1, Value::Varint(150)));
         assert_eq!(fields[1].1.float().unwrap(), 1.0);
@@ -121,7 +125,13 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_a_fault_and_the_end() {
-        for bytes in [&[0x08][..], &[0x0a, 5, 1], &[0x0b, 0], &[0xff; 12], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 1]] {
+        for bytes in [
+            &[0x08][..],
+            &[0x0a, 5, 1],
+            &[0x0b, 0],
+            &[0xff; 12],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+        ] {
             let mut fields = Fields::of(bytes);
             assert!(fields.next().unwrap().is_err(), "{bytes:?}");
             assert!(fields.next().is_none());

@@ -13,7 +13,8 @@ pub(crate) type Model = Decoder<BuiltinAdapter>;
 pub(crate) const LAYERS: usize = 4;
 pub(crate) const VOCABULARY: u32 = 13;
 /// Every linear module of a layer.
-pub(crate) const IN_LAYERS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub(crate) const IN_LAYERS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Grouped-query attention with biases, and heads that are wider than hidden / heads.
 pub(crate) fn config(tied: bool) -> DecoderConfig {
@@ -46,12 +47,17 @@ impl Numbers {
     /// Uniform within ± `width` around `middle`, a function of `name` alone.
     fn random(&self, name: &str, [middle, width]: [f64; 2], shape: &[usize]) -> TensorData {
         let mut rng = streams::stream(5, name);
-        let values = (0..shape.iter().product()).map(|_| (middle + width * rng.random_range(-1.0..1.0)) as f32);
+        let values = (0..shape.iter().product())
+            .map(|_| (middle + width * rng.random_range(-1.0..1.0)) as f32);
         TensorData::new(values.collect::<Vec<f32>>(), shape.to_vec()).convert_dtype(self.dtype)
     }
 
     /// The model without adapters. `change` may alter a weight by its name.
-    pub(crate) fn base(&self, tied: bool, change: impl Fn(&str, TensorData) -> TensorData) -> Model {
+    pub(crate) fn base(
+        &self,
+        tied: bool,
+        change: impl Fn(&str, TensorData) -> TensorData,
+    ) -> Model {
         let mut source = |name: &str, shape: &[usize]| {
             let range = if name.contains("norm") { [1.0, 0.3] } else { [0.0, 0.5] };
             change(name, self.random(name, range, shape))
@@ -60,13 +66,19 @@ impl Numbers {
     }
 
     /// `model` with LoRA whose A and B are random and non-zero; `fields` as in a configuration's `[adapter]` table.
-    pub(crate) fn adapted(&self, mut model: Model, fields: &Value) -> (Model, Adapters<BuiltinAdapter>) {
-        let config = BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
+    pub(crate) fn adapted(
+        &self,
+        mut model: Model,
+        fields: &Value,
+    ) -> (Model, Adapters<BuiltinAdapter>) {
+        let config =
+            BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
         let mut adapters = Adapters::one(config.clone());
         let sites = attach::targeted_sites(&mut model, &mut adapters).unwrap().concat();
         let layout = BuiltinAdapter::file_layout(&config, &sites).into_iter();
         let tensors = layout.map(|(key, shape)| self.random(&key, [0.0, 0.4], &shape)).collect();
-        let slots: Vec<_> = model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
+        let slots: Vec<_> =
+            model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
         let made = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
         for (slot, adapter) in slots.into_iter().zip(made) {
@@ -78,7 +90,8 @@ impl Numbers {
     /// The untied model with LoRA of rank 2 on every linear module of the layers and on `more`.
     pub(crate) fn lora(&self, more: &[&str], dropout: f64) -> (Model, Adapters<BuiltinAdapter>) {
         let targets = [&IN_LAYERS[..], more].concat();
-        let fields = json!({"method": "lora", "r": 2, "alpha": 3, "dropout": dropout, "targets": targets});
+        let fields =
+            json!({"method": "lora", "r": 2, "alpha": 3, "dropout": dropout, "targets": targets});
         self.adapted(self.base(false, |_, data| data), &fields)
     }
 
@@ -89,7 +102,10 @@ impl Numbers {
 
 /// `tokens` with `left` and `right` padding around them; every third label is left out.
 pub(crate) fn padded(tokens: &[u32], left: usize, right: usize) -> Example {
-    let labels = tokens.iter().enumerate().map(|(t, &id)| if t % 3 == 2 { IGNORED_LABEL } else { i64::from(id) });
+    let labels = tokens
+        .iter()
+        .enumerate()
+        .map(|(t, &id)| if t % 3 == 2 { IGNORED_LABEL } else { i64::from(id) });
     let around = |middle: Vec<i64>, pad: i64| [vec![pad; left], middle, vec![pad; right]].concat();
     Example {
         input_ids: around(tokens.iter().map(|&id| i64::from(id)).collect(), 0)
@@ -97,15 +113,25 @@ pub(crate) fn padded(tokens: &[u32], left: usize, right: usize) -> Example {
             .map(|id| id as u32)
             .collect(),
         labels: around(labels.collect(), IGNORED_LABEL),
-        attention_mask: around(vec![1; tokens.len()], 0).into_iter().map(|real| real == 1).collect(),
+        attention_mask: around(vec![1; tokens.len()], 0)
+            .into_iter()
+            .map(|real| real == 1)
+            .collect(),
     }
 }
 
 /// Four records of unequal length: without padding, padded on the left, on the right, and on both sides.
 pub(crate) fn records(seed: u64) -> Vec<Example> {
     let mut rng = streams::stream(seed, "records");
-    let mut tokens = |count: usize| (0..count).map(|_| rng.random_range(0..VOCABULARY - 1)).collect::<Vec<u32>>();
-    vec![padded(&tokens(7), 0, 0), padded(&tokens(5), 2, 0), padded(&tokens(4), 0, 3), padded(&tokens(6), 1, 1)]
+    let mut tokens = |count: usize| {
+        (0..count).map(|_| rng.random_range(0..VOCABULARY - 1)).collect::<Vec<u32>>()
+    };
+    vec![
+        padded(&tokens(7), 0, 0),
+        padded(&tokens(5), 2, 0),
+        padded(&tokens(4), 0, 3),
+        padded(&tokens(6), 1, 1),
+    ]
 }
 
 pub(crate) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {

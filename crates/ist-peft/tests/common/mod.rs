@@ -4,8 +4,8 @@ use ist_core::LayerPass;
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::streams;
 use ist_peft::{
-    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear, PeftModel, Roles,
-    Site, Slot, Weight, attach,
+    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear,
+    PeftModel, Roles, Site, Slot, Weight, attach,
 };
 use rand::RngExt;
 use serde_json::Value;
@@ -38,7 +38,8 @@ pub(crate) struct Tiny {
 pub(crate) fn random(name: &str, shape: impl Into<Vec<usize>>) -> TensorData {
     let shape = shape.into();
     let mut rng = streams::stream(3, name);
-    let values = (0..shape.iter().product()).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<f32>>();
+    let values =
+        (0..shape.iter().product()).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<f32>>();
     TensorData::new(values, shape)
 }
 
@@ -52,7 +53,9 @@ impl Tiny {
     pub(crate) fn new(sizes: Sizes, dtype: DType) -> Self {
         let device = if dtype == DType::F64 { ndarray() } else { Device::flex() };
         let [vocabulary, hidden, inner] = sizes;
-        let weight = |name: &str, shape| Weight::frozen(Tensor::from_data(random(name, shape), (&device, dtype)));
+        let weight = |name: &str, shape| {
+            Weight::frozen(Tensor::from_data(random(name, shape), (&device, dtype)))
+        };
         let linear = |name: &str, shape| PeftLinear::new(name, weight(name, shape), None);
         let layer = [linear("up_proj", [hidden, inner]), linear("down_proj", [inner, hidden])];
         Self {
@@ -77,9 +80,12 @@ impl Tiny {
         let ids: Vec<i64> = (0..6).map(|at| at % self.sizes[0] as i64).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 3]), &device);
         let pass = LayerPass { response, ..LayerPass::EVALUATION };
-        let x = self.layers.iter().fold(self.embedding.forward(ids, self.dtype(), &pass), |x, [up, down]| {
-            x.clone() + down.forward(up.forward(x, &pass), &pass)
-        });
+        let x = self
+            .layers
+            .iter()
+            .fold(self.embedding.forward(ids, self.dtype(), &pass), |x, [up, down]| {
+                x.clone() + down.forward(up.forward(x, &pass), &pass)
+            });
         self.head.forward(x, &pass).into_data().iter::<f64>().collect()
     }
 
@@ -90,7 +96,8 @@ impl Tiny {
         let config = adapters.parts()[0].config();
         let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
         let tensors = layout.map(|(key, shape)| random(&key, shape).convert_dtype(dtype)).collect();
-        let slots: Vec<_> = self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
+        let slots: Vec<_> =
+            self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
         let adapters = BuiltinAdapter::from_file(config, &places, tensors, &device);
         for (slot, adapter) in slots.into_iter().zip(adapters) {
@@ -130,7 +137,10 @@ impl PeftModel<BuiltinAdapter> for Tiny {
     }
 }
 
-pub(crate) fn parse(fields: &Value, dialect: Dialect) -> Result<BuiltinConfig, ist_peft::ConfigError> {
+pub(crate) fn parse(
+    fields: &Value,
+    dialect: Dialect,
+) -> Result<BuiltinConfig, ist_peft::ConfigError> {
     BuiltinAdapter::parse(fields.as_object().unwrap(), dialect).unwrap()
 }
 

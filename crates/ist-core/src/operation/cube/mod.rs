@@ -45,7 +45,12 @@ pub fn widened(tensor: CubeTensor) -> CubeTensor {
 /// A contiguous tensor on the device of `like` and in its type, whose elements are not set.
 #[must_use]
 pub fn empty(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), like.dtype)
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        shape.into(),
+        like.dtype,
+    )
 }
 
 /// A place for a kernel's result in the shape of `like` too.
@@ -85,7 +90,8 @@ pub fn is_gpu(device: &Device) -> bool {
 #[must_use]
 pub fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     let a = cast(a, b.dtype);
-    matmul(a, b, None, MatmulStrategy::default(), DType::F32).expect("a device with the type has a product for it")
+    matmul(a, b, None, MatmulStrategy::default(), DType::F32)
+        .expect("a device with the type has a product for it")
 }
 
 /// Bytes that the device may be asked to hold, where its runtime has a figure; nothing of a device that is no GPU.

@@ -48,7 +48,8 @@ impl WithSimd for DotProducts<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { out, rows, columns, length } = self;
-        let count = if rows.len() > HALF_A_CACHE { columns.len() / length / COLUMNS * COLUMNS } else { 0 };
+        let count =
+            if rows.len() > HALF_A_CACHE { columns.len() / length / COLUMNS * COLUMNS } else { 0 };
         let (out, out_rest) = out.split_at_mut(count * (rows.len() / length));
         let (columns, columns_rest) = columns.split_at(count * length);
         meet::<S, COLUMNS>(simd, out, rows, columns, length);
@@ -58,7 +59,13 @@ impl WithSimd for DotProducts<'_> {
 
 /// Every row with every column, `C` columns at a time.
 #[inline(always)]
-fn meet<S: Simd, const C: usize>(simd: S, out: &mut [f32], rows: &[f32], columns: &[f32], length: usize) {
+fn meet<S: Simd, const C: usize>(
+    simd: S,
+    out: &mut [f32],
+    rows: &[f32],
+    columns: &[f32],
+    length: usize,
+) {
     let n = rows.len() / length;
     for (out, columns) in out.chunks_exact_mut(C * n).zip(columns.chunks_exact(C * length)) {
         for first in (0..n).step_by(GROUP) {
@@ -84,7 +91,8 @@ fn dots<S: Simd, const R: usize, const C: usize>(
     mut put: impl FnMut(usize, usize, f32),
 ) {
     let rows: [_; R] = std::array::from_fn(|row| S::as_simd_f32s(&rows[row * length..][..length]));
-    let columns: [_; C] = std::array::from_fn(|column| S::as_simd_f32s(&columns[column * length..][..length]));
+    let columns: [_; C] =
+        std::array::from_fn(|column| S::as_simd_f32s(&columns[column * length..][..length]));
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
     for at in 0..rows[0].0.len() {
         for (sums, (row, _)) in sums.iter_mut().zip(&rows) {

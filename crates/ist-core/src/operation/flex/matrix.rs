@@ -3,7 +3,10 @@
 //! burn's own product allocates its result and wants whole tensors; the operations add into results that exist and work on
 //! blocks of rows and on single heads.
 
-#![expect(unsafe_code, reason = "gemm takes pointers; every access is checked against the slices first")]
+#![expect(
+    unsafe_code,
+    reason = "gemm takes pointers; every access is checked against the slices first"
+)]
 
 use gemm::Parallelism;
 
@@ -57,8 +60,14 @@ impl<'a> Matrix<'a> {
     /// If there are fewer.
     #[must_use]
     pub fn columns(self, from: usize, count: usize) -> Self {
-        assert!(from + count <= self.columns, "columns {from}..{} of {}", from + count, self.columns);
-        let data = if count == 0 { self.data } else { &self.data[from * self.column_stride as usize..] };
+        assert!(
+            from + count <= self.columns,
+            "columns {from}..{} of {}",
+            from + count,
+            self.columns
+        );
+        let data =
+            if count == 0 { self.data } else { &self.data[from * self.column_stride as usize..] };
         Self { data, columns: count, ..self }
     }
 }
@@ -78,7 +87,10 @@ impl<'a> MatrixMut<'a> {
     /// # Panics
     /// If that reaches beyond the slice or rows overlap.
     pub fn new(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(rows <= 1 || row_stride >= columns, "rows of {columns} elements overlap at a stride of {row_stride}");
+        assert!(
+            rows <= 1 || row_stride >= columns,
+            "rows of {columns} elements overlap at a stride of {row_stride}"
+        );
         check(data.len(), [rows, columns], [row_stride as isize, 1]);
         Self { data, rows, columns, row_stride: row_stride as isize }
     }
@@ -88,7 +100,10 @@ fn check(length: usize, [rows, columns]: [usize; 2], strides: [isize; 2]) {
     assert!(strides.iter().all(|&stride| stride >= 0), "a matrix is read forwards");
     if rows > 0 && columns > 0 {
         let last = (rows - 1) * strides[0] as usize + (columns - 1) * strides[1] as usize;
-        assert!(last < length, "a matrix of {rows} × {columns} with strides {strides:?} in {length} elements");
+        assert!(
+            last < length,
+            "a matrix of {rows} × {columns} with strides {strides:?} in {length} elements"
+        );
     }
 }
 
@@ -100,7 +115,11 @@ fn check(length: usize, [rows, columns]: [usize; 2], strides: [isize; 2]) {
 /// If the shapes do not fit.
 #[expect(clippy::needless_pass_by_value, reason = "the result is borrowed for this call alone")]
 pub fn multiply(out: MatrixMut, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, threads: bool) {
-    assert_eq!((out.rows, out.columns, a.columns), (a.rows, b.columns, b.rows), "shapes of a matrix product");
+    assert_eq!(
+        (out.rows, out.columns, a.columns),
+        (a.rows, b.columns, b.rows),
+        "shapes of a matrix product"
+    );
     let large = out.rows * out.columns * a.columns >= PARALLEL;
     // SAFETY: constructors checked that every element of the three matrices lies within its slice, `out` is borrowed
     // mutably and its rows do not overlap.

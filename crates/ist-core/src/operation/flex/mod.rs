@@ -63,6 +63,8 @@ pub fn tensor(elements: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 /// If the tensor does not have rank 2.
 pub fn strides(tensor: &FlexTensor) -> ([usize; 2], [isize; 2], usize) {
     let layout = tensor.layout();
-    let [row, column] = layout.strides() else { panic!("a matrix has two dimensions, not {}", layout.num_dims()) };
+    let [row, column] = layout.strides() else {
+        panic!("a matrix has two dimensions, not {}", layout.num_dims())
+    };
     (layout.shape().dims::<2>(), [*row, *column], layout.start_offset())
 }

@@ -34,7 +34,8 @@ pub fn for_each_part_pair(
     work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let parts = task_size(widths[0]) / widths[0].max(1);
-    let chunks = first.par_chunks_mut(parts * widths[0]).zip(second.par_chunks_mut(parts * widths[1]));
+    let chunks =
+        first.par_chunks_mut(parts * widths[0]).zip(second.par_chunks_mut(parts * widths[1]));
     chunks.enumerate().for_each(|(task, (first, second))| {
         let pairs = first.chunks_mut(widths[0]).zip(second.chunks_mut(widths[1]));
         for (part, (first, second)) in pairs.enumerate() {
@@ -80,7 +81,9 @@ mod tests {
     fn every_row_is_visited_once_under_its_number() {
         for (rows, width) in [(3, 5), (700, 100), (2, 40_000)] {
             let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows * width]);
-            for_each_row(&mut first, width, |row, elements| elements.iter_mut().for_each(|x| *x += row as f32));
+            for_each_row(&mut first, width, |row, elements| {
+                elements.iter_mut().for_each(|x| *x += row as f32)
+            });
             let expected: Vec<f32> = (0..rows * width).map(|at| (at / width) as f32).collect();
             assert_eq!(first, expected);
             for_each_part_pair(&mut first, &mut second, [width; 2], |row, a, b| {

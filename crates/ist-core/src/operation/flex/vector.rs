@@ -53,7 +53,9 @@ pub fn exp(x: f32) -> f32 {
     let r = clamped - n * HIGH - n * LOW;
     let polynomial = 1.0
         + r * (1.0
-            + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r / 5040.0))))));
+            + r * (0.5
+                + r * (1.0 / 6.0
+                    + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r / 5040.0))))));
     let exponent = (shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127)) << 23;
     let value = polynomial * f32::from_bits(exponent);
     if x < -87.3 { 0.0 } else { value }
@@ -176,7 +178,10 @@ mod tests {
             let ulp = f64::from(f32::EPSILON) * exact;
             assert!((f64::from(exp(x)) - exact).abs() <= 2.0 * ulp, "{x}: {} {exact}", exp(x));
         }
-        assert_eq!((exp(0.0), exp(-100.0), exp(f32::NEG_INFINITY), exp(-6e4)), (1.0, 0.0, 0.0, 0.0));
+        assert_eq!(
+            (exp(0.0), exp(-100.0), exp(f32::NEG_INFINITY), exp(-6e4)),
+            (1.0, 0.0, 0.0, 0.0)
+        );
     }
 
     #[test]

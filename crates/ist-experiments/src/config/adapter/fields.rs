@@ -41,7 +41,9 @@ pub(in super::super) static METHODS: [MethodFields; 11] = [
     method::<Whole>("full"),
 ];
 
-fn complete<T: Serialize + DeserializeOwned>(table: Map<String, Value>) -> serde_json::Result<Map<String, Value>> {
+fn complete<T: Serialize + DeserializeOwned>(
+    table: Map<String, Value>,
+) -> serde_json::Result<Map<String, Value>> {
     match serde_json::to_value(serde_json::from_value::<T>(Value::Object(table))?)? {
         Value::Object(map) => Ok(map),
         _ => unreachable!("a struct of numbers, strings and string-keyed maps is a JSON object"),

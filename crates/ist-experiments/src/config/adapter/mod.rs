@@ -65,8 +65,10 @@ impl TryFrom<Map<String, Value>> for AdapterTable {
     type Error = serde_json::Error;
 
     fn try_from(mut table: Map<String, Value>) -> Result<Self, Self::Error> {
-        let mut own = |key: &str| table.remove(key).map(serde_json::from_value::<String>).transpose();
-        let (method, name, init_from) = (own("method")?, own("name")?, own("init_from")?.map(PathBuf::from));
+        let mut own =
+            |key: &str| table.remove(key).map(serde_json::from_value::<String>).transpose();
+        let (method, name, init_from) =
+            (own("method")?, own("name")?, own("init_from")?.map(PathBuf::from));
         let named = method.as_deref().unwrap_or(DEFAULT_METHOD);
         let Some(known) = METHODS.iter().find(|known| known.name == named) else {
             // The reader of the method knows its defaults.

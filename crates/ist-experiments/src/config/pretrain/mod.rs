@@ -12,7 +12,8 @@ use super::faults::ConfigError;
 use super::schema::PATH;
 use super::{check, later, overrides, paths, schema};
 pub use sections::{
-    ModelShape, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype, TextSource, TokenizerConfig,
+    ModelShape, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype, TextSource,
+    TokenizerConfig,
 };
 
 /// What `ist pretrain` runs, with every default filled in and every path absolute.
@@ -52,7 +53,10 @@ pub fn load_pretrain(path: &Path, overrides: &[String]) -> Result<PretrainConfig
         && text != "world"
         && !Path::new(&text).is_file()
     {
-        document.fault("data.source", format!("must be \"world\" or a text file; there is no file {text}"));
+        document.fault(
+            "data.source",
+            format!("must be \"world\" or a text file; there is no file {text}"),
+        );
     }
     document.finish()
 }
@@ -73,38 +77,55 @@ pub(super) fn gate(document: &mut Document, overrides: &[String]) {
 fn shape(document: &mut Document) {
     let positive = |key| document.count(key).filter(|count| *count > 0);
     let heads = positive("model.num_attention_heads");
-    let (width, key_value_heads) = (positive("model.hidden_size"), positive("model.num_key_value_heads"));
+    let (width, key_value_heads) =
+        (positive("model.hidden_size"), positive("model.num_key_value_heads"));
     if let (Some(width), Some(heads)) = (width, heads)
         && width % (2 * heads) != 0
     {
-        let message =
-            format!("must give each of the {heads} heads an even width, so a multiple of {}, found {width}", 2 * heads);
+        let message = format!(
+            "must give each of the {heads} heads an even width, so a multiple of {}, found {width}",
+            2 * heads
+        );
         document.fault("model.hidden_size", message);
     }
     if let (Some(heads), Some(shared)) = (heads, key_value_heads)
         && heads % shared != 0
     {
-        document.fault("model.num_key_value_heads", format!("must divide the {heads} query heads, found {shared}"));
+        document.fault(
+            "model.num_key_value_heads",
+            format!("must divide the {heads} query heads, found {shared}"),
+        );
     }
 }
 
 /// Rows that fit the context, and enough tokens for one.
 fn text(document: &mut Document) {
-    let length = document.count("data.sequence_length").unwrap_or(PretrainData::default().sequence_length as u64);
-    if let Some(context) = document.count("model.max_position_embeddings").filter(|context| length > *context) {
-        let message = format!("must be at most `model.max_position_embeddings`, which is {context}, found {length}");
+    let length = document
+        .count("data.sequence_length")
+        .unwrap_or(PretrainData::default().sequence_length as u64);
+    if let Some(context) =
+        document.count("model.max_position_embeddings").filter(|context| length > *context)
+    {
+        let message = format!(
+            "must be at most `model.max_position_embeddings`, which is {context}, found {length}"
+        );
         document.fault("data.sequence_length", message);
     }
     for key in ["data.tokens", "data.validation_tokens"] {
         if let Some(tokens) = document.count(key).filter(|tokens| *tokens < length) {
-            let message =
-                format!("must be at least one row of `data.sequence_length` = {length} tokens, found {tokens}");
+            let message = format!(
+                "must be at least one row of `data.sequence_length` = {length} tokens, found {tokens}"
+            );
             document.fault(key, message);
         }
     }
-    let from_world = document.get("data.source").is_none_or(|source| source.as_str() == Some("world"));
+    let from_world =
+        document.get("data.source").is_none_or(|source| source.as_str() == Some("world"));
     if from_world && document.get("data.tokens").is_none() {
-        document.fault("data.tokens", "is missing; it says how many training tokens of the world are generated");
+        document.fault(
+            "data.tokens",
+            "is missing; it says how many training tokens of the world are generated",
+        );
     }
 }
 

@@ -116,7 +116,12 @@ pub struct PretrainData {
 
 impl Default for PretrainData {
     fn default() -> Self {
-        Self { source: TextSource::World, tokens: None, validation_tokens: None, sequence_length: 128 }
+        Self {
+            source: TextSource::World,
+            tokens: None,
+            validation_tokens: None,
+            sequence_length: 128,
+        }
     }
 }
 

@@ -42,7 +42,8 @@ impl Sweep {
 
     /// The keys that differ between members.
     pub(super) fn varied(&self) -> impl Iterator<Item = &str> {
-        let cases = self.cases.iter().flat_map(|case| case.places.iter().map(|(key, _)| key.as_str()));
+        let cases =
+            self.cases.iter().flat_map(|case| case.places.iter().map(|(key, _)| key.as_str()));
         let seed = self.seeds.iter().map(|_| "seed");
         self.axes.iter().map(|axis| axis.key.as_str()).chain(cases).chain(seed)
     }
@@ -56,9 +57,15 @@ impl Sweep {
             digit
         };
         let seed = self.seeds.as_ref().map(|seeds| seeds[digit(seeds.len())]);
-        let mut positions: Vec<usize> = self.axes.iter().rev().map(|axis| digit(axis.values.len())).collect();
+        let mut positions: Vec<usize> =
+            self.axes.iter().rev().map(|axis| digit(axis.values.len())).collect();
         positions.reverse();
-        let values = self.axes.iter().zip(&positions).map(|(axis, &position)| (axis, &axis.values[position])).collect();
+        let values = self
+            .axes
+            .iter()
+            .zip(&positions)
+            .map(|(axis, &position)| (axis, &axis.values[position]))
+            .collect();
         Chosen { case: self.cases.get(rest), values, positions, seed }
     }
 }
@@ -79,7 +86,9 @@ pub(in super::super) fn spell_out(document: &mut Document) {
             continue;
         }
         let (quoted, bare) = (join("sweep", &key), format!("sweep.{}", dotted(&path)));
-        (0..items).for_each(|item| document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]")));
+        (0..items).for_each(|item| {
+            document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]"))
+        });
         document.stands_at(bare, &quoted);
     }
     document.table.insert("sweep".to_owned(), Value::Table(sweep));
@@ -111,7 +120,8 @@ pub(super) fn take(document: &mut Document) -> Sweep {
                     .fault("sweep", "varies nothing; give keys with the lists of their values, or `[[sweep.cases]]`");
             }
         }
-        Some(other) => document.fault("sweep", format!("must be a table of keys and lists, found {}", found(&other))),
+        Some(other) => document
+            .fault("sweep", format!("must be a table of keys and lists, found {}", found(&other))),
     }
     apart(&sweep, document);
     sweep
@@ -126,7 +136,8 @@ fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
         _ => None,
     };
     let distinct = |list: &Vec<i64>| {
-        !list.is_empty() && list.iter().enumerate().all(|(at, seed)| *seed >= 0 && !list[..at].contains(seed))
+        !list.is_empty()
+            && list.iter().enumerate().all(|(at, seed)| *seed >= 0 && !list[..at].contains(seed))
     };
     let seeds = list.filter(distinct);
     if seeds.is_none() {
@@ -136,7 +147,13 @@ fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
 }
 
 /// The keys of a table of lists. Quoted keys may be dotted, and so may bare ones, which TOML makes tables of.
-fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, axes: &mut Vec<Axis>) {
+fn axes(
+    table: Table,
+    parent: &[String],
+    place: &str,
+    document: &mut Document,
+    axes: &mut Vec<Axis>,
+) {
     for (name, value) in table {
         let place = join(place, &name);
         let Some(path) = overrides::key(&name).map(|names| [parent, &names].concat()) else {
@@ -145,7 +162,9 @@ fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, a
         };
         match value {
             Value::Table(inner) => self::axes(inner, &path, &place, document, axes),
-            Value::Array(list) if list.is_empty() => document.fault(&place, "lists no value, so there is no run"),
+            Value::Array(list) if list.is_empty() => {
+                document.fault(&place, "lists no value, so there is no run")
+            }
             Value::Array(mut values) => {
                 let folder = document.folder.clone();
                 for value in &mut values {
@@ -153,7 +172,10 @@ fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, a
                 }
                 axes.push(Axis { key: dotted(&path), path, values, place });
             }
-            other => document.fault(&place, format!("must be the list of the key's values, found {}", found(&other))),
+            other => document.fault(
+                &place,
+                format!("must be the list of the key's values, found {}", found(&other)),
+            ),
         }
     }
 }
@@ -162,7 +184,9 @@ fn axes(table: Table, parent: &[String], place: &str, document: &mut Document, a
 fn cases(value: &Value, document: &mut Document) -> Vec<Case> {
     let expected = "must be a non-empty list of tables, each with a `name` and the keys it sets";
     let tables: Option<Vec<Table>> = match value {
-        Value::Array(list) if !list.is_empty() => list.iter().map(|case| case.as_table().cloned()).collect(),
+        Value::Array(list) if !list.is_empty() => {
+            list.iter().map(|case| case.as_table().cloned()).collect()
+        }
         _ => None,
     };
     let Some(tables) = tables else {
@@ -174,7 +198,10 @@ fn cases(value: &Value, document: &mut Document) -> Vec<Case> {
         let place = format!("sweep.cases[{index}]");
         if let Some(case) = case(table, &place, document) {
             if cases.iter().any(|other| other.name.eq_ignore_ascii_case(&case.name)) {
-                document.fault(&join(&place, "name"), format!("repeats \"{}\"; names of cases must differ", case.name));
+                document.fault(
+                    &join(&place, "name"),
+                    format!("repeats \"{}\"; names of cases must differ", case.name),
+                );
             }
             cases.push(case);
         }
@@ -187,7 +214,9 @@ fn case(mut table: Table, place: &str, document: &mut Document) -> Option<Case> 
         Some(Value::String(name)) if name::is_plain(&name) => name,
         other => {
             let found = other.map_or("none".to_owned(), |value| found(&value));
-            let message = format!("must be of letters, digits and . _ + -, as it names folders; found {found}");
+            let message = format!(
+                "must be of letters, digits and . _ + -, as it names folders; found {found}"
+            );
             document.fault(&join(place, "name"), message);
             return None;
         }
@@ -219,16 +248,22 @@ fn apart(sweep: &Sweep, document: &mut Document) {
         }
         let within = |key: &str| is_within(key, &axis.key) || is_within(&axis.key, key);
         let others = axes[..at].iter().map(|other| (other.key.as_str(), other.place.as_str()));
-        let of_cases =
-            sweep.cases.iter().flat_map(|case| &case.places).map(|(key, place)| (key.as_str(), place.as_str()));
+        let of_cases = sweep
+            .cases
+            .iter()
+            .flat_map(|case| &case.places)
+            .map(|(key, place)| (key.as_str(), place.as_str()));
         let seeds = sweep.seeds.iter().map(|_| ("seed", "seeds"));
         if let Some((_, place)) = others.chain(of_cases).chain(seeds).find(|(key, _)| within(key)) {
-            document.fault(&axis.place, format!("is given by `{place}` too; leave one of them out"));
+            document
+                .fault(&axis.place, format!("is given by `{place}` too; leave one of them out"));
         }
     }
     let seed = |case: &&Case| case.places.iter().any(|(key, _)| key == "seed");
     if let (Some(case), true) = (sweep.cases.iter().find(seed), sweep.seeds.is_some()) {
-        document
-            .fault("seeds", format!("is given by the case \"{}\" too, as `seed`; leave one of them out", case.name));
+        document.fault(
+            "seeds",
+            format!("is given by the case \"{}\" too, as `seed`; leave one of them out", case.name),
+        );
     }
 }

@@ -91,7 +91,10 @@ fn not_swept_and_set(sweep: &Sweep, document: &mut Document) {
     let varied: Vec<String> = sweep.varied().map(str::to_owned).collect();
     let set: Vec<String> = document.overridden().map(str::to_owned).collect();
     for key in set.iter().filter(|set| varied.iter().any(|key| is_within(set, key))) {
-        document.override_fault(key, "is what the sweep varies; set another key, or replace the list under `sweep`");
+        document.override_fault(
+            key,
+            "is what the sweep varies; set another key, or replace the list under `sweep`",
+        );
     }
 }
 
@@ -117,13 +120,18 @@ impl Expansion {
             }
             match document.finish::<RunConfig>() {
                 Ok(config) => members.push(Member { name, config }),
-                Err(error) => error.faults().iter().for_each(|fault| note(&mut faults, fault, &name)),
+                Err(error) => {
+                    error.faults().iter().for_each(|fault| note(&mut faults, fault, &name))
+                }
             }
         }
         name::check(&members, &mut faults);
         let count = self.count();
         // What all have in common is the file's own.
-        faults.iter_mut().filter(|fault| fault.members.len() == count).for_each(|fault| fault.members.clear());
+        faults
+            .iter_mut()
+            .filter(|fault| fault.members.len() == count)
+            .for_each(|fault| fault.members.clear());
         if !faults.is_empty() {
             return Err(ConfigError::invalid(path, faults));
         }
@@ -163,7 +171,8 @@ impl Expansion {
 /// Notes a member's fault, once for all members that have the same.
 fn note(faults: &mut Vec<Fault>, fault: &Fault, member: &str) {
     let same = |noted: &&mut Fault| {
-        (&noted.key, &noted.message, noted.place, &noted.file) == (&fault.key, &fault.message, fault.place, &fault.file)
+        (&noted.key, &noted.message, noted.place, &noted.file)
+            == (&fault.key, &fault.message, fault.place, &fault.file)
     };
     match faults.iter_mut().find(same) {
         Some(noted) => noted.members.push(member.to_owned()),
@@ -189,7 +198,8 @@ impl Chosen<'_> {
     fn places(&self) -> impl Iterator<Item = (String, String)> {
         let case = self.case.into_iter().flat_map(|case| case.places.iter().cloned());
         let axes = self.values.iter().zip(&self.positions);
-        let axes = axes.map(|((axis, _), position)| (axis.key.clone(), format!("{}[{position}]", axis.place)));
+        let axes = axes
+            .map(|((axis, _), position)| (axis.key.clone(), format!("{}[{position}]", axis.place)));
         let seed = self.seed.map(|_| ("seed".to_owned(), "seeds".to_owned()));
         case.chain(axes).chain(seed)
     }

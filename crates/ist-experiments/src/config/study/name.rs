@@ -13,7 +13,10 @@ const LONGEST: usize = 200;
 /// The case, `KEY=VALUE` of every axis, and the seed.
 pub(super) fn of(chosen: &Chosen, seed: &Value) -> String {
     let case = chosen.case.map(|case| case.name.clone());
-    let axes = chosen.values.iter().map(|(axis, value)| format!("{}={}", safe(&axis.key), value_of(value)));
+    let axes = chosen
+        .values
+        .iter()
+        .map(|(axis, value)| format!("{}={}", safe(&axis.key), value_of(value)));
     let has_seed = chosen.values.iter().any(|(axis, _)| axis.key == "seed");
     let seed = (!has_seed).then(|| format!("seed={}", value_of(seed)));
     case.into_iter().chain(axes).chain(seed).collect::<Vec<_>>().join(",")
@@ -38,9 +41,11 @@ fn value_of(value: &Value) -> String {
     match value {
         Value::String(text) => safe(text),
         Value::Array(list) => list.iter().map(value_of).collect::<Vec<_>>().join("+"),
-        Value::Table(table) => {
-            table.iter().map(|(key, value)| format!("{}-{}", safe(key), value_of(value))).collect::<Vec<_>>().join("+")
-        }
+        Value::Table(table) => table
+            .iter()
+            .map(|(key, value)| format!("{}-{}", safe(key), value_of(value)))
+            .collect::<Vec<_>>()
+            .join("+"),
         other => safe(&other.to_string()),
     }
 }
@@ -51,7 +56,10 @@ pub(super) fn check(members: &[Member], faults: &mut Vec<Fault>) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for Member { name, .. } in members {
         if name.len() > LONGEST {
-            let message = format!("makes the name {name} of {} bytes, more than {LONGEST}; {advice}", name.len());
+            let message = format!(
+                "makes the name {name} of {} bytes, more than {LONGEST}; {advice}",
+                name.len()
+            );
             faults.push(Fault::new("sweep", message, Place::File));
         }
         if let Some(other) = seen.insert(name.to_ascii_lowercase(), name) {

@@ -15,9 +15,12 @@ pub(in super::super) fn add_to(schema: &mut Value) {
 
 fn keys() -> Map<String, Value> {
     let seed = json!({"type": "integer", "minimum": 0});
-    let values = json!({"type": "array", "minItems": 1, "description": "The values that the key takes."});
-    let nested = json!({"type": "object", "additionalProperties": {}, "description": "The key, undotted."});
-    let name = json!({"type": "string", "minLength": 1, "description": "What its runs are called."});
+    let values =
+        json!({"type": "array", "minItems": 1, "description": "The values that the key takes."});
+    let nested =
+        json!({"type": "object", "additionalProperties": {}, "description": "The key, undotted."});
+    let name =
+        json!({"type": "string", "minLength": 1, "description": "What its runs are called."});
     let case = json!({
         "type": "object", "properties": {"name": name}, "required": ["name"], "additionalProperties": {},
         "description": "Keys that change together.",
@@ -52,19 +55,25 @@ fn keys() -> Map<String, Value> {
 /// Takes out what a run must say, of the whole and of its tables, and returns it as a schema of its own.
 fn strictness(schema: &mut Value) -> Value {
     let mut strict = Map::new();
-    if let Some(required) = schema.as_object_mut().and_then(|schema| schema.shift_remove("required")) {
+    if let Some(required) =
+        schema.as_object_mut().and_then(|schema| schema.shift_remove("required"))
+    {
         strict.insert("required".to_owned(), required);
     }
     let mut inner = Map::new();
     for (name, table) in schema["properties"].as_object_mut().into_iter().flatten() {
         let chosen_by_tag = table.get("discriminator").is_some();
-        let Some(table) = table.as_object_mut().filter(|table| table.contains_key("properties") && !chosen_by_tag)
+        let Some(table) = table
+            .as_object_mut()
+            .filter(|table| table.contains_key("properties") && !chosen_by_tag)
         else {
             continue;
         };
         let keys = ["required", "oneOf"];
-        let taken: Map<String, Value> =
-            keys.iter().filter_map(|key| Some(((*key).to_owned(), table.shift_remove(*key)?))).collect();
+        let taken: Map<String, Value> = keys
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), table.shift_remove(*key)?)))
+            .collect();
         if !taken.is_empty() {
             inner.insert(name.clone(), Value::Object(taken));
         }

@@ -122,11 +122,14 @@ fn the_keys_of_the_schema_are_the_keys_that_are_accepted() {
 fn every_key_of_the_schema_is_refused_when_misspelt() {
     for key in keys(&RUN) {
         let misspelt = format!("{key}_x");
-        let least = if key.contains('.') { LEAST.to_owned() } else { format!("'{misspelt}' = 1\n{LEAST}") };
+        let least =
+            if key.contains('.') { LEAST.to_owned() } else { format!("'{misspelt}' = 1\n{LEAST}") };
         let overrides = [format!("{misspelt}=1")];
         let error = super::read_with(&least, &[&overrides[0]]).expect_err(&misspelt);
-        let unknown =
-            error.faults().iter().any(|fault| fault.key == misspelt && fault.message.contains("not a known key"));
+        let unknown = error
+            .faults()
+            .iter()
+            .any(|fault| fault.key == misspelt && fault.message.contains("not a known key"));
         assert!(unknown, "{error}");
     }
 }
@@ -162,10 +165,12 @@ fn the_schemas_use_no_keyword_that_the_gate_does_not_enforce() {
         "uniqueItems",
         "minLength",
     ];
-    const ANNOTATIONS: [&str; 6] = ["$schema", "title", "description", "default", "format", "discriminator"];
+    const ANNOTATIONS: [&str; 6] =
+        ["$schema", "title", "description", "default", "format", "discriminator"];
     fn walk(schema: &Value) {
         for (keyword, value) in schema.as_object().into_iter().flatten() {
-            let known = ENFORCED.contains(&keyword.as_str()) || ANNOTATIONS.contains(&keyword.as_str());
+            let known =
+                ENFORCED.contains(&keyword.as_str()) || ANNOTATIONS.contains(&keyword.as_str());
             assert!(known, "{keyword} in {schema}");
             match (keyword.as_str(), value) {
                 ("properties", Value::Object(properties)) => properties.values().for_each(walk),
@@ -197,15 +202,25 @@ fn the_schema_carries_descriptions_and_defaults_for_editors() {
     }
     assert_eq!(schema["properties"]["optimizer"]["properties"]["lr"]["default"], 2e-4);
     let [extends, sweep, strict] = [0, 1, 2].map(|branch| &schema["anyOf"][branch]);
-    assert_eq!((&extends["required"][0], &sweep["required"][0]), (&"extends".into(), &"sweep".into()));
+    assert_eq!(
+        (&extends["required"][0], &sweep["required"][0]),
+        (&"extends".into(), &"sweep".into())
+    );
     assert_eq!(strict["required"], serde_json::json!(["model", "data", "train"]));
     assert_eq!(strict["properties"]["model"]["required"], serde_json::json!(["path"]));
-    assert_eq!(strict["properties"]["train"]["oneOf"][1]["required"], serde_json::json!(["epochs"]));
+    assert_eq!(
+        strict["properties"]["train"]["oneOf"][1]["required"],
+        serde_json::json!(["epochs"])
+    );
     for key in ["extends", "seeds", "sweep"] {
         assert!(schema["properties"][key]["description"].is_string(), "{key}");
     }
     let [table, list] = [0, 1].map(|branch| &schema["properties"]["adapter"]["anyOf"][branch]);
-    assert_eq!((&table["type"], &list["items"]), (&"object".into(), table), "a table, or a list of them");
+    assert_eq!(
+        (&table["type"], &list["items"]),
+        (&"object".into(), table),
+        "a table, or a list of them"
+    );
 }
 
 #[test]
@@ -213,7 +228,10 @@ fn the_defaults_in_the_schema_are_those_that_are_filled_in() {
     let written = serde_json::to_value(least_and("eval.data = 'x'").unwrap()).unwrap();
     let mut compared = 0;
     for key in keys(&RUN).iter().filter(|key| !key.starts_with("policy.")) {
-        let default = key.split('.').fold(&*RUN, |schema, name| property(schema, name).unwrap()).get("default");
+        let default = key
+            .split('.')
+            .fold(&*RUN, |schema, name| property(schema, name).unwrap())
+            .get("default");
         let value = key.split('.').try_fold(&written, |value, name| value.get(name));
         if let (Some(default), Some(value)) = (default, value)
             && !default.is_object()
@@ -241,21 +259,33 @@ fn every_shipped_experiment_is_valid() {
         // What needs a model or data from outside is checked without them; all else must be there.
         let outside = ["paper", "grid", "real"].contains(&group.as_str());
         let expansion = study(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
-        let members = expansion.members::<BuiltinAdapter>(!outside).unwrap_or_else(|error| panic!("{error}")).members;
+        let members = expansion
+            .members::<BuiltinAdapter>(!outside)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .members;
         assert!((1..=1000).contains(&members.len()), "{}: {} runs", path.display(), members.len());
         let rereads = |member: &Member| {
-            parse_with::<BuiltinAdapter>(Path::new("/x/config.toml"), &member.config.to_toml(), false).unwrap()
+            parse_with::<BuiltinAdapter>(
+                Path::new("/x/config.toml"),
+                &member.config.to_toml(),
+                false,
+            )
+            .unwrap()
                 == member.config
         };
         assert!(members.iter().all(rereads), "{}", path.display());
         seen.insert(group);
     }
-    assert!(["", "grid", "paper", "real", "small"].iter().all(|group| seen.contains(*group)), "{seen:?}");
+    assert!(
+        ["", "grid", "paper", "real", "small"].iter().all(|group| seen.contains(*group)),
+        "{seen:?}"
+    );
 }
 
 /// Every configuration in the folder and those in it.
 fn shipped(folder: &Path) -> Vec<PathBuf> {
-    let entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let entries: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let inner = entries.iter().filter(|path| path.is_dir() && !path.ends_with("results"));
     let inner: Vec<PathBuf> = inner.flat_map(|path| shipped(path)).collect();
     entries.into_iter().filter(|path| is_toml(path)).chain(inner).collect()

@@ -13,7 +13,11 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-fn read_in(folder: &tempfile::TempDir, name: &str, overrides: &[&str]) -> Result<RunConfig, ConfigError> {
+fn read_in(
+    folder: &tempfile::TempDir,
+    name: &str,
+    overrides: &[&str],
+) -> Result<RunConfig, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
     super::super::read(&folder.path().join(name), &overrides)
 }
@@ -47,9 +51,17 @@ fn paths_stay_relative_to_the_file_that_says_them() {
     assert_eq!(config.data.train, root.join("deep/train.jsonl"));
     assert_eq!(config.data.validation.unwrap().file_name().unwrap(), "held-out.jsonl");
     let config = read_in(&folder, "near.toml", &["data.train=other.jsonl"]).unwrap();
-    assert_eq!(config.data.train, root.join("other.jsonl"), "--set is relative to the file that is named");
-    let config = read_in(&folder, "near.toml", &["policy={kind='replay', path='other.jsonl'}"]).unwrap();
-    assert_eq!(config.policy, PolicyConfig::Replay(ReplayPolicy { path: root.join("other.jsonl") }));
+    assert_eq!(
+        config.data.train,
+        root.join("other.jsonl"),
+        "--set is relative to the file that is named"
+    );
+    let config =
+        read_in(&folder, "near.toml", &["policy={kind='replay', path='other.jsonl'}"]).unwrap();
+    assert_eq!(
+        config.policy,
+        PolicyConfig::Replay(ReplayPolicy { path: root.join("other.jsonl") })
+    );
 }
 
 #[test]
@@ -63,9 +75,20 @@ fn another_kind_keeps_the_keys_that_it_takes() {
     ];
     let folder = folder(&files);
     let policy = |name: &str| read_in(&folder, name, &[]).unwrap().policy;
-    assert_eq!(policy("rst.toml"), PolicyConfig::Rst(RstPolicy { layers_updated: Share::Count(3) }));
-    assert_eq!(policy("lisa.toml"), PolicyConfig::Lisa(LisaPolicy { layers_updated: Share::Count(3), interval: 5 }));
-    let ist = IstPolicy { layers_updated: Share::Count(3), interval: 5, candidates: 4, ..IstPolicy::default() };
+    assert_eq!(
+        policy("rst.toml"),
+        PolicyConfig::Rst(RstPolicy { layers_updated: Share::Count(3) })
+    );
+    assert_eq!(
+        policy("lisa.toml"),
+        PolicyConfig::Lisa(LisaPolicy { layers_updated: Share::Count(3), interval: 5 })
+    );
+    let ist = IstPolicy {
+        layers_updated: Share::Count(3),
+        interval: 5,
+        candidates: 4,
+        ..IstPolicy::default()
+    };
     assert_eq!(policy("same.toml"), PolicyConfig::Ist(ist));
     let error = read_in(&folder, "wrong.toml", &[]).unwrap_err().to_string();
     assert!(error.contains("wrong.toml:2: `policy.interval` belongs to"), "{error}");
@@ -80,8 +103,12 @@ fn an_adapter_in_double_brackets_is_extended_as_one_in_single_ones() {
         ("series.toml", "extends = 'base.toml'\nadapter.method = 'series'\n"),
     ];
     let folder = folder(&files);
-    let fields = |name: &str| read_in(&folder, name, &[]).unwrap().adapter.tables()[0].fields.clone();
-    assert_eq!((&fields("near.toml")["r"], &fields("near.toml")["alpha"]), (&3.into(), &7.0.into()));
+    let fields =
+        |name: &str| read_in(&folder, name, &[]).unwrap().adapter.tables()[0].fields.clone();
+    assert_eq!(
+        (&fields("near.toml")["r"], &fields("near.toml")["alpha"]),
+        (&3.into(), &7.0.into())
+    );
     assert_eq!(fields("dora.toml")["r"], 3);
     assert!(!fields("series.toml").contains_key("r"));
 }
@@ -114,9 +141,14 @@ fn a_circle_is_refused_with_the_chain() {
     ];
     let folder = folder(&files);
     let error = read_in(&folder, "a.toml", &[]).unwrap_err().to_string();
-    let chain = ["a.toml", "b.toml", "c.toml", "a.toml"].map(|name| folder.path().canonicalize().unwrap().join(name));
-    let chain = chain.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" -> ");
-    assert!(error.contains("c.toml:1: `extends` goes in a circle") && error.contains(&chain), "{error}");
+    let chain = ["a.toml", "b.toml", "c.toml", "a.toml"]
+        .map(|name| folder.path().canonicalize().unwrap().join(name));
+    let chain =
+        chain.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" -> ");
+    assert!(
+        error.contains("c.toml:1: `extends` goes in a circle") && error.contains(&chain),
+        "{error}"
+    );
     assert!(read_in(&folder, "self.toml", &[]).unwrap_err().to_string().contains("circle"));
 }
 
@@ -149,11 +181,16 @@ fn what_was_read_of_a_chain_is_told_by_one_digest() {
     let files = [("base.toml", BASE), ("near.toml", "extends = 'base.toml'\nseed = 9\n")];
     let folder = folder(&files);
     let digest = |name: &str| {
-        study(&folder.path().join(name), &[]).unwrap().members::<ist_peft::BuiltinAdapter>(false).unwrap().digest
+        study(&folder.path().join(name), &[])
+            .unwrap()
+            .members::<ist_peft::BuiltinAdapter>(false)
+            .unwrap()
+            .digest
     };
     let (before, base) = (digest("near.toml"), digest("base.toml"));
     assert_ne!(before, base);
-    std::fs::write(folder.path().join("base.toml"), BASE.replace("cutoff = 64", "cutoff = 65")).unwrap();
+    std::fs::write(folder.path().join("base.toml"), BASE.replace("cutoff = 64", "cutoff = 65"))
+        .unwrap();
     assert_ne!(digest("near.toml"), before);
     std::fs::write(folder.path().join("base.toml"), BASE).unwrap();
     assert_eq!(digest("near.toml"), before);
@@ -163,11 +200,16 @@ fn what_was_read_of_a_chain_is_told_by_one_digest() {
 fn a_nearer_sweep_replaces_and_adds_keys_however_they_are_spelt() {
     let files = [
         ("base.toml", &*format!("{BASE}[sweep]\n\"train.batch\" = [1, 2]\nadapter.r = [3]\n")),
-        ("near.toml", "extends = 'base.toml'\nseeds = 2\n[sweep]\ntrain.batch = [4]\n'adapter.r' = [5, 6]\n"),
+        (
+            "near.toml",
+            "extends = 'base.toml'\nseeds = 2\n[sweep]\ntrain.batch = [4]\n'adapter.r' = [5, 6]\n",
+        ),
     ];
     let folder = folder(&files);
-    let study =
-        study(&folder.path().join("near.toml"), &[]).unwrap().members::<ist_peft::BuiltinAdapter>(false).unwrap();
+    let study = study(&folder.path().join("near.toml"), &[])
+        .unwrap()
+        .members::<ist_peft::BuiltinAdapter>(false)
+        .unwrap();
     let names: Vec<&str> = study.members.iter().map(|member| member.name.as_str()).collect();
     let expected = ["adapter.r=5,train.batch=4,seed=0", "adapter.r=5,train.batch=4,seed=1"];
     assert_eq!((names.len(), &names[..2]), (4, &expected[..]));

@@ -28,7 +28,8 @@ run.toml:16: `optimizer.betas[1]` must be a number of at least 0 and below 1, fo
 run.toml:19: `train.epochs` conflicts with `train.steps`; give one of them
 --set: `polcy` is not a known key; did you mean `policy`?
 --set: `seed` must be an integer of at least 0, found -1";
-    let (found, expected): (Vec<&str>, Vec<&str>) = (error.lines().collect(), expected.lines().collect());
+    let (found, expected): (Vec<&str>, Vec<&str>) =
+        (error.lines().collect(), expected.lines().collect());
     assert_eq!(found, expected);
 }
 
@@ -37,7 +38,10 @@ fn an_empty_file_names_every_required_key() {
     let error = read("").unwrap_err();
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["model.path", "data.train", "train"]);
-    assert!(error.to_string().contains("`train` needs one of `train.steps` and `train.epochs`"), "{error}");
+    assert!(
+        error.to_string().contains("`train` needs one of `train.steps` and `train.epochs`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -46,14 +50,30 @@ fn each_value_out_of_range_is_refused_with_the_range() {
         ("seed = 1.0", "seed", "an integer of at least 0, found 1.0"),
         ("data.cutoff = 1", "data.cutoff", "an integer of at least 2, found 1"),
         ("data.validation_records = 0", "data.validation_records", "at least 1"),
-        ("data.train_on_inputs = 'yes'", "data.train_on_inputs", "true or false, found the string \"yes\""),
+        (
+            "data.train_on_inputs = 'yes'",
+            "data.train_on_inputs",
+            "true or false, found the string \"yes\"",
+        ),
         ("data.padding = 'centre'", "data.padding", "one of \"left\", \"right\""),
         ("adapter.alpha = 0", "adapter.alpha", "a number above 0, found 0"),
         ("adapter.alpha = nan", "adapter.alpha", "a number above 0, found nan"),
-        ("adapter.dropout = 1.0", "adapter.dropout", "a number of at least 0 and below 1, found 1.0"),
+        (
+            "adapter.dropout = 1.0",
+            "adapter.dropout",
+            "a number of at least 0 and below 1, found 1.0",
+        ),
         ("adapter.targets = []", "adapter.targets", "a non-empty list of strings"),
-        ("adapter.rank_pattern = {q_proj = 0}", "adapter.rank_pattern.q_proj", "an integer of at least 1, found 0"),
-        ("adapter.layers_to_transform = [-1]", "adapter.layers_to_transform", "found the list [-1]"),
+        (
+            "adapter.rank_pattern = {q_proj = 0}",
+            "adapter.rank_pattern.q_proj",
+            "an integer of at least 1, found 0",
+        ),
+        (
+            "adapter.layers_to_transform = [-1]",
+            "adapter.layers_to_transform",
+            "found the list [-1]",
+        ),
         ("policy.layers_updated = 0", "policy.layers_updated", "found 0"),
         ("policy.layers_updated = 0.0", "policy.layers_updated", "found 0.0"),
         ("policy.candidates = 0", "policy.candidates", "at least 1"),
@@ -67,7 +87,11 @@ fn each_value_out_of_range_is_refused_with_the_range() {
         ("optimizer.betas = [0.9]", "optimizer.betas", "a list of 2 numbers"),
         ("optimizer.weight_decay = -0.1", "optimizer.weight_decay", "at least 0, found -0.1"),
         ("train.batch = 0", "train.batch", "at least 1, found 0"),
-        ("train.micro_batch = 17", "train.micro_batch", "at most `train.batch`, which is 16, found 17"),
+        (
+            "train.micro_batch = 17",
+            "train.micro_batch",
+            "at most `train.batch`, which is 16, found 17",
+        ),
         ("train.early_stopping = 3", "train.early_stopping", "needs a validation loss"),
         ("train.sample_prompts = 'one'", "train.sample_prompts", "a list of strings"),
         ("train.sample_prompts = ['one', 2]", "train.sample_prompts[1]", "a string, found 2"),
@@ -82,10 +106,16 @@ fn each_value_out_of_range_is_refused_with_the_range() {
         ("eval.limit = 3", "eval.data", "is missing"),
         ("eval = {data = 'x', task = 'bolq'}", "eval.task", "one of \"boolq\", \"piqa\""),
         ("eval = 'exact-match'", "eval", "must be a table, found the string"),
-        ("data = {train = 'x', validation = 'y', validation_records = 3}", "data.validation_records", "conflicts with"),
+        (
+            "data = {train = 'x', validation = 'y', validation_records = 3}",
+            "data.validation_records",
+            "conflicts with",
+        ),
     ] {
-        let least: Vec<&str> =
-            LEAST.lines().filter(|line| !text.starts_with("data = ") || !line.starts_with("data")).collect();
+        let least: Vec<&str> = LEAST
+            .lines()
+            .filter(|line| !text.starts_with("data = ") || !line.starts_with("data"))
+            .collect();
         let error = read(&format!("{}\n{text}\n", least.join("\n"))).expect_err(text);
         let [fault] = error.faults() else { panic!("{text}: {error}") };
         assert_eq!(fault.key, key, "{text}");
@@ -120,7 +150,11 @@ fn the_nearest_key_is_named_wherever_it_stands() {
 fn a_key_of_an_unknown_kind_is_still_checked_for_existence() {
     let error = faults_of("policy = {kind = 'isst', interval = 3, gamma = 1}");
     assert!(error.contains("`policy.kind` must be one of \"all\", \"ist\""), "{error}");
-    assert!(error.contains("did you mean \"ist\"?") && error.contains("`policy.gamma` is not a known key"), "{error}");
+    assert!(
+        error.contains("did you mean \"ist\"?")
+            && error.contains("`policy.gamma` is not a known key"),
+        "{error}"
+    );
     assert!(!error.contains("interval` "), "{error}");
 }
 
@@ -135,7 +169,9 @@ fn the_methods_own_reader_has_the_last_word() {
 #[test]
 fn a_template_is_parsed_at_the_gate() {
     assert!(faults_of("data.template = 'alpacca'").contains("`data.template` is no template"));
-    assert!(faults_of("data.template = '{{ instruction '").contains("`data.template` is no template"));
+    assert!(
+        faults_of("data.template = '{{ instruction '").contains("`data.template` is no template")
+    );
     assert!(least_and("data.template = '{{ instruction }} = '").is_ok());
 }
 
@@ -171,19 +207,28 @@ fn files_that_are_named_and_not_there_are_faults_of_their_keys() {
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["model.path", "data.validation", "adapter.init_from"], "{error}");
     let gone = folder.path().join("gone.jsonl");
-    assert!(error.to_string().contains(&format!("names no file: {} does not exist", gone.display())), "{error}");
+    assert!(
+        error.to_string().contains(&format!("names no file: {} does not exist", gone.display())),
+        "{error}"
+    );
     super::super::read(&path, &[]).unwrap();
 }
 
 #[test]
 fn an_override_is_checked_like_the_file() {
-    let config =
-        read_with(LEAST, &["train.steps=99", "policy.kind=rst", "adapter.rank_pattern.\"layers.0\"=4"]).unwrap();
+    let config = read_with(
+        LEAST,
+        &["train.steps=99", "policy.kind=rst", "adapter.rank_pattern.\"layers.0\"=4"],
+    )
+    .unwrap();
     assert_eq!((config.train.steps, config.policy.kind()), (Some(99), "rst"));
     assert_eq!(config.adapter.tables()[0].fields["rank_pattern"]["layers.0"], 4);
     for (text, expected) in [
         ("train.step=3", "--set: `train.step` is not a known key; did you mean `train.steps`?"),
-        ("train.steps=many", "--set: `train.steps` must be an integer of at least 1, found the string \"many\""),
+        (
+            "train.steps=many",
+            "--set: `train.steps` must be an integer of at least 1, found the string \"many\"",
+        ),
         ("seed.x=3", "--set: `seed.x` cannot be set, because `seed` is not a table"),
         ("train.steps", "--set: \"train.steps\" is not KEY=VALUE"),
     ] {
@@ -196,7 +241,10 @@ fn an_override_is_checked_like_the_file() {
 fn an_override_may_replace_a_whole_table() {
     let text = format!("{LEAST}policy = {{interval = 5}}\n");
     assert!(
-        read_with(&text, &["policy.kind=rst"]).unwrap_err().to_string().contains("belongs to policy.kind = \"ist\"")
+        read_with(&text, &["policy.kind=rst"])
+            .unwrap_err()
+            .to_string()
+            .contains("belongs to policy.kind = \"ist\"")
     );
     assert_eq!(read_with(&text, &["policy={kind='rst'}"]).unwrap().policy.kind(), "rst");
 }

@@ -12,7 +12,10 @@ use super::LEAST;
 fn reader(fields: &Map<String, Value>) -> Option<Vec<FieldFault>> {
     (fields["method"] == "mine" || fields["method"] == "adalora").then(|| {
         let faulty = fields.get("width").is_some_and(|width| width == 0);
-        faulty.then(|| FieldFault { field: "width".into(), message: "must not be 0".into() }).into_iter().collect()
+        faulty
+            .then(|| FieldFault { field: "width".into(), message: "must not be 0".into() })
+            .into_iter()
+            .collect()
     })
 }
 
@@ -25,11 +28,19 @@ fn read(adapter: &str) -> Result<RunConfig, ConfigError> {
 
 #[test]
 fn a_method_from_outside_is_read_by_its_own_crate() {
-    let adapter = read("{method = 'mine', width = 3, init_from = 'old'}").unwrap().adapter.tables()[0].clone();
+    let adapter = read("{method = 'mine', width = 3, init_from = 'old'}").unwrap().adapter.tables()
+        [0]
+    .clone();
     assert_eq!(adapter.method.as_deref(), Some("mine"));
-    assert_eq!((json!(adapter.fields), adapter.init_from), (json!({"width": 3}), Some("/base/old".into())));
+    assert_eq!(
+        (json!(adapter.fields), adapter.init_from),
+        (json!({"width": 3}), Some("/base/old".into()))
+    );
     // What is later work here may be there in another set.
-    assert_eq!(read("{method = 'adalora'}").unwrap().adapter.tables()[0].method.as_deref(), Some("adalora"));
+    assert_eq!(
+        read("{method = 'adalora'}").unwrap().adapter.tables()[0].method.as_deref(),
+        Some("adalora")
+    );
 }
 
 #[test]
@@ -37,7 +48,10 @@ fn its_faults_have_their_keys_and_lines() {
     let error = read("{method = 'mine', width = 0}").unwrap_err().to_string();
     assert_eq!(error, "run.toml:4: `adapter.width` must not be 0");
     let error = read("{method = 'mine', init_from = 3}").unwrap_err().to_string();
-    assert_eq!(error, "run.toml:4: `adapter.init_from` must be a string that is not empty, found 3");
+    assert_eq!(
+        error,
+        "run.toml:4: `adapter.init_from` must be a string that is not empty, found 3"
+    );
 }
 
 #[test]

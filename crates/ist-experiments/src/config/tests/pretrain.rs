@@ -39,10 +39,23 @@ fn every_default_is_the_documented_one() {
         schedule: Schedule::Cosine,
         warmup_steps: 0,
     };
-    let train =
-        PretrainSteps { steps: 100, batch: 16, eval_every: None, sample_prompts: Vec::new(), sample_tokens: 32 };
+    let train = PretrainSteps {
+        steps: 100,
+        batch: 16,
+        eval_every: None,
+        sample_prompts: Vec::new(),
+        sample_tokens: 32,
+    };
     let tokenizer = TokenizerConfig { vocab_size: 512 };
-    let expected = PretrainConfig { seed: 0, output: "/base/model".into(), model, tokenizer, data, optimizer, train };
+    let expected = PretrainConfig {
+        seed: 0,
+        output: "/base/model".into(),
+        model,
+        tokenizer,
+        data,
+        optimizer,
+        train,
+    };
     assert_eq!(config, expected);
     assert_eq!(read_pretrain(&config.to_toml()).unwrap(), expected);
 }
@@ -74,5 +87,8 @@ fn all_faults_are_told_at_once() {
 #[test]
 fn a_text_file_needs_no_number_of_tokens() {
     let text = LEAST.replace("data.tokens = 100000", "data.source = 'text.txt'");
-    assert_eq!(read_pretrain(&text).unwrap().data.source, TextSource::File("/base/text.txt".into()));
+    assert_eq!(
+        read_pretrain(&text).unwrap().data.source,
+        TextSource::File("/base/text.txt".into())
+    );
 }

@@ -6,9 +6,9 @@ use super::{LEAST, faults_of, least_and, read, read_with};
 fn later_work_is_not_yet_available_rather_than_unknown() {
     let mut cases = Vec::new();
     let methods = ["adalora", "loha", "lokr", "oft", "prompt-tuning"];
-    cases.extend(
-        methods.map(|method| (format!("adapter = {{method = '{method}', bottleneck_size = 3}}"), "adapter.method")),
-    );
+    cases.extend(methods.map(|method| {
+        (format!("adapter = {{method = '{method}', bottleneck_size = 3}}"), "adapter.method")
+    }));
     for (text, key) in cases {
         let error = least_and(&text).expect_err(&text);
         let [fault] = error.faults() else { panic!("{text}: {error}") };
@@ -29,7 +29,10 @@ fn later_work_hides_no_other_fault() {
 #[test]
 fn an_override_cannot_reach_later_work() {
     let error = read_with(LEAST, &["adapter.method=loha"]).unwrap_err().to_string();
-    assert!(error.starts_with("--set: `adapter.method` = \"loha\" is not yet available"), "{error}");
+    assert!(
+        error.starts_with("--set: `adapter.method` = \"loha\" is not yet available"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -37,7 +40,11 @@ fn one_adapter_in_double_brackets_is_one_adapter() {
     let config = least_and("[[adapter]]\nr = 3\n").unwrap();
     assert_eq!(config, least_and("[adapter]\nr = 3\n").unwrap());
     assert_eq!(
-        read_with(&format!("{LEAST}[[adapter]]\nr = 3\n"), &["adapter.r=5"]).unwrap().adapter.tables()[0].fields["r"],
+        read_with(&format!("{LEAST}[[adapter]]\nr = 3\n"), &["adapter.r=5"])
+            .unwrap()
+            .adapter
+            .tables()[0]
+            .fields["r"],
         5
     );
 }
@@ -50,14 +57,24 @@ fn an_unknown_method_is_not_later_work() {
 
 #[test]
 fn several_adapters_are_checked_each_under_its_own_key() {
-    let two = |second: &str| format!("[[adapter]]\nr = 3\ntargets = ['q_proj']\n[[adapter]]\n{second}");
-    let config = least_and(&two("method = 'parallel'\nbottleneck_size = 8\ntargets = ['down_proj']")).unwrap();
-    let methods: Vec<_> = config.adapter.tables().iter().map(|table| table.method.as_deref()).collect();
+    let two =
+        |second: &str| format!("[[adapter]]\nr = 3\ntargets = ['q_proj']\n[[adapter]]\n{second}");
+    let config =
+        least_and(&two("method = 'parallel'\nbottleneck_size = 8\ntargets = ['down_proj']"))
+            .unwrap();
+    let methods: Vec<_> =
+        config.adapter.tables().iter().map(|table| table.method.as_deref()).collect();
     assert_eq!(methods, [Some("lora"), Some("parallel")]);
     let error = faults_of(&two("method = 'parallel'\nr = 8"));
-    assert!(error.contains("run.toml:9: `adapter[1].r` belongs to adapter[1].method = \"lora\""), "{error}");
+    assert!(
+        error.contains("run.toml:9: `adapter[1].r` belongs to adapter[1].method = \"lora\""),
+        "{error}"
+    );
     let error = faults_of(&two("r = 5"));
-    assert!(error.contains("`adapter[1].name` must differ from those of the other adapters; \"lora\""), "{error}");
+    assert!(
+        error.contains("`adapter[1].name` must differ from those of the other adapters; \"lora\""),
+        "{error}"
+    );
     assert!(least_and(&two("r = 5\nname = 'other'")).is_ok());
     let error = faults_of(&two("name = 'a/b'"));
     assert!(error.contains("`adapter[1].name` must be of letters"), "{error}");

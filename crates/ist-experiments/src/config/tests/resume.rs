@@ -8,7 +8,8 @@ fn equal_configurations_do_not_differ() {
     let config = least_and("adapter.r = 4").unwrap();
     assert!(differences(&config, &config).is_empty());
     // Spelling a default out, or an integer for a number, is no difference.
-    let (spelt, bare) = (least_and("adapter.alpha = 64\ntrain.batch = 16").unwrap(), least_and("").unwrap());
+    let (spelt, bare) =
+        (least_and("adapter.alpha = 64\ntrain.batch = 16").unwrap(), least_and("").unwrap());
     assert_eq!(differences(&spelt, &bare), [""; 0]);
 }
 
@@ -30,7 +31,8 @@ fn differing_keys_are_named_with_both_values() {
 
 #[test]
 fn a_count_is_not_the_fraction_of_the_same_digits() {
-    let [one, all] = ["1", "1.0"].map(|share| least_and(&format!("policy.layers_updated = {share}")).unwrap());
+    let [one, all] =
+        ["1", "1.0"].map(|share| least_and(&format!("policy.layers_updated = {share}")).unwrap());
     assert_eq!(differences(&one, &all), ["`policy.layers_updated` was 1, is 1.0"]);
 }
 

@@ -32,36 +32,65 @@ fn positive() -> impl Strategy<Value = f64> {
 }
 
 fn share() -> impl Strategy<Value = Share> {
-    prop_oneof![count().prop_map(Share::Count), Just(Share::Fraction(1.0)), (1e-3..1.0_f64).prop_map(Share::Fraction)]
+    prop_oneof![
+        count().prop_map(Share::Count),
+        Just(Share::Fraction(1.0)),
+        (1e-3..1.0_f64).prop_map(Share::Fraction)
+    ]
 }
 
 fn model() -> impl Strategy<Value = ModelConfig> {
     let reference = prop_oneof![
         text().prop_map(ModelRef::Builtin),
         path().prop_map(ModelRef::Folder),
-        (of("[a-z]{1,4}/[0-9]")).prop_map(|revision| ModelRef::Hub { id: "no-such/model.name".to_owned(), revision }),
+        (of("[a-z]{1,4}/[0-9]"))
+            .prop_map(|revision| ModelRef::Hub { id: "no-such/model.name".to_owned(), revision }),
     ];
     let dtype = select(vec![Dtype::Float32, Dtype::Bfloat16, Dtype::Float16, Dtype::Int8]);
     (reference, dtype).prop_map(|(path, dtype)| ModelConfig { path, dtype })
 }
 
 fn data() -> impl Strategy<Value = DataConfig> {
-    let formats = [Format::Auto, Format::Tokens, Format::Alpaca, Format::Chat, Format::PromptCompletion, Format::Text];
+    let formats = [
+        Format::Auto,
+        Format::Tokens,
+        Format::Alpaca,
+        Format::Chat,
+        Format::PromptCompletion,
+        Format::Text,
+    ];
     let validation = prop_oneof![
         Just((None, None)),
         path().prop_map(|path| (Some(path), None)),
         count().prop_map(|count| (None, Some(count))),
     ];
-    let templates =
-        ["auto", "chat", "alpaca", "llm-adapters", "none", "{{ instruction }}\n{% if input %}\"x\"{% endif %}'''"];
+    let templates = [
+        "auto",
+        "chat",
+        "alpaca",
+        "llm-adapters",
+        "none",
+        "{{ instruction }}\n{% if input %}\"x\"{% endif %}'''",
+    ];
     let orders = select(vec![Order::Shuffled, Order::Sequential]);
     let padding = select(vec![Padding::Left, Padding::Right]);
     let template = select(templates.to_vec());
     let rest = (2_usize..9000, any::<bool>(), orders, validation, template, padding);
     (path(), select(formats.to_vec()), rest).prop_map(|(train, format, rest)| {
-        let (cutoff, train_on_inputs, order, (validation, validation_records), template, padding) = rest;
+        let (cutoff, train_on_inputs, order, (validation, validation_records), template, padding) =
+            rest;
         let template = template.to_owned();
-        DataConfig { train, format, cutoff, train_on_inputs, order, validation, validation_records, template, padding }
+        DataConfig {
+            train,
+            format,
+            cutoff,
+            train_on_inputs,
+            order,
+            validation,
+            validation_records,
+            template,
+            padding,
+        }
     })
 }
 
@@ -97,7 +126,10 @@ fn adapter() -> impl Strategy<Value = AdapterTable> {
 fn adapters() -> impl Strategy<Value = AdapterTables> {
     prop::collection::vec(adapter(), 1..3).prop_map(|mut tables| {
         if tables.len() > 1 {
-            tables.iter_mut().enumerate().for_each(|(at, table)| table.name = Some(format!("adapter-{at}")));
+            tables
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, table)| table.name = Some(format!("adapter-{at}")));
         }
         tables.into()
     })
@@ -105,9 +137,9 @@ fn adapters() -> impl Strategy<Value = AdapterTables> {
 
 fn policy() -> impl Strategy<Value = PolicyConfig> {
     let rewards = select(vec![Reward::Exp, Reward::Normalized]);
-    let ist = (share(), share(), count(), 0.0..0.99_f64, count(), positive(), count(), rewards).prop_map(
-        |(layers_updated, layers_suppressed, candidates, suppression, interval, importance_lr, score_batch, reward)| {
-            PolicyConfig::Ist(IstPolicy {
+    let ist = (share(), share(), count(), 0.0..0.99_f64, count(), positive(), count(), rewards)
+        .prop_map(
+            |(
                 layers_updated,
                 layers_suppressed,
                 candidates,
@@ -116,17 +148,30 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
                 importance_lr,
                 score_batch,
                 reward,
-            })
-        },
-    );
+            )| {
+                PolicyConfig::Ist(IstPolicy {
+                    layers_updated,
+                    layers_suppressed,
+                    candidates,
+                    suppression,
+                    interval,
+                    importance_lr,
+                    score_batch,
+                    reward,
+                })
+            },
+        );
     prop_oneof![
         Just(PolicyConfig::All),
         ist,
         share().prop_map(|layers_updated| PolicyConfig::Rst(RstPolicy { layers_updated })),
-        (share(), count())
-            .prop_map(|(layers_updated, interval)| PolicyConfig::Lisa(LisaPolicy { layers_updated, interval })),
-        prop::collection::btree_set(0_usize..99, 1..5)
-            .prop_map(|layers| PolicyConfig::Fixed(FixedPolicy { layers: layers.into_iter().rev().collect() })),
+        (share(), count()).prop_map(|(layers_updated, interval)| PolicyConfig::Lisa(LisaPolicy {
+            layers_updated,
+            interval
+        })),
+        prop::collection::btree_set(0_usize..99, 1..5).prop_map(|layers| PolicyConfig::Fixed(
+            FixedPolicy { layers: layers.into_iter().rev().collect() }
+        )),
         path().prop_map(|path| PolicyConfig::Replay(ReplayPolicy { path })),
     ]
 }
@@ -134,16 +179,36 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
 fn optimizer() -> impl Strategy<Value = OptimizerConfig> {
     let schedules = select(vec![Schedule::Linear, Schedule::Cosine, Schedule::Constant]);
     let states = select(vec![RestingState::Keep, RestingState::Offload, RestingState::Drop]);
-    let numbers = (positive(), 0.0..1.0_f64, [0.0..0.9999_f64, 0.0..0.9999], positive(), 0.0..5.0_f64, 0_usize..999);
+    let numbers = (
+        positive(),
+        0.0..1.0_f64,
+        [0.0..0.9999_f64, 0.0..0.9999],
+        positive(),
+        0.0..5.0_f64,
+        0_usize..999,
+    );
     (numbers, schedules, states).prop_map(|(numbers, schedule, resting_state)| {
         let (lr, weight_decay, betas, eps, clip_norm, warmup_steps) = numbers;
         let kind = OptimizerKind::AdamW;
-        OptimizerConfig { kind, lr, weight_decay, betas, eps, clip_norm, schedule, warmup_steps, resting_state }
+        OptimizerConfig {
+            kind,
+            lr,
+            weight_decay,
+            betas,
+            eps,
+            clip_norm,
+            schedule,
+            warmup_steps,
+            resting_state,
+        }
     })
 }
 
 fn train() -> impl Strategy<Value = TrainConfig> {
-    let length = prop_oneof![count().prop_map(|steps| (Some(steps), None)), positive().prop_map(|n| (None, Some(n)))];
+    let length = prop_oneof![
+        count().prop_map(|steps| (Some(steps), None)),
+        positive().prop_map(|n| (None, Some(n)))
+    ];
     let prompts = prop::collection::vec(text(), 0..3);
     let batches = (1_usize..64).prop_flat_map(|batch| (Just(batch), 1..=batch));
     let scaling = select(vec![LossScaling::Auto, LossScaling::On, LossScaling::Off]);
@@ -156,8 +221,15 @@ fn train() -> impl Strategy<Value = TrainConfig> {
             sample_tokens,
             loss_scaling,
         )| {
-            let rest =
-                TrainConfig { steps, epochs, batch, micro_batch, eval_every, save_every, ..TrainConfig::default() };
+            let rest = TrainConfig {
+                steps,
+                epochs,
+                batch,
+                micro_batch,
+                eval_every,
+                save_every,
+                ..TrainConfig::default()
+            };
             TrainConfig { keep_last, sample_prompts, sample_tokens, loss_scaling, ..rest }
         },
     )
@@ -165,12 +237,10 @@ fn train() -> impl Strategy<Value = TrainConfig> {
 
 fn eval() -> impl Strategy<Value = Option<EvalConfig>> {
     let task = select(crate::tasks::names()).prop_map(str::to_owned);
-    let eval = (task, path(), of(count()), count()).prop_map(|(task, data, limit, max_new_tokens)| EvalConfig {
-        task,
-        data,
-        limit,
-        max_new_tokens,
-    });
+    let eval =
+        (task, path(), of(count()), count()).prop_map(|(task, data, limit, max_new_tokens)| {
+            EvalConfig { task, data, limit, max_new_tokens }
+        });
     of(eval)
 }
 
@@ -180,11 +250,27 @@ fn run() -> impl Strategy<Value = RunConfig> {
     let budget = budget.prop_map(|budget| MemoryConfig { budget });
     let seed = prop_oneof![0..10_u64, Just(i64::MAX as u64)];
     let logging = any::<bool>().prop_map(|tensorboard| LoggingConfig { tensorboard });
-    let sections = (model(), data(), adapters(), policy(), optimizer(), train(), budget, logging, eval());
+    let sections =
+        (model(), data(), adapters(), policy(), optimizer(), train(), budget, logging, eval());
     (seed, sections, of(count())).prop_map(
-        |(seed, (model, data, adapter, policy, optimizer, mut train, memory, logging, eval), early_stopping)| {
+        |(
+            seed,
+            (model, data, adapter, policy, optimizer, mut train, memory, logging, eval),
+            early_stopping,
+        )| {
             train.early_stopping = early_stopping.filter(|_| data.validates());
-            RunConfig { seed, model, data, adapter, policy, optimizer, train, memory, logging, eval }
+            RunConfig {
+                seed,
+                model,
+                data,
+                adapter,
+                policy,
+                optimizer,
+                train,
+                memory,
+                logging,
+                eval,
+            }
         },
     )
 }
@@ -218,7 +304,8 @@ proptest! {
 
 #[test]
 fn a_resolved_configuration_reads_well() {
-    let written = least_and("adapter.rank_pattern = {'layers.0' = 4}\neval.data = 'x'").unwrap().to_toml();
+    let written =
+        least_and("adapter.rank_pattern = {'layers.0' = 4}\neval.data = 'x'").unwrap().to_toml();
     let sections: Vec<&str> = written.lines().filter(|line| line.starts_with('[')).collect();
     let expected = [
         "[model]",
@@ -235,7 +322,8 @@ fn a_resolved_configuration_reads_well() {
     assert_eq!(sections, expected);
     assert!(written.starts_with("seed = 0\n"), "{written}");
     assert!(
-        written.contains("path = \"builtin:tiny\"") && written.contains("train = \"/base/train.jsonl\""),
+        written.contains("path = \"builtin:tiny\"")
+            && written.contains("train = \"/base/train.jsonl\""),
         "{written}"
     );
 }

@@ -36,15 +36,22 @@ fn seeds_are_a_list_or_a_count() {
     assert_eq!(names(&format!("seeds = 3\n{LEAST}")), ["seed=0", "seed=1", "seed=2"]);
     let study = study_of(&format!("seed = 5\nseeds = [4, 2]\n{LEAST}"), &[]).unwrap();
     assert_eq!(study.members.iter().map(|member| member.config.seed).collect::<Vec<_>>(), [4, 2]);
-    for text in ["seeds = 0", "seeds = []", "seeds = [1, 1]", "seeds = [-1]", "seeds = 1.0", "seeds = 'x'"] {
+    for text in
+        ["seeds = 0", "seeds = []", "seeds = [1, 1]", "seeds = [-1]", "seeds = 1.0", "seeds = 'x'"]
+    {
         let error = faults(text, &[]);
-        assert!(error.contains("many.toml:4: `seeds` must be a number of seeds of at least 1"), "{error}");
+        assert!(
+            error.contains("many.toml:4: `seeds` must be a number of seeds of at least 1"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn a_sweep_is_every_combination_in_order() {
-    let text = format!("seeds = 2\n{LEAST}[sweep]\n\"policy.layers_updated\" = [1, 0.5]\nadapter.r = [4]\n");
+    let text = format!(
+        "seeds = 2\n{LEAST}[sweep]\n\"policy.layers_updated\" = [1, 0.5]\nadapter.r = [4]\n"
+    );
     let study = study_of(&text, &[]).unwrap();
     let expected = [
         "adapter.r=4,policy.layers_updated=1,seed=0",
@@ -52,7 +59,10 @@ fn a_sweep_is_every_combination_in_order() {
         "adapter.r=4,policy.layers_updated=0.5,seed=0",
         "adapter.r=4,policy.layers_updated=0.5,seed=1",
     ];
-    assert_eq!(study.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        study.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(),
+        expected
+    );
     let last = &study.members[3].config;
     let PolicyConfig::Ist(ist) = &last.policy else { panic!("{last:?}") };
     assert_eq!(
@@ -77,7 +87,10 @@ fn cases_change_several_keys_together() {
     assert_eq!(policy(0), PolicyConfig::Ist(ist));
     assert_eq!(policy(2), PolicyConfig::Rst(RstPolicy { layers_updated: Share::Count(2) }));
     assert_eq!(policy(4), PolicyConfig::Fixed(FixedPolicy { layers: vec![1, 3] }));
-    assert_eq!((study.members[4].config.train.steps, study.members[2].config.train.steps), (Some(5), Some(10)));
+    assert_eq!(
+        (study.members[4].config.train.steps, study.members[2].config.train.steps),
+        (Some(5), Some(10))
+    );
 }
 
 #[test]
@@ -92,7 +105,8 @@ fn names_can_be_folders_whatever_the_values_are() {
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "._+-=,".contains(c)), "{name}");
     }
     assert!(
-        names[0].contains("adapter.targets=q_proj+v_proj") && names[0].contains("rank_pattern=layers.0-4"),
+        names[0].contains("adapter.targets=q_proj+v_proj")
+            && names[0].contains("rank_pattern=layers.0-4"),
         "{names:?}"
     );
 }
@@ -100,7 +114,10 @@ fn names_can_be_folders_whatever_the_values_are() {
 #[test]
 fn runs_with_the_same_name_are_refused() {
     let error = faults("[sweep]\n\"data.template\" = ['a {{ input }}', 'a-{{ input }}']\n", &[]);
-    assert!(error.contains("gives two runs the name data.template=a----input---,seed=0"), "{error}");
+    assert!(
+        error.contains("gives two runs the name data.template=a----input---,seed=0"),
+        "{error}"
+    );
     let error = faults("[[sweep.cases]]\nname = 'a'\n[[sweep.cases]]\nname = 'A'\n", &[]);
     assert!(error.contains("many.toml:7: `sweep.cases[1].name` repeats \"A\""), "{error}");
     let long = format!("[sweep]\n\"data.template\" = ['{{{{ input }}}}{}']\n", "x".repeat(300));
@@ -109,13 +126,14 @@ fn runs_with_the_same_name_are_refused() {
 
 #[test]
 fn every_fault_names_its_key_its_line_and_the_runs_that_have_it() {
-    let text =
-        "[optimizer]\nlrr = 1\n[sweep]\n\"policy.layers_updated\" = [1, 0, -2]\n\"train.stepz\" = [1]\nseeds = [1]\n";
+    let text = "[optimizer]\nlrr = 1\n[sweep]\n\"policy.layers_updated\" = [1, 0, -2]\n\"train.stepz\" = [1]\nseeds = [1]\n";
     let error = faults(text, &[]);
-    let lines: Vec<&str> = error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
+    let lines: Vec<&str> =
+        error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
     assert_eq!(lines, ["9: `sweep.seeds` cannot be varied"], "what is swept is judged first");
     let error = faults(&text.replace("seeds = [1]\n", ""), &[]);
-    let lines: Vec<&str> = error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
+    let lines: Vec<&str> =
+        error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
     let expected = [
         "5: `optimizer.lrr` is not a known key; did you mean `optimizer.lr`?",
         "7: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at most 1, found 0 \
@@ -132,26 +150,47 @@ fn a_sweep_that_is_none_is_refused() {
     for (text, expected) in [
         ("[sweep]\n", "`sweep` varies nothing"),
         ("sweep = 3\n", "`sweep` must be a table of keys and lists, found 3"),
-        ("[sweep]\n\"policy.interval\" = []\n", "`sweep.policy.interval` lists no value, so there is no run"),
-        ("[sweep]\npolicy.interval = 3\n", "`sweep.policy.interval` must be the list of the key's values, found 3"),
+        (
+            "[sweep]\n\"policy.interval\" = []\n",
+            "`sweep.policy.interval` lists no value, so there is no run",
+        ),
+        (
+            "[sweep]\npolicy.interval = 3\n",
+            "`sweep.policy.interval` must be the list of the key's values, found 3",
+        ),
         ("[sweep]\n\"policy..interval\" = [3]\n", "is not a dotted key"),
         ("[sweep]\ncases = []\n", "`sweep.cases` must be a non-empty list of tables"),
-        ("[[sweep.cases]]\npolicy.kind = 'rst'\n", "`sweep.cases[0].name` must be of letters, digits and . _ + -"),
+        (
+            "[[sweep.cases]]\npolicy.kind = 'rst'\n",
+            "`sweep.cases[0].name` must be of letters, digits and . _ + -",
+        ),
         ("[[sweep.cases]]\nname = 'a/b'\n", "found the string \"a/b\""),
         ("[sweep]\nextends = ['x']\n", "`sweep.extends` cannot be varied"),
         ("[sweep]\npolicy.interval = [1]\n\"policy.interval\" = [2]\n", "is given by `sweep."),
-        ("[sweep]\npolicy = [{kind = 'rst'}]\n\"policy.interval\" = [2]\n", "is given by `sweep.policy` too"),
+        (
+            "[sweep]\npolicy = [{kind = 'rst'}]\n\"policy.interval\" = [2]\n",
+            "is given by `sweep.policy` too",
+        ),
         (
             "[sweep]\nseed = [1]\n[[sweep.cases]]\nname = 'a'\nseed = 3\n",
             "`sweep.seed` is given by `sweep.cases[0].seed` too",
         ),
-        ("[[adapter]]\nr = 3\n[[adapter]]\nname = 'b'\n[sweep]\nadapter.r = [4]\n", "is a list of several adapters"),
+        (
+            "[[adapter]]\nr = 3\n[[adapter]]\nname = 'b'\n[sweep]\nadapter.r = [4]\n",
+            "is a list of several adapters",
+        ),
     ] {
         let error = faults(text, &[]);
         assert!(error.contains(expected), "{text}: {error}");
     }
-    assert!(faults("sweep = {seed = [1]}\nseeds = 2\n", &[]).contains("`sweep.seed` is given by `seeds` too"));
-    assert!(faults("seeds = 2\n[[sweep.cases]]\nname = 'a'\nseed = 3\n", &[]).contains("the case \"a\" too"));
+    assert!(
+        faults("sweep = {seed = [1]}\nseeds = 2\n", &[])
+            .contains("`sweep.seed` is given by `seeds` too")
+    );
+    assert!(
+        faults("seeds = 2\n[[sweep.cases]]\nname = 'a'\nseed = 3\n", &[])
+            .contains("the case \"a\" too")
+    );
 }
 
 #[test]
@@ -160,13 +199,22 @@ fn the_command_line_sets_what_is_not_swept() {
     let study = study_of(&text, &["train.steps=3", "seeds=1"]).unwrap();
     assert_eq!(study.members.len(), 2);
     assert!(study.members.iter().all(|member| member.config.train.steps == Some(3)));
-    assert_eq!(study_of(&text, &["sweep={\"policy.interval\"=[1,2,3]}", "seeds=1"]).unwrap().members.len(), 3);
+    assert_eq!(
+        study_of(&text, &["sweep={\"policy.interval\"=[1,2,3]}", "seeds=1"]).unwrap().members.len(),
+        3
+    );
     for set in ["sweep.policy.layers_updated=[4]", "sweep.\"policy.layers_updated\"=[4]"] {
-        assert_eq!(study_of(&text, &[set, "seeds=1"]).unwrap().members[0].name, "policy.layers_updated=4,seed=0");
+        assert_eq!(
+            study_of(&text, &[set, "seeds=1"]).unwrap().members[0].name,
+            "policy.layers_updated=4,seed=0"
+        );
     }
     for set in ["policy.layers_updated=3", "seed=4"] {
         let error = study_of(&text, &[set]).unwrap_err().to_string();
-        assert!(error.contains("--set: `") && error.contains("is what the sweep varies"), "{error}");
+        assert!(
+            error.contains("--set: `") && error.contains("is what the sweep varies"),
+            "{error}"
+        );
     }
 }
 
@@ -175,7 +223,9 @@ fn many_runs_are_counted_before_they_are_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("many.toml");
     let values = (1..=100).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-    let text = format!("seeds = 100\n{LEAST}[sweep]\n\"adapter.r\" = [{values}]\n\"train.batch\" = [{values}]\n");
+    let text = format!(
+        "seeds = 100\n{LEAST}[sweep]\n\"adapter.r\" = [{values}]\n\"train.batch\" = [{values}]\n"
+    );
     std::fs::write(&path, text).unwrap();
     assert_eq!(study(&path, &[]).unwrap().count(), 1_000_000);
 }

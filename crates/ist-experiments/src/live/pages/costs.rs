@@ -30,15 +30,22 @@ pub(super) fn lines(view: &View, bar: usize) -> Vec<Line<'static>> {
 fn row(name: &str, share: f64, bar: usize, style: Style, told: &str) -> Line<'static> {
     let filled = ((share.clamp(0.0, 1.0) * bar as f64).round() as usize).min(bar);
     let drawn = format!("{:bar$}", "\u{2588}".repeat(filled));
-    Line::from(vec![Span::from(format!("{name:<14}")), Span::styled(drawn, style), Span::from(format!("  {told}"))])
+    Line::from(vec![
+        Span::from(format!("{name:<14}")),
+        Span::styled(drawn, style),
+        Span::from(format!("  {told}")),
+    ])
 }
 
 fn memory(view: &View, bar: usize) -> Vec<Line<'static>> {
     let plan = &view.run.plan;
-    let (predicted, measured) = (view.run.predicted_peak_bytes().unwrap_or_default(), view.run.peak_bytes());
+    let (predicted, measured) =
+        (view.run.predicted_peak_bytes().unwrap_or_default(), view.run.peak_bytes());
     let bytes = |kind: &str| plan["bytes"][kind].as_f64().unwrap_or_default();
-    let most = KINDS.iter().map(|kind| bytes(kind)).fold(predicted.max(measured), f64::max).max(1.0);
-    let line = |name: &str, bytes: f64, style| row(name, bytes / most, bar, style, &human(bytes as usize));
+    let most =
+        KINDS.iter().map(|kind| bytes(kind)).fold(predicted.max(measured), f64::max).max(1.0);
+    let line =
+        |name: &str, bytes: f64, style| row(name, bytes / most, bar, style, &human(bytes as usize));
     let mut lines = vec![
         Line::styled("Memory, each kind as planned for the worst draw", STRONG),
         line("predicted", predicted, view.ink.series(1)),
@@ -54,13 +61,18 @@ fn memory(view: &View, bar: usize) -> Vec<Line<'static>> {
 fn time(view: &View, bar: usize) -> Vec<Line<'static>> {
     let mut lines = vec![Line::default(), Line::styled("Time of the steps", STRONG)];
     let Some(split) = view.run.split() else {
-        lines.push(Line::styled(if view.run.steps.is_empty() { "no step yet" } else { "not told" }, ASIDE));
+        lines.push(Line::styled(
+            if view.run.steps.is_empty() { "no step yet" } else { "not told" },
+            ASIDE,
+        ));
         return lines;
     };
     let all = split.parts().iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    lines.extend(Split::NAMES.into_iter().zip(split.parts()).enumerate().map(|(part, (name, seconds))| {
-        let told = format!("{seconds:>8.1} s {:>5.1}%", 100.0 * seconds / all);
-        row(name, seconds / all, bar, view.ink.series(part), &told)
-    }));
+    lines.extend(Split::NAMES.into_iter().zip(split.parts()).enumerate().map(
+        |(part, (name, seconds))| {
+            let told = format!("{seconds:>8.1} s {:>5.1}%", 100.0 * seconds / all);
+            row(name, seconds / all, bar, view.ink.series(part), &told)
+        },
+    ));
     lines
 }

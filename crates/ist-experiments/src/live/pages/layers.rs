@@ -63,7 +63,9 @@ fn cell(ink: Ink, score: Option<f64>) -> Span<'static> {
 }
 
 fn told(score: Option<f64>) -> Span<'static> {
-    Span::from(score.map_or(" ".repeat(17), |score| format!("{score:>+10.4}{:>7.3}", sigmoid(-score))))
+    Span::from(
+        score.map_or(" ".repeat(17), |score| format!("{score:>+10.4}{:>7.3}", sigmoid(-score))),
+    )
 }
 
 /// A bar of the share of the steps in which the layer was chosen.

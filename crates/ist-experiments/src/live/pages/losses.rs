@@ -12,24 +12,37 @@ use crate::report::curves;
 /// Draws training losses, their running mean and validation losses.
 pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) {
     let on_axis = |points: Vec<(f64, f64)>| {
-        let scaled = points.into_iter().map(|(step, loss)| (step, if view.logarithmic { loss.log10() } else { loss }));
+        let scaled = points
+            .into_iter()
+            .map(|(step, loss)| (step, if view.logarithmic { loss.log10() } else { loss }));
         scaled.filter(|(_, loss)| loss.is_finite()).collect::<Vec<_>>()
     };
     let (raw, smoothed) = (on_axis(curves::raw(&view.run)), on_axis(curves::smoothed(&view.run)));
-    let evaluations = on_axis(view.run.evaluations.iter().map(|found| (found.step as f64, found.loss)).collect());
+    let evaluations =
+        on_axis(view.run.evaluations.iter().map(|found| (found.step as f64, found.loss)).collect());
     let block = Block::bordered().title(title(view));
-    let Some(bounds) = bounds(raw.iter().chain(&smoothed).chain(&evaluations).map(|(_, loss)| *loss)) else {
+    let Some(bounds) =
+        bounds(raw.iter().chain(&smoothed).chain(&evaluations).map(|(_, loss)| *loss))
+    else {
         return frame.render_widget(
-            Paragraph::new(if view.run.steps.is_empty() { "no step yet" } else { "no loss to show" })
-                .style(ASIDE)
-                .block(block),
+            Paragraph::new(if view.run.steps.is_empty() {
+                "no step yet"
+            } else {
+                "no loss to show"
+            })
+            .style(ASIDE)
+            .block(block),
             area,
         );
     };
-    let curve = |name: &'static str, points, marker| Dataset::default().name(name).marker(marker).data(points);
+    let curve = |name: &'static str, points, marker| {
+        Dataset::default().name(name).marker(marker).data(points)
+    };
     let datasets = vec![
         curve("each step", &raw, Marker::Braille).style(ASIDE),
-        curve("mean", &smoothed, Marker::Braille).graph_type(GraphType::Line).style(view.ink.series(0)),
+        curve("mean", &smoothed, Marker::Braille)
+            .graph_type(GraphType::Line)
+            .style(view.ink.series(0)),
         curve("validation", &evaluations, Marker::Dot).style(view.ink.series(1)),
     ];
     let last = view.total().saturating_sub(1).max(1) as f64;
@@ -55,8 +68,9 @@ fn title(view: &View) -> String {
 
 /// From a little below the least to a little above the greatest; `None` of nothing.
 fn bounds(losses: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
-    let (low, high) =
-        losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| (low.min(loss), high.max(loss)));
+    let (low, high) = losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| {
+        (low.min(loss), high.max(loss))
+    });
     let margin = if high > low { 0.02 * (high - low) } else { 0.5 };
     // No loss is below 0, so the axis of losses that are not is not either.
     let least = if low >= 0.0 { (low - margin).max(0.0) } else { low - margin };

@@ -91,7 +91,8 @@ fn overview(view: &View, frame: &mut Frame, area: Rect) {
     }
     let parts = [Constraint::Fill(1), Constraint::Fill(1), said];
     let [above, between, below] = Layout::vertical(parts).areas(area);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(between);
+    let [left, right] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(between);
     losses::draw(view, frame, above);
     layers::draw(view, frame, left, 0);
     costs::draw(view, frame, right, 0);

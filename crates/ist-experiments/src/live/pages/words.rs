@@ -36,12 +36,19 @@ pub(super) fn newest(view: &View, frame: &mut Frame, area: Rect) {
 /// files, such as why it failed.
 pub(super) fn spoken(view: &View) -> Vec<Line<'static>> {
     let evaluations = view.run.evaluations.iter().filter(|_| !view.own);
-    let told = evaluations.map(|found| format!("step {}: validation loss {:.4}", found.step + 1, found.loss));
+    let told = evaluations
+        .map(|found| format!("step {}: validation loss {:.4}", found.step + 1, found.loss));
     let said = view.messages.iter().flat_map(|message| message.lines()).map(str::to_owned);
     said.chain(told).chain(view.run.notes.iter().cloned()).map(Line::from).collect()
 }
 
-fn text(frame: &mut Frame, area: Rect, title: &'static str, lines: Vec<Line<'static>>, first: usize) {
+fn text(
+    frame: &mut Frame,
+    area: Rect,
+    title: &'static str,
+    lines: Vec<Line<'static>>,
+    first: usize,
+) {
     let first = first.min(lines.len().saturating_sub(1));
     let shown = lines.into_iter().skip(first).collect::<Vec<_>>();
     frame.render_widget(Paragraph::new(shown).block(Block::bordered().title(title)), area);

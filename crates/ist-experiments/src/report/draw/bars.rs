@@ -36,10 +36,14 @@ pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
         let length: f64 = bar.parts.iter().map(|(_, length)| length).sum();
         bar.interval.map_or(length, |interval| length.max(interval.high))
     };
-    let most = most.unwrap_or_else(|| bars.iter().map(end).fold(0.0, f64::max)).max(f64::MIN_POSITIVE);
-    let x =
-        |length: f64| LEFT + (f64::from(WIDTH as i32 - LEFT - BEHIND) * (length / most).clamp(0.0, 1.0)).round() as i32;
-    let height: i32 = bars.iter().map(|bar| ROW + if bar.label.is_empty() { 0 } else { LABEL }).sum();
+    let most =
+        most.unwrap_or_else(|| bars.iter().map(end).fold(0.0, f64::max)).max(f64::MIN_POSITIVE);
+    let x = |length: f64| {
+        LEFT + (f64::from(WIDTH as i32 - LEFT - BEHIND) * (length / most).clamp(0.0, 1.0)).round()
+            as i32
+    };
+    let height: i32 =
+        bars.iter().map(|bar| ROW + if bar.label.is_empty() { 0 } else { LABEL }).sum();
     drawing((height + 16) as u32, |area| {
         let mut upper = 0;
         for bar in bars {
@@ -50,7 +54,11 @@ pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
             let lower = upper + THICK;
             let mut length = 0.0;
             for (series, part) in &bar.parts {
-                fill(area, [(x(length), upper), (x(length + part), lower)], palette::series(*series));
+                fill(
+                    area,
+                    [(x(length), upper), (x(length + part), lower)],
+                    palette::series(*series),
+                );
                 length += part;
             }
             stroke(area, vec![(LEFT, upper - 5), (LEFT, lower + 5)], palette::AXIS.stroke_width(2));

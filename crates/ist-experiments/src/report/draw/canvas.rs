@@ -2,7 +2,8 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::{
-    Circle, DrawingArea, IntoDrawingArea, IntoFont, PathElement, RGBColor, Rectangle, SVGBackend, Text, TextStyle,
+    Circle, DrawingArea, IntoDrawingArea, IntoFont, PathElement, RGBColor, Rectangle, SVGBackend,
+    Text, TextStyle,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, ShapeStyle};
@@ -37,7 +38,10 @@ pub(super) fn drawing(height: u32, draw: impl FnOnce(&Area)) -> Drawing {
         draw(&area);
         area.present().expect(DRAWN);
     }
-    let content = text.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>")).map(|(content, _)| content);
+    let content = text
+        .split_once('>')
+        .and_then(|(_, rest)| rest.rsplit_once("</svg>"))
+        .map(|(content, _)| content);
     let content = content.expect("the backend writes one element `svg`").trim().to_owned();
     Drawing { width: WIDTH, height, content }
 }
@@ -71,5 +75,9 @@ pub(super) fn dot(area: &Area, place: (i32, i32), radius: i32, style: impl Into<
 pub(super) fn clean(text: &str) -> String {
     const LONGEST: usize = 52;
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST - 1).chain(['…']).collect() }
+    if text.chars().count() <= LONGEST {
+        text
+    } else {
+        text.chars().take(LONGEST - 1).chain(['…']).collect()
+    }
 }

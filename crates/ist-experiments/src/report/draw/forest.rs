@@ -25,7 +25,8 @@ const SIDE: i32 = 60;
 
 /// The chart: every seed's difference as a small dot, their mean as a large one with its interval. `told` writes a value.
 pub(in super::super) fn forest(estimates: &[Estimate], told: impl Fn(f64) -> String) -> Drawing {
-    let values = estimates.iter().flat_map(|estimate| estimate.single.iter().map(|value| value.abs()));
+    let values =
+        estimates.iter().flat_map(|estimate| estimate.single.iter().map(|value| value.abs()));
     let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let (middle, half) = (WIDTH as i32 / 2, f64::from(WIDTH as i32 / 2 - SIDE));
     let x = |value: f64| middle + (half * (value / most).clamp(-1.0, 1.0)).round() as i32;
@@ -36,16 +37,27 @@ pub(in super::super) fn forest(estimates: &[Estimate], told: impl Fn(f64) -> Str
             let (top, colour) = (ROW * row as i32, palette::series(estimate.series));
             write(area, &estimate.label, (12, top + 26), HPos::Left);
             let line = top + 72;
-            estimate.single.iter().for_each(|value| dot(area, (x(*value), line), 7, colour.mix(0.45).filled()));
+            estimate
+                .single
+                .iter()
+                .for_each(|value| dot(area, (x(*value), line), 7, colour.mix(0.45).filled()));
             if let Some(Interval { low, high }) = estimate.interval {
                 stroke(area, vec![(x(low), line), (x(high), line)], colour.stroke_width(6));
                 for end in [low, high] {
-                    stroke(area, vec![(x(end), line - 14), (x(end), line + 14)], colour.stroke_width(5));
+                    stroke(
+                        area,
+                        vec![(x(end), line - 14), (x(end), line + 14)],
+                        colour.stroke_width(5),
+                    );
                 }
             }
             dot(area, (x(estimate.mean), line), 13, colour.filled());
         }
-        let ends = [(-most, 12, HPos::Left), (0.0, middle, HPos::Center), (most, WIDTH as i32 - 12, HPos::Right)];
+        let ends = [
+            (-most, 12, HPos::Left),
+            (0.0, middle, HPos::Center),
+            (most, WIDTH as i32 - 12, HPos::Right),
+        ];
         for (value, place, side) in ends {
             write(area, &told(value), (place, height + 32), side);
         }
@@ -58,12 +70,20 @@ mod tests {
 
     #[test]
     fn a_single_seed_is_a_dot_without_interval() {
-        let estimate =
-            |interval| Estimate { label: "a".to_owned(), series: 1, single: vec![-0.5], mean: -0.5, interval };
+        let estimate = |interval| Estimate {
+            label: "a".to_owned(),
+            series: 1,
+            single: vec![-0.5],
+            mean: -0.5,
+            interval,
+        };
         let told = |value: f64| format!("{value:+.1}");
         let drawn = forest(&[estimate(None)], told);
         assert_eq!(
-            (drawn.content.matches("<circle").count(), drawn.content.matches("stroke-width=\"6\"").count()),
+            (
+                drawn.content.matches("<circle").count(),
+                drawn.content.matches("stroke-width=\"6\"").count()
+            ),
             (2, 0)
         );
         let drawn = forest(&[estimate(Some(Interval { low: -0.5, high: 0.25 }))], told);

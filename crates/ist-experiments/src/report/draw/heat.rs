@@ -50,7 +50,8 @@ pub(in super::super) fn heat(map: &Heat) -> Drawing {
     let height = 200 + (layers as u32 * 40).clamp(240, 760);
     drawing(height, |area| {
         let (left, right) = area.split_horizontally(WIDTH - SCALE);
-        let (from, to) = (map.columns.first().map_or(0.0, |c| c.0), map.columns.last().map_or(1.0, |c| c.1));
+        let (from, to) =
+            (map.columns.first().map_or(0.0, |c| c.0), map.columns.last().map_or(1.0, |c| c.1));
         let mut chart = ChartBuilder::on(&left)
             .margin(20)
             .x_label_area_size(104)
@@ -74,7 +75,10 @@ pub(in super::super) fn heat(map: &Heat) -> Drawing {
             .expect(DRAWN);
         for layer in 0..layers {
             let cells = merged(map, layer).into_iter().map(|(from, to, colour)| {
-                Rectangle::new([(from, layer as f64 - 0.5), (to, layer as f64 + 0.5)], colour.filled())
+                Rectangle::new(
+                    [(from, layer as f64 - 0.5), (to, layer as f64 + 0.5)],
+                    colour.filled(),
+                )
             });
             chart.draw_series(cells).expect(DRAWN);
         }
@@ -104,7 +108,9 @@ fn draw_scale(area: &super::canvas::Area, scale: Scale, height: i32) {
         let value = low + (high - low) * (f64::from(part) + 0.5) / f64::from(parts);
         fill(area, [(12, at(part + 1)), (48, at(part))], scale.colour(value));
     }
-    for (value, place) in [(low, bottom - 12), (middle, i32::midpoint(top, bottom)), (high, top + 12)] {
+    for (value, place) in
+        [(low, bottom - 12), (middle, i32::midpoint(top, bottom)), (high, top + 12)]
+    {
         write(area, &number(value), (60, place), HPos::Left);
     }
 }
@@ -125,10 +131,16 @@ mod tests {
 
     #[test]
     fn neighbours_of_one_colour_are_one_cell() {
-        let columns =
-            vec![(0.0, 10.0, vec![0.5, 0.0]), (10.0, 20.0, vec![0.5, 1.0]), (20.0, 30.0, vec![0.5, f64::NAN])];
+        let columns = vec![
+            (0.0, 10.0, vec![0.5, 0.0]),
+            (10.0, 20.0, vec![0.5, 1.0]),
+            (20.0, 30.0, vec![0.5, f64::NAN]),
+        ];
         let map = Heat { columns, scale: Scale::Share };
-        assert_eq!(merged(&map, 0).iter().map(|cell| (cell.0, cell.1)).collect::<Vec<_>>(), [(0.0, 30.0)]);
+        assert_eq!(
+            merged(&map, 0).iter().map(|cell| (cell.0, cell.1)).collect::<Vec<_>>(),
+            [(0.0, 30.0)]
+        );
         assert_eq!(merged(&map, 1).len(), 2);
         assert!(heat(&map).content.contains("layer"));
     }

@@ -32,9 +32,13 @@ const HEIGHT: u32 = 660;
 
 /// The chart. Losses that span more than a factor of 20 are on a logarithmic axis.
 pub(in super::super) fn lines(axes: Axes, lines: &[Line]) -> Drawing {
-    let finite = || lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let finite = || {
+        lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite())
+    };
     let span = |of: &dyn Fn(&(f64, f64)) -> f64| {
-        let (low, high) = finite().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        let (low, high) = finite()
+            .map(of)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         if low <= high { (low, high) } else { (0.0, 1.0) }
     };
     let (x, y) = (span(&|point| point.0), span(&|point| point.1));
@@ -70,14 +74,19 @@ pub(in super::super) fn lines(axes: Axes, lines: &[Line]) -> Drawing {
             .expect(DRAWN);
         for line in lines {
             let colour = palette::series(line.series);
-            let style: ShapeStyle = if line.faint { colour.mix(0.3).stroke_width(2) } else { colour.stroke_width(5) };
-            for piece in line.points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|piece| !piece.is_empty())
+            let style: ShapeStyle =
+                if line.faint { colour.mix(0.3).stroke_width(2) } else { colour.stroke_width(5) };
+            for piece in line
+                .points
+                .split(|(x, y)| !x.is_finite() || !y.is_finite())
+                .filter(|piece| !piece.is_empty())
             {
                 let points: Vec<(f64, f64)> = piece.iter().map(|(x, y)| (*x, place(*y))).collect();
                 // A piece of one point has no line.
                 if line.marks || points.len() == 1 {
                     let radius = if line.faint { 4 } else { 8 };
-                    let dots = points.iter().map(|point| Circle::new(*point, radius, colour.filled()));
+                    let dots =
+                        points.iter().map(|point| Circle::new(*point, radius, colour.filled()));
                     chart.draw_series(dots).expect(DRAWN);
                 }
                 chart.draw_series(LineSeries::new(points, style)).expect(DRAWN);
@@ -107,7 +116,11 @@ fn short(value: f64) -> String {
         _ if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     };
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,11 @@ struct Pair {
 }
 
 const fn pair(name: &'static str, light: (u8, u8, u8), dark: (u8, u8, u8)) -> Pair {
-    Pair { name, light: RGBColor(light.0, light.1, light.2), dark: RGBColor(dark.0, dark.1, dark.2) }
+    Pair {
+        name,
+        light: RGBColor(light.0, light.1, light.2),
+        dark: RGBColor(dark.0, dark.1, dark.2),
+    }
 }
 
 /// The series' colours, then those of text, axes and grid.
@@ -66,7 +70,9 @@ pub(in super::super) fn variables(dark: bool) -> String {
 pub(in super::super) fn rules() -> String {
     let rule = |pair: &Pair| {
         let (hex, name) = (hex(pair.light), pair.name);
-        format!("svg [fill=\"{hex}\"]{{fill:var(--{name})}}svg [stroke=\"{hex}\"]{{stroke:var(--{name})}}\n")
+        format!(
+            "svg [fill=\"{hex}\"]{{fill:var(--{name})}}svg [stroke=\"{hex}\"]{{stroke:var(--{name})}}\n"
+        )
     };
     COLOURS.iter().map(rule).collect()
 }
@@ -87,7 +93,13 @@ pub(crate) fn viridis(share: f64) -> (u8, u8, u8) {
 
 /// The colour of a place from -1 over 0 to 1, from blue over light grey to orange.
 pub(super) fn diverging(place: f64) -> RGBColor {
-    let ends = [(0x1F, 0x4E, 0x8C), (0x8F, 0xB4, 0xDA), (0xF2, 0xF2, 0xF2), (0xF3, 0xB0, 0x7A), (0xA6, 0x48, 0x0C)];
+    let ends = [
+        (0x1F, 0x4E, 0x8C),
+        (0x8F, 0xB4, 0xDA),
+        (0xF2, 0xF2, 0xF2),
+        (0xF3, 0xB0, 0x7A),
+        (0xA6, 0x48, 0x0C),
+    ];
     let map = DerivedColorMap::new(&ends.map(|(r, g, b)| RGBColor(r, g, b)));
     map.get_color(rounded(f64::midpoint(place, 1.0)))
 }
@@ -124,11 +136,15 @@ mod tests {
 
     #[test]
     fn no_two_colours_are_one_and_none_is_a_heat_maps() {
-        let hexes: std::collections::BTreeSet<String> = COLOURS.iter().map(|pair| hex(pair.light)).collect();
+        let hexes: std::collections::BTreeSet<String> =
+            COLOURS.iter().map(|pair| hex(pair.light)).collect();
         assert_eq!(hexes.len(), COLOURS.len());
         for step in 0..=100 {
             let share = f64::from(step) / 100.0;
-            assert!(!hexes.contains(&hex(sequential(share))) && !hexes.contains(&hex(diverging(2.0 * share - 1.0))));
+            assert!(
+                !hexes.contains(&hex(sequential(share)))
+                    && !hexes.contains(&hex(diverging(2.0 * share - 1.0)))
+            );
         }
     }
 }

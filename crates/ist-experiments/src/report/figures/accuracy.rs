@@ -17,8 +17,15 @@ pub(super) fn section(study: Study) -> Section {
         "A bar is the mean over a group's runs. Its interval is over the seeds (bootstrap, 95 %); of a group with one run it is \
          over the records (Wilson, 95 %)."
     };
-    let figures = tasks.iter().enumerate().map(|(number, task)| of_task(study, number, task)).collect();
-    Section { id: "accuracy", title: "Accuracy", text: text.to_owned(), figures, folded: Vec::new() }
+    let figures =
+        tasks.iter().enumerate().map(|(number, task)| of_task(study, number, task)).collect();
+    Section {
+        id: "accuracy",
+        title: "Accuracy",
+        text: text.to_owned(),
+        figures,
+        folded: Vec::new(),
+    }
 }
 
 fn of_task(study: Study, number: usize, task: &str) -> Figure {
@@ -31,26 +38,38 @@ fn of_task(study: Study, number: usize, task: &str) -> Figure {
     for (index, group) in study.groups.iter().enumerate() {
         let (mut shares, mut single) = (Vec::new(), None);
         for run in study.of(group) {
-            let Some(found) = run.accuracies.iter().find(|found| found.task == *task) else { continue };
+            let Some(found) = run.accuracies.iter().find(|found| found.task == *task) else {
+                continue;
+            };
             shares.push(found.accuracy);
             single = found.interval;
             let words = [run.name.clone(), group.name.clone(), run.seed().to_string()];
-            let numbers =
-                [format::value(Unit::Share, found.accuracy), of_share(found.interval), found.records.to_string()];
+            let numbers = [
+                format::value(Unit::Share, found.accuracy),
+                of_share(found.interval),
+                found.records.to_string(),
+            ];
             table.rows.push(words.into_iter().chain(numbers).collect());
         }
         let interval = if shares.len() == 1 { single } else { mean_interval(&shares) };
         if !shares.is_empty() {
             let mean = shares.iter().sum::<f64>() / shares.len() as f64;
             let told = format::value(Unit::Share, mean);
-            let runs = if shares.len() == 1 { String::new() } else { format!(" ({} runs)", shares.len()) };
-            all.push(Bar { label: format!("{}{runs}", group.name), parts: vec![(index, mean)], told, interval });
+            let runs =
+                if shares.len() == 1 { String::new() } else { format!(" ({} runs)", shares.len()) };
+            all.push(Bar {
+                label: format!("{}{runs}", group.name),
+                parts: vec![(index, mean)],
+                told,
+                interval,
+            });
         }
     }
     Figure {
         id: format!("figure-accuracy-{number}"),
         title: format!("Accuracy, {task}"),
-        description: "Mean share of right answers by group, from 0 to 100 %, with intervals.".to_owned(),
+        description: "Mean share of right answers by group, from 0 to 100 %, with intervals."
+            .to_owned(),
         drawing: bars(&all, Some(1.0)),
         legend: Vec::new(),
         table,
@@ -64,13 +83,20 @@ fn of_share(interval: Option<Interval>) -> String {
 
 /// The differences of every group from the baseline in one figure; `None` where there is none.
 pub(super) fn differences(study: Study, comparison: &Comparison) -> Option<Figure> {
-    let mut table =
-        Table::new(format!("Differences by seed, {}", comparison.figure), 2, &["group", "seed", "difference"]);
+    let mut table = Table::new(
+        format!("Differences by seed, {}", comparison.figure),
+        2,
+        &["group", "seed", "difference"],
+    );
     let mut estimates = Vec::new();
     for row in &comparison.rows {
         let Some(difference) = &row.difference else { continue };
         for (seed, value) in &difference.by_seed {
-            table.rows.push(vec![row.name.clone(), seed.to_string(), format::difference(comparison.unit, *value)]);
+            table.rows.push(vec![
+                row.name.clone(),
+                seed.to_string(),
+                format::difference(comparison.unit, *value),
+            ]);
         }
         estimates.push(Estimate {
             label: row.name.clone(),

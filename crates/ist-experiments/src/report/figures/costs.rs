@@ -33,21 +33,31 @@ fn peaks(study: Study) -> Option<Figure> {
     let mut all = Vec::new();
     for (index, group) in study.groups.iter().enumerate() {
         let most = |of: &dyn Fn(&RunRecord) -> f64| study.of(group).map(of).fold(0.0, f64::max);
-        let (planned, measured) =
-            (most(&|run| run.predicted_peak_bytes().unwrap_or_default()), most(&RunRecord::peak_bytes));
+        let (planned, measured) = (
+            most(&|run| run.predicted_peak_bytes().unwrap_or_default()),
+            most(&RunRecord::peak_bytes),
+        );
         let told = [("predicted", 7, planned), ("measured", index, measured)];
-        for (number, (what, series, bytes)) in told.into_iter().filter(|(_, _, bytes)| *bytes > 0.0).enumerate() {
+        for (number, (what, series, bytes)) in
+            told.into_iter().filter(|(_, _, bytes)| *bytes > 0.0).enumerate()
+        {
             let label = if number == 0 { group.name.clone() } else { String::new() };
             let told = format!("{} {what}", format::bytes(bytes));
             all.push(Bar { label, parts: vec![(series, bytes)], told, interval: None });
         }
         for run in study.of(group) {
-            let (planned, measured) = (run.predicted_peak_bytes(), Some(run.peak_bytes()).filter(|bytes| *bytes > 0.0));
-            let ratio = planned
-                .zip(measured)
-                .map_or(format::NONE.to_owned(), |(planned, measured)| format!("{:.2}", planned / measured));
+            let (planned, measured) =
+                (run.predicted_peak_bytes(), Some(run.peak_bytes()).filter(|bytes| *bytes > 0.0));
+            let ratio =
+                planned.zip(measured).map_or(format::NONE.to_owned(), |(planned, measured)| {
+                    format!("{:.2}", planned / measured)
+                });
             let words = [run.name.clone(), group.name.clone(), run.seed().to_string()];
-            let numbers = [format::or_none(Unit::Bytes, planned), format::or_none(Unit::Bytes, measured), ratio];
+            let numbers = [
+                format::or_none(Unit::Bytes, planned),
+                format::or_none(Unit::Bytes, measured),
+                ratio,
+            ];
             table.rows.push(words.into_iter().chain(numbers).collect());
         }
     }
@@ -57,7 +67,9 @@ fn peaks(study: Study) -> Option<Figure> {
     Some(Figure {
         id: "figure-memory".to_owned(),
         title: "Peak memory, predicted and measured".to_owned(),
-        description: "Bars to one scale: the plan's prediction, grey, and the measured peak of each group.".to_owned(),
+        description:
+            "Bars to one scale: the plan's prediction, grey, and the measured peak of each group."
+                .to_owned(),
         drawing: bars(&all, None),
         legend: Vec::new(),
         table,
@@ -103,10 +115,12 @@ fn kinds(study: Study) -> Option<Figure> {
                 drawn.len()
             )
         } else {
-            "What the plan expects of each kind at its own most, in the worst draw of layers.".to_owned()
+            "What the plan expects of each kind at its own most, in the worst draw of layers."
+                .to_owned()
         },
         drawing: bars(&KINDS.iter().flat_map(bar).collect::<Vec<_>>(), None),
-        legend: study.legend(|group| drawn.len() > 1 && drawn.iter().any(|(other, _)| *other == group)),
+        legend: study
+            .legend(|group| drawn.len() > 1 && drawn.iter().any(|(other, _)| *other == group)),
         table,
     })
 }
@@ -129,20 +143,30 @@ fn split(study: Study) -> Option<Figure> {
     table.headers.push("all".to_owned());
     let mut all = Vec::new();
     for group in study.groups {
-        let splits: Vec<[f64; 6]> = study.of(group).filter_map(RunRecord::split).map(|split| split.parts()).collect();
+        let splits: Vec<[f64; 6]> =
+            study.of(group).filter_map(RunRecord::split).map(|split| split.parts()).collect();
         if splits.is_empty() {
             continue;
         }
-        let mean = |part: usize| splits.iter().map(|split| split[part]).sum::<f64>() / splits.len() as f64;
-        let parts: Vec<(usize, f64)> = (0..Split::NAMES.len()).map(|part| (part, mean(part))).collect();
+        let mean =
+            |part: usize| splits.iter().map(|split| split[part]).sum::<f64>() / splits.len() as f64;
+        let parts: Vec<(usize, f64)> =
+            (0..Split::NAMES.len()).map(|part| (part, mean(part))).collect();
         let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
         let numbers = parts
             .iter()
             .map(|(_, seconds)| *seconds)
             .chain([total])
             .map(|seconds| format::value(Unit::Seconds, seconds));
-        table.rows.push([group.name.clone(), splits.len().to_string()].into_iter().chain(numbers).collect());
-        all.push(Bar { label: group.name.clone(), parts, told: format::value(Unit::Seconds, total), interval: None });
+        table.rows.push(
+            [group.name.clone(), splits.len().to_string()].into_iter().chain(numbers).collect(),
+        );
+        all.push(Bar {
+            label: group.name.clone(),
+            parts,
+            told: format::value(Unit::Seconds, total),
+            interval: None,
+        });
     }
     if all.is_empty() {
         return None;

@@ -24,7 +24,10 @@ pub(super) fn section(study: Study) -> Section {
         String::new()
     };
     let figures: Vec<Figure> =
-        [training(study), evaluations(study, false), evaluations(study, true)].into_iter().flatten().collect();
+        [training(study), evaluations(study, false), evaluations(study, true)]
+            .into_iter()
+            .flatten()
+            .collect();
     let text = match figures.len() {
         0 => "No run has done a step.".to_owned(),
         1 => format!("One line a run, coloured by group. No run has validation losses.{thinned}"),
@@ -55,29 +58,47 @@ fn training(study: Study) -> Option<Figure> {
         id: "figure-training-loss".to_owned(),
         title: "Training loss".to_owned(),
         description: if study.runs.len() <= FAINT {
-            format!("The loss of every step, faint, and the mean of the last {window} steps, over steps.")
+            format!(
+                "The loss of every step, faint, and the mean of the last {window} steps, over steps."
+            )
         } else {
             format!("The mean loss of the last {window} steps, over steps.")
         },
         drawing: lines(Axes { x: "step", y: "training loss", from_zero: false }, &all),
-        legend: study.legend(|group| study.of(&study.groups[group]).any(|run| !run.steps.is_empty())),
+        legend: study
+            .legend(|group| study.of(&study.groups[group]).any(|run| !run.steps.is_empty())),
         table: sampled("Smoothed training losses", study.runs, curves::smoothed),
     })
 }
 
 fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
     let points = move |run: &RunRecord| -> Vec<(f64, f64)> {
-        let x = |found: &super::super::record::Evaluation| if over_time { found.elapsed } else { found.step as f64 };
+        let x = |found: &super::super::record::Evaluation| {
+            if over_time { found.elapsed } else { found.step as f64 }
+        };
         run.evaluations.iter().map(|found| (x(found), found.loss)).collect()
     };
-    let line =
-        |(index, run)| Line { series: study.group_of(index), faint: false, marks: true, points: thinned(points(run)) };
-    let all: Vec<Line> = study.runs.iter().enumerate().map(line).filter(|line| !line.points.is_empty()).collect();
+    let line = |(index, run)| Line {
+        series: study.group_of(index),
+        faint: false,
+        marks: true,
+        points: thinned(points(run)),
+    };
+    let all: Vec<Line> =
+        study.runs.iter().enumerate().map(line).filter(|line| !line.points.is_empty()).collect();
     if all.is_empty() {
         return None;
     }
-    let (id, over, x) = if over_time { ("time", "seconds of training", "seconds") } else { ("loss", "steps", "step") };
-    let table = if over_time { by_evaluation(study.runs) } else { sampled("Validation losses", study.runs, points) };
+    let (id, over, x) = if over_time {
+        ("time", "seconds of training", "seconds")
+    } else {
+        ("loss", "steps", "step")
+    };
+    let table = if over_time {
+        by_evaluation(study.runs)
+    } else {
+        sampled("Validation losses", study.runs, points)
+    };
     Some(Figure {
         id: format!("figure-validation-{id}"),
         title: format!("Validation loss over {over}"),
@@ -87,7 +108,8 @@ fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
             "The loss of every evaluation over steps.".to_owned()
         },
         drawing: lines(Axes { x, y: "validation loss", from_zero: false }, &all),
-        legend: study.legend(|group| study.of(&study.groups[group]).any(|run| !run.evaluations.is_empty())),
+        legend: study
+            .legend(|group| study.of(&study.groups[group]).any(|run| !run.evaluations.is_empty())),
         table,
     })
 }
@@ -105,7 +127,11 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 }
 
 /// A column a run: its curve at evenly chosen points of the longest run's.
-fn sampled(caption: &str, runs: &[RunRecord], curve: impl Fn(&RunRecord) -> Vec<(f64, f64)>) -> Table {
+fn sampled(
+    caption: &str,
+    runs: &[RunRecord],
+    curve: impl Fn(&RunRecord) -> Vec<(f64, f64)>,
+) -> Table {
     let curves: Vec<Vec<(f64, f64)>> = runs.iter().map(curve).collect();
     let mut places: Vec<f64> = curves.iter().flatten().map(|(x, _)| *x).collect();
     places.sort_by(f64::total_cmp);
@@ -114,8 +140,11 @@ fn sampled(caption: &str, runs: &[RunRecord], curve: impl Fn(&RunRecord) -> Vec<
     let last = places.len().saturating_sub(1);
     let mut table = Table::new(caption, 0, &["step"]);
     table.headers.extend(runs.iter().map(|run| run.name.clone()));
-    for (_, place) in places.iter().enumerate().filter(|(index, _)| (last - index).is_multiple_of(every)) {
-        let at = |curve: &Vec<(f64, f64)>| curve.iter().find(|(x, _)| x == place).map(|(_, loss)| *loss);
+    for (_, place) in
+        places.iter().enumerate().filter(|(index, _)| (last - index).is_multiple_of(every))
+    {
+        let at =
+            |curve: &Vec<(f64, f64)>| curve.iter().find(|(x, _)| x == place).map(|(_, loss)| *loss);
         let values = curves.iter().map(|curve| format::or_none(Unit::Loss, at(curve)));
         table.rows.push(std::iter::once(format!("{place:.0}")).chain(values).collect());
     }
@@ -136,7 +165,9 @@ fn by_evaluation(runs: &[RunRecord]) -> Table {
                 format!("{loss} at {}", format::value(Unit::Seconds, found.elapsed))
             })
         };
-        table.rows.push(std::iter::once((number + 1).to_string()).chain(runs.iter().map(told)).collect());
+        table
+            .rows
+            .push(std::iter::once((number + 1).to_string()).chain(runs.iter().map(told)).collect());
     }
     table
 }

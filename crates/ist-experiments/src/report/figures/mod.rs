@@ -50,7 +50,10 @@ impl Study<'_> {
 
     /// The place of a run's group.
     fn group_of(&self, run: usize) -> usize {
-        self.groups.iter().position(|group| group.runs.contains(&run)).expect("every run is in a group")
+        self.groups
+            .iter()
+            .position(|group| group.runs.contains(&run))
+            .expect("every run is in a group")
     }
 
     /// The groups' colours, of those that `shown` says.

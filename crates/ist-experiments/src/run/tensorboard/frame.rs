@@ -28,7 +28,9 @@ const fn table() -> [u32; 256] {
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc: u32, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xFF) as usize])
+    !bytes
+        .iter()
+        .fold(!0, |crc: u32, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xFF) as usize])
 }
 
 fn masked(bytes: &[u8]) -> u32 {

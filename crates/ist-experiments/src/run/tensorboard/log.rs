@@ -31,7 +31,8 @@ impl EventLog {
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(FILE);
         let context = || path.display().to_string();
-        let before = if path.exists() { std::fs::read(&path).with_context(context)? } else { Vec::new() };
+        let before =
+            if path.exists() { std::fs::read(&path).with_context(context)? } else { Vec::new() };
         lines::replace(&path, &kept(&before, steps))?;
         let file = OpenOptions::new().append(true).open(&path).with_context(context)?;
         Ok(Self { path, file })
@@ -47,25 +48,34 @@ impl EventLog {
             ("eval_loss", "validation/loss"),
         ];
         let figure = |(key, tag): (&str, &str)| Some((tag.to_owned(), line[key].as_f64()?));
-        let rate = line["tokens"].as_f64().zip(line["seconds"].as_f64().filter(|seconds| *seconds > 0.0));
-        let rate = rate.map(|(tokens, seconds)| ("train/tokens_per_second".to_owned(), tokens / seconds));
+        let rate =
+            line["tokens"].as_f64().zip(line["seconds"].as_f64().filter(|seconds| *seconds > 0.0));
+        let rate =
+            rate.map(|(tokens, seconds)| ("train/tokens_per_second".to_owned(), tokens / seconds));
         self.write(line, &named.into_iter().filter_map(figure).chain(rate).collect::<Vec<_>>())
     }
 
     /// Writes the scores of a line of `importance.jsonl`, a tag for each layer.
     pub fn importance(&mut self, line: &Value) -> Result<()> {
-        let scores: Vec<f64> = line["scores"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let scores: Vec<f64> =
+            line["scores"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
         // Equal widths, so that TensorBoard's order is that of the layers.
         let width = scores.len().saturating_sub(1).to_string().len();
-        let tagged =
-            scores.iter().enumerate().map(|(layer, score)| (format!("importance/layer_{layer:0width$}"), *score));
+        let tagged = scores
+            .iter()
+            .enumerate()
+            .map(|(layer, score)| (format!("importance/layer_{layer:0width$}"), *score));
         self.write(line, &tagged.collect::<Vec<_>>())
     }
 
     fn write(&mut self, line: &Value, values: &[(String, f64)]) -> Result<()> {
-        let Some(step) = line["step"].as_u64().filter(|_| !values.is_empty()) else { return Ok(()) };
+        let Some(step) = line["step"].as_u64().filter(|_| !values.is_empty()) else {
+            return Ok(());
+        };
         let event = frame::framed(&event::scalars(now(), step as usize, values));
-        self.file.write_all(&event).with_context(|| format!("{}: cannot write", self.path.display()))
+        self.file
+            .write_all(&event)
+            .with_context(|| format!("{}: cannot write", self.path.display()))
     }
 }
 
@@ -119,7 +129,10 @@ mod tests {
         log.file.write_all(&before[..30]).unwrap();
         drop(log);
         let mut log = EventLog::open(folder.path(), 2).unwrap();
-        assert!(before.starts_with(&bytes(folder.path())), "what is kept is kept as it was, times included");
+        assert!(
+            before.starts_with(&bytes(folder.path())),
+            "what is kept is kept as it was, times included"
+        );
         log.metrics(&json!({"step": 2, "loss": 2.0})).unwrap();
         assert_eq!(steps(folder.path()), [None, Some(0), Some(0), Some(1), Some(1), Some(2)]);
         drop(EventLog::open(folder.path(), 0).unwrap());

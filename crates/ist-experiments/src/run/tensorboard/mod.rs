@@ -27,12 +27,17 @@ mod tests {
     fn records_are_tensorboards_byte_for_byte() {
         let text = include_str!("../../../tests/fixtures/tensorboard/expected.json");
         let expected: Value = serde_json::from_str(text).unwrap();
-        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex =
+            |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let time = |of: &Value| of["wall_time"].as_f64().unwrap();
         let version = &expected["version"];
-        assert_eq!(hex(frame::framed(&event::version(time(version)))), version["record"].as_str().unwrap());
+        assert_eq!(
+            hex(frame::framed(&event::version(time(version)))),
+            version["record"].as_str().unwrap()
+        );
         for expected in expected["events"].as_array().unwrap() {
-            let values: Vec<(String, f64)> = serde_json::from_value(expected["values"].clone()).unwrap();
+            let values: Vec<(String, f64)> =
+                serde_json::from_value(expected["values"].clone()).unwrap();
             let step = expected["step"].as_u64().unwrap() as usize;
             let record = frame::framed(&event::scalars(time(expected), step, &values));
             assert_eq!(hex(record), expected["record"].as_str().unwrap(), "{step}");

@@ -31,14 +31,18 @@ fn stated(reply: &str, last: char) -> Option<char> {
 fn named(text: &str, last: char) -> Option<char> {
     let mut rest = text.trim_start_matches(is_wrapping);
     for filler in FILLERS {
-        if let Some(head) = rest.get(..filler.len()).filter(|head| head.eq_ignore_ascii_case(filler)) {
+        if let Some(head) =
+            rest.get(..filler.len()).filter(|head| head.eq_ignore_ascii_case(filler))
+        {
             rest = rest[head.len()..].trim_start_matches(is_wrapping);
         }
     }
     let mut characters = rest.chars();
     let letter = characters.next().filter(|letter| is_answer(*letter, last))?;
     let followed = characters.clone().next();
-    (followed.is_none_or(|next| !next.is_alphanumeric()) && !is_article(letter, characters.as_str())).then_some(letter)
+    (followed.is_none_or(|next| !next.is_alphanumeric())
+        && !is_article(letter, characters.as_str()))
+    .then_some(letter)
 }
 
 fn is_wrapping(character: char) -> bool {

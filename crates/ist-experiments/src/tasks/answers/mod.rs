@@ -50,12 +50,17 @@ impl Answers {
         let fits = match self {
             Self::Words(words) => words.contains(&answer),
             Self::Letters(last) => {
-                answer.chars().count() == 1 && answer.chars().all(|letter| ('A'..=last).contains(&letter))
+                answer.chars().count() == 1
+                    && answer.chars().all(|letter| ('A'..=last).contains(&letter))
             }
             Self::Number => numbers::whole(answer).is_some(),
             Self::Whole => !answer.is_empty(),
         };
-        if fits { Ok(()) } else { Err(format!("field `answer` must be {}, found \"{answer}\"", self.expected())) }
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("field `answer` must be {}, found \"{answer}\"", self.expected()))
+        }
     }
 
     fn expected(self) -> String {
@@ -79,8 +84,11 @@ impl Answers {
             Self::Words(words) => told_words(prompt, words).unwrap_or_else(|| owned(words)),
             Self::Letters(last) => {
                 let all: Vec<String> = ('A'..=last).map(String::from).collect();
-                let told: Vec<String> =
-                    all.iter().filter(|letter| prompt.contains(&format!("({letter})"))).cloned().collect();
+                let told: Vec<String> = all
+                    .iter()
+                    .filter(|letter| prompt.contains(&format!("({letter})")))
+                    .cloned()
+                    .collect();
                 if told.len() > 1 { told } else { all }
             }
             Self::Number | Self::Whole => Vec::new(),
@@ -104,11 +112,13 @@ fn owned(words: &[&str]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const ANSWERS: Answers = Answers::Words(&["answer1", "answer2", "answer3", "answer4", "answer5"]);
+    const ANSWERS: Answers =
+        Answers::Words(&["answer1", "answer2", "answer3", "answer4", "answer5"]);
 
     #[test]
     fn the_options_are_those_that_the_prompt_offers() {
-        let prompt = "Which?\n\nAnswer1: a Answer2: b Answer3: c\n\nAnswer format: answer1/answer2/answer3";
+        let prompt =
+            "Which?\n\nAnswer1: a Answer2: b Answer3: c\n\nAnswer format: answer1/answer2/answer3";
         assert_eq!(ANSWERS.options(prompt), ["answer1", "answer2", "answer3"]);
         assert_eq!(ANSWERS.options("Which?").len(), 5);
         assert_eq!(ANSWERS.options("Which? Answer format: this/that").len(), 5);
@@ -122,15 +132,24 @@ mod tests {
     fn a_right_answer_that_no_reply_could_give_is_refused() {
         assert!(ANSWERS.check("answer5").is_ok() && Answers::Number.check("-1,5.0").is_ok());
         let error = ANSWERS.check("answer6").unwrap_err();
-        assert!(error.contains("answer1, answer2") && error.contains("found \"answer6\""), "{error}");
-        assert!(Answers::Letters('E').check("F").is_err() && Answers::Letters('E').check("AB").is_err());
+        assert!(
+            error.contains("answer1, answer2") && error.contains("found \"answer6\""),
+            "{error}"
+        );
+        assert!(
+            Answers::Letters('E').check("F").is_err() && Answers::Letters('E').check("AB").is_err()
+        );
         assert!(Answers::Number.check("twelve").is_err() && Answers::Whole.check("").is_err());
     }
 
     #[test]
     fn numbers_compare_as_numbers_and_all_else_as_text() {
-        assert!(Answers::Number.is_correct("6", "6.0") && !Answers::Number.is_correct("6.01", "6.0"));
-        assert!(Answers::Whole.is_correct("barn", "barn") && !Answers::Whole.is_correct("Barn", "barn"));
+        assert!(
+            Answers::Number.is_correct("6", "6.0") && !Answers::Number.is_correct("6.01", "6.0")
+        );
+        assert!(
+            Answers::Whole.is_correct("barn", "barn") && !Answers::Whole.is_correct("Barn", "barn")
+        );
         assert_eq!(Answers::Whole.extract(" \n"), None);
     }
 }

@@ -56,13 +56,14 @@ fn fraction(text: &str, start: usize) -> Option<(f64, usize)> {
     let slash = digits(text, start);
     let end = digits(text, slash + 1);
     let is_one = slash > start && byte(text, slash) == Some(b'/') && end > slash + 1;
-    let in_date =
-        start.checked_sub(1).is_some_and(|before| byte(text, before) == Some(b'/')) || byte(text, end) == Some(b'/');
+    let in_date = start.checked_sub(1).is_some_and(|before| byte(text, before) == Some(b'/'))
+        || byte(text, end) == Some(b'/');
     let decimal = byte(text, end) == Some(b'.') && digits(text, end + 1) > end + 1;
     if !is_one || in_date || decimal {
         return None;
     }
-    let value = text[start..slash].parse::<f64>().ok()? / text[slash + 1..end].parse::<f64>().ok()?;
+    let value =
+        text[start..slash].parse::<f64>().ok()? / text[slash + 1..end].parse::<f64>().ok()?;
     value.is_finite().then_some((value, end))
 }
 
@@ -71,8 +72,10 @@ fn decimal(text: &str, start: usize) -> Option<(f64, usize)> {
     let whole = grouped(text, start);
     let mut end = whole;
     if byte(text, whole) == Some(b'.') && digits(text, whole + 1) > whole + 1 {
-        let after_a_digit =
-            start.checked_sub(1).and_then(|before| byte(text, before)).is_some_and(|b| b.is_ascii_digit());
+        let after_a_digit = start
+            .checked_sub(1)
+            .and_then(|before| byte(text, before))
+            .is_some_and(|b| b.is_ascii_digit());
         if whole == start && after_a_digit {
             return None;
         }
@@ -89,7 +92,10 @@ fn decimal(text: &str, start: usize) -> Option<(f64, usize)> {
 fn grouped(text: &str, start: usize) -> usize {
     let first = digits(text, start);
     let mut end = first;
-    while (1..=3).contains(&(first - start)) && byte(text, end) == Some(b',') && digits(text, end + 1) == end + 4 {
+    while (1..=3).contains(&(first - start))
+        && byte(text, end) == Some(b',')
+        && digits(text, end + 1) == end + 4
+    {
         end += 4;
     }
     end
@@ -173,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_gold_answer_is_a_number_from_end_to_end() {
-        assert_eq!((whole(" 1,234.5 "), whole("12 apples"), whole(""), whole("inf")), (Some(1234.5), None, None, None));
+        assert_eq!(
+            (whole(" 1,234.5 "), whole("12 apples"), whole(""), whole("inf")),
+            (Some(1234.5), None, None, None)
+        );
     }
 
     proptest! {

@@ -22,7 +22,9 @@ fn first(reply: &str, words: &[&'static str]) -> Option<&'static str> {
 fn stands(reply: &str, at: usize, word: &str) -> bool {
     let before = (reply[..at].chars().next_back(), word.chars().next());
     let after = (word.chars().next_back(), reply[at + word.len()..].chars().next());
-    [before, after].into_iter().all(|pair| !matches!(pair, (Some(left), Some(right)) if goes_on(left, right)))
+    [before, after]
+        .into_iter()
+        .all(|pair| !matches!(pair, (Some(left), Some(right)) if goes_on(left, right)))
 }
 
 fn goes_on(left: char, right: char) -> bool {

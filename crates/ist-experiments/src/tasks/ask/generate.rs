@@ -21,11 +21,15 @@ pub(super) fn replies<A: Adapter, M: CausalLm<A>>(
         .map(|question| examiner.encoder.prompt_ids(question.record()))
         .collect::<Result<_, _>>()
         .or_input()?;
-    let room = examiner.model.max_position_embeddings().saturating_sub(examiner.asking.max_new_tokens);
-    let fitting: Vec<Vec<u32>> = prompts.iter().filter(|prompt| prompt.len() <= room).cloned().collect();
-    let mut outputs = if fitting.is_empty() { Vec::new() } else { continued(examiner, &fitting)? }.into_iter();
+    let room =
+        examiner.model.max_position_embeddings().saturating_sub(examiner.asking.max_new_tokens);
+    let fitting: Vec<Vec<u32>> =
+        prompts.iter().filter(|prompt| prompt.len() <= room).cloned().collect();
+    let mut outputs =
+        if fitting.is_empty() { Vec::new() } else { continued(examiner, &fitting)? }.into_iter();
     let outcome = |(question, ids): (&&Question, &Vec<u32>)| {
-        let (index, prompt, answer) = (question.index(), examiner.prompt(question)?, question.answer().to_owned());
+        let (index, prompt, answer) =
+            (question.index(), examiner.prompt(question)?, question.answer().to_owned());
         match outputs.next().filter(|_| ids.len() <= room) {
             Some(output) => {
                 let reply = examiner.text.decode(&output)?;

@@ -111,6 +111,8 @@ impl<M> Examiner<'_, M> {
             Way::Likelihood => " and its options".to_owned(),
         };
         let task = questions.task();
-        Failure::input(format!("task {task}: no prompt{room} fit the model's context of {context} positions"))
+        Failure::input(format!(
+            "task {task}: no prompt{room} fit the model's context of {context} positions"
+        ))
     }
 }

@@ -27,7 +27,15 @@ impl Head {
     fn all(q: &FlexTensor, k: &FlexTensor) -> Vec<Self> {
         let [batch, queries, heads, head_dim] = q.shape().dims::<4>();
         let [_, keys, kv_heads, _] = k.shape().dims::<4>();
-        let head = |at| Self { row: at / kv_heads, kv_head: at % kv_heads, heads, kv_heads, head_dim, queries, keys };
+        let head = |at| Self {
+            row: at / kv_heads,
+            kv_head: at % kv_heads,
+            heads,
+            kv_heads,
+            head_dim,
+            queries,
+            keys,
+        };
         (0..batch * kv_heads).map(head).collect()
     }
 
@@ -54,7 +62,8 @@ impl Head {
     /// Of member `member` of the group, what each key's position adds to its score; empty where nothing is added.
     fn biases(self, of: &Attention, member: usize) -> Vec<f32> {
         let slope = of.scores.slopes.get(self.kv_head * self.group() + member);
-        let positions = slope.map(|slope| of.mask.positions(self.row).into_iter().map(move |at| slope * at as f32));
+        let positions = slope
+            .map(|slope| of.mask.positions(self.row).into_iter().map(move |at| slope * at as f32));
         positions.into_iter().flatten().collect()
     }
 }
@@ -73,7 +82,13 @@ pub(super) fn forward(of: &Attention, inputs: [FlexTensor; 3]) -> (FlexTensor, F
 }
 
 /// Of one key-value head: the result `[queries, group, head_dim]` and the logarithms `[group, queries]`.
-fn forward_head(of: &Attention, head: Head, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+fn forward_head(
+    of: &Attention,
+    head: Head,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
     let mask = &of.mask;
     let Head { queries, head_dim, .. } = head;
     let stride = head.group() * head_dim;
@@ -90,7 +105,12 @@ fn forward_head(of: &Attention, head: Head, q: &[f32], k: &[f32], v: &[f32]) -> 
             shape(&of.scores, scores, &biases, &keys);
             let logs = &mut logs[member * queries + from..][..count];
             softmax(mask, head.row, from, scores, &keys, logs);
-            let out = MatrixMut::new(&mut output[from * stride + member * head_dim..], count, head_dim, stride);
+            let out = MatrixMut::new(
+                &mut output[from * stride + member * head_dim..],
+                count,
+                head_dim,
+                stride,
+            );
             let weights = Matrix::new(scores, count, keys.len(), keys.len());
             multiply(out, weights, head.keys(v, &keys), 1.0, false, false);
         }
@@ -129,7 +149,14 @@ fn shape(of: &Scores, scores: &mut [f32], biases: &[f32], keys: &Range<usize>) {
 }
 
 /// Turns every row of scores into weights that sum to 1 over the keys its query sees; writes log Σ exp(score).
-fn softmax(mask: &AttentionMask, row: usize, from: usize, scores: &mut [f32], keys: &Range<usize>, logs: &mut [f32]) {
+fn softmax(
+    mask: &AttentionMask,
+    row: usize,
+    from: usize,
+    scores: &mut [f32],
+    keys: &Range<usize>,
+    logs: &mut [f32],
+) {
     for ((at, scores), log) in scores.chunks_exact_mut(keys.len()).enumerate().zip(logs) {
         let scores = hide(mask, row, from + at, keys, scores);
         let most = flex::max(scores);
@@ -163,7 +190,11 @@ fn hide<'a>(
 }
 
 /// The gradients of q, k and v.
-pub(super) fn backward(of: &Attention, saved: [FlexTensor; 4], gradient: FlexTensor) -> [FlexTensor; 3] {
+pub(super) fn backward(
+    of: &Attention,
+    saved: [FlexTensor; 4],
+    gradient: FlexTensor,
+) -> [FlexTensor; 3] {
     let [q, k, v, log] = saved.map(flex::contiguous);
     let gradient = flex::contiguous(gradient);
     let (heads, q_shape, k_shape) = (Head::all(&q, &k), q.shape(), k.shape());
@@ -181,7 +212,12 @@ pub(super) fn backward(of: &Attention, saved: [FlexTensor; 4], gradient: FlexTen
 }
 
 /// Of one key-value head: dq `[queries, group, head_dim]`, dk and dv `[keys, head_dim]`.
-fn backward_head(of: &Attention, head: Head, [q, k, v, gradient]: [&[f32]; 4], log: &[f32]) -> [Vec<f32>; 3] {
+fn backward_head(
+    of: &Attention,
+    head: Head,
+    [q, k, v, gradient]: [&[f32]; 4],
+    log: &[f32],
+) -> [Vec<f32>; 3] {
     let mask = &of.mask;
     let Head { queries, head_dim, .. } = head;
     let stride = head.group() * head_dim;
@@ -193,7 +229,8 @@ fn backward_head(of: &Attention, head: Head, [q, k, v, gradient]: [&[f32]; 4], l
     let mut slopes = vec![0.0; if of.scores.soft_cap.is_some() { size } else { 0 }];
     for member in 0..head.group() {
         let biases = head.biases(of, member);
-        let log = &log[(head.row * head.heads + head.kv_head * head.group() + member) * queries..][..queries];
+        let log = &log[(head.row * head.heads + head.kv_head * head.group() + member) * queries..]
+            [..queries];
         for from in (0..queries).step_by(BLOCK) {
             let count = BLOCK.min(queries - from);
             let keys = mask.keys_of(&(from..from + count));
@@ -209,9 +246,16 @@ fn backward_head(of: &Attention, head: Head, [q, k, v, gradient]: [&[f32]; 4], l
             multiply(d_weights, g, head.keys(v, &keys).transposed(), 1.0, false, false);
             differentiate(of, head, (from, &keys), weights, d_scores, &log[from..]);
             slopes.iter().zip(&mut *d_scores).for_each(|(slope, gradient)| *gradient *= slope);
-            let (weights, d_scores) =
-                (Matrix::new(weights, count, width, width), Matrix::new(d_scores, count, width, width));
-            let out = MatrixMut::new(&mut d_q[from * stride + member * head_dim..], count, head_dim, stride);
+            let (weights, d_scores) = (
+                Matrix::new(weights, count, width, width),
+                Matrix::new(d_scores, count, width, width),
+            );
+            let out = MatrixMut::new(
+                &mut d_q[from * stride + member * head_dim..],
+                count,
+                head_dim,
+                stride,
+            );
             multiply(out, d_scores, head.keys(k, &keys), 1.0, false, false);
             let q = head.queries(q, member, from, count);
             let sums = [&mut d_k, &mut d_v].map(|sum| &mut sum[keys.start * head_dim..]);
@@ -241,7 +285,8 @@ fn differentiate(
     log: &[f32],
 ) {
     let scale = of.scores.scale as f32;
-    let rows = scores.chunks_exact_mut(keys.len()).zip(d_weights.chunks_exact_mut(keys.len())).zip(log);
+    let rows =
+        scores.chunks_exact_mut(keys.len()).zip(d_weights.chunks_exact_mut(keys.len())).zip(log);
     for (at, ((scores, gradient), log)) in rows.enumerate() {
         let weights = hide(&of.mask, head.row, from + at, keys, scores);
         let (gradient, beyond) = gradient.split_at_mut(weights.len());
@@ -255,7 +300,12 @@ fn differentiate(
 }
 
 /// The heads' parts `[positions, width of a part]` beside each other: `[batch, positions, width]`.
-fn gather<P: AsRef<[f32]> + Sync>(parts: &[P], batch: usize, positions: usize, width: usize) -> Vec<f32> {
+fn gather<P: AsRef<[f32]> + Sync>(
+    parts: &[P],
+    batch: usize,
+    positions: usize,
+    width: usize,
+) -> Vec<f32> {
     let heads = parts.len() / batch.max(1);
     let part = width / heads.max(1);
     let mut out = vec![0.0; batch * positions * width];

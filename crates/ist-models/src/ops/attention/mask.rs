@@ -22,14 +22,24 @@ impl AttentionMask {
     /// The last `queries` positions of rows of `keys` positions; `mask` holds `keys` flags a row, false at padding.
     pub fn causal(mask: &[bool], queries: usize, keys: usize) -> Self {
         let padded = mask.iter().any(|&real| !real);
-        Self { queries, keys, window: usize::MAX, real: if padded { mask.into() } else { Arc::default() } }
+        Self {
+            queries,
+            keys,
+            window: usize::MAX,
+            real: if padded { mask.into() } else { Arc::default() },
+        }
     }
 
     /// The same with `length` real positions in front.
     #[must_use]
     pub fn after_prefix(&self, length: usize) -> Self {
-        let rows = self.real.chunks(self.keys.max(1)).map(|row| [&vec![true; length][..], row].concat());
-        Self { keys: self.keys + length, real: rows.collect::<Vec<_>>().concat().into(), ..self.clone() }
+        let rows =
+            self.real.chunks(self.keys.max(1)).map(|row| [&vec![true; length][..], row].concat());
+        Self {
+            keys: self.keys + length,
+            real: rows.collect::<Vec<_>>().concat().into(),
+            ..self.clone()
+        }
     }
 
     /// The same where a query sees the last `window` positions alone, its own among them (sliding window; Beltagy et al.,
@@ -137,7 +147,10 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4].map(seen), [vec![0], vec![0, 1], vec![1], vec![3], vec![4]]);
         assert_eq!(mask.keys_of(&(2..4)), 1..4);
         assert_eq!(mask.positions(0), [0, 1, 1, 1, 2]);
-        assert_eq!(AttentionMask::causal(&[false, false, true, true, true], 5, 5).positions(0), [0, 0, 0, 1, 2]);
+        assert_eq!(
+            AttentionMask::causal(&[false, false, true, true, true], 5, 5).positions(0),
+            [0, 0, 0, 1, 2]
+        );
     }
 
     #[test]

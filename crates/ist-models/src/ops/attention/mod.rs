@@ -39,7 +39,13 @@ pub use scores::{Scores, slopes};
 ///
 /// q `[batch, queries, heads, head_dim]`, k and v `[batch, keys, kv_heads, head_dim]`; the result has q's shape. Query head h
 /// reads key-value head h / (heads / `kv_heads`).
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask, scores: &Scores) -> Tensor<4> {
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &AttentionMask,
+    scores: &Scores,
+) -> Tensor<4> {
     let operands = [q, k, v].map(Tensor::into_dispatch);
     apply(Attention { mask: mask.clone(), scores: scores.clone() }, operands, [])
 }
@@ -81,7 +87,11 @@ impl Sizes {
 /// Some positions of `[batch, positions, heads, width]` as `[batch, heads, positions, width]`.
 fn positions<B: Backend>(x: &FloatTensor<B>, range: Range<usize>) -> FloatTensor<B> {
     let [batch, _, heads, width] = x.shape().dims::<4>();
-    B::float_swap_dims(B::float_slice(x.clone(), &[0..batch, range, 0..heads, 0..width].map(Slice::from)), 1, 2)
+    B::float_swap_dims(
+        B::float_slice(x.clone(), &[0..batch, range, 0..heads, 0..width].map(Slice::from)),
+        1,
+        2,
+    )
 }
 
 impl Attention {
@@ -94,13 +104,22 @@ impl Attention {
     /// What is added to the scores of the block's queries: what the keys' positions weigh, and [`MASKED`] where a key is not
     /// seen; `[batch or 1, heads or 1, queries, keys]`.
     fn bias<B: Backend>(&self, block: &Range<usize>, like: &FloatTensor<B>) -> FloatTensor<B> {
-        let (rows, keys) = (if self.mask.has_padding() { like.shape()[0] } else { 1 }, self.mask.keys_of(block));
+        let (rows, keys) =
+            (if self.mask.has_padding() { like.shape()[0] } else { 1 }, self.mask.keys_of(block));
         let slopes = if self.scores.slopes.is_empty() { &[0.0][..] } else { &self.scores.slopes };
         let mut bias = Vec::with_capacity(rows * slopes.len() * block.len() * keys.len());
         for row in 0..rows {
             let positions = self.mask.positions(row);
-            for (slope, query) in slopes.iter().flat_map(|slope| block.clone().map(move |query| (slope, query))) {
-                let of = |key| if self.mask.sees(row, query, key) { slope * positions[key] as f32 } else { MASKED };
+            for (slope, query) in
+                slopes.iter().flat_map(|slope| block.clone().map(move |query| (slope, query)))
+            {
+                let of = |key| {
+                    if self.mask.sees(row, query, key) {
+                        slope * positions[key] as f32
+                    } else {
+                        MASKED
+                    }
+                };
                 bias.extend(keys.clone().map(of));
             }
         }
@@ -124,10 +143,14 @@ impl Attention {
         let q = B::float_mul_scalar(positions::<B>(q, block.clone()), self.scores.scale.into());
         let q = B::float_reshape(q, Shape::new([batch, kv_heads, tall, sizes.head_dim]));
         let k = B::float_swap_dims(positions::<B>(k, keys.clone()), 2, 3);
-        let mut scores =
-            B::float_reshape(B::float_matmul(q, k), Shape::new([batch, sizes.heads, block.len(), keys.len()]));
-        let tanh =
-            self.scores.soft_cap.map(|cap| B::float_tanh(B::float_mul_scalar(scores.clone(), (1.0 / cap).into())));
+        let mut scores = B::float_reshape(
+            B::float_matmul(q, k),
+            Shape::new([batch, sizes.heads, block.len(), keys.len()]),
+        );
+        let tanh = self
+            .scores
+            .soft_cap
+            .map(|cap| B::float_tanh(B::float_mul_scalar(scores.clone(), (1.0 / cap).into())));
         if let (Some(cap), Some(tanh)) = (self.scores.soft_cap, &tanh) {
             scores = B::float_mul_scalar(tanh.clone(), cap.into());
         }
@@ -136,7 +159,10 @@ impl Attention {
     }
 
     /// The result `[batch, queries, heads, head_dim]` and ℓ `[batch, heads, queries, 1]`.
-    fn compute<B: Backend>(&self, [q, k, v]: &[FloatTensor<B>; 3]) -> (FloatTensor<B>, FloatTensor<B>) {
+    fn compute<B: Backend>(
+        &self,
+        [q, k, v]: &[FloatTensor<B>; 3],
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
         let sizes = Sizes::of::<B>(q, k);
         let (mut outputs, mut logs) = (Vec::new(), Vec::new());
         for block in self.blocks() {
@@ -146,7 +172,11 @@ impl Attention {
             let powers = B::float_exp(B::float_sub(scores, most.clone()));
             let sum = B::float_sum_dim(powers.clone(), 3);
             let weights = B::float_div(powers, sum.clone());
-            outputs.push(B::float_swap_dims(mix::<B>(weights, positions::<B>(v, keys), sizes), 1, 2));
+            outputs.push(B::float_swap_dims(
+                mix::<B>(weights, positions::<B>(v, keys), sizes),
+                1,
+                2,
+            ));
             logs.push(B::float_add(most, B::float_log(sum)));
         }
         (B::float_cat(outputs, 1), B::float_cat(logs, 2))
@@ -157,7 +187,8 @@ impl Attention {
 fn mix<B: Backend>(weights: FloatTensor<B>, v: FloatTensor<B>, sizes: Sizes) -> FloatTensor<B> {
     let [batch, heads, queries, keys] = weights.shape().dims::<4>();
     let [_, kv_heads, tall] = sizes.grouped(queries);
-    let mixed = B::float_matmul(B::float_reshape(weights, Shape::new([batch, kv_heads, tall, keys])), v);
+    let mixed =
+        B::float_matmul(B::float_reshape(weights, Shape::new([batch, kv_heads, tall, keys])), v);
     B::float_reshape(mixed, Shape::new([batch, heads, queries, sizes.head_dim]))
 }
 
@@ -179,7 +210,8 @@ fn spread<B: Backend>(
         let shape = Shape::new([batch, count, kv_heads, sizes.head_dim]);
         (count > 0).then(|| B::float_zeros(shape, &device, dtype))
     };
-    let parts: Vec<_> = [zeros(range.start), Some(sum), zeros(all - range.end)].into_iter().flatten().collect();
+    let parts: Vec<_> =
+        [zeros(range.start), Some(sum), zeros(all - range.end)].into_iter().flatten().collect();
     B::float_cat(parts, 1)
 }
 
@@ -188,7 +220,11 @@ impl Operation for Attention {
         self.compute::<B>(&inputs.floats()).0
     }
 
-    fn record<B: Backend>(&self, inputs: Operands<B>, _: &[bool]) -> Result<Recorded<B>, Operands<B>> {
+    fn record<B: Backend>(
+        &self,
+        inputs: Operands<B>,
+        _: &[bool],
+    ) -> Result<Recorded<B>, Operands<B>> {
         let [q, k, v] = inputs.floats();
         let (output, log) = self.compute::<B>(&[q.clone(), k.clone(), v.clone()]);
         Ok((output, Operands::new(vec![q, k, v, log], Vec::new())))
@@ -205,14 +241,19 @@ impl Operation for Attention {
         let (mut d_q, mut d_k, mut d_v) = (Vec::new(), None, None);
         for block in self.blocks() {
             let keys = self.mask.keys_of(&block);
-            let log =
-                B::float_slice(log.clone(), &[0..sizes.batch, 0..sizes.heads, block.clone(), 0..1].map(Slice::from));
+            let log = B::float_slice(
+                log.clone(),
+                &[0..sizes.batch, 0..sizes.heads, block.clone(), 0..1].map(Slice::from),
+            );
             let (scores, tanh) = self.scores::<B>(&q, &k, &block);
             let weights = B::float_exp(B::float_sub(scores, log));
             let g = positions::<B>(&gradient, block.clone());
             let transposed = B::float_swap_dims(positions::<B>(&v, keys.clone()), 2, 3);
             let [_, kv_heads, tall] = sizes.grouped(block.len());
-            let tall_g = B::float_reshape(g.clone(), Shape::new([sizes.batch, kv_heads, tall, sizes.head_dim]));
+            let tall_g = B::float_reshape(
+                g.clone(),
+                Shape::new([sizes.batch, kv_heads, tall, sizes.head_dim]),
+            );
             let d_weights = B::float_reshape(B::float_matmul(tall_g, transposed), weights.shape());
             let mean = B::float_sum_dim(B::float_mul(weights.clone(), d_weights.clone()), 3);
             let mut d_scores = B::float_mul(weights.clone(), B::float_sub(d_weights, mean));
@@ -222,9 +263,16 @@ impl Operation for Attention {
                 d_scores = B::float_mul(d_scores, slope);
             }
             let d_scores = B::float_mul_scalar(d_scores, self.scores.scale.into());
-            d_q.push(B::float_swap_dims(mix::<B>(d_scores.clone(), positions::<B>(&k, keys.clone()), sizes), 1, 2));
+            d_q.push(B::float_swap_dims(
+                mix::<B>(d_scores.clone(), positions::<B>(&k, keys.clone()), sizes),
+                1,
+                2,
+            ));
             let place = (&keys, all);
-            add::<B>(&mut d_k, spread::<B>(d_scores, positions::<B>(&q, block.clone()), sizes, place));
+            add::<B>(
+                &mut d_k,
+                spread::<B>(d_scores, positions::<B>(&q, block.clone()), sizes, place),
+            );
             add::<B>(&mut d_v, spread::<B>(weights, g, sizes, place));
         }
         vec![Some(B::float_cat(d_q, 1)), d_k, d_v]
@@ -239,7 +287,11 @@ impl Operation for Attention {
     }
 
     #[cfg(feature = "flex")]
-    fn record_flex(&self, inputs: Operands<Flex>, wanted: &[bool]) -> Result<Recorded<Flex>, Operands<Flex>> {
+    fn record_flex(
+        &self,
+        inputs: Operands<Flex>,
+        wanted: &[bool],
+    ) -> Result<Recorded<Flex>, Operands<Flex>> {
         if !flex::all_f32(&inputs.floats) {
             return self.record(inputs, wanted);
         }
@@ -250,7 +302,12 @@ impl Operation for Attention {
     }
 
     #[cfg(feature = "flex")]
-    fn backward_flex(&self, saved: Operands<Flex>, gradient: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward_flex(
+        &self,
+        saved: Operands<Flex>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         if !flex::all_f32(&saved.floats) {
             return self.backward(saved, gradient, wanted);
         }

@@ -30,7 +30,8 @@ impl Scores {
 /// The slopes of linear biases. For a power of two n of heads they are 2^(-8 / n)^1 .. ^n. Otherwise those of the next lower power
 /// come first, and every second one of the next higher power makes up the rest.
 pub fn slopes(heads: usize) -> Arc<[f32]> {
-    let series = |count: usize| (1..=count).map(move |at| 2f64.powf(-8.0 * at as f64 / count as f64) as f32);
+    let series =
+        |count: usize| (1..=count).map(move |at| 2f64.powf(-8.0 * at as f64 / count as f64) as f32);
     let lower = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
     let rest = series(2 * lower).step_by(2).take(heads - lower);
     series(lower).chain(rest).collect()

@@ -33,7 +33,13 @@ struct Shaping {
 
 /// A logit with its bias and its cap.
 #[cube]
-fn shaped(logit: f32, bias: &Tensor<f32>, at: usize, cap: f32, #[comptime] shaping: Shaping) -> f32 {
+fn shaped(
+    logit: f32,
+    bias: &Tensor<f32>,
+    at: usize,
+    cap: f32,
+    #[comptime] shaping: Shaping,
+) -> f32 {
     let mut value = logit;
     if comptime!(shaping.bias) {
         value += bias[at];
@@ -134,8 +140,8 @@ pub(in crate::ops) fn differentiate(
     let [rows, width] = logits.shape().dims::<2>();
     let losses = cube::empty(&logits, [rows]);
     let shaping = Shaping { bias: bias.is_some(), cap: cap.is_some(), gradient };
-    let [bias, factors] =
-        [bias, factors].map(|operand| operand.map_or_else(|| cube::empty(&logits, [1]), cube::contiguous));
+    let [bias, factors] = [bias, factors]
+        .map(|operand| operand.map_or_else(|| cube::empty(&logits, [1]), cube::contiguous));
     let (client, units) = (logits.client.clone(), cube::units(width));
     let integer = if targets.dtype == DType::I64 { IntKind::I64 } else { IntKind::I32 };
     differentiate_kernel::launch(

@@ -43,7 +43,12 @@ const TANH_CUBE: f32 = crate::ops::activation::TANH_CUBE as f32;
 const DENSITY: f32 = crate::ops::activation::DENSITY as f32;
 
 #[cube(launch)]
-fn forward_kernel(x: &Tensor<f32>, factor: &Tensor<f32>, out: &mut Tensor<f32>, #[comptime] activation: Activation) {
+fn forward_kernel(
+    x: &Tensor<f32>,
+    factor: &Tensor<f32>,
+    out: &mut Tensor<f32>,
+    #[comptime] activation: Activation,
+) {
     let at = ABSOLUTE_POS;
     if at >= out.len() {
         terminate!();
@@ -94,7 +99,11 @@ fn differentiate_kernel(
 }
 
 /// a(x) ⊙ factor.
-pub(in crate::ops) fn forward(activation: Activation, x: CubeTensor, factor: CubeTensor) -> CubeTensor {
+pub(in crate::ops) fn forward(
+    activation: Activation,
+    x: CubeTensor,
+    factor: CubeTensor,
+) -> CubeTensor {
     let [x, factor] = [x, factor].map(cube::contiguous);
     let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
@@ -128,17 +137,36 @@ pub(in crate::ops) fn activate(activation: Activation, x: CubeTensor) -> CubeTen
     let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let client = x.client.clone();
-    activate_kernel::launch(&client, cubes, units, x.into_tensor_arg(), out.clone().into_tensor_arg(), activation);
+    activate_kernel::launch(
+        &client,
+        cubes,
+        units,
+        x.into_tensor_arg(),
+        out.clone().into_tensor_arg(),
+        activation,
+    );
     out
 }
 
 /// g ⊙ a'(x).
-pub(in crate::ops) fn differentiate(activation: Activation, x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
+pub(in crate::ops) fn differentiate(
+    activation: Activation,
+    x: CubeTensor,
+    gradient: CubeTensor,
+) -> CubeTensor {
     let [x, gradient] = [x, gradient].map(cube::contiguous);
     let out = cube::empty_like(&x);
     let (cubes, units) = cube::elementwise(x.meta.shape().num_elements());
     let client = x.client.clone();
     let [x, gradient] = [x, gradient].map(CubeTensor::into_tensor_arg);
-    differentiate_kernel::launch(&client, cubes, units, x, gradient, out.clone().into_tensor_arg(), activation);
+    differentiate_kernel::launch(
+        &client,
+        cubes,
+        units,
+        x,
+        gradient,
+        out.clone().into_tensor_arg(),
+        activation,
+    );
     out
 }

@@ -6,7 +6,13 @@ use cubecl::prelude::*;
 
 /// Σ a b of one row, in every unit.
 #[cube]
-fn dot(a: &Tensor<f32>, b: &Tensor<f32>, row: usize, width: usize, #[comptime] units: usize) -> f32 {
+fn dot(
+    a: &Tensor<f32>,
+    b: &Tensor<f32>,
+    row: usize,
+    width: usize,
+    #[comptime] units: usize,
+) -> f32 {
     let mut scratch = Shared::<[f32]>::new_slice(units);
     let mut part = 0.0f32;
     let mut at = UNIT_POS as usize;
@@ -44,7 +50,8 @@ fn forward_kernel(
 pub(in crate::ops) fn forward(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
     let (x, weight) = (cube::contiguous(x), cube::contiguous(weight));
     let width = weight.meta.shape()[0];
-    let (out, rows, units) = (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
+    let (out, rows, units) =
+        (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
     let client = out.client.clone();
     forward_kernel::launch(
         &client,
@@ -98,10 +105,16 @@ fn backward_kernel(
 }
 
 /// r (g w) - x r³ mean(g w x) with r = 1 / √(mean(x²) + eps).
-pub(in crate::ops) fn backward(x: CubeTensor, weight: CubeTensor, gradient: CubeTensor, eps: f64) -> CubeTensor {
+pub(in crate::ops) fn backward(
+    x: CubeTensor,
+    weight: CubeTensor,
+    gradient: CubeTensor,
+    eps: f64,
+) -> CubeTensor {
     let [x, weight, gradient] = [x, weight, gradient].map(cube::contiguous);
     let width = weight.meta.shape()[0];
-    let (out, rows, units) = (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
+    let (out, rows, units) =
+        (cube::empty_like(&x), x.meta.shape().num_elements() / width, cube::units(width));
     let client = out.client.clone();
     backward_kernel::launch(
         &client,

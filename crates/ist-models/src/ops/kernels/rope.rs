@@ -60,7 +60,13 @@ fn rotate_kernel(
 
 /// Every pair of x `[batch, sequence, heads, head_dim]` turned by its angle, or back where `sign` is -1; cos and sin are
 /// `[batch or 1, sequence, 1, pairs]`.
-pub(in crate::ops) fn rotate(x: CubeTensor, cos: CubeTensor, sin: CubeTensor, sign: f32, of: Pairs) -> CubeTensor {
+pub(in crate::ops) fn rotate(
+    x: CubeTensor,
+    cos: CubeTensor,
+    sin: CubeTensor,
+    sign: f32,
+    of: Pairs,
+) -> CubeTensor {
     let [x, cos, sin] = [x, cos, sin].map(cube::contiguous);
     let (x_shape, shape) = (x.meta.shape().clone(), cos.meta.shape().clone());
     let out = cube::empty_like(&x);

@@ -43,7 +43,8 @@ pub(super) fn parts(call: &Call) -> usize {
 pub(super) fn part(call: &Call, at: usize) -> Part {
     let (heads, kv_heads) = (call.heads as usize, call.kv_heads as usize);
     let (batch, kv_head, group) = (at / kv_heads, at % kv_heads, heads / kv_heads);
-    let queries = Rows { batch, head: kv_head * group, group, count: call.queries as usize * group };
+    let queries =
+        Rows { batch, head: kv_head * group, group, count: call.queries as usize * group };
     let keys = Rows { batch, head: kv_head, group: 1usize.runtime(), count: call.keys as usize };
     Part { queries, keys }
 }
@@ -74,7 +75,12 @@ pub(super) fn first(call: &Call, query: usize, #[comptime] shape: Shape) -> usiz
 
 /// The keys that a tile of queries from row `from` sees: the first of their first tile, and the end.
 #[cube]
-pub(super) fn seen(call: &Call, queries: Rows, from: usize, #[comptime] shape: Shape) -> (usize, usize) {
+pub(super) fn seen(
+    call: &Call,
+    queries: Rows,
+    from: usize,
+    #[comptime] shape: Shape,
+) -> (usize, usize) {
     let last = min(from + shape.rows(), queries.count) - 1;
     let first = first(call, from / queries.group, shape);
     (first / SIDE * SIDE, reach(call, last / queries.group))
@@ -82,7 +88,12 @@ pub(super) fn seen(call: &Call, queries: Rows, from: usize, #[comptime] shape: S
 
 /// The rows of the queries that see any of a tile of keys from `from`: the first of their first tile, and the end.
 #[cube]
-pub(super) fn seen_by(call: &Call, part: Part, from: usize, #[comptime] shape: Shape) -> (usize, usize) {
+pub(super) fn seen_by(
+    call: &Call,
+    part: Part,
+    from: usize,
+    #[comptime] shape: Shape,
+) -> (usize, usize) {
     let ahead = (call.keys - call.queries) as usize;
     let first = (from - min(from, ahead)) * part.queries.group;
     let mut end = call.queries as usize;

@@ -98,7 +98,16 @@ fn products<N: Size>(
         sync_cube();
         #[unroll]
         for part in 0..step {
-            load(memory, comptime!(2 * part), q, queries, from, at * step + part, shape.rows(), shape);
+            load(
+                memory,
+                comptime!(2 * part),
+                q,
+                queries,
+                from,
+                at * step + part,
+                shape.rows(),
+                shape,
+            );
             load(memory, comptime!(2 * part + 1), k, keys, tile, at * step + part, SIDE, shape);
         }
         sync_cube();
@@ -127,7 +136,16 @@ fn mix<N: Size>(
             sync_cube();
             #[unroll]
             for part in 0..comptime!(3.min(shape.chunks() - chunk)) {
-                load(memory, comptime!(1 + part), v, keys, tile, comptime!(chunk + part), SIDE, shape);
+                load(
+                    memory,
+                    comptime!(1 + part),
+                    v,
+                    keys,
+                    tile,
+                    comptime!(chunk + part),
+                    SIDE,
+                    shape,
+                );
             }
             sync_cube();
         }
@@ -153,9 +171,11 @@ fn weigh_up(
         let key = key(call, constants, keys, tile + across() + j * ACROSS, shape);
         #[unroll]
         for i in 0..shape.unit_rows {
-            let query = query(call, constants, queries, from + down() + i * shape.units_down, shape);
+            let query =
+                query(call, constants, queries, from + down() + i * shape.units_down, shape);
             let product = scores[i * 4 + j];
-            scores[i * 4 + j] = score(product, bounded(product, call, shape), query, key, call, shape);
+            scores[i * 4 + j] =
+                score(product, bounded(product, call, shape), query, key, call, shape);
         }
     }
 }

@@ -44,8 +44,31 @@ pub(super) fn keys_kernel<N: Size>(
     while tile < end {
         let mut weighing = zeros(comptime!(shape.unit_rows * 4));
         let mut gradients = zeros(comptime!(shape.unit_rows * 4));
-        add_pair(&mut weighing, &mut gradients, &mut memory, k, v, keys, from, q, gradient, queries, tile, shape);
-        differentiate(&mut weighing, &mut gradients, numbers, queries, tile, keys, from, &call, shape);
+        add_pair(
+            &mut weighing,
+            &mut gradients,
+            &mut memory,
+            k,
+            v,
+            keys,
+            from,
+            q,
+            gradient,
+            queries,
+            tile,
+            shape,
+        );
+        differentiate(
+            &mut weighing,
+            &mut gradients,
+            numbers,
+            queries,
+            tile,
+            keys,
+            from,
+            &call,
+            shape,
+        );
         sync_cube();
         put(&mut memory, 0usize, &weighing, shape);
         put(&mut memory, 2usize, &gradients, shape);

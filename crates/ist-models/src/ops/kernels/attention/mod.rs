@@ -15,7 +15,10 @@
 //!
 //! cubecl compiles a kernel for every width of a head and every combination of padding, window, cap and slopes on first use.
 
-#![expect(clippy::trivially_copy_pass_by_ref, reason = "what is a handle here is an array of the kernel")]
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what is a handle here is an array of the kernel"
+)]
 
 mod call;
 mod forward;
@@ -110,7 +113,12 @@ fn shares(sizes: &Sizes, shape: Shape) -> usize {
     (CUBES / sizes.parts().max(1)).min(sizes.keys.div_ceil(2 * SIDE)).max(1)
 }
 
-fn merge(parts: &CubeTensor, part_logs: &CubeTensor, sizes: &Sizes, shares: usize) -> (CubeTensor, CubeTensor) {
+fn merge(
+    parts: &CubeTensor,
+    part_logs: &CubeTensor,
+    sizes: &Sizes,
+    shares: usize,
+) -> (CubeTensor, CubeTensor) {
     let (out, logs) = results(parts, sizes, 1);
     let (cubes, units) = cube::elementwise(out.meta.shape().num_elements());
     merge::merge_kernel::launch(
@@ -271,7 +279,11 @@ pub(in crate::ops) fn readable(x: CubeTensor) -> CubeTensor {
 
 /// Numbers that are read at once: four where every head begins and ends at a multiple of four.
 fn width(tensors: &[&CubeTensor]) -> usize {
-    let whole =
-        |x: &&CubeTensor| x.meta.strides()[..3].iter().chain([&x.meta.shape()[3]]).all(|count| count.is_multiple_of(4));
+    let whole = |x: &&CubeTensor| {
+        x.meta.strides()[..3]
+            .iter()
+            .chain([&x.meta.shape()[3]])
+            .all(|count| count.is_multiple_of(4))
+    };
     if tensors.iter().all(whole) { 4 } else { 1 }
 }

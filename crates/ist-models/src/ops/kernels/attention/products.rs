@@ -110,7 +110,11 @@ const SHARED: usize = 3;
 
 /// Of every row of a unit, the sum of the numbers that the units of that row hold. The last tile is written over.
 #[cube]
-pub(super) fn sum_across(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, #[comptime] shape: Shape) {
+pub(super) fn sum_across(
+    numbers: &mut Array<f32>,
+    memory: &mut Shared<[Four]>,
+    #[comptime] shape: Shape,
+) {
     share(numbers, memory, shape);
     #[unroll]
     for i in 0..shape.unit_rows {
@@ -125,7 +129,11 @@ pub(super) fn sum_across(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, 
 
 /// The largest of them, as [`sum_across`].
 #[cube]
-pub(super) fn most_across(numbers: &mut Array<f32>, memory: &mut Shared<[Four]>, #[comptime] shape: Shape) {
+pub(super) fn most_across(
+    numbers: &mut Array<f32>,
+    memory: &mut Shared<[Four]>,
+    #[comptime] shape: Shape,
+) {
     share(numbers, memory, shape);
     #[unroll]
     for i in 0..shape.unit_rows {

@@ -48,7 +48,20 @@ pub(super) fn queries_kernel<N: Size>(
     while tile < end {
         let mut weighing = zeros(comptime!(shape.unit_rows * 4));
         let mut gradients = zeros(comptime!(shape.unit_rows * 4));
-        add_pair(&mut weighing, &mut gradients, &mut memory, q, gradient, queries, from, k, v, keys, tile, shape);
+        add_pair(
+            &mut weighing,
+            &mut gradients,
+            &mut memory,
+            q,
+            gradient,
+            queries,
+            from,
+            k,
+            v,
+            keys,
+            tile,
+            shape,
+        );
         differentiate(
             &mut weighing,
             &mut gradients,
@@ -88,7 +101,13 @@ pub(super) fn queries_kernel<N: Size>(
 
 /// The logarithms of a unit's rows.
 #[cube]
-fn logs(numbers: &Tensor<f32>, queries: Rows, from: usize, call: &Call, #[comptime] shape: Shape) -> Array<f32> {
+fn logs(
+    numbers: &Tensor<f32>,
+    queries: Rows,
+    from: usize,
+    call: &Call,
+    #[comptime] shape: Shape,
+) -> Array<f32> {
     let mut logs = zeros(shape.unit_rows);
     #[unroll]
     for i in 0..shape.unit_rows {
@@ -152,7 +171,16 @@ fn mix<N: Size>(
             if comptime!(shape.chunks() > 1) {
                 #[unroll]
                 for part in 0..comptime!(2.min(shape.chunks() - chunk)) {
-                    load(memory, comptime!(1 + 2 * part), k, keys, tile, comptime!(chunk + part), SIDE, shape);
+                    load(
+                        memory,
+                        comptime!(1 + 2 * part),
+                        k,
+                        keys,
+                        tile,
+                        comptime!(chunk + part),
+                        SIDE,
+                        shape,
+                    );
                 }
                 sync_cube();
             }

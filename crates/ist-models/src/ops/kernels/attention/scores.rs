@@ -35,7 +35,13 @@ pub(super) struct Key {
 
 /// The query of row `row` of `rows`.
 #[cube]
-pub(super) fn query(call: &Call, constants: &Tensor<f32>, rows: Rows, row: usize, #[comptime] shape: Shape) -> Query {
+pub(super) fn query(
+    call: &Call,
+    constants: &Tensor<f32>,
+    rows: Rows,
+    row: usize,
+    #[comptime] shape: Shape,
+) -> Query {
     let at = row / rows.group;
     let reach = select(row < rows.count, reach(call, at), 0);
     let first = first(call, at, shape);
@@ -49,9 +55,17 @@ pub(super) fn query(call: &Call, constants: &Tensor<f32>, rows: Rows, row: usize
 
 /// Key `at` of `keys`.
 #[cube]
-pub(super) fn key(call: &Call, constants: &Tensor<f32>, keys: Rows, at: usize, #[comptime] shape: Shape) -> Key {
+pub(super) fn key(
+    call: &Call,
+    constants: &Tensor<f32>,
+    keys: Rows,
+    at: usize,
+    #[comptime] shape: Shape,
+) -> Key {
     if comptime!(shape.padding) {
-        let mark = constants[call.marks as usize + keys.batch * keys.count + min(at, keys.count - 1)] as u32;
+        let mark = constants
+            [call.marks as usize + keys.batch * keys.count + min(at, keys.count - 1)]
+            as u32;
         Key { at, real: mark % 4 == 1, alone: mark % 4 == 2, position: (mark / 4) as f32 }
     } else {
         Key { at, real: true.runtime(), alone: false.runtime(), position: at as f32 }
@@ -66,7 +80,14 @@ pub(super) fn bounded(product: f32, call: &Call, #[comptime] shape: Shape) -> f3
 
 /// The score of a product q kᵀ, whose tanh is `bounded`; [`LOWEST`] where the key is not seen.
 #[cube]
-pub(super) fn score(product: f32, bounded: f32, query: Query, key: Key, call: &Call, #[comptime] shape: Shape) -> f32 {
+pub(super) fn score(
+    product: f32,
+    bounded: f32,
+    query: Query,
+    key: Key,
+    call: &Call,
+    #[comptime] shape: Shape,
+) -> f32 {
     let mut score = product * call.scale;
     if comptime!(shape.cap) {
         score = bounded * call.cap;

@@ -126,7 +126,10 @@ pub(super) fn load<N: Size>(
             let numbers = x[(start + min(number, shape.head_dim - width)) / width];
             #[unroll]
             for lane in 0..width {
-                four.insert(comptime!(part * width + lane), select(there, numbers.extract(lane), 0.0));
+                four.insert(
+                    comptime!(part * width + lane),
+                    select(there, numbers.extract(lane), 0.0),
+                );
             }
         }
         memory[slot(tile, row, column)] = four;
