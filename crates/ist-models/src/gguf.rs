@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
 use ist_peft::gguf::{LowRank, Matrix, write};
+use ist_peft::regular;
 use ist_peft::{AdapterFilesError, Dialect, Lora, LoraConfig, TensorFile, method};
 use serde_json::{Map, Value};
 
@@ -92,7 +93,7 @@ pub fn write_llama_adapter(
 
 fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
+    let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
     let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         AdapterFilesError::Json { path: path.clone(), message: error.to_string() }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::{DType, Device};
+use ist_peft::regular;
 use ist_peft::{Adapter, Roles, Site};
 use serde_json::Value;
 
@@ -41,7 +42,7 @@ impl ModelFiles {
             if !path.is_file() {
                 return Ok(None);
             }
-            let text = std::fs::read_to_string(&path)
+            let text = regular::read_to_string(&path)
                 .map_err(|source| LoadError::Io { path: path.clone(), source })?;
             let value = serde_json::from_str(&text);
             value
@@ -125,7 +126,7 @@ impl ModelFiles {
         for name in ["generation_config.json"].into_iter().chain(text_files::FILES) {
             let path = self.origin.join(name);
             let bytes = match name {
-                _ if path.is_file() => Some(std::fs::read(&path)?),
+                _ if path.is_file() => Some(regular::read(&path)?),
                 "tokenizer.json" => self.text.tokenizer_json().map(<[u8]>::to_vec),
                 "generation_config.json" => {
                     self.generation_config.as_ref().map(|value| value.to_string().into_bytes())

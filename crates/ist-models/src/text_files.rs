@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::causal_lm::LoadError;
@@ -52,7 +53,7 @@ impl TextFiles {
             if !path.is_file() {
                 return Ok(None);
             }
-            std::fs::read(&path).map(Some).map_err(|source| LoadError::Io { path, source })
+            regular::read(&path).map(Some).map_err(|source| LoadError::Io { path, source })
         };
         let json = |name: &str| -> Result<Option<Value>, LoadError> {
             let value = bytes(name)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();

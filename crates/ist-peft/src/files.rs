@@ -15,7 +15,7 @@ use crate::fields::ConfigError;
 use crate::method::{Dialect, Place};
 use crate::site::Site;
 use crate::tensor_file::{TensorFile, TensorFileError, write};
-use crate::whole_file;
+use crate::{durable, regular};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -118,7 +118,7 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, AdapterFilesError> {
 
 fn read_part<A: Adapter>(name: &str, folder: &Path) -> Result<Part<A>, AdapterFilesError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
+    let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
     let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
@@ -265,7 +265,7 @@ pub fn save<A: Adapter>(
             let path = path.to_owned();
             move |source| AdapterFilesError::Io { path, source }
         };
-        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        durable::create_folder(&folder).map_err(io(&folder))?;
         let mut fields = part.peft_fields();
         fields.insert("task_type".to_owned(), json!("CAUSAL_LM"));
         fields.insert("base_model_name_or_path".to_owned(), json!(base_model));
@@ -273,7 +273,7 @@ pub fn save<A: Adapter>(
         let path = folder.join(CONFIG_FILE);
         let text =
             serde_json::to_string_pretty(&fields).expect("JSON values are always written") + "\n";
-        whole_file::write(&path, text.as_bytes()).map_err(io(&path))?;
+        durable::write(&path, text.as_bytes()).map_err(io(&path))?;
         write(&folder.join(TENSORS_FILE), &part_tensors(model, part))?;
     }
     Ok(())

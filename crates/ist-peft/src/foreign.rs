@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::files::{AdapterFilesError, CONFIG_FILE, PREFIX, TENSORS_FILE};
 use crate::tensor_file::{TensorFile, write};
-use crate::whole_file;
+use crate::{durable, regular};
 
 /// Fields of older files that have no meaning today.
 const DROPPED: [&str; 4] =
@@ -22,7 +22,7 @@ const DROPPED: [&str; 4] =
 /// Files that cannot be read or written, and tensors in a pickle, which is not read.
 pub fn convert(from: &Path, to: &Path) -> Result<(), AdapterFilesError> {
     let path = from.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
+    let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
     let fields: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|error| AdapterFilesError::Json { path, message: error.to_string() })?;
@@ -36,7 +36,7 @@ pub fn convert(from: &Path, to: &Path) -> Result<(), AdapterFilesError> {
         .expect("JSON values are always written")
         + "\n";
     let path = to.join(CONFIG_FILE);
-    whole_file::write(&path, text.as_bytes())
+    durable::write(&path, text.as_bytes())
         .map_err(|source| AdapterFilesError::Io { path, source })?;
     write(&to.join(TENSORS_FILE), &tensors)?;
     Ok(())

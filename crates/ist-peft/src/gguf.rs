@@ -9,7 +9,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::whole_file;
+use crate::durable;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -50,7 +50,7 @@ pub fn write(path: &Path, architecture: &str, alpha: f32, additions: &[LowRank])
             .map(|(suffix, matrix)| (format!("{}.{suffix}", addition.name), matrix))
     };
     let tensors: Vec<(String, Matrix)> = additions.iter().flat_map(named).collect();
-    whole_file::write(path, &bytes(architecture, alpha, &tensors))
+    durable::write(path, &bytes(architecture, alpha, &tensors))
 }
 
 fn bytes(architecture: &str, alpha: f32, tensors: &[(String, Matrix)]) -> Vec<u8> {

@@ -8,6 +8,7 @@ use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
 use ist_peft::Adapter;
+use ist_peft::regular;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -165,7 +166,7 @@ fn digest(folder: &Path) -> Result<String, Failure> {
     let mut digest = Sha256::new();
     for path in paths {
         digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        digest.update(Sha256::digest(std::fs::read(&path).map_err(named)?));
+        digest.update(Sha256::digest(regular::read(&path).map_err(named)?));
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

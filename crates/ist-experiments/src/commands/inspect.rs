@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use clap::Args;
 use ist_models::registry;
+use ist_peft::regular;
 use ist_peft::{Adapter, Part, TensorFile, files};
 use serde_json::{Value, json};
 
@@ -53,7 +54,7 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
         return if as_json { print_json(&state) } else { print_text(&resume) };
     }
     let text =
-        std::fs::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
+        regular::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
     let result: Value =
         serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
     if as_json {

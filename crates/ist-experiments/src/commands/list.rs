@@ -87,7 +87,7 @@ fn of_study(folder: &Path, manifest: &Manifest, rows: &mut Vec<Row>) {
     rows.extend(manifest.members.iter().map(|entry| Row {
         name: format!("{}/{}", manifest.study, entry.name),
         folder: folder.join(&entry.name).display().to_string(),
-        progress: progress::of_member(folder, &entry.name, entry.steps()),
+        progress: progress::of_member(folder, entry.name.as_str(), entry.steps()),
     }));
 }
 

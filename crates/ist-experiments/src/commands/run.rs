@@ -150,7 +150,7 @@ fn find_member<A: Adapter>(
         && let Some(Manifest { members, .. }) = manifest::read(file)?
     {
         let entry = members.get(index).ok_or_else(|| none(members.len()))?;
-        return Ok((file.to_owned(), entry.name.clone(), entry.config::<A>(file, true)?));
+        return Ok((file.to_owned(), entry.name.clone().into(), entry.config::<A>(file, true)?));
     }
     let opened = open::one::<A>(file, &manner(arguments))?;
     manifest::register::<A>(&opened.folder, &opened.study)?;

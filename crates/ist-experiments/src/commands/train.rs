@@ -7,6 +7,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
+use ist_peft::regular;
 use ist_peft::{Adapter, Adapters, attach};
 use serde_json::{Map, Value, json};
 
@@ -156,7 +157,7 @@ fn plan<A: Adapter>(
 /// The budget that a run began with: what is free now must not change how it goes on.
 fn budget_of(place: &Place) -> Option<u64> {
     let Place::Named(folder) = place else { return None };
-    let text = std::fs::read(folder.join(PLAN)).ok()?;
+    let text = regular::read(&folder.join(PLAN)).ok()?;
     serde_json::from_slice::<Value>(&text).ok()?["budget"]["bytes"].as_u64()
 }
 

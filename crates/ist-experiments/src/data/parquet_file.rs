@@ -3,7 +3,6 @@
 //! Rows are read through the format's record interface, which needs no columnar library; compression is none or snappy.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
@@ -23,7 +22,7 @@ pub(super) const MAGIC: &[u8] = b"PAR1";
 pub(super) fn rows(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = ist_peft::regular::open(path).map_err(|error| error.to_string())?;
     let mut rows = guarded(|| {
         SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader)))
     })?;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context;
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::failure::{Failure, OrFail};
@@ -29,7 +30,7 @@ const PATHS: [&str; 6] = [
 /// Reads a configuration.
 pub(super) fn read(path: &Path) -> Result<Flat, Failure> {
     let context = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(context).or_input()?;
+    let text = regular::read_to_string(path).with_context(context).or_input()?;
     let table: toml::Table = toml::from_str(&text).with_context(context).or_input()?;
     let mut flat = Flat::new();
     flatten("", &serde_json::to_value(table).with_context(context).or_input()?, &mut flat);

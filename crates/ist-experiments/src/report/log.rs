@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::failure::{Failure, OrFail};
@@ -22,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<Log, Failure> {
     if !path.exists() {
         return Ok(Log::default());
     }
-    let bytes = std::fs::read(path).with_context(|| format!("{shown}: cannot read")).or_input()?;
+    let bytes = regular::read(path).with_context(|| format!("{shown}: cannot read")).or_input()?;
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let last = lines.iter().rposition(|line| !line.trim_ascii().is_empty());
     let mut log = Log::default();

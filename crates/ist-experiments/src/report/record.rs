@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ist_core::Times;
+use ist_peft::regular;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -306,7 +307,7 @@ fn document(path: &Path, notes: &mut Vec<String>) -> Result<Value, Failure> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let text = std::fs::read(path)
+    let text = regular::read(path)
         .with_context(|| format!("{}: cannot read", path.display()))
         .or_input()?;
     let read = serde_json::from_slice(&text);

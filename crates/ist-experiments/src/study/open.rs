@@ -100,12 +100,12 @@ fn of_folder<A: Adapter>(folder: &Path, manner: &Manner) -> Result<Opened, Failu
     let Manifest { study: name, file, sha256: digest, members: entries, .. } = manifest;
     let member = |entry: &manifest::Entry| {
         Ok(Member {
-            name: entry.name.clone(),
+            name: entry.name.as_str().to_owned(),
             config: entry.config::<A>(folder, manner.needs_files)?,
         })
     };
     let members = entries.iter().map(member).collect::<Result<_, Failure>>()?;
-    let study = Study { name, file, digest, members };
+    let study = Study { name: name.into(), file, digest, members };
     Ok(Opened { folder: folder.to_owned(), study, from_folder: true })
 }
 

@@ -5,11 +5,12 @@
 //! member finishes its step and saves.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ist_peft::{durable, regular};
 
 use super::claim::{self, Look, STALE};
 use super::progress::{CLAIMS, State, state_of_member};
@@ -264,10 +265,12 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 fn log_file(task: &Task) -> Result<File, Failure> {
     let path = task.study.join("logs").join(format!("{}.log", task.name));
     let context = || format!("{}: cannot create", path.display());
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
-        .with_context(context)
-        .or_run()?;
-    File::create(&path).with_context(context).or_run()
+    let folder = durable::folder_of(&path);
+    regular::own_folder(folder).with_context(|| folder.display().to_string()).or_input()?;
+    durable::create_folder(folder).with_context(context).or_run()?;
+    let log = regular::open_own(&path).with_context(context).or_run()?;
+    log.set_len(0).with_context(context).or_run()?;
+    Ok(log)
 }
 
 /// `STUDY/MEMBER`.

@@ -12,7 +12,7 @@ use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
 use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, Site, attach, half_product};
+use ist_peft::{Adapter, Dialect, FileName, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig};
@@ -291,6 +291,9 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
                 );
                 return Err(Failure::input(message));
             }
+            // It becomes a folder's name.
+            FileName::try_from(part.name.clone())
+                .map_err(|error| Failure::input(format!("`adapter.name`: {error}")))?;
             taken.push(part.name.clone());
         }
         all.push(parts);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, TensorData};
-use ist_peft::{TensorFile, TensorFileError};
+use ist_peft::{FileName, TensorFile, TensorFileError, regular};
 use serde::Deserialize;
 
 const SINGLE: &str = "model.safetensors";
@@ -56,7 +56,7 @@ pub struct Checkpoint {
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: BTreeMap<String, FileName>,
 }
 
 impl Checkpoint {
@@ -85,15 +85,12 @@ impl Checkpoint {
     fn sharded(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(INDEX);
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
-        let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
+        let text = regular::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
         let Index { weight_map } =
             serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
-        let shards: BTreeSet<&String> = weight_map.values().collect();
+        let shards: BTreeSet<&FileName> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in &shards {
-            if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
-                return Err(fault(format!("shard \"{shard}\" is no plain file name")));
-            }
             if !folder.join(shard).is_file() {
                 return Err(fault(format!("shard {shard} does not exist in the folder")));
             }
@@ -278,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("one.safetensors"), &[tensor("a", [2, 3])]).unwrap();
         let cases = [
-            (r#"{"a": "../one.safetensors"}"#, "no plain file name"),
+            (r#"{"a": "../one.safetensors"}"#, "not a plain file name"),
             (r#"{"a": "three.safetensors"}"#, "does not exist"),
             (r#"{"a": "one.safetensors", "b": "one.safetensors"}"#, "tensor b is not in shard"),
         ];

@@ -1,11 +1,12 @@
 //! Model folders from the Hugging Face hub, or from its cache.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
-use serde_json::Value;
+use ist_peft::{FileName, regular};
+use serde::Deserialize;
 
 use crate::text_files::FILES;
 
@@ -44,7 +45,7 @@ fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
     if folder.join("model.safetensors").is_file() {
         return Some(folder);
     }
-    let shards = shards(&folder.join("model.safetensors.index.json"))?;
+    let shards = shards(&folder.join("model.safetensors.index.json")).ok()?;
     shards.iter().all(|shard| folder.join(shard).is_file()).then_some(folder)
 }
 
@@ -57,21 +58,25 @@ fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
     }
     match repo.get("model.safetensors.index.json") {
         Ok(index) => {
-            let shards = shards(&index).ok_or("the index of the weights cannot be read")?;
-            shards.iter().try_for_each(|shard| get(shard).map(drop))?;
+            let shards = shards(&index)?;
+            shards.iter().try_for_each(|shard| get(shard.as_str()).map(drop))?;
         }
         Err(_) => drop(get("model.safetensors")?),
     }
     config.parent().map(Path::to_owned).ok_or_else(|| "the cache has no folder".to_owned())
 }
 
-fn shards(index: &Path) -> Option<BTreeSet<String>> {
-    let index: Value = serde_json::from_slice(&std::fs::read(index).ok()?).ok()?;
-    index["weight_map"]
-        .as_object()?
-        .values()
-        .map(|shard| shard.as_str().map(str::to_owned))
-        .collect()
+/// The files that an index names. They become parts of paths, so each must be a plain name.
+fn shards(index: &Path) -> Result<BTreeSet<FileName>, String> {
+    let said = |error: &dyn std::fmt::Display| format!("{}: {error}", index.display());
+    let bytes = regular::read(index).map_err(|error| said(&error))?;
+    let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
+    Ok(weight_map.into_values().collect())
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, FileName>,
 }
 
 #[cfg(test)]
@@ -100,6 +105,18 @@ mod tests {
     fn a_whole_snapshot_is_found_in_the_cache() {
         let (_folder, cache, repo) = fake(&[("config.json", "{}"), ("model.safetensors", "")]);
         assert!(cached(&cache, repo).unwrap().ends_with("snapshots/abc"));
+    }
+
+    #[test]
+    fn a_shard_that_leads_elsewhere_is_never_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.json");
+        for name in ["../../x", "/etc/passwd", "a/b.safetensors", ".."] {
+            let text = serde_json::json!({"weight_map": {"a": "one.safetensors", "b": name}});
+            std::fs::write(&path, text.to_string()).unwrap();
+            let error = shards(&path).unwrap_err();
+            assert!(error.contains("not a plain file name"), "{error}");
+        }
     }
 
     #[test]
