@@ -27,7 +27,9 @@ pub struct World {
 /// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
     let folder = &arguments.output;
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()).or_run()?;
+    ist_peft::durable::create_folder(folder)
+        .with_context(|| folder.display().to_string())
+        .or_run()?;
     for (split, name) in
         [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Test, "test")]
     {

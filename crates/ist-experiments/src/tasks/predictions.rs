@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use ist_peft::regular;
+use ist_peft::{durable, regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -167,6 +167,9 @@ impl Log {
         // The file may be a link of the user's: it is continued where it is.
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let beside = settings_path(path);
+        let folder = durable::folder_of(path);
+        durable::sweep(folder)
+            .map_err(|error| Failure::input(format!("{}: {error}", folder.display())))?;
         let mut file = LineLog::open(&real).or_input()?;
         if !file.lock().or_run()? {
             let advice = "let it end, or name another file";
