@@ -75,3 +75,19 @@ fn only_one_module_writes_files_that_are_promised() {
         "write with `ist_peft::durable`, open logs and locks with `ist_peft::regular`",
     );
 }
+
+#[test]
+fn unsafe_blocks_are_those_that_the_map_names() {
+    let map = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md"),
+    );
+    let map = map.unwrap();
+    let holds = |(path, code): (PathBuf, String)| code.contains("unsafe {").then_some(path);
+    let found: Vec<PathBuf> = sources().into_iter().filter_map(holds).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(map.contains("**Two `unsafe` blocks**"));
+    for path in found {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(map.contains(name), "{}", path.display());
+    }
+}

@@ -235,6 +235,16 @@ impl Shape {
         layout::weight_bytes(&self.config, storage)
     }
 
+    /// Whether one of the modules with adapters lies below the layers: the embedding, or a norm behind it.
+    ///
+    /// Then the input of the lowest layer needs a gradient too.
+    pub fn trains_below_layers<'s>(&self, adapted: impl IntoIterator<Item = &'s Site>) -> bool {
+        // The modules stand in the order of the forward pass.
+        let below = self.sites.iter().take_while(|site| site.layer.is_none());
+        let below: Vec<&str> = below.map(|site| site.path.as_str()).collect();
+        adapted.into_iter().any(|site| below.contains(&site.path.as_str()))
+    }
+
     /// What a batch takes of memory, on a model that need not exist.
     pub fn footprint(&self, resident: Resident, batch: BatchShape) -> Footprint {
         memory::footprint(&self.config, resident, batch)

@@ -104,9 +104,12 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
     data.template().clone_into(&mut config.data.template);
-    let settled = if resume { budget_of(&place) } else { None };
-    let free = device::free_memory(&device);
-    let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
+    let machine = Machine {
+        free: device::free_memory(&device),
+        settled: if resume { budget_of(&place) } else { None },
+        loss_scaling: prepare::loss_scaling(&config, &device),
+    };
+    let plan = plan::<A>(&config, &shape, &data, &*policy, &machine)?;
     let job =
         Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
@@ -137,21 +140,38 @@ fn check<A: Adapter>(
     Ok((data?, policy?))
 }
 
+/// What a plan depends on beside the run.
+struct Machine {
+    /// Bytes that the device has left, where that can be told.
+    free: Option<u64>,
+    /// The budget that the run began with.
+    settled: Option<u64>,
+    /// Whether the loss is scaled.
+    loss_scaling: bool,
+}
+
 /// What a run is planned to take, before any weight is read. Refuses a budget that cannot be met.
 fn plan<A: Adapter>(
     config: &RunConfig,
     shape: &Shape,
     data: &Prepared,
     policy: &dyn LayerPolicy,
-    (free, settled): (Option<u64>, Option<u64>),
+    machine: &Machine,
 ) -> Result<Plan, Failure> {
     let planned = prepare::adapters::<A>(&config.adapter, shape)?;
     let layers = planned.layers(shape.num_layers);
     let planner = Planner::new(config, shape, planned.adapted(), (layers, policy), data.planned());
-    let planner = planner.with_free(free).with_limit(settled);
+    let planner = planner
+        .with_free(machine.free)
+        .with_limit(machine.settled)
+        .with_loss_scaling(machine.loss_scaling);
     planner.must_fit()?;
-    let (memory, budget, fixed) = (planner.memory(), planner.limit(), planner.fixed());
-    Ok(Plan { memory, budget, fixed, document: document::document(&planner)? })
+    Ok(Plan {
+        memory: planner.memory(),
+        budget: planner.limit(),
+        fixed: planner.fixed(),
+        document: document::document(&planner)?,
+    })
 }
 
 /// The budget that a run began with: what is free now must not change how it goes on.

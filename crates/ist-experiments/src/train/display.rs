@@ -72,7 +72,7 @@ impl Display {
         self.smoothed = Some(smoothed);
         let rate = report.tokens as f64 / seconds.max(1e-9);
         let message = format!(
-            "loss {smoothed:.4}  {rate:.0} tokens/s  layers {:?}",
+            "loss, smoothed {smoothed:.4}  {rate:.0} learned tokens/s  layers {:?}",
             report.layers.as_slice()
         );
         match &self.shown {

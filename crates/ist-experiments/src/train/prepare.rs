@@ -342,7 +342,6 @@ pub fn tuner(
     rates: BTreeMap<String, f64>,
     device: &Device,
 ) -> Tuner {
-    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
         schedule: config.optimizer.schedule,
@@ -355,9 +354,15 @@ pub fn tuner(
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
         rates,
-        loss_scaling: config.train.loss_scaling.applies(through_float16),
+        loss_scaling: loss_scaling(config, device),
     };
     Tuner::new(settings, policy, config.seed)
+}
+
+/// Whether a run on that device scales its loss.
+pub fn loss_scaling(config: &RunConfig, device: &Device) -> bool {
+    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
+    config.train.loss_scaling.applies(through_float16)
 }
 
 /// Fails when a `train.sample_prompts` cannot be continued in a context of that many positions.
