@@ -5,8 +5,12 @@
 //! other settings the file is refused and not mixed.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use ist_peft::destination::{self, Destination};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -140,10 +144,32 @@ impl Prediction {
     }
 }
 
+/// Where predictions go.
+#[derive(Debug)]
+enum Sink {
+    /// Into a file that is gone on with.
+    Log(LineLog),
+    /// Into a device or a pipe, of which nothing can be read again.
+    Through(File, PathBuf),
+}
+
+impl Sink {
+    fn write(&mut self, prediction: &Prediction) -> anyhow::Result<()> {
+        match self {
+            Self::Log(log) => log.write(prediction),
+            Self::Through(file, path) => {
+                let line = serde_json::to_string(prediction)? + "\n";
+                let written = file.write_all(line.as_bytes());
+                written.with_context(|| format!("{}: cannot write", path.display()))
+            }
+        }
+    }
+}
+
 /// Predictions that are there, and where the next ones go.
 #[derive(Debug, Default)]
 pub struct Log {
-    file: Option<LineLog>,
+    sink: Option<Sink>,
     known: HashMap<(String, usize), Prediction>,
 }
 
@@ -153,13 +179,19 @@ impl Log {
         Self::default()
     }
 
-    /// Opens a file to go on with, or a new one. `settings` tells, for every task, what its predictions come from.
+    /// Opens a file to go on with, or a new one; a device or a pipe is written to and not read. `settings` tells, for every task, what its predictions come from.
     ///
     /// # Errors
     ///
-    /// A file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
+    /// A folder; a file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
     /// that is no prediction, except a last one that was cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
+        if let Destination::Through(target) = Destination::of(path)? {
+            let file = destination::open(&target);
+            let file = file.with_context(|| path.display().to_string()).or_input()?;
+            let sink = Some(Sink::Through(file, path.to_owned()));
+            return Ok(Self { sink, known: HashMap::new() });
+        }
         let (beside, file) = (settings_path(path), LineLog::open(path).or_input()?);
         if !file.lock().or_run()? {
             let advice = "let it end, or name another file";
@@ -184,7 +216,7 @@ impl Log {
         if whole < held.len() {
             file.cut(whole).or_run()?;
         }
-        Ok(Self { file: Some(file), known })
+        Ok(Self { sink: Some(Sink::Log(file)), known })
     }
 
     /// The prediction of a record, if it is known.
@@ -198,7 +230,7 @@ impl Log {
     ///
     /// A file that cannot be written.
     pub fn write(&mut self, prediction: &Prediction) -> Result<(), Failure> {
-        self.file.as_mut().map_or(Ok(()), |file| file.write(prediction)).or_run()
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.write(prediction)).or_run()
     }
 }
 
