@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod prepare;
 pub mod selfcheck;
+pub(crate) mod signals;
 pub mod summary;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
 use crate::run::tensorboard::EventLog;
+use crate::threads;
 use costs::{Costs, Plan, Scoring, StepCost};
 use display::{Display, Show};
 use prepare::Prepared;
@@ -121,9 +123,11 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let mut warnings = Vec::new();
         if let Some(Loaded { state, progress: saved, inputs, set_aside }) = newest {
             reads_the_same(&inputs, &data.inputs())?;
-            tuner.restore(state, &device).or_run()?;
-            training.seek(saved.training).or_input()?;
-            scoring.seek(saved.scoring).or_input()?;
+            let from = checkpoints.join(saved.steps.to_string());
+            let named = || from.display().to_string();
+            tuner.restore(state, &device).with_context(named).or_input()?;
+            training.seek(saved.training).with_context(named).or_input()?;
+            scoring.seek(saved.scoring).with_context(named).or_input()?;
             (progress, warnings) = (saved, set_aside);
         }
         for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG] {
@@ -527,15 +531,6 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
     }
 }
 
-/// The threads that operations are spread over.
-fn threads() -> usize {
-    let set = std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|threads| threads.parse().ok())
-        .filter(|set| *set > 0);
-    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
-
 /// The `run` part of a result: what it was and what ran it.
 fn run_part(config: &RunConfig, folder: &Path) -> Value {
     json!({
@@ -543,7 +538,7 @@ fn run_part(config: &RunConfig, folder: &Path) -> Value {
         "configuration": config,
         "commit": option_env!("IST_COMMIT"),
         "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": option_env!("IST_BURN_VERSION")},
-        "threads": threads(),
+        "threads": threads::count(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
     })
