@@ -96,6 +96,8 @@ pub struct Planner<'a> {
     fixed: Fixed,
     /// What the run may take in bytes, and what it may take at the very most.
     limit: Option<[u64; 2]>,
+    /// All that the device could ever give.
+    machine: Option<u64>,
 }
 
 impl<'a> Planner<'a> {
@@ -116,6 +118,7 @@ impl<'a> Planner<'a> {
             records,
             fixed: Fixed::default(),
             limit: limit(config.memory.budget, free_memory::on_host()),
+            machine: free_memory::most_on_host(),
         };
         planner.fixed = planner.everywhere();
         planner
@@ -125,6 +128,8 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn with_free(mut self, free: Option<u64>) -> Self {
         self.limit = limit(self.config.memory.budget, free);
+        // A graphics card may have more than its host.
+        self.machine = self.machine.max(free);
         self
     }
 
