@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use ist_peft::destination::DestinationError;
+
 /// A failed command: its message and its exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -40,6 +42,13 @@ impl Display for Failure {
             Self::Input(error) | Self::Run(error) => f.write_str(&told_once(error)),
             Self::Interrupted(message) => f.write_str(message),
         }
+    }
+}
+
+/// A path that cannot be written to is bad usage; what the system says of the writing is a failure.
+impl From<DestinationError> for Failure {
+    fn from(error: DestinationError) -> Self {
+        if error.is_refusal() { Self::Input(error.into()) } else { Self::Run(error.into()) }
     }
 }
 

@@ -9,6 +9,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::policy::All;
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
 use ist_models::generate::{Settings, generate};
+use ist_models::registry::Shape;
 use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
@@ -16,9 +17,11 @@ use tokenizers::Tokenizer;
 
 use crate::config::{PretrainConfig, TextSource};
 use crate::failure::{Failure, OrFail};
+use crate::free_memory;
 use crate::model_folder::write_model;
 use crate::model_source::storage;
 use crate::run::{lines, whole_folder};
+use crate::screen;
 use crate::train::display::Display;
 use crate::train::interrupt;
 use crate::world;
@@ -39,6 +42,7 @@ pub fn run<A: Adapter>(
     let document = config_json(config, tokenizer.get_vocab_size(true), [begin, end, pad]);
     let shape =
         DecoderConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
+    must_fit(config, &shape)?;
     let rows = rows(config, &tokenizer, end)?;
     let mut model = Decoder::<A>::random(shape, config.seed, device).train_everything();
     let mut display = Display::new(config.train.steps, 0, quiet);
@@ -86,9 +90,23 @@ pub fn run<A: Adapter>(
         )));
     }
     if !quiet {
-        eprintln!("{}", folder.display());
+        screen::line(folder.display());
     }
     Ok(())
+}
+
+/// Refuses a model or a text that this machine has no memory for.
+fn must_fit(config: &PretrainConfig, shape: &DecoderConfig) -> Result<(), Failure> {
+    let parameters = Shape::of(shape.clone()).parameters as u64;
+    let data = &config.data;
+    let tokens =
+        data.tokens.unwrap_or_default().saturating_add(data.validation_tokens.unwrap_or_default());
+    // A file's text ends by itself, whatever number is given.
+    let tokens = if data.source == TextSource::World { tokens as u64 } else { 0 };
+    // Of each parameter the value, its gradient and two moments.
+    let bytes = parameters.saturating_mul(16).saturating_add(tokens.saturating_mul(4));
+    let advice = "make `model` smaller or lower `data.tokens`";
+    free_memory::must_fit("pre-training", bytes, free_memory::most_on_host(), advice)
 }
 
 fn tuner(config: &PretrainConfig, num_layers: usize) -> Tuner {

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ist_peft::destination::DestinationError;
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
 use ist_peft::gguf::{LowRank, Matrix, write};
 use ist_peft::regular;
@@ -38,13 +39,8 @@ pub enum GgufError {
         reason: &'static str,
     },
     /// The file cannot be written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
 }
 
 const ARCHITECTURE: &str = "llama";
@@ -87,8 +83,8 @@ pub fn write_llama_adapter(
         low_rank(path, a, scaled(b, scale), config)
     });
     let named = named.collect::<Result<Vec<_>, _>>()?;
-    write(output, ARCHITECTURE, common.unwrap_or(0.0) as f32, &named)
-        .map_err(|source| GgufError::Io { path: output.display().to_string(), source })
+    write(output, ARCHITECTURE, common.unwrap_or(0.0) as f32, &named)?;
+    Ok(())
 }
 
 fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {

@@ -121,12 +121,15 @@ impl ModelFiles {
     }
 
     /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
-    pub fn companions(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    pub fn companions(&self) -> Result<Vec<(String, Vec<u8>)>, LoadError> {
         let mut files = Vec::new();
         for name in ["generation_config.json"].into_iter().chain(text_files::FILES) {
             let path = self.origin.join(name);
             let bytes = match name {
-                _ if path.is_file() => Some(regular::read(&path)?),
+                _ if path.is_file() => {
+                    let bytes = regular::read(&path);
+                    Some(bytes.map_err(|source| LoadError::Io { path, source })?)
+                }
                 "tokenizer.json" => self.text.tokenizer_json().map(<[u8]>::to_vec),
                 "generation_config.json" => {
                     self.generation_config.as_ref().map(|value| value.to_string().into_bytes())
@@ -230,6 +233,19 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The shape of a model of that configuration.
+    pub fn of(config: DecoderConfig) -> Self {
+        Self {
+            num_layers: config.num_hidden_layers,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.context(),
+            parameters: layout::parameter_count(&config),
+            sites: layout::sites(&config),
+            roles: config.roles,
+            config,
+        }
+    }
+
     /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
     pub fn weight_bytes(&self, storage: DType) -> u64 {
         layout::weight_bytes(&self.config, storage)
@@ -253,14 +269,5 @@ impl Shape {
 
 /// The shape of a model, with no weight loaded.
 pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
-    let config = files.decoder_config()?;
-    Ok(Shape {
-        num_layers: config.num_hidden_layers,
-        vocab_size: config.vocab_size,
-        max_position_embeddings: config.context(),
-        parameters: layout::parameter_count(&config),
-        sites: layout::sites(&config),
-        roles: config.roles,
-        config,
-    })
+    files.decoder_config().map(Shape::of)
 }

@@ -34,6 +34,7 @@ pub mod attach;
 pub mod bitfit;
 pub mod blended;
 pub mod bottleneck;
+pub mod destination;
 pub mod dora;
 mod dora_linear;
 mod dora_norm;

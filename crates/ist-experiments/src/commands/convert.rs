@@ -6,9 +6,11 @@ use clap::{Args, ValueEnum};
 use ist_models::{DecoderConfig, gguf};
 use ist_peft::{Adapter, foreign};
 
+use super::paths;
 use crate::failure::{Failure, OrFail};
 use crate::model_source;
 use crate::run::whole_folder;
+use crate::screen;
 
 /// `ist convert`.
 #[derive(Debug, Args)]
@@ -43,7 +45,7 @@ pub fn run<A: Adapter>(arguments: &Convert, quiet: bool) -> Result<(), Failure> 
         Form::Gguf => to_gguf(arguments)?,
     }
     if !quiet {
-        eprintln!("{}", arguments.output.display());
+        screen::line(arguments.output.display());
     }
     Ok(())
 }
@@ -63,12 +65,7 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
             "`--to gguf` needs `--model`: llama.cpp orders the rows of queries and keys by heads",
         ));
     };
-    if arguments.output.exists() {
-        return Err(Failure::input(format!(
-            "{} exists already; name a new file",
-            arguments.output.display()
-        )));
-    }
+    paths::must_be_new(&arguments.output, "exists already; name a new file")?;
     let files = model_source::find_named(model)?;
     let document = files.config().as_object().cloned().unwrap_or_default();
     if files.config()["model_type"] != "llama" {
@@ -80,8 +77,8 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
     let config = DecoderConfig::from_json(document).or_input()?;
     gguf::write_llama_adapter(&arguments.adapter, &config, Path::new(&arguments.output)).map_err(
         |error| match error {
-            gguf::GgufError::Io { .. } => Failure::run(error),
-            _ => Failure::input(error.to_string()),
+            gguf::GgufError::Destination(error) => Failure::from(error),
+            error => Failure::input(error),
         },
     )
 }

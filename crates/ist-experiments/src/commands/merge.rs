@@ -12,6 +12,7 @@ use crate::failure::{Failure, OrFail};
 use crate::model_folder::write_model;
 use crate::model_source::{self, WithAdapted};
 use crate::run::{lines, whole_folder};
+use crate::screen;
 
 /// `ist merge`.
 #[derive(Debug, Args)]
@@ -41,7 +42,7 @@ pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     let job = Job { files: &files, adapters, weights, output };
     model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, None, job)?;
     if !quiet {
-        eprintln!("{}", output.display());
+        screen::line(output.display());
     }
     Ok(())
 }
@@ -86,7 +87,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         sum.fold(&mut model);
         whole_folder::write(self.output, |folder| {
             write_model::<A, M>(&model, &model.config_json(), folder)?;
-            for (name, bytes) in self.files.companions().or_run()? {
+            for (name, bytes) in self.files.companions().or_input()? {
                 lines::replace(&folder.join(name), &bytes).or_run()?;
             }
             Ok(())

@@ -11,6 +11,7 @@ use ist_peft::regular;
 use ist_peft::{Adapter, Adapters, attach};
 use serde_json::{Map, Value, json};
 
+use super::paths::WrittenDown;
 use crate::config::{self, RunConfig};
 use crate::data::{EpochOrder, Order};
 use crate::device;
@@ -20,6 +21,7 @@ use crate::model_source::{self, WithAdapted};
 use crate::plan::{Planner, document};
 use crate::run::folder::{self, RunFolder};
 use crate::run::{failed, lines};
+use crate::screen;
 use crate::text::TextModel;
 use crate::train::costs::Plan;
 use crate::train::display::Show;
@@ -30,12 +32,13 @@ use crate::train::{Run, Start, interrupt, summary};
 #[derive(Debug, Args)]
 pub struct Train {
     /// The configuration
+    #[arg(value_parser = WrittenDown)]
     pub config: PathBuf,
     /// Override one key: --set optimizer.lr=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// The run's folder [default: runs/NAME-N, the next free N]
-    #[arg(long)]
+    #[arg(long, value_parser = WrittenDown)]
     pub output: Option<PathBuf>,
     /// Go on with the run in that folder from its newest checkpoint
     #[arg(long)]
@@ -250,7 +253,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         );
         let say = |line: &str| {
             if self.shown != Show::Nothing {
-                eprintln!("{line}");
+                screen::line(line);
             }
         };
         data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));

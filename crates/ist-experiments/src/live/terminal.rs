@@ -1,7 +1,7 @@
 //! The terminal: taken with a screen of its own, and given back at the end of a view, after a panic, and on a signal that can be
 //! caught.
 
-use std::io::{self, BufWriter, IsTerminal, Stderr, stderr};
+use std::io::{self, BufWriter, IsTerminal, Stderr, Write, stderr};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,8 +44,22 @@ pub fn give_back() {
     }
 }
 
+/// stderr while a view has the terminal. Afterwards it takes everything and passes nothing on: what is left to do
+/// to the terminal was done by [`give_back`], and ratatui panics where it cannot do it once more.
+struct Gate(Stderr);
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if is_taken() { self.0.write(bytes) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if is_taken() { self.0.flush() } else { Ok(()) }
+    }
+}
+
 /// The terminal while a view has it.
-pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<BufWriter<Stderr>>>);
+pub(super) struct Terminal(ratatui::Terminal<CrosstermBackend<BufWriter<Gate>>>);
 
 impl Terminal {
     /// Takes it. A panic gives it back first, so that its message is seen.
@@ -58,9 +72,10 @@ impl Terminal {
             }));
         });
         TAKEN.store(true, Ordering::SeqCst);
-        let taken = enable_raw_mode()
-            .and_then(|()| execute!(stderr(), EnterAlternateScreen))
-            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(BufWriter::new(stderr()))));
+        let taken =
+            enable_raw_mode().and_then(|()| execute!(stderr(), EnterAlternateScreen)).and_then(
+                |()| ratatui::Terminal::new(CrosstermBackend::new(BufWriter::new(Gate(stderr())))),
+            );
         taken.map(Self).inspect_err(|_| give_back())
     }
 

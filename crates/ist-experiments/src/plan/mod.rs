@@ -99,6 +99,8 @@ pub struct Planner<'a> {
     limit: Option<[u64; 2]>,
     /// Whether the loss is scaled.
     loss_scaling: bool,
+    /// All that the device could ever give.
+    machine: Option<u64>,
 }
 
 impl<'a> Planner<'a> {
@@ -121,6 +123,7 @@ impl<'a> Planner<'a> {
             limit: limit(config.memory.budget, free_memory::on_host()),
             // On the processor no gradient passes through float16.
             loss_scaling: config.train.loss_scaling.applies(false),
+            machine: free_memory::most_on_host(),
         };
         planner.fixed = planner.everywhere();
         planner
@@ -130,6 +133,8 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn with_free(mut self, free: Option<u64>) -> Self {
         self.limit = limit(self.config.memory.budget, free);
+        // A graphics card may have more than its host.
+        self.machine = self.machine.max(free);
         self
     }
 

@@ -15,6 +15,9 @@ use crate::train::prepare;
 /// Members from which on a command wants to be told that they are meant.
 pub const MANY: usize = 1000;
 
+/// Members that a study has at most: all of them are held in memory, and each has a folder.
+const MOST: usize = 1_000_000;
+
 /// A study and the folder that it is executed in.
 #[derive(Debug)]
 pub struct Opened {
@@ -78,6 +81,10 @@ pub fn one<A: Adapter>(name: &Path, manner: &Manner) -> Result<Opened, Failure> 
         return Err(Failure::input(format!(
             "{shown} makes {count} runs; add --yes if that many are meant"
         )));
+    }
+    if count > MOST {
+        let message = format!("makes {count} runs, and a study has at most {MOST}; split the file");
+        return Err(Failure::input(format!("{} {message}", name.display())));
     }
     let study = expansion.members::<A>(manner.needs_files).or_input()?;
     let folder = manner.output.join(&study.name);

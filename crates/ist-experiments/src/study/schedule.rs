@@ -15,6 +15,8 @@ use ist_peft::{durable, regular};
 use super::claim::{self, Look, STALE};
 use super::progress::{CLAIMS, State, state_of_member};
 use crate::failure::{Failure, OrFail};
+use crate::screen;
+use crate::threads;
 use crate::train::interrupt;
 
 /// Between two looks at the processes.
@@ -84,7 +86,7 @@ pub fn execute(tasks: &[Task], manner: &Manner) -> Result<Vec<End>, Failure> {
         entries: tasks.iter().map(entry).collect(),
         running: Vec::new(),
         manner,
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        cores: threads::cores(),
         said_waiting: false,
     };
     while !interrupt::asked() && schedule.entries.iter().any(|entry| entry.end.is_none()) {
@@ -111,7 +113,7 @@ struct Schedule<'a> {
 impl Schedule<'_> {
     fn say(&self, line: &str) {
         if !self.manner.quiet {
-            eprintln!("{line}");
+            screen::line(line);
         }
     }
 
@@ -176,8 +178,8 @@ impl Schedule<'_> {
         command.args(["--device", self.manner.device, "--while-stdin-is-open"]);
         command.args(dead.map(|dead| format!("--take-over={dead}")));
         command.args(self.manner.quiet.then_some("--quiet"));
-        if std::env::var_os(THREADS).is_none() {
-            command.env(THREADS, (self.cores / self.manner.jobs).max(1).to_string());
+        if std::env::var_os(threads::VARIABLE).is_none() {
+            command.env(threads::VARIABLE, (self.cores / self.manner.jobs).max(1).to_string());
         }
         let alone = self.manner.jobs == 1 && (self.manner.verbose || self.entries.len() == 1);
         let heard = alone && !self.manner.quiet;
@@ -258,9 +260,6 @@ impl Schedule<'_> {
         Ok(())
     }
 }
-
-/// Threads of a process's operations, where its owner has not said how many.
-const THREADS: &str = "RAYON_NUM_THREADS";
 
 fn log_file(task: &Task) -> Result<File, Failure> {
     let path = task.study.join("logs").join(format!("{}.log", task.name));

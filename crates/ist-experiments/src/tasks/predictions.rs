@@ -6,8 +6,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use ist_peft::destination::{self, Destination};
 use ist_peft::{durable, regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -144,10 +148,32 @@ impl Prediction {
     }
 }
 
+/// Where predictions go.
+#[derive(Debug)]
+enum Sink {
+    /// Into a file that is gone on with.
+    Log(LineLog),
+    /// Into a device or a pipe, of which nothing can be read again.
+    Through(File, PathBuf),
+}
+
+impl Sink {
+    fn write(&mut self, prediction: &Prediction) -> anyhow::Result<()> {
+        let line = with_check(&serde_json::to_string(prediction)?);
+        match self {
+            Self::Log(log) => log.append(line.as_bytes()),
+            Self::Through(file, path) => {
+                let written = file.write_all(line.as_bytes());
+                written.with_context(|| format!("{}: cannot write", path.display()))
+            }
+        }
+    }
+}
+
 /// Predictions that are there, and where the next ones go.
 #[derive(Debug, Default)]
 pub struct Log {
-    file: Option<LineLog>,
+    sink: Option<Sink>,
     known: HashMap<(String, usize), Prediction>,
 }
 
@@ -157,15 +183,22 @@ impl Log {
         Self::default()
     }
 
-    /// Opens a file to go on with, or a new one. `settings` tells, for every task, what its predictions come from.
+    /// Opens a file to go on with, or a new one; a device or a pipe is written to and not read. `settings` tells, for every task, what its predictions come from.
     ///
     /// # Errors
     ///
-    /// A file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
+    /// A folder; a file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
     /// that is no prediction, except a last one that was cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
-        // The file may be a link of the user's: it is continued where it is.
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let real = match Destination::of(path)? {
+            Destination::Through(target) => {
+                let file = destination::open(&target);
+                let file = file.with_context(|| path.display().to_string()).or_input()?;
+                let sink = Some(Sink::Through(file, path.to_owned()));
+                return Ok(Self { sink, known: HashMap::new() });
+            }
+            Destination::Replace(real) => real,
+        };
         let beside = settings_path(path);
         let folder = durable::folder_of(path);
         durable::sweep(folder)
@@ -194,7 +227,7 @@ impl Log {
         if whole < held.len() {
             file.cut(whole as u64).or_run()?;
         }
-        Ok(Self { file: Some(file), known })
+        Ok(Self { sink: Some(Sink::Log(file)), known })
     }
 
     /// The prediction of a record, if it is known.
@@ -208,9 +241,7 @@ impl Log {
     ///
     /// A file that cannot be written.
     pub fn write(&mut self, prediction: &Prediction) -> Result<(), Failure> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let object = serde_json::to_string(prediction).or_run()?;
-        file.append(with_check(&object).as_bytes()).or_run()
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.write(prediction)).or_run()
     }
 }
 

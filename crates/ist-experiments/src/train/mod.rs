@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod prepare;
 pub mod selfcheck;
+pub(crate) mod signals;
 pub mod summary;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
 use crate::run::tensorboard::EventLog;
+use crate::threads;
 use costs::{Costs, Plan, Scoring, StepCost};
 use display::{Display, Show};
 use prepare::Prepared;
@@ -131,10 +133,12 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
                 let key = "memory budget in bytes (plan.json)";
                 reads_the_same(&json!({key: before}), &json!({key: plan.budget}))?;
             }
-            tuner.restore(state, &device).or_input()?;
+            let from = folder.join(checkpoint::FOLDER).join(saved.steps.to_string());
+            let named = || from.display().to_string();
+            tuner.restore(state, &device).with_context(named).or_input()?;
             ends = logs;
-            training.seek(saved.training).or_input()?;
-            scoring.seek(saved.scoring).or_input()?;
+            training.seek(saved.training).with_context(named).or_input()?;
+            scoring.seek(saved.scoring).with_context(named).or_input()?;
             progress = saved;
             warnings = notes;
         }
@@ -568,15 +572,6 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
     }
 }
 
-/// The threads that operations are spread over.
-fn threads() -> usize {
-    let set = std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|threads| threads.parse().ok())
-        .filter(|set| *set > 0);
-    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
-
 /// The `run` part of a result: what it was and what ran it.
 fn run_part(config: &RunConfig, folder: &Path) -> Value {
     json!({
@@ -584,7 +579,7 @@ fn run_part(config: &RunConfig, folder: &Path) -> Value {
         "configuration": config,
         "commit": option_env!("IST_COMMIT"),
         "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": option_env!("IST_BURN_VERSION")},
-        "threads": threads(),
+        "threads": threads::count(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
     })

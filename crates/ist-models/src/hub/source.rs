@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 use ist_peft::{FileName, regular};
 use serde::Deserialize;
 
+use super::cache::{Cache, ModelCache};
+use super::client::{Client, Fault, FileOfHub, Settings};
+use super::download::{self, Download};
 use crate::text_files::FILES;
 
 /// Why a hub id gives no folder.
@@ -23,25 +24,31 @@ pub struct HubError {
 /// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
 ///
 /// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
-/// nothing is.
-pub fn snapshot(id: &str, revision: Option<&str>) -> Result<PathBuf, HubError> {
-    let revision = revision.unwrap_or("main");
-    let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
-    if let Some(folder) = cached(&Cache::from_env(), repo.clone()) {
+/// nothing is. `progress` is called while bytes come.
+pub fn snapshot(
+    id: &str,
+    revision: Option<&str>,
+    progress: &mut dyn FnMut(Download),
+) -> Result<PathBuf, HubError> {
+    let cache = Cache::from_env().model(id, revision.unwrap_or(MAIN));
+    if let Some(folder) = cached(&cache) {
         return Ok(folder);
     }
     let fault = |message: String| HubError { id: id.to_owned(), message };
     if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
         return Err(fault("HF_HUB_OFFLINE is set".to_owned()));
     }
-    let api = ApiBuilder::from_env().build().map_err(|error| fault(error.to_string()))?;
-    fetch(&api.repo(repo)).map_err(fault)
+    let client = Settings::from_env().and_then(Client::new).map_err(fault)?;
+    let source = Source { client, cache, id, revision: revision.unwrap_or(MAIN) };
+    source.fetch(progress).map_err(|found| fault(found.into()))
 }
 
+/// The revision that is meant where none is named.
+const MAIN: &str = "main";
+
 /// The snapshot's folder when the cache holds everything a model needs.
-fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
-    let files = cache.repo(repo);
-    let folder = files.get("config.json")?.parent()?.to_owned();
+pub(super) fn cached(cache: &ModelCache) -> Option<PathBuf> {
+    let folder = cache.file("config.json")?.parent()?.to_owned();
     if folder.join("model.safetensors").is_file() {
         return Some(folder);
     }
@@ -49,21 +56,52 @@ fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
     shards.iter().all(|shard| folder.join(shard).is_file()).then_some(folder)
 }
 
-fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
-    let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
-    let config = get("config.json")?;
-    for optional in ["generation_config.json"].into_iter().chain(FILES) {
-        // Not every model has them; one that is needed and missing is named when it is used.
-        let _ = repo.get(optional);
-    }
-    match repo.get("model.safetensors.index.json") {
-        Ok(index) => {
-            let shards = shards(&index)?;
-            shards.iter().try_for_each(|shard| get(shard.as_str()).map(drop))?;
+/// A model of the hub and where its files go.
+pub(super) struct Source<'a> {
+    pub(super) client: Client,
+    pub(super) cache: ModelCache,
+    pub(super) id: &'a str,
+    pub(super) revision: &'a str,
+}
+
+impl Source<'_> {
+    pub(super) fn fetch(&self, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, Fault> {
+        let (config, commit) = self.get(self.revision, "config.json", progress)?;
+        // The rest comes from the same commit, even when somebody moves the branch now.
+        let mut get = |name: &str| self.get(&commit, name, progress);
+        for optional in ["generation_config.json"].into_iter().chain(FILES) {
+            // Not every model has them; one that is needed and missing is named when it is used.
+            unless_missing(get(optional))?;
         }
-        Err(_) => drop(get("model.safetensors")?),
+        match unless_missing(get("model.safetensors.index.json"))? {
+            Some((index, _)) => {
+                let shards = shards(&index).map_err(Fault::Other)?;
+                shards.iter().try_for_each(|shard| get(shard.as_str()).map(drop))?;
+            }
+            None => drop(get("model.safetensors")?),
+        }
+        let folder = config.parent().map(Path::to_owned);
+        folder.ok_or_else(|| Fault::Other("the cache has no folder".to_owned()))
     }
-    config.parent().map(Path::to_owned).ok_or_else(|| "the cache has no folder".to_owned())
+
+    fn get(
+        &self,
+        revision: &str,
+        name: &str,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<(PathBuf, String), Fault> {
+        let id = self.id.to_owned();
+        let file = FileOfHub { id, revision: revision.to_owned(), name: name.to_owned() };
+        download::fetch(&self.client, &self.cache, &file, progress)
+    }
+}
+
+/// A file that the model need not have.
+fn unless_missing<T>(found: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match found {
+        Err(Fault::NoSuchFile(_)) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// The files that an index names. They become parts of paths, so each must be a plain name.
@@ -83,7 +121,7 @@ struct Index {
 mod tests {
     use super::*;
 
-    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, Cache, Repo) {
+    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, ModelCache) {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("models--org--name");
         let snapshot = model.join("snapshots/abc");
@@ -93,18 +131,14 @@ mod tests {
         for (name, text) in files {
             std::fs::write(snapshot.join(name), text).unwrap();
         }
-        let cache = Cache::new(folder.path().to_owned());
-        (
-            folder,
-            cache,
-            Repo::with_revision("org/name".to_owned(), RepoType::Model, "main".to_owned()),
-        )
+        let cache = Cache::new(folder.path().to_owned()).model("org/name", MAIN);
+        (folder, cache)
     }
 
     #[test]
     fn a_whole_snapshot_is_found_in_the_cache() {
-        let (_folder, cache, repo) = fake(&[("config.json", "{}"), ("model.safetensors", "")]);
-        assert!(cached(&cache, repo).unwrap().ends_with("snapshots/abc"));
+        let (_folder, cache) = fake(&[("config.json", "{}"), ("model.safetensors", "")]);
+        assert!(cached(&cache).unwrap().ends_with("snapshots/abc"));
     }
 
     #[test]
@@ -122,11 +156,11 @@ mod tests {
     #[test]
     fn a_snapshot_that_misses_a_shard_is_not_whole() {
         let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
-        let (_folder, cache, repo) = fake(&[
+        let (_folder, cache) = fake(&[
             ("config.json", "{}"),
             ("model.safetensors.index.json", index),
             ("one.safetensors", ""),
         ]);
-        assert_eq!(cached(&cache, repo), None);
+        assert_eq!(cached(&cache), None);
     }
 }
