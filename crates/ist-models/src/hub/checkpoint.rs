@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, TensorData};
+use ist_core::untrusted::{cut, cut_message, json};
 use ist_peft::{TensorFile, TensorFileError};
 use serde::Deserialize;
 
@@ -25,7 +26,7 @@ pub enum CheckpointError {
         found: Option<String>,
     },
     /// The index is wrong.
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", cut_message(message))]
     Index {
         /// The index.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// Tensors are missing, surplus or of the wrong shape.
-    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {}", cut_message(fault))).collect::<String>())]
     Faults {
         /// The folder.
         origin: PathBuf,
@@ -87,15 +88,15 @@ impl Checkpoint {
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
         let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
         let Index { weight_map } =
-            serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
+            json::from_slice(text.as_bytes()).map_err(|error| fault(json::told(&error)))?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in &shards {
             if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
-                return Err(fault(format!("shard \"{shard}\" is no plain file name")));
+                return Err(fault(format!("shard \"{}\" is no plain file name", cut(shard))));
             }
             if !folder.join(shard).is_file() {
-                return Err(fault(format!("shard {shard} does not exist in the folder")));
+                return Err(fault(format!("shard {} does not exist in the folder", cut(shard))));
             }
             files.push(TensorFile::open(&folder.join(shard))?);
         }
@@ -103,14 +104,14 @@ impl Checkpoint {
         for (number, file) in files.iter().enumerate() {
             for name in file.names() {
                 if tensors.insert(name.to_owned(), number).is_some() {
-                    return Err(fault(format!("tensor {name} stands in two shards")));
+                    return Err(fault(format!("tensor {} stands in two shards", cut(name))));
                 }
             }
         }
         for (name, shard) in &weight_map {
             let found = tensors.get(name).map(|&number| files[number].path());
             if found != Some(folder.join(shard).as_path()) {
-                return Err(fault(format!("tensor {name} is not in shard {shard}")));
+                return Err(fault(format!("tensor {} is not in shard {}", cut(name), cut(shard))));
             }
         }
         Ok(Self { origin: folder.to_owned(), files, tensors })

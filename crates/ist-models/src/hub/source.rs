@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use ist_core::untrusted::json;
 use serde_json::Value;
 
 use crate::text_files::FILES;
@@ -66,7 +67,7 @@ fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
 }
 
 fn shards(index: &Path) -> Option<BTreeSet<String>> {
-    let index: Value = serde_json::from_slice(&std::fs::read(index).ok()?).ok()?;
+    let index: Value = json::value(&std::fs::read(index).ok()?).ok()?;
     index["weight_map"]
         .as_object()?
         .values()
