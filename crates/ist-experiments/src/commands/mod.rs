@@ -27,6 +27,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::{Failure, OrFail};
+use crate::plain_text;
 
 /// A model, an optional adapter and a device.
 #[derive(Debug, Args)]
@@ -71,10 +72,12 @@ fn show(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints text on stdout; a reader that went away is no failure.
+/// Prints text on stdout; a reader that went away is no failure. A terminal sees no control codes of what a model wrote.
 fn print_text(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.as_bytes()) {
+    use std::io::{ErrorKind, IsTerminal, Write};
+    let mut stdout = std::io::stdout();
+    let text = if stdout.is_terminal() { plain_text::shown(text) } else { text.into() };
+    match stdout.write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::run(format!("stdout: {error}")))
         }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ist_core::untrusted::{cut, cut_value, json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -216,15 +217,18 @@ fn read_settings(path: &Path, beside: &Path) -> Result<Map<String, Value>, Failu
             "{shown} holds something, but {beside_shown}, which tells what from, is not there; {remedy}"
         ))
     })?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::input(format!("{beside_shown}: {error}; {remedy}")))
+    json::from_slice(text.as_bytes()).map_err(|error| {
+        Failure::input(format!("{beside_shown}: {}; {remedy}", json::told(&error)))
+    })
 }
 
 fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failure> {
     let keys = new.as_object().into_iter().chain(old.as_object()).flat_map(Map::keys);
     let mut differing: Vec<String> = Vec::new();
     for key in keys.filter(|key| old[key] != new[key]) {
-        let difference = format!("{key} ({}, now {})", old[key], new[key]);
+        let before = cut_value(&old[key]);
+        let now = cut_value(&new[key]);
+        let difference = format!("{} ({before}, now {now})", cut(key));
         if !differing.contains(&difference) {
             differing.push(difference);
         }
@@ -243,11 +247,12 @@ fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failur
 fn read(path: &Path, text: &str) -> Result<HashMap<(String, usize), Prediction>, Failure> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let line = |(at, line): (usize, &str)| {
-        let prediction: Prediction = serde_json::from_str(line).map_err(|error| {
+        let prediction: Prediction = json::from_slice(line.as_bytes()).map_err(|error| {
             let shown = path.display();
             Failure::input(format!(
-                "{shown}, line {}: no whole prediction: {error}; remove the line or the file",
-                at + 1
+                "{shown}, line {}: no whole prediction: {}; remove the line or the file",
+                at + 1,
+                json::told(&error)
             ))
         })?;
         Ok(((prediction.task.clone(), prediction.index), prediction))
