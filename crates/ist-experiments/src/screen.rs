@@ -2,33 +2,37 @@
 //!
 //! `eprintln!` and `println!` panic when nobody reads any more: behind `2>&1 | head -1`, after a `tee`
 //! that died, on a terminal that was closed. A run must survive that and save what it has learned, so
-//! the lints refuse those macros and every line goes through here.
+//! the lints refuse those macros and every line goes through here. What the lines quote may come from anywhere, so
+//! control codes are escaped here as well.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::failure::Failure;
+use crate::plain_text;
 
 /// A line for a person, on stderr. If it cannot be written there is nobody left to say so to.
 pub(crate) fn line(text: impl Display) {
     // In one call, so that lines of several processes do not mix.
     let line = format!("{text}\n");
-    let _ = io::stderr().write_all(line.as_bytes());
+    let _ = io::stderr().write_all(plain_text::shown(&line).as_bytes());
 }
 
 /// Text for a person on stderr, without an end of line.
 pub(crate) fn text(text: impl Display) {
     let text = text.to_string();
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(plain_text::shown(&text).as_bytes());
 }
 
-/// A result on stdout, at once. A reader that went away is not a failure.
+/// A result on stdout, at once. A reader that went away is not a failure. A terminal sees no control codes of what a
+/// model or a file says; a file or a pipe gets the text as it is.
 ///
 /// # Errors
 ///
 /// Exit code 1 where stdout cannot be written for another reason, such as a full disk.
 pub(crate) fn result(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
+    let text = if stdout.is_terminal() { plain_text::shown(text) } else { text.into() };
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.or_else(|error| stdout_failure(&error).map_or(Ok(()), Err))
 }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ist_core::untrusted::json;
 use ist_peft::destination::DestinationError;
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
 use ist_peft::gguf::{LowRank, Matrix, write};
@@ -91,8 +92,8 @@ fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {
     let path = folder.join(CONFIG_FILE);
     let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
-        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
+    let fields: Map<String, Value> = json::from_slice(text.as_bytes()).map_err(|error| {
+        AdapterFilesError::Json { path: path.clone(), message: json::told(&error) }
     })?;
     let refuse = |found: String| GgufError::Method { path: path.display().to_string(), found };
     match method::parse::<Lora>(&fields, Dialect::Peft) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::{DType, Device};
+use ist_core::untrusted::json;
 use ist_peft::regular;
 use ist_peft::{Adapter, Roles, Site};
 use serde_json::Value;
@@ -37,17 +38,17 @@ enum Weights {
 impl ModelFiles {
     /// The files in a folder of Hugging Face layout. The weights are opened when they are needed.
     pub fn in_folder(folder: &Path) -> Result<Self, LoadError> {
-        let json = |name: &str| -> Result<Option<Value>, LoadError> {
+        let document = |name: &str| -> Result<Option<Value>, LoadError> {
             let path = folder.join(name);
             if !path.is_file() {
                 return Ok(None);
             }
             let text = regular::read_to_string(&path)
                 .map_err(|source| LoadError::Io { path: path.clone(), source })?;
-            let value = serde_json::from_str(&text);
-            value
-                .map(Some)
-                .map_err(|error| LoadError::Config { path, message: format!("not JSON: {error}") })
+            json::value(text.as_bytes()).map(Some).map_err(|error| {
+                let message = format!("not JSON: {}", json::told(&error));
+                LoadError::Config { path, message }
+            })
         };
         let missing = || {
             LoadError::Config {
@@ -58,8 +59,8 @@ impl ModelFiles {
         };
         Ok(Self {
             origin: folder.to_owned(),
-            config: json("config.json")?.ok_or_else(missing)?,
-            generation_config: json("generation_config.json")?,
+            config: document("config.json")?.ok_or_else(missing)?,
+            generation_config: document("generation_config.json")?,
             text: TextFiles::in_folder(folder)?,
             weights: Weights::Folder(folder.to_owned()),
         })

@@ -3,6 +3,7 @@
 //! Most models carry one. Several may sit side by side, such as LoRA on attention and a parallel adapter on the MLP, as long
 //! as no module carries two. `modules_to_save` names modules that train whole beside a method and are kept in its file.
 
+use ist_core::untrusted::cut_value;
 use serde_json::{Map, Value, json};
 
 use crate::ConfigError;
@@ -115,7 +116,7 @@ fn whole<A: Adapter>(
     let fault = |message: String| FieldFault { field: MODULES_TO_SAVE.to_owned(), message };
     let Some(value) = saved else { return Ok((Vec::new(), None)) };
     let Some(names) = strings(value) else {
-        return Err(fault(format!("must be a list of strings, found {value}")));
+        return Err(fault(format!("must be a list of strings, found {}", cut_value(value))));
     };
     if names.is_empty() {
         return Ok((names, None));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use ist_core::burn::module::ParamId;
 use ist_core::burn::tensor::Device;
 use ist_core::gradients::{self, OUTER, layer_prefix};
+use ist_core::untrusted::cut_message;
 use ist_core::{LayeredModel, streams};
 
 use crate::adapter::Adapter;
@@ -77,7 +78,7 @@ pub enum AttachError {
     /// Names among the targets are no module's.
     #[error(
         "the targets {} are no module that {method} can sit on; the model has {}",
-        unknown.join(", "), or_none(exist)
+        cut_message(&unknown.join(", ")), or_none(exist)
     )]
     UnknownNames {
         /// The method.

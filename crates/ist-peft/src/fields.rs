@@ -4,6 +4,7 @@
 //! asked for: in TOML it is a fault, in PEFT's file it passes when its value is neutral, because PEFT writes some forty
 //! fields of which most say "off".
 
+use ist_core::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
 
 use crate::method::Dialect;
@@ -57,7 +58,9 @@ impl<'a> Fields<'a> {
 
     /// Notes a fault of a field.
     pub fn fault(&mut self, key: &str, message: impl Into<String>) {
-        self.faults.push(FieldFault { field: key.to_owned(), message: message.into() });
+        let field = cut(key).into_owned();
+        let message = cut_message(&message.into()).into_owned();
+        self.faults.push(FieldFault { field, message });
     }
 
     /// The value of a field; `None` when it is absent or null.

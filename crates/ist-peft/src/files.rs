@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{Device, TensorData};
+use ist_core::untrusted::{cut_message, cut_value, json};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::Adapter;
@@ -44,7 +45,7 @@ pub enum AdapterFilesError {
         message: String,
     },
     /// The method is not supported.
-    #[error("{path}: `peft_type` {found} is not supported")]
+    #[error("{path}: `peft_type` {} is not supported", cut_value(found))]
     Method {
         /// The file.
         path: PathBuf,
@@ -79,7 +80,7 @@ pub enum AdapterFilesError {
     #[error(transparent)]
     Tensors(#[from] TensorFileError),
     /// Tensors are missing, surplus or of the wrong shape.
-    #[error("{path}: the tensors do not fit the model and {CONFIG_FILE}:{}", faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
+    #[error("{path}: the tensors do not fit the model and {CONFIG_FILE}:{}", faults.iter().map(|fault| format!("\n  {}", cut_message(fault))).collect::<String>())]
     Faults {
         /// The file.
         path: PathBuf,
@@ -120,8 +121,8 @@ fn read_part<A: Adapter>(name: &str, folder: &Path) -> Result<Part<A>, AdapterFi
     let path = folder.join(CONFIG_FILE);
     let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
-        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
+    let fields: Map<String, Value> = json::from_slice(text.as_bytes()).map_err(|error| {
+        AdapterFilesError::Json { path: path.clone(), message: json::told(&error) }
     })?;
     match Part::parse(name, &fields, Dialect::Peft) {
         Some(Ok(part)) => Ok(part),

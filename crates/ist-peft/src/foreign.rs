@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use ist_core::burn::tensor::TensorData;
+use ist_core::untrusted;
 use serde_json::{Map, Value, json};
 
 use crate::files::{AdapterFilesError, CONFIG_FILE, PREFIX, TENSORS_FILE};
@@ -24,8 +25,11 @@ pub fn convert(from: &Path, to: &Path) -> Result<(), AdapterFilesError> {
     let path = from.join(CONFIG_FILE);
     let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|error| AdapterFilesError::Json { path, message: error.to_string() })?;
+    let fields: Map<String, Value> =
+        untrusted::json::from_slice(text.as_bytes()).map_err(|error| AdapterFilesError::Json {
+            path,
+            message: untrusted::json::told(&error),
+        })?;
     if !from.join(TENSORS_FILE).exists() && from.join("adapter_model.bin").exists() {
         return Err(AdapterFilesError::Pickle { path: from.join("adapter_model.bin") });
     }

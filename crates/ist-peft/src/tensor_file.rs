@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ist_core::burn::tensor::{DType, Element, TensorData};
+use ist_core::untrusted::{cut, cut_message, json};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
@@ -32,7 +33,7 @@ pub enum TensorFileError {
         source: std::io::Error,
     },
     /// The file is no whole and consistent safetensors file.
-    #[error("{path}: not a valid safetensors file: {message}")]
+    #[error("{path}: not a valid safetensors file: {}", cut_message(message))]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -40,7 +41,7 @@ pub enum TensorFileError {
         message: String,
     },
     /// There is no such tensor.
-    #[error("{path}: tensor {name} is missing")]
+    #[error("{path}: tensor {} is missing", cut(name))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -48,7 +49,7 @@ pub enum TensorFileError {
         name: String,
     },
     /// The tensor's type is none of the float types.
-    #[error("{path}: tensor {name} has type {found}; expected F32, F16, BF16 or F64")]
+    #[error("{path}: tensor {} has type {found}; expected F32, F16, BF16 or F64", cut(name))]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -58,7 +59,10 @@ pub enum TensorFileError {
         found: String,
     },
     /// A value is NaN or infinite.
-    #[error("{path}: tensor {name} holds {value} at flat index {index}; weights must be finite")]
+    #[error(
+        "{path}: tensor {} holds {value} at flat index {index}; weights must be finite",
+        cut(name)
+    )]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -120,6 +124,11 @@ impl TensorFile {
         SafeTensors::deserialize(slice).map_err(|error| invalid(path, &error))?;
         let (header, metadata) =
             SafeTensors::read_metadata(slice).map_err(|error| invalid(path, &error))?;
+        // The library keeps the last of two tensors with one name.
+        json::check(&slice[8..8 + header]).map_err(|error| TensorFileError::Invalid {
+            path: path.to_owned(),
+            message: format!("its header: {}", json::told(&error)),
+        })?;
         let names = metadata.offset_keys();
         Ok(Self { path: path.to_owned(), bytes, metadata, start: header + 8, names })
     }

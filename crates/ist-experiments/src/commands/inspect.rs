@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
+use ist_core::untrusted::json;
 use ist_models::registry;
 use ist_peft::regular;
 use ist_peft::{Adapter, Part, TensorFile, files};
@@ -56,8 +57,10 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
     }
     let text =
         regular::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
-    let result: Value =
-        serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
+    let result = json::value(text.as_bytes())
+        .map_err(|error| anyhow::Error::msg(json::told(&error)))
+        .with_context(|| path.display().to_string())
+        .or_input()?;
     if as_json {
         // As it stands: a number that is read and written again may lose its last digit.
         return screen::result(&(text + "\n"));

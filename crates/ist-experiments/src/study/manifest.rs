@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ist_core::untrusted::json;
 use ist_peft::Adapter;
 use ist_peft::{FileName, durable, regular};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
             return Err(Failure::input(format!("{}: cannot be read: {error}", path.display())));
         }
     };
-    let manifest: Manifest = serde_json::from_slice(&bytes)
+    let manifest: Manifest = json::from_slice(&bytes)
+        .map_err(|error| anyhow::Error::msg(json::told(&error)))
         .with_context(|| format!("{}: is no manifest of a study", path.display()))
         .or_input()?;
     if manifest.format != FORMAT {

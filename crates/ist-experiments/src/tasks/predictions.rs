@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ist_core::untrusted::{cut, cut_value, json};
 use ist_peft::destination::{self, Destination};
 use ist_peft::{durable, regular};
 use serde::{Deserialize, Serialize};
@@ -259,15 +260,18 @@ fn read_settings(path: &Path, beside: &Path) -> Result<Map<String, Value>, Failu
             "{shown} holds something, but {beside_shown}, which tells what from, is not there; {remedy}"
         ))
     })?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::input(format!("{beside_shown}: {error}; {remedy}")))
+    json::from_slice(text.as_bytes()).map_err(|error| {
+        Failure::input(format!("{beside_shown}: {}; {remedy}", json::told(&error)))
+    })
 }
 
 fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failure> {
     let keys = new.as_object().into_iter().chain(old.as_object()).flat_map(Map::keys);
     let mut differing: Vec<String> = Vec::new();
     for key in keys.filter(|key| old[key] != new[key]) {
-        let difference = format!("{key} ({}, now {})", old[key], new[key]);
+        let before = cut_value(&old[key]);
+        let now = cut_value(&new[key]);
+        let difference = format!("{} ({before}, now {now})", cut(key));
         if !differing.contains(&difference) {
             differing.push(difference);
         }
@@ -293,8 +297,8 @@ fn read(path: &Path, text: &str) -> Result<HashMap<(String, usize), Prediction>,
         let Ok(content) = checked(line) else {
             return Err(fault(&"was changed since it was written"));
         };
-        let prediction: Prediction = serde_json::from_str(&content)
-            .map_err(|error| fault(&format!("no whole prediction: {error}")))?;
+        let prediction: Prediction = json::from_slice(content.as_bytes())
+            .map_err(|error| fault(&format!("no whole prediction: {}", json::told(&error))))?;
         Ok(((prediction.task.clone(), prediction.index), prediction))
     };
     whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(line).collect()

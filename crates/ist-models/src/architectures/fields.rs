@@ -2,6 +2,7 @@
 //!
 //! Fields that do not bear on the computation are left alone; those that would change it and are not supported are refused.
 
+use ist_core::untrusted::cut_message;
 use serde_json::{Map, Value};
 
 use crate::ops::activation::Activation;
@@ -38,7 +39,7 @@ impl<'a> Fields<'a> {
 
     /// The faults.
     pub fn into_faults(self) -> Vec<String> {
-        self.faults
+        self.faults.iter().map(|fault| cut_message(fault).into_owned()).collect()
     }
 
     /// Notes a fault.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ist_core::untrusted::json;
 use ist_peft::Roles;
 use serde_json::{Map, Value};
 
@@ -176,10 +177,12 @@ pub struct ExpertsConfig {
 impl DecoderConfig {
     /// Reads the text of a `config.json`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        match serde_json::from_str(text) {
+        match json::value(text.as_bytes()) {
             Ok(Value::Object(document)) => Self::from_json(document),
             Ok(_) => Err(ConfigError { faults: vec!["not a JSON object".to_owned()] }),
-            Err(error) => Err(ConfigError { faults: vec![format!("not JSON: {error}")] }),
+            Err(error) => {
+                Err(ConfigError { faults: vec![format!("not JSON: {}", json::told(&error))] })
+            }
         }
     }
 

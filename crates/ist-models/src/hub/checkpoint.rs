@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, TensorData};
+use ist_core::untrusted::{cut, cut_message, json};
 use ist_peft::{FileName, TensorFile, TensorFileError, regular};
 use serde::Deserialize;
 
@@ -25,7 +26,7 @@ pub enum CheckpointError {
         found: Option<String>,
     },
     /// The index is wrong.
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", cut_message(message))]
     Index {
         /// The index.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// Tensors are missing, surplus or of the wrong shape.
-    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {}", cut_message(fault))).collect::<String>())]
     Faults {
         /// The folder.
         origin: PathBuf,
@@ -87,12 +88,12 @@ impl Checkpoint {
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
         let text = regular::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
         let Index { weight_map } =
-            serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
+            json::from_slice(text.as_bytes()).map_err(|error| fault(json::told(&error)))?;
         let shards: BTreeSet<&FileName> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in &shards {
             if !folder.join(shard).is_file() {
-                return Err(fault(format!("shard {shard} does not exist in the folder")));
+                return Err(fault(format!("shard {} does not exist in the folder", shard)));
             }
             files.push(TensorFile::open(&folder.join(shard))?);
         }
@@ -100,14 +101,14 @@ impl Checkpoint {
         for (number, file) in files.iter().enumerate() {
             for name in file.names() {
                 if tensors.insert(name.to_owned(), number).is_some() {
-                    return Err(fault(format!("tensor {name} stands in two shards")));
+                    return Err(fault(format!("tensor {} stands in two shards", cut(name))));
                 }
             }
         }
         for (name, shard) in &weight_map {
             let found = tensors.get(name).map(|&number| files[number].path());
             if found != Some(folder.join(shard).as_path()) {
-                return Err(fault(format!("tensor {name} is not in shard {shard}")));
+                return Err(fault(format!("tensor {} is not in shard {}", cut(name), shard)));
             }
         }
         Ok(Self { origin: folder.to_owned(), files, tensors })

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use ist_core::untrusted::json;
 use ist_peft::{FileName, regular};
 use serde::Deserialize;
 
@@ -108,7 +109,8 @@ fn unless_missing<T>(found: Result<T, Fault>) -> Result<Option<T>, Fault> {
 fn shards(index: &Path) -> Result<BTreeSet<FileName>, String> {
     let said = |error: &dyn std::fmt::Display| format!("{}: {error}", index.display());
     let bytes = regular::read(index).map_err(|error| said(&error))?;
-    let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
+    let Index { weight_map } =
+        json::from_slice(&bytes).map_err(|error| said(&json::told(&error)))?;
     Ok(weight_map.into_values().collect())
 }
 
