@@ -64,7 +64,10 @@ impl RunFolder {
                 Ok(()) => return Self::open(path, false),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
-                    return Err(Failure::run(format!("{}: cannot create: {error}", path.display())));
+                    return Err(Failure::run(format!(
+                        "{}: cannot create: {error}",
+                        path.display()
+                    )));
                 }
             }
         }
