@@ -78,6 +78,7 @@ where
     W: WithAdapted<A>,
 {
     device::check_storage(device, storage)?;
+    tell(&files.notes().or_input()?);
     registry::open::<A, _>(files, storage, device, Adapted { adapter, with }).or_input()?
 }
 
@@ -100,9 +101,18 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
     fn call<M: CausalLm<A>>(self, mut model: M) -> Self::Output {
         if let Some(folder) = self.adapter {
             let device = model.device().clone();
-            ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            tell(adapters.notes());
         }
         self.with.call(model)
+    }
+}
+
+/// Tells what was read otherwise than it stands in files, one line each on stderr. No `--quiet`
+/// hides it: the numbers depend on it.
+pub fn tell(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
     }
 }
 

@@ -1,133 +1,140 @@
-//! Files that strangers made to do harm: each command ends with exit code 2 and one short message that names the file.
+//! Adapters and checkpoints of strangers by the command line: what is told, what is refused, what
+//! is written.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
 use common::Workbench;
 use serde_json::{Value, json};
 
-/// A bench with the built-in model in the folder `model`.
+fn fixture(name: &str) -> String {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ist-models/tests/fixtures");
+    fixtures.join(name).display().to_string()
+}
+
 fn bench() -> Workbench {
     let bench = Workbench::new("");
-    std::fs::create_dir(bench.path("model")).unwrap();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/village");
-    for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
-        std::fs::copy(model.join(name), bench.path("model").join(name)).unwrap();
-    }
+    let row = |row: usize| json!({"input_ids": (0..9).map(|t| 3 + (row * 7 + t * 5) % 50).collect::<Vec<_>>()});
+    let tokens: String = (0..4).map(|at| format!("{}\n", row(at))).collect();
+    bench.write("tokens.jsonl", &tokens);
     bench
 }
 
-/// Runs a command on a file with that text, and looks for the reason in its message.
-fn refused(bench: &Workbench, file: &str, text: &str, arguments: &[&str], reason: &str) {
-    bench.write(file, text);
-    let begin = Instant::now();
-    let message = bench.refused(arguments);
-    let name = file.rsplit('/').next().unwrap();
-    assert!(message.contains(reason), "{file}, {reason}: {message}");
-    assert!(message.contains(name), "{file} is not named: {message}");
-    assert!(message.len() < 5000, "{file}, {reason}: {} bytes", message.len());
-    let codes = |c: char| c.is_control() && c != '\n';
-    assert!(!message.contains(codes), "{file}, {reason}: {message:?}");
-    assert!(begin.elapsed() < Duration::from_secs(60), "{file}, {reason}");
+fn losses(bench: &Workbench, more: &[&str]) -> Vec<f64> {
+    let scored = bench.json(&[&["score", "--tokens", "tokens.jsonl", "--json"][..], more].concat());
+    scored["records"].as_array().unwrap().iter().map(|row| row["loss"].as_f64().unwrap()).collect()
 }
 
-const CHAT: [&str; 6] = ["generate", "--model", "model", "--chat", "--prompt", "Hi"];
-const GENERATE: [&str; 5] = ["generate", "--model", "model", "--prompt", "Hi"];
-const ADAPTED: [&str; 7] =
-    ["generate", "--model", "model", "--adapter", "adapter", "--input-ids", "1,2"];
-const TRAIN: [&str; 3] = ["train", "run.toml", "--quiet"];
+fn header(file: &Path) -> Vec<String> {
+    let bytes = std::fs::read(file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut names: Vec<String> = header.as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    names
+}
 
 #[test]
-fn a_chat_template_without_end_is_refused() {
+fn a_model_that_also_sees_is_merged_whole() {
+    for case in ["gemma3", "mistral3", "qwen2_5_vl"] {
+        let bench = bench();
+        let model = fixture(&format!("models/{case}"));
+        let adapter = fixture(&format!("models/{case}/lora/adapter"));
+        let adapted = ["--model", model.as_str(), "--adapter", adapter.as_str()];
+        let told = bench.run(&[&["merge"][..], &adapted, &["--output", "merged"]].concat(), 0);
+        let told = String::from_utf8(told.stderr).unwrap();
+        assert!(told.contains("note: ") && told.contains("text model alone"), "{told}");
+        let merged = losses(&bench, &["--model", "merged"]);
+        for (merged, adapted) in merged.iter().zip(losses(&bench, &adapted)) {
+            assert!((merged - adapted).abs() < 1e-5 * adapted, "{case}: {merged} {adapted}");
+        }
+        let names = |folder: PathBuf| header(&folder.join("model.safetensors"));
+        assert_eq!(names(bench.path("merged")), names(PathBuf::from(&model)), "{case}");
+        let config: Value = serde_json::from_str(&bench.read("merged/config.json")).unwrap();
+        assert!(config["vision_config"].is_object() && config["text_config"].is_object());
+    }
+}
+
+#[test]
+fn nothing_is_written_for_an_adapter_that_cannot_be_used() {
     let bench = bench();
-    let deep = format!("{{{{ {}1 }}}}", "not ".repeat(29_000));
-    let cases = [
-        (
-            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-            "steps of work",
+    let adapter = fixture("llama_gqa/adapter");
+    let whole = ["convert", "--adapter", adapter.as_str(), "--to", "peft", "--output"];
+    let other = fixture("models/gpt2");
+    let own = fixture("llama_gqa");
+    let message = bench.refused(&[&whole[..], &["wrong", "--model", other.as_str()]].concat());
+    assert!(message.contains("match no module") && message.contains("c_attn"), "{message}");
+    bench.run(&[&whole[..], &["right", "--model", own.as_str()]].concat(), 0);
+
+    std::fs::create_dir(bench.path("broken")).unwrap();
+    let text = bench.read("right/adapter_config.json").replace("\"r\": 4", "\"r\": 3");
+    bench.write("broken/adapter_config.json", &text);
+    std::fs::copy(
+        bench.path("right/adapter_model.safetensors"),
+        bench.path("broken/adapter_model.safetensors"),
+    )
+    .unwrap();
+    let convert = ["convert", "--adapter", "broken", "--to", "peft", "--output", "again"];
+    let message = bench.refused(&convert);
+    assert!(message.contains("broken/adapter_model.safetensors"), "{message}");
+    assert!(message.contains("lora_A.weight has shape [4, 32], expected [3, 32]"), "{message}");
+    for folder in ["wrong", "again"] {
+        assert!(!bench.path(folder).exists(), "{folder}");
+    }
+}
+
+#[test]
+fn an_adapter_of_mlx_is_converted_and_scored() {
+    let bench = bench();
+    let adapter = fixture("mlx/lora/adapter");
+    let model = fixture("llama_gqa");
+    let with = ["score", "--tokens", "tokens.jsonl", "--model", model.as_str(), "--adapter"];
+    assert!(bench.refused(&[&with[..], &[adapter.as_str()]].concat()).contains("`ist convert"));
+    bench.run(&["convert", "--adapter", &adapter, "--to", "peft", "--output", "peft"], 0);
+    let base = losses(&bench, &["--model", &model]);
+    assert_ne!(losses(&bench, &["--model", &model, "--adapter", "peft"]), base);
+}
+
+#[test]
+fn names_that_mean_nothing_are_refused_in_a_configuration() {
+    for (adapter, told) in [
+        ("{r = 2, rank_pattern = {w_proj = 4}}", "w_proj"),
+        ("{r = 2, alpha_pattern = {'layers.99.self_attn.q_proj' = 4}}", "layers.99"),
+        ("{r = 2, modules_to_save = ['lm_head', 'score']}", "score"),
+    ] {
+        let bench = Workbench::new("");
+        let text =
+            bench.read("run.toml").replace("[adapter]\nr = 2\nalpha = 4\ndropout = 0.1\n", "");
+        bench.write("run.toml", &format!("adapter = {adapter}\n{text}"));
+        let message = bench.refused(&["train", "run.toml", "--output", "run"]);
+        assert!(message.contains(told), "{adapter}: {message}");
+        assert!(!bench.path("run").exists());
+    }
+}
+
+#[test]
+fn training_starts_from_an_adapter_that_carries_tensors_of_the_base_and_keeps_them() {
+    let bench = bench();
+    let model = fixture("llama3_rope");
+    let adapter = fixture("strangers/bias_all/adapter");
+    bench.write(
+        "start.toml",
+        &format!(
+            "[model]\npath = \"{model}\"\n[data]\ntrain = \"tokens.jsonl\"\ncutoff = 9\n[adapter]\ninit_from = \"{adapter}\"\n\
+             [policy]\nkind = \"all\"\n[optimizer]\nlr = 1e-12\n[train]\nsteps = 1\nbatch = 4\n"
         ),
-        ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "a namespace cannot stand in"),
-        ("{{ 'x\ny' | indent(2000000000) }}", "steps of work"),
-        (deep.as_str(), "nests deeper than 2000 levels"),
-        ("{{ raise_exception('\u{1b}[2J\u{202e}') }}", "\\x1b[2J\\u{202e}"),
-    ];
-    for (template, reason) in cases {
-        let config = json!({"chat_template": template}).to_string();
-        refused(&bench, "model/tokenizer_config.json", &config, &CHAT, reason);
+    );
+    let told = bench.run(&["train", "start.toml", "--output", "run"], 0);
+    assert!(String::from_utf8(told.stderr).unwrap().contains("they do not train"));
+    let from = losses(&bench, &["--model", &model, "--adapter", &adapter]);
+    let to = losses(&bench, &["--model", &model, "--adapter", "run/adapter"]);
+    for (from, to) in from.iter().zip(&to) {
+        assert!((from - to).abs() < 1e-6 * from, "{from} {to}");
     }
-}
-
-#[test]
-fn a_tokenizer_that_would_break_its_library_is_refused() {
-    let bench = bench();
-    let whole: Value = serde_json::from_str(&bench.read("model/tokenizer.json")).unwrap();
-    let fuse = json!({"type": "Fuse"});
-    let nested = (0..200).fold(fuse, |rule, _| json!({"type": "Sequence", "decoders": [rule]}));
-    let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"});
-    let growing = json!({"type": "Sequence", "normalizers": vec![replace; 20]});
-    for (key, value, reason) in [
-        ("decoder", nested, "recursion limit"),
-        ("normalizer", growing, "bytes of one"),
-        ("decoder", json!({"type": "\u{1b}[31m"}), ""),
-    ] {
-        let mut document = whole.clone();
-        document[key] = value;
-        refused(&bench, "model/tokenizer.json", &document.to_string(), &GENERATE, reason);
-    }
-    let text = whole.to_string();
-    let huge = text.replacen("\"id\":0", "\"id\":1e999", 1);
-    assert_ne!(text, huge);
-    refused(&bench, "model/tokenizer.json", &huge, &GENERATE, "number out of range");
-}
-
-#[test]
-fn a_key_that_stands_twice_is_refused_by_its_name() {
-    let bench = bench();
-    for file in ["config.json", "generation_config.json", "tokenizer.json"] {
-        let file = format!("model/{file}");
-        let whole = bench.read(&file);
-        let twice = whole.trim_start().replacen('{', "{\"twice\": 1, \"twice\": 2,", 1);
-        refused(&bench, &file, &twice, &GENERATE, "\"twice\" stands twice in one object");
-        bench.write(&file, &whole);
-    }
-    let twice = r#"{"peft_type": "LORA", "r": 2, "r": 4}"#;
-    std::fs::create_dir(bench.path("adapter")).unwrap();
-    refused(&bench, "adapter/adapter_config.json", twice, &ADAPTED, "\"r\" stands twice");
-    let records = "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1], \"input_ids\": [2]}\n";
-    let reason = "line 2: malformed JSON: the key \"input_ids\" stands twice";
-    refused(&bench, "train.jsonl", records, &TRAIN, reason);
-    let index = r#"{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}"#;
-    let file = "model/model.safetensors.index.json";
-    refused(&bench, file, index, &GENERATE, "\"a\" stands twice");
-}
-
-#[test]
-fn what_is_huge_deep_or_full_of_codes_is_told_in_a_line() {
-    let bench = bench();
-    let long = "k\u{1b}[2J\u{202e}".repeat(1 << 18);
-    let unknown = format!("{}\n", json!({"input_ids": [1, 2], &long: 1}));
-    refused(&bench, "train.jsonl", &unknown, &TRAIN, "line 1");
-    let wrong = format!("{}\n", json!({"input_ids": [long]}));
-    refused(&bench, "train.jsonl", &wrong, &TRAIN, "line 1");
-    let deep = format!("{{\"input_ids\": {}", "[".repeat(1 << 20));
-    refused(&bench, "train.jsonl", &deep, &TRAIN, "recursion limit");
-    std::fs::create_dir(bench.path("adapter")).unwrap();
-    for config in [
-        json!({"peft_type": &long}),
-        json!({"peft_type": "LORA", "r": &long}),
-        json!({"peft_type": "LORA", &long: true}),
-        json!({"peft_type": "LORA", "target_modules": [&long]}),
-    ] {
-        refused(&bench, "adapter/adapter_config.json", &config.to_string(), &ADAPTED, "");
-    }
-    let whole: Value = serde_json::from_str(&bench.read("model/config.json")).unwrap();
-    for key in ["hidden_size", "model_type", "hidden_act", "rope_theta"] {
-        let mut config = whole.clone();
-        config[key] = json!(long);
-        refused(&bench, "model/config.json", &config.to_string(), &GENERATE, "");
-    }
+    let written: Value =
+        serde_json::from_str(&bench.read("run/adapter/adapter_config.json")).unwrap();
+    assert_eq!(written["bias"], "all");
 }

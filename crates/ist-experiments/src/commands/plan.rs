@@ -34,6 +34,7 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let config = config::read_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let shape = registry::shape(&model_source::find(&config.model.path)?).or_input()?;
     let planned = prepare::adapters::<A>(&config.adapter, &shape)?;
+    let shape = planned.shape(&shape);
     let layers = planned.layers(shape.num_layers);
     let policy = prepare::policy(&config.policy, &layers)?;
     let context = shape.max_position_embeddings.saturating_sub(planned.positions_in_front());

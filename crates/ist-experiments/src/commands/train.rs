@@ -7,8 +7,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
-use ist_peft::regular;
-use ist_peft::{Adapter, Adapters, attach};
+use ist_peft::{Adapter, Adapters, Part, attach, regular};
 use serde_json::{Map, Value, json};
 
 use super::paths::WrittenDown;
@@ -162,6 +161,7 @@ fn plan<A: Adapter>(
     machine: &Machine,
 ) -> Result<Plan, Failure> {
     let planned = prepare::adapters::<A>(&config.adapter, shape)?;
+    let shape = &planned.shape(shape);
     let layers = planned.layers(shape.num_layers);
     let planner = Planner::new(config, shape, planned.adapted(), (layers, policy), data.planned());
     let planner = planner
@@ -296,14 +296,42 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
     let mut adapters = Adapters::new(parts.concat());
     attach(model, &mut adapters, config.seed, device)
         .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    let mut fresh = adapters.parts().iter();
+    let mut all = Vec::new();
     for (table, parts) in config.adapter.tables().iter().zip(parts) {
-        if let Some(folder) = &table.init_from {
-            let mut own = Adapters::new(parts);
-            ist_peft::restore(model, &mut own, folder, device).or_input()?;
-            agree::<A>(&own, &table.method_fields(), folder)?;
-        }
+        let fresh: Vec<Part<A>> = fresh.by_ref().take(parts.len()).cloned().collect();
+        let Some(folder) = &table.init_from else {
+            all.extend(fresh);
+            continue;
+        };
+        let mut own = Adapters::new(parts);
+        ist_peft::restore(model, &mut own, folder, device).or_input()?;
+        agree::<A>(&own, &table.method_fields(), folder)?;
+        can_train_on(&own, folder)?;
+        model_source::tell(own.notes());
+        all.extend(own.parts().to_vec());
     }
-    Ok(adapters)
+    Ok(Adapters::new(all))
+}
+
+/// Fails for an adapter of which this program would lose a part, and tells of tensors that stay as
+/// they are.
+fn can_train_on<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Result<(), Failure> {
+    let folder = folder.display();
+    if adapters.parts().iter().any(Part::is_partial) {
+        return Err(Failure::input(format!(
+            "{folder} also adapts modules beside the text model, which training here would lose; train from an adapter of \
+             the text model alone"
+        )));
+    }
+    let carried: usize = adapters.parts().iter().map(|part| part.carried().len()).sum();
+    if carried > 0 {
+        model_source::tell(&[format!(
+            "{folder}: {carried} tensors take the place of the base model's; they do not train, and are written again with \
+             the adapter"
+        )]);
+    }
+    Ok(())
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.

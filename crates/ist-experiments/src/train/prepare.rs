@@ -230,6 +230,14 @@ impl<A: Adapter> Planned<A> {
         LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
     }
 
+    /// The shape of a model with these adapters on: a head that carries one has a table of its own.
+    pub fn shape(&self, shape: &Shape) -> Shape {
+        let head = shape.outline().shared_head;
+        let adapted =
+            head.is_some_and(|head| self.sites.iter().flatten().any(|site| *site == head));
+        if adapted { shape.untied() } else { shape.clone() }
+    }
+
     /// Positions that the adapters put in front of all tokens.
     pub fn positions_in_front(&self) -> usize {
         self.adapters.configs().map(A::positions_in_front).sum()
@@ -249,16 +257,16 @@ impl<A: Adapter> Planned<A> {
 pub fn adapters<A: Adapter>(tables: &AdapterTables, shape: &Shape) -> Result<Planned<A>, Failure> {
     let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
     let parts = parts::<A>(tables)?;
+    let outline = shape.outline();
     for (table, parts) in tables.tables().iter().zip(&parts) {
         let fresh = parts.iter().filter(|_| table.init_from.is_none());
-        for config in fresh.flat_map(Part::configs) {
-            attach::check_names::<A>(&shape.sites, config).map_err(|error| fault(&error))?;
+        for part in fresh {
+            attach::check_names::<A>(&shape.sites, &outline, part)
+                .map_err(|error| fault(&error))?;
         }
     }
     let mut adapters = Adapters::new(parts.concat());
-    let sites = adapters
-        .sites(&shape.sites, shape.roles, shape.num_layers)
-        .map_err(|error| fault(&error))?;
+    let sites = adapters.sites(&shape.sites, &outline).map_err(|error| fault(&error))?;
     Ok(Planned { adapters, sites })
 }
 

@@ -176,9 +176,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A table, where the key has one.
+    /// The document.
+    pub fn document(&self) -> &'a Map<String, Value> {
+        self.document
+    }
+
+    /// A table, where the key has one. False stands for none in some files.
     pub fn table(&mut self, key: &str) -> Option<&'a Map<String, Value>> {
-        let value = self.value(key)?;
+        let value = self.value(key).filter(|value| **value != Value::Bool(false))?;
         if value.as_object().is_none() {
             self.fault(format!("`{key}` must be a table or null, found {value}"));
         }

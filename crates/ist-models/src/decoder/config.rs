@@ -196,6 +196,29 @@ impl DecoderConfig {
         self.document.clone()
     }
 
+    /// Whether it is the text model of a model that also sees.
+    pub fn has_more_than_text(&self) -> bool {
+        self.names.body == architectures::composite::BODY
+    }
+
+    /// Makes head and embedding one matrix or two, in the document too.
+    pub(crate) fn set_tied(&mut self, tied: bool) {
+        self.tie_word_embeddings = tied;
+        self.document["tie_word_embeddings"] = tied.into();
+        if let Some(text) = self.document.get_mut("text_config").and_then(Value::as_object_mut) {
+            text.insert("tie_word_embeddings".to_owned(), tied.into());
+        }
+    }
+
+    /// Makes the vocabulary that long, in the document too.
+    pub(crate) fn set_vocabulary(&mut self, rows: usize) {
+        self.vocab_size = rows;
+        match self.document.get_mut("text_config").and_then(Value::as_object_mut) {
+            Some(text) => drop(text.insert("vocab_size".to_owned(), rows.into())),
+            None => self.document["vocab_size"] = rows.into(),
+        }
+    }
+
     /// Positions a text may have: those the model was made for, and more where a dynamic rotation stretches them.
     pub fn context(&self) -> usize {
         let stretched = self.rotaries.iter().filter_map(|rotary| match rotary.scaling {

@@ -119,6 +119,24 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// The tensors' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor as its file holds it.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or is none of floats.
+    pub fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
+        let file = self.tensors.get(name).and_then(|&file| self.files.get(file));
+        let file = file.ok_or_else(|| CheckpointError::Faults {
+            origin: self.origin.clone(),
+            faults: vec![format!("{name} is missing")],
+        })?;
+        Ok(file.data(name)?)
+    }
+
     /// Whether both tensors are there and hold different values.
     pub fn differ(&self, one: &str, other: &str) -> Result<bool, CheckpointError> {
         if !self.contains(one) || !self.contains(other) {
