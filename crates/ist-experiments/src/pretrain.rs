@@ -5,12 +5,14 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use ist_core::burn::tensor::Device;
+use ist_core::burn::tensor::{DType, Device};
 use ist_core::policy::All;
+use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
+use ist_models::footprint::Resident;
 use ist_models::generate::{Settings, generate};
 use ist_models::registry::Shape;
-use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::{BatchShape, CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -20,6 +22,7 @@ use crate::failure::{Failure, OrFail};
 use crate::free_memory;
 use crate::model_folder::write_model;
 use crate::model_source::storage;
+use crate::plan::least_step;
 use crate::run::{lines, whole_folder};
 use crate::screen;
 use crate::train::display::Display;
@@ -95,17 +98,24 @@ pub fn run<A: Adapter>(
     Ok(())
 }
 
-/// Refuses a model or a text that this machine has no memory for.
+/// Refuses a model, a text or a batch that this machine has no memory for.
 fn must_fit(config: &PretrainConfig, shape: &DecoderConfig) -> Result<(), Failure> {
-    let parameters = Shape::of(shape.clone()).parameters as u64;
+    let shape = Shape::of(shape.clone());
     let data = &config.data;
-    let tokens =
-        data.tokens.unwrap_or_default().saturating_add(data.validation_tokens.unwrap_or_default());
-    // A file's text ends by itself, whatever number is given.
-    let tokens = if data.source == TextSource::World { tokens as u64 } else { 0 };
+    let of_world = [data.tokens, data.validation_tokens].into_iter().flatten();
+    let tokens = match data.source {
+        TextSource::World => of_world.fold(0, usize::saturating_add) as u64,
+        // A file's text ends by itself, whatever number is given.
+        TextSource::File(_) => 0,
+    };
+    let resident = Resident { adapted: &[], storage: DType::F32, arithmetic: DType::F32 };
+    let batch = BatchShape::full(config.train.batch, data.sequence_length);
+    let footprint = shape.footprint(resident, batch);
+    let step = least_step(&footprint, shape.num_layers, Memory::Recompute);
     // Of each parameter the value, its gradient and two moments.
-    let bytes = parameters.saturating_mul(16).saturating_add(tokens.saturating_mul(4));
-    let advice = "make `model` smaller or lower `data.tokens`";
+    let model = (shape.parameters as u64).saturating_mul(16);
+    let bytes = model.saturating_add(tokens.saturating_mul(4)).saturating_add(step);
+    let advice = "make `model` smaller, or lower `data.tokens` or `train.batch`";
     free_memory::must_fit("pre-training", bytes, free_memory::most_on_host(), advice)
 }
 

@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -74,25 +74,31 @@ fn a_run_whose_stderr_is_closed_goes_on_to_its_end() {
     assert_finished(&bench, 100);
 }
 
-/// Starts the command with a terminal as its stderr; returns the terminal's other end.
+/// Starts the command with a terminal as its stdin and stderr; returns the terminal's other end.
+#[cfg(target_os = "linux")]
 fn on_terminal(command: &mut Command) -> (Child, File) {
-    let size = nix::pty::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    let terminal = nix::pty::openpty(Some(&size), None).unwrap();
-    let keys = terminal.slave.try_clone().unwrap();
-    command.env("TERM", "xterm").stdin(keys).stderr(terminal.slave);
+    use nix::fcntl::OFlag;
+    // No process that another test starts may keep it open.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = nix::pty::posix_openpt(flags).unwrap();
+    nix::pty::grantpt(&master).unwrap();
+    nix::pty::unlockpt(&master).unwrap();
+    let name = nix::pty::ptsname_r(&master).unwrap();
+    let open = || File::options().read(true).write(true).open(&name).unwrap();
+    command.env("TERM", "xterm").stdin(open()).stderr(open());
     let child = command.spawn().unwrap();
     // Otherwise the command's own copies keep the terminal open.
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    (child, File::from(terminal.master))
+    (child, File::from(std::os::fd::OwnedFd::from(master)))
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_run_whose_terminal_is_closed_goes_on_to_its_end() {
     for view in [&[][..], &["--tui"]] {
         let bench = long_bench();
         let (mut child, mut terminal) = on_terminal(&mut bench.ist(&[&TRAIN[..], view].concat()));
-        let mut shown = [0; 4096];
-        assert!(terminal.read(&mut shown).unwrap() > 0);
+        assert!(std::io::Read::read(&mut terminal, &mut [0; 4096]).unwrap() > 0);
         wait_for_steps(&mut child, &bench, 2);
         drop(terminal);
         let status = child.wait().unwrap();
@@ -101,12 +107,13 @@ fn a_run_whose_terminal_is_closed_goes_on_to_its_end() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_view_whose_terminal_is_closed_ends_without_a_panic() {
     let bench = Workbench::new("");
     bench.run(&[&TRAIN[..], &["--quiet"]].concat(), 0);
     let (mut child, mut terminal) = on_terminal(&mut bench.ist(&["watch", "run"]));
-    assert!(terminal.read(&mut [0; 4096]).unwrap() > 0);
+    assert!(std::io::Read::read(&mut terminal, &mut [0; 4096]).unwrap() > 0);
     drop(terminal);
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
@@ -166,7 +173,8 @@ fn signals_that_end_processes_let_a_run_save_first() {
 #[test]
 fn signals_that_the_parent_ignores_stay_ignored() {
     let bench = long_bench();
-    let mut child = shell(&bench, "trap '' HUP INT QUIT", &TRAIN).spawn().unwrap();
+    let mut child = shell(&bench, "trap '' HUP INT QUIT", &TRAIN);
+    let mut child = child.stderr(Stdio::null()).spawn().unwrap();
     wait_for_steps(&mut child, &bench, 2);
     ["-HUP", "-INT", "-QUIT"].iter().for_each(|name| signal(name, &child));
     assert_eq!(child.wait().unwrap().code(), Some(0));
