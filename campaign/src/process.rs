@@ -80,7 +80,7 @@ pub(crate) fn beginning(text: &str) -> String {
 }
 
 /// When a process is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kill {
     /// Only when its time is over.
     Never,
@@ -88,6 +88,8 @@ pub(crate) enum Kill {
     Alone(Duration),
     /// After that time, with all that it started.
     WithChildren(Duration),
+    /// As soon as that file is there.
+    At(PathBuf),
 }
 
 /// A process to be started.
@@ -161,16 +163,18 @@ impl Job {
                 break end(status);
             }
             peak_bytes = peak_bytes.max(resident_peak(child.id()));
-            let (deadline, last) = match self.kill {
-                Kill::Alone(after) | Kill::WithChildren(after) => (after, false),
-                Kill::Never => (self.time, true),
+            let elapsed = began.elapsed();
+            let deadline = match &self.kill {
+                Kill::Alone(after) | Kill::WithChildren(after) => *after,
+                Kill::At(file) if file.exists() => elapsed,
+                Kill::At(_) | Kill::Never => self.time,
             };
-            if began.elapsed() >= deadline {
+            if elapsed >= deadline {
                 let alone = matches!(self.kill, Kill::Alone(_));
                 let status = kill(&mut child, alone)?;
-                break if last { End::TooLong } else { end(status) };
+                break if elapsed >= self.time { End::TooLong } else { end(status) };
             }
-            std::thread::sleep(TICK.min(deadline.saturating_sub(began.elapsed())));
+            std::thread::sleep(TICK.min(deadline - elapsed));
         };
         let took = began.elapsed();
         Ok(Outcome {

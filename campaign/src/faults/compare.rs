@@ -9,17 +9,16 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Keys whose values are times, bytes of memory or the machine's.
-const VARYING: [&str; 9] = [
+const VARYING: [&str; 6] = [
     "seconds",
     "peak_bytes",
-    "times",
     "time",
     "budget_bytes",
-    "free_bytes",
-    "started",
-    "finished",
-    "elapsed",
+    "measured_peak_bytes",
+    "predicted_to_measured",
 ];
+/// The part of the time that scoring took, which has a common name.
+const SHARE_OF_TIME: &str = "scoring";
 /// Files that must be there, whatever they hold: times and bytes of memory.
 const CONTENT_VARIES: [&str; 2] = ["costs.jsonl", "plan.json"];
 /// Folders and files that tell how often was tried.
@@ -119,6 +118,9 @@ fn remove_varying(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|key, _| !VARYING.contains(&key.as_str()));
+            if let Some(Value::Object(scoring)) = fields.get_mut(SHARE_OF_TIME) {
+                scoring.shift_remove("share");
+            }
             fields.values_mut().for_each(remove_varying);
         }
         Value::Array(items) => items.iter_mut().for_each(remove_varying),

@@ -27,38 +27,44 @@ struct Patient {
     results: &'static [&'static str],
     /// Whether the files are the run's own, so that no damage may change a result.
     own: bool,
+    /// Whether a run is made of the inputs first, and killed.
+    half_a_run: bool,
 }
 
 const RESUME: &[&str] = &["train", "run.toml", "--output", "run", "--resume"];
-const TEXTS: &[&str] = &["run.toml", "train.jsonl", "questions.jsonl"];
+const RUN: &[&str] = &["run.toml"];
+const LOCAL: &[&str] = &["local.toml", "train.jsonl", "questions.jsonl"];
 
 const PATIENTS: [Patient; 10] = [
     Patient {
         name: "half a run, train --resume",
-        needs: TEXTS,
+        needs: RUN,
         renamed: &[("half", "run")],
         damaged: &["run"],
         arguments: RESUME,
         results: &["run"],
         own: true,
+        half_a_run: false,
     },
     Patient {
         name: "inputs of half a run, train --resume",
-        needs: TEXTS,
-        renamed: &[("half", "run")],
-        damaged: &["train.jsonl", "questions.jsonl", "run.toml"],
-        arguments: RESUME,
+        needs: LOCAL,
+        renamed: &[],
+        damaged: LOCAL,
+        arguments: &["train", "local.toml", "--output", "run", "--resume"],
         results: &["run"],
         own: true,
+        half_a_run: true,
     },
     Patient {
         name: "a whole run, train --resume",
-        needs: &["run.toml", "train.jsonl", "questions.jsonl", "run"],
+        needs: &["run.toml", "run"],
         renamed: &[],
         damaged: &["run"],
         arguments: RESUME,
         results: &["run"],
         own: true,
+        half_a_run: false,
     },
     Patient {
         name: "a whole run, report",
@@ -68,15 +74,17 @@ const PATIENTS: [Patient; 10] = [
         arguments: scenario::REPORT.start,
         results: scenario::REPORT.results,
         own: true,
+        half_a_run: false,
     },
     Patient {
         name: "a study, run",
-        needs: &["study.toml", "train.jsonl", "studies"],
+        needs: &["study.toml", "studies"],
         renamed: &[],
         damaged: &["studies"],
         arguments: scenario::RUN.start,
         results: scenario::RUN.results,
         own: true,
+        half_a_run: false,
     },
     Patient {
         name: "predictions, eval",
@@ -89,6 +97,7 @@ const PATIENTS: [Patient; 10] = [
         arguments: scenario::EVAL.start,
         results: scenario::EVAL.results,
         own: true,
+        half_a_run: false,
     },
     Patient {
         name: "an adapter, score",
@@ -106,6 +115,7 @@ const PATIENTS: [Patient; 10] = [
         ],
         results: &[],
         own: false,
+        half_a_run: false,
     },
     Patient {
         name: "an adapter, merge",
@@ -115,6 +125,7 @@ const PATIENTS: [Patient; 10] = [
         arguments: scenario::MERGE.start,
         results: &["merged"],
         own: false,
+        half_a_run: false,
     },
     Patient {
         name: "a model, generate",
@@ -133,15 +144,17 @@ const PATIENTS: [Patient; 10] = [
         ],
         results: &[],
         own: false,
+        half_a_run: false,
     },
     Patient {
         name: "inputs, train",
-        needs: TEXTS,
+        needs: LOCAL,
         renamed: &[],
-        damaged: &["train.jsonl", "questions.jsonl", "run.toml"],
-        arguments: scenario::TRAIN.start,
+        damaged: LOCAL,
+        arguments: &["train", "local.toml", "--output", "run"],
         results: &["run"],
         own: false,
+        half_a_run: false,
     },
 ];
 
@@ -250,6 +263,9 @@ impl Patient {
         let folder = bench.folder(name, self.needs)?;
         for (from, to) in self.renamed {
             copy(&bench.inputs().join(from), &folder.join(to))?;
+        }
+        if self.half_a_run {
+            bench.half_a_run(&folder, "local.toml", "run")?;
         }
         Ok(folder)
     }

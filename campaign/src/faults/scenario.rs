@@ -43,7 +43,7 @@ const PLAIN: Scenario = Scenario {
 /// A training run.
 pub(crate) const TRAIN: Scenario = Scenario {
     name: "train",
-    needs: &["run.toml", "train.jsonl", "questions.jsonl"],
+    needs: &["run.toml"],
     start: &["train", "run.toml", "--output", "run"],
     resumable: Some("run/config.toml"),
     results: &["run"],
@@ -53,7 +53,7 @@ pub(crate) const TRAIN: Scenario = Scenario {
 /// A study of two runs.
 pub(crate) const RUN: Scenario = Scenario {
     name: "run",
-    needs: &["study.toml", "train.jsonl"],
+    needs: &["study.toml"],
     start: &["run", "study.toml", "--output", "studies"],
     results: &["studies"],
     has_children: true,

@@ -3,9 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{End, Job, Kill};
 
@@ -14,7 +13,7 @@ const RUN: &str = r#"seed = 3
 [model]
 path = "builtin:village"
 [data]
-train = "train.jsonl"
+train = "{data}train.jsonl"
 validation_records = 4
 [adapter]
 r = 2
@@ -35,7 +34,7 @@ eval_every = 4
 save_every = 2
 [eval]
 task = "exact-match"
-data = "questions.jsonl"
+data = "{data}questions.jsonl"
 limit = 3
 max_new_tokens = 3
 [logging]
@@ -47,7 +46,7 @@ const STUDY: &str = r#"seeds = [1, 2]
 [model]
 path = "builtin:village"
 [data]
-train = "train.jsonl"
+train = "{data}train.jsonl"
 [adapter]
 r = 2
 alpha = 4
@@ -84,6 +83,9 @@ steps = 8
 batch = 4
 eval_every = 4
 "#;
+
+/// How often a run is killed at a checkpoint before that is given up.
+const ATTEMPTS: usize = 20;
 
 /// Where everything lies.
 #[derive(Debug)]
@@ -153,31 +155,33 @@ impl Workbench {
 
     /// `half`: a run that was killed between its checkpoints.
     fn half_done(&self) -> Result<()> {
-        let half = self.inputs().join("half");
-        for milliseconds in (0..).step_by(5).skip(1) {
-            let kill = Kill::Alone(Duration::from_millis(milliseconds));
-            let arguments = ["train", "run.toml", "--output", "half", "--quiet"];
-            self.job(&arguments, &self.inputs()).killed(kill).run()?;
-            if half.join("checkpoints/6").exists() {
-                break;
+        self.half_a_run(&self.inputs(), "run.toml", "half")
+    }
+
+    /// A run in a folder that is killed when its third checkpoint of five is there.
+    pub(crate) fn half_a_run(&self, folder: &Path, config: &str, name: &str) -> Result<()> {
+        let run = folder.join(name);
+        for _ in 0..ATTEMPTS {
+            let arguments = ["train", config, "--output", name, "--quiet"];
+            let kill = Kill::At(run.join("checkpoints/6"));
+            self.job(&arguments, folder).killed(kill).run()?;
+            if !run.join("result.json").exists() {
+                return Ok(());
             }
-            if half.exists() {
-                fs::remove_dir_all(&half)?;
-            }
+            fs::remove_dir_all(&run)?;
         }
-        ensure!(
-            !half.join("result.json").exists(),
-            "no run can be killed between its checkpoints: this machine is too fast or too slow"
-        );
-        Ok(())
+        bail!("no run can be killed between its checkpoints on this machine")
     }
 }
 
 /// The files that are written by hand.
 fn write_texts(folder: &Path) -> Result<()> {
     let write = |name: &str, text: &str| fs::write(folder.join(name), text);
-    write("run.toml", RUN)?;
-    write("study.toml", STUDY)?;
+    // A run that is copied elsewhere is to find its data where it was made.
+    let data = format!("{}/", folder.display());
+    write("run.toml", &RUN.replace("{data}", &data))?;
+    write("local.toml", &RUN.replace("{data}", ""))?;
+    write("study.toml", &STUDY.replace("{data}", &data))?;
     write("pretrain.toml", PRETRAIN)?;
     write("train.jsonl", &(0..24).map(token_record).collect::<String>())?;
     write("questions.jsonl", &questions())?;
@@ -210,7 +214,7 @@ fn text() -> String {
         let name = names[at % names.len()];
         let food = foods[at % foods.len()];
         let place = places[at % places.len()];
-        format!("{name} eats {food} at the {place} on day {at}.\n")
+        format!("{name} eats {food} at the {place} on day {at}.\n\n")
     };
     (0..600).map(sentence).collect()
 }

@@ -45,13 +45,13 @@ const ADAPTERS: [(&str, &str); 6] = [
     ("ia3", ""),
     ("prefix-tuning", "num_virtual_tokens = 2\n"),
     ("series", "bottleneck_size = 2\n"),
-    ("ln-tuning", ""),
+    ("layernorm", ""),
 ];
 
 /// A run on the small model.
 fn run_of(method: &str, fields: &str) -> String {
     format!(
-        "[model]\npath = \"model\"\n[data]\ntrain = \"small.jsonl\"\nvalidation_records = 2\n\
+        "[model]\npath = \"model\"\n[data]\ntrain = \"small.jsonl\"\nvalidation_records = 2\ncutoff = 32\n\
          [adapter]\nmethod = \"{method}\"\n{fields}[policy]\nkind = \"ist\"\ninterval = 2\n\
          score_batch = 2\nlayers_updated = 1\nlayers_suppressed = 1\n\
          [train]\nsteps = 6\nbatch = 2\neval_every = 3\nsave_every = 6\n\
@@ -169,7 +169,9 @@ impl Corpus {
         ];
         self.copy("checkpoint/made-lora", "small-lora/checkpoints/6", &checkpoint)?;
         self.copy("replay/made-lora", "small-lora", &["selections.jsonl"])?;
-        self.copy("config/made-run", ".", &["run.toml", "train.jsonl", "questions.jsonl"])?;
+        let run = self.inputs.join("local.toml");
+        self.put("config/made-run", "run.toml", &run)?;
+        self.copy("config/made-run", ".", &["train.jsonl", "questions.jsonl"])?;
         self.copy("pretrain-config/made-small", ".", &["pretrain.toml", "questions.jsonl"])?;
         let study = self.inputs.join("studies/study");
         self.put("study/made-seeds", "manifest.json", &study.join("manifest.json"))?;

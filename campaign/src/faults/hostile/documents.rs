@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Bomb, Content};
 
-const TRAIN: &[&str] = &["train", "run.toml", "--output", "fresh"];
+const TRAIN: &[&str] = &["train", "local.toml", "--output", "fresh"];
 const PLAN: &[&str] = &["plan", "run.toml"];
 const SCORE: &[&str] =
     &["score", "--model", "builtin:village", "--adapter", "adapter", "--tokens", "train.jsonl"];
@@ -12,7 +12,7 @@ const INSPECT: &[&str] = &["inspect", "model"];
 const GENERATE: &[&str] =
     &["generate", "--model", "model", "--prompt", "Mira", "--max-new-tokens", "2"];
 const REPORT: &[&str] = &["report", "run"];
-const TEXTS: &[&str] = &["run.toml", "train.jsonl", "questions.jsonl"];
+const TEXTS: &[&str] = &["local.toml", "train.jsonl", "questions.jsonl"];
 const ADAPTER: &[&str] = &["train.jsonl", "adapter"];
 /// How deep a deep document is.
 const DEEP: usize = 100_000;

@@ -30,12 +30,12 @@ const GENERATE: &[&str] =
     &["generate", "--model", "model", "--prompt", "Mira", "--max-new-tokens", "2"];
 const CHAT: &[&str] =
     &["generate", "--model", "model", "--chat", "--prompt", "Mira", "--max-new-tokens", "2"];
-const TRAIN: &[&str] = &["train", "run.toml", "--output", "fresh"];
+const TRAIN: &[&str] = &["train", "local.toml", "--output", "fresh"];
 const GROW: &[&str] =
     &["train", "run.toml", "--output", "run", "--resume", "--set", "train.steps=11"];
 const REPORT: &[&str] = &["report", "run"];
-const TEXTS: &[&str] = &["run.toml", "train.jsonl", "questions.jsonl"];
-const RESUMED: &[&str] = &["run.toml", "train.jsonl", "questions.jsonl", "run"];
+const TEXTS: &[&str] = &["local.toml", "train.jsonl", "questions.jsonl"];
+const RESUMED: &[&str] = &["run.toml", "run"];
 const STUDY: &[&str] = &["run", "studies/study", "--dry-run"];
 
 const fn entrance(
@@ -47,7 +47,7 @@ const fn entrance(
 }
 
 const ENTRANCES: [Entrance; 31] = [
-    entrance("run.toml", TEXTS, TRAIN),
+    entrance("local.toml", TEXTS, TRAIN),
     entrance("train.jsonl", TEXTS, TRAIN),
     entrance("questions.jsonl", TEXTS, EVAL),
     entrance("predictions.jsonl", TEXTS, EVAL),
@@ -76,7 +76,7 @@ const ENTRANCES: [Entrance; 31] = [
     entrance("run/checkpoints/10/optimizer.safetensors", RESUMED, GROW),
     entrance("run/checkpoints/10/adapter_model.safetensors", RESUMED, GROW),
     entrance("run/metrics.jsonl", RESUMED, GROW),
-    entrance("studies/study/manifest.json", &["studies", "train.jsonl"], STUDY),
+    entrance("studies/study/manifest.json", &["studies"], STUDY),
     entrance("run/result.json", RESUMED, &["inspect", "run"]),
 ];
 
