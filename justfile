@@ -56,6 +56,16 @@ bench-infer *ARGS:
     benches/peer/.venv/bin/pip install --quiet -r benches/peer/requirements.txt
     benches/peer/.venv/bin/python benches/peer/compare_infer.py {{ARGS}}
 
+# Kills, failing system calls, a full disk, damaged and hostile files: `just fault-campaign --only kills --tries 10000`
+fault-campaign *ARGS:
+    cargo build --release --locked --workspace --bin ist --bin ist-campaign
+    "${CARGO_TARGET_DIR:-target}/release/ist-campaign" faults --ist "${CARGO_TARGET_DIR:-target}/release/ist" {{ARGS}}
+
+# Mutated files for the reader of a format, or of all: `just fuzz records --tries 10000000`, `just fuzz --list`
+fuzz *ARGS:
+    cargo build --release --locked --workspace --bin ist --bin ist-campaign
+    "${CARGO_TARGET_DIR:-target}/release/ist-campaign" fuzz {{ARGS}}
+
 # One portable Linux binary with all backends (CUDA, Vulkan, CPU), in dist/
 dist-gpu:
     .ci/dist-gpu

@@ -1,0 +1,254 @@
+//! Kills at, and failures of, the N-th system call of a kind, with strace.
+//!
+//! strace counts the calls of each thread by itself, so the N-th is the N-th of the first thread
+//! that gets so far.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::scenario::{self, Reference};
+use super::tally::{Tally, Try};
+use super::{Campaign, Kind};
+use crate::dice::Dice;
+use crate::process::{End, Outcome};
+
+/// Calls that change files, or that open, lock or list them. `?`: not every machine has it.
+const CHANGING: &str = "openat,write,pwrite64,?rename,?renameat,renameat2,fsync,fdatasync,?mkdir,\
+                        mkdirat,?unlink,unlinkat,?rmdir,ftruncate,flock,fchmod,?chmod,linkat";
+/// Calls that may fail while a program only reads.
+const READING: &str = "read,pread64,getdents64,statx";
+
+/// The errors that are tried of a call.
+fn errors_of(call: &str) -> &'static [&'static str] {
+    match call {
+        "openat" => &["EMFILE", "EACCES", "EIO", "ENOSPC", "EINTR"],
+        "write" | "pwrite64" => &["ENOSPC", "EIO", "EINTR"],
+        "fsync" | "fdatasync" => &["EIO", "ENOSPC", "EINTR"],
+        "ftruncate" => &["EIO", "EINTR"],
+        "flock" => &["EINTR", "ENOLCK"],
+        "read" | "pread64" => &["EIO", "EINTR"],
+        "getdents64" => &["EIO"],
+        "statx" => &["EIO", "EACCES"],
+        _ => &["EIO", "ENOSPC", "EACCES"],
+    }
+}
+
+/// One call that is hit.
+#[derive(Clone, Debug)]
+struct Hit {
+    reference: usize,
+    call: String,
+    nth: usize,
+}
+
+/// Kills at the N-th call.
+pub(super) fn kills(campaign: &Campaign) -> Result<Tally> {
+    if let Some(why) = no_strace(campaign)? {
+        return Ok(Tally::skipped(Kind::Calls.name(), why));
+    }
+    let (references, hits) = prepare(campaign, CHANGING, "calls")?;
+    campaign.tries(Kind::Calls, |number, name| {
+        let Some(hit) = hits.get(number as usize) else { return Ok(None) };
+        let reference = &references[hit.reference];
+        let inject = format!("{}:signal=SIGKILL:when={}", hit.call, hit.nth);
+        let name = name.to_string_lossy();
+        let (folder, outcome) = disturbed(campaign, reference, &hit.call, &inject, &name)?;
+        let mut faults: Vec<_> =
+            outcome.fault().map(|fault| (fault, outcome.shown())).into_iter().collect();
+        if outcome.end == End::Signal(KILLED) {
+            faults.clear();
+        }
+        if faults.is_empty() {
+            faults = reference.scenario.finish(campaign.bench, &folder, &reference.right)?;
+        }
+        label(&mut faults, &inject);
+        let outcome = if outcome.end == End::Signal(KILLED) { "killed" } else { "not reached" };
+        let case = format!("{} at {}", reference.scenario.name, hit.call);
+        Ok(Some(Try { case, count: 1, outcome: outcome.to_owned(), faults, folder }))
+    })
+}
+
+/// SIGKILL.
+const KILLED: i32 = 9;
+
+/// Failures of the N-th call, or of all from the N-th on.
+pub(super) fn errors(campaign: &Campaign) -> Result<Tally> {
+    if let Some(why) = no_strace(campaign)? {
+        return Ok(Tally::skipped(Kind::Errors.name(), why));
+    }
+    let (references, hits) = prepare(campaign, &format!("{CHANGING},{READING}"), "errors")?;
+    let variants: Vec<(&Hit, &str, &str)> = hits
+        .iter()
+        .flat_map(|hit| {
+            let variants =
+                errors_of(&hit.call).iter().flat_map(|error| [(*error, ""), (*error, "+")]);
+            variants.map(move |(error, lasting)| (hit, error, lasting))
+        })
+        .collect();
+    let order = shuffled(variants.len(), campaign.arguments.seed, "errors' order");
+    campaign.tries(Kind::Errors, |number, name| {
+        let Some(at) = order.get(number as usize) else { return Ok(None) };
+        let (hit, error, lasting) = variants[*at];
+        let reference = &references[hit.reference];
+        let inject = format!("{}:error={error}:when={}{lasting}", hit.call, hit.nth);
+        let name = name.to_string_lossy();
+        let (folder, outcome) = disturbed(campaign, reference, &hit.call, &inject, &name)?;
+        let (outcome, mut faults) = judge(campaign, reference, &folder, &outcome)?;
+        label(&mut faults, &inject);
+        let case = format!("{}, {} of {}", reference.scenario.name, error, hit.call);
+        Ok(Some(Try { case, count: 1, outcome: outcome.to_owned(), faults, folder }))
+    })
+}
+
+/// A command whose call failed ends with a message or succeeds, and a restart comes to the right
+/// result.
+fn judge(
+    campaign: &Campaign,
+    reference: &Reference,
+    folder: &Path,
+    outcome: &Outcome,
+) -> Result<(&'static str, Vec<(&'static str, String)>)> {
+    if let Some(fault) = outcome.fault() {
+        return Ok(("fault", vec![(fault, outcome.shown())]));
+    }
+    if outcome.is_of_the_loader() {
+        return Ok(("not begun", Vec::new()));
+    }
+    if outcome.end == End::Code(0) {
+        let faults = reference.scenario.compare(folder, &reference.right)?;
+        let silent = |(_, what)| ("success with wrong files", what);
+        return Ok(("succeeded", faults.into_iter().map(silent).collect()));
+    }
+    // What it cannot write to stderr it cannot say.
+    let mut faults = Vec::new();
+    if outcome.stderr.trim().is_empty() {
+        faults.push(("no message", outcome.shown()));
+    }
+    faults.extend(reference.scenario.finish(campaign.bench, folder, &reference.right)?);
+    Ok(("refused, then done", faults))
+}
+
+fn label(faults: &mut [(&'static str, String)], inject: &str) {
+    faults.iter_mut().for_each(|(_, what)| *what = format!("{inject}: {what}"));
+}
+
+/// Runs a command, disturbed, in a fresh folder.
+fn disturbed(
+    campaign: &Campaign,
+    reference: &Reference,
+    call: &str,
+    inject: &str,
+    name: &str,
+) -> Result<(std::path::PathBuf, Outcome)> {
+    let folder = reference.scenario.folder(campaign.bench, name)?;
+    let trace = format!("trace={call}");
+    let inject = format!("inject={inject}");
+    let arguments = ["-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let job = reference.scenario.first(campaign.bench, &folder).behind("strace", &arguments);
+    Ok((folder, job.run()?))
+}
+
+/// All commands with their undisturbed results, and every call of theirs in an order that the seed
+/// decides.
+fn prepare(campaign: &Campaign, calls: &str, purpose: &str) -> Result<(Vec<Reference>, Vec<Hit>)> {
+    let references: Vec<Reference> = scenario::ALL
+        .iter()
+        .map(|scenario| Reference::new(campaign.bench, scenario))
+        .collect::<Result<_>>()?;
+    let mut hits = Vec::new();
+    for (number, reference) in references.iter().enumerate() {
+        for (call, count) in count_calls(campaign, reference, calls)? {
+            hits.extend((1..=count).map(|nth| Hit { reference: number, call: call.clone(), nth }));
+        }
+    }
+    let order = shuffled(hits.len(), campaign.arguments.seed, purpose);
+    let hits = order.iter().map(|at| hits[*at].clone()).collect();
+    Ok((references, hits))
+}
+
+/// The numbers below `count` in an order that the seed decides.
+fn shuffled(count: usize, seed: u64, purpose: &str) -> Vec<usize> {
+    let mut dice = Dice::new(seed, purpose, 0);
+    let mut order: Vec<usize> = (0..count).collect();
+    for at in (1..count).rev() {
+        order.swap(at, dice.below(at + 1));
+    }
+    order
+}
+
+/// How often the thread that calls it most calls each of some system calls.
+fn count_calls(
+    campaign: &Campaign,
+    reference: &Reference,
+    calls: &str,
+) -> Result<BTreeMap<String, usize>> {
+    let folder = reference.scenario.folder(campaign.bench, "traced")?;
+    let log = folder.with_extension("strace");
+    let trace = format!("trace={calls}");
+    let shown = log.to_string_lossy().into_owned();
+    let arguments = ["-f", "--seccomp-bpf", "-qqq", "-o", &shown, "-e", &trace];
+    let outcome =
+        reference.scenario.first(campaign.bench, &folder).behind("strace", &arguments).run()?;
+    if outcome.end != End::Code(0) {
+        bail!("strace: {}", outcome.shown());
+    }
+    let text = std::fs::read_to_string(&log).with_context(|| shown.clone())?;
+    std::fs::remove_file(&log)?;
+    Ok(most_by_a_thread(&text))
+}
+
+fn most_by_a_thread(log: &str) -> BTreeMap<String, usize> {
+    let mut by_thread: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for line in log.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        // Not the second half of a call that another thread interrupted in the log.
+        let name =
+            |call: &'_ str| call.trim_start().find('(').filter(|_| !call.contains("resumed>"));
+        let call = call.trim_start();
+        if let Some(end) = name(call) {
+            *by_thread.entry((thread, &call[..end])).or_default() += 1;
+        }
+    }
+    let mut most: BTreeMap<String, usize> = BTreeMap::new();
+    for ((_, call), count) in by_thread {
+        let entry = most.entry(call.to_owned()).or_default();
+        *entry = count.max(*entry);
+    }
+    most
+}
+
+/// Why no system call can be hit here.
+fn no_strace(campaign: &Campaign) -> Result<Option<String>> {
+    let folder = campaign.bench.folder("traced", &[])?;
+    let job = campaign.bench.job(&["--version"], &folder);
+    let job = job.behind("strace", &["-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null"]);
+    Ok(match job.run() {
+        Ok(outcome) if outcome.end == End::Code(0) => None,
+        Ok(outcome) => Some(format!("strace cannot trace here: {}", outcome.shown())),
+        Err(error) => Some(format!("strace is not there: {error:#}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_thread_and_halves_once() {
+        let log = "7 openat(AT_FDCWD, \"a\") = 3\n7 write(3, \"x\", 1 <unfinished ...>\n\
+                   8 write(3, \"x\", 1) = 1\n7 <... write resumed>) = 1\n\
+                   7 write(3, \"y\", 1) = 1\n";
+        let most = most_by_a_thread(log);
+        assert_eq!((most["openat"], most["write"], most.len()), (1, 2, 2));
+    }
+
+    #[test]
+    fn an_order_holds_every_number_once() {
+        let mut order = shuffled(100, 5, "x");
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
+    }
+}
