@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ist_core::untrusted::cut;
+
 use super::alpaca::{Exchange, Instruction};
 use super::chat::{self, Conversation};
 use super::custom_template::CustomTemplate;
