@@ -248,7 +248,7 @@ mod tests {
             ),
             (
                 tiny(&[("decoder", nested(json!({"type": "Fuse"}), "decoders", 20))]),
-                "nests 41 levels",
+                "nests 42 levels",
             ),
             (tiny(&[("normalizer", doubled)]), "`normalizer` can make 1099511627776 bytes of one"),
             (tiny(&[("decoder", replace(&"x".repeat(1 << 20)))]), "`decoder` can make 1048576"),

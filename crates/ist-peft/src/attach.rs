@@ -90,7 +90,8 @@ pub enum AttachError {
     OtherModel(ConfigError),
     /// No module matches.
     #[error(
-        "the adapter's targets ({asked}) match no module that {method} can sit on; the model has {}",
+        "the adapter's targets ({}) match no module that {method} can sit on; the model has {}",
+        cut_message(asked),
         or_none(exist)
     )]
     NothingMatches {

@@ -380,7 +380,9 @@ mod tests {
         };
         let two = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
         let huge = r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}"#;
-        let cases: [(Vec<u8>, &str); 10] = [
+        let twice = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let cases: [(Vec<u8>, &str); 11] = [
+            (file(twice, &[0; 8]), "\"a\" stands twice"),
             (Vec::new(), "shorter than the 8 bytes"),
             (vec![1, 0, 0], "shorter than the 8 bytes"),
             ([u64::MAX.to_le_bytes().as_slice(), b"{}"].concat(), "more than 100 MB"),

@@ -1,8 +1,8 @@
 //! A parsed template again, with a filter around everything that makes a value which holds others.
 //!
 //! The engine's own operators build, repeat and join lists without asking anybody. So each of them gets the filter
-//! [`SETTLED`] around its result, and what is assigned to an attribute gets [`HELD`]. A variable gets the filter where it
-//! is used as a whole, since a namespace may have grown since it was made. Everything else stays as it was parsed.
+//! [`SETTLED`] around its result, and what is assigned to an attribute gets [`HELD`]. A variable gets [`GROWN`] where it is
+//! used as a whole, since a namespace may have grown since it was made. Everything else stays as it was parsed.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use minijinja::machinery::ast::{
     UnaryOpKind, Var, WithBlock,
 };
 
-use super::values::{HELD, SETTLED};
+use super::values::{GROWN, HELD, SETTLED};
 
 /// Variables that a template reads, and those that it sets somewhere.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ fn printed<'a>(expr: &Expr<'a>, names: &mut Names) -> Expr<'a> {
 /// An expression that something else reads as a whole.
 fn operand<'a>(expr: &Expr<'a>, names: &mut Names) -> Expr<'a> {
     match expr {
-        Expr::Var(_) => filtered(SETTLED, expression(expr, names)),
+        Expr::Var(_) => filtered(GROWN, expression(expr, names)),
         other => expression(other, names),
     }
 }

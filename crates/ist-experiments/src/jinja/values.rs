@@ -4,6 +4,8 @@
 //! has no text at all. Every value that can hold others is weighed when it is made, each of its parts as often as it
 //! stands there, and must be one that the fuel left can pay for.
 
+use std::collections::BTreeMap;
+
 use minijinja::value::{DynObject, ObjectRepr, Tuple};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
@@ -14,16 +16,19 @@ const BYTES_OF_A_STEP: u64 = 64;
 /// Bytes of an item beside its text.
 pub(crate) const SLOT: u64 = 32;
 /// Items that one step of fuel pays for when they are only looked at.
-const LOOKS_OF_A_STEP: u64 = 16;
+const LOOKS_OF_A_STEP: u64 = 8;
 
 /// The filters that [`super::rewrite`] puts around what a template writes.
 pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter(SETTLED, settled);
+    environment.add_filter(GROWN, grown);
     environment.add_filter(HELD, held);
 }
 
 /// The name of the filter around values that can hold others.
 pub(super) const SETTLED: &str = "__settled";
+/// The name of the filter around variables.
+pub(super) const GROWN: &str = "__grown";
 /// The name of the filter around what a namespace is to hold.
 pub(super) const HELD: &str = "__held";
 
@@ -36,6 +41,14 @@ pub(crate) fn settled(state: &State, value: &Value) -> Result<Value, Error> {
     let changed = scales.settle(value, 0)?;
     state.consume_fuel(scales.looks / LOOKS_OF_A_STEP)?;
     Ok(changed.unwrap_or_else(|| value.clone()))
+}
+
+/// A variable's value. It was weighed when it was made, and only a namespace can have grown since.
+fn grown(state: &State, value: &Value) -> Result<Value, Error> {
+    match value.as_object() {
+        Some(object) if is_namespace(object) => settled(state, value),
+        _ => Ok(value.clone()),
+    }
 }
 
 /// Bytes that the fuel left can pay for.
@@ -86,16 +99,21 @@ impl Scales {
     }
 
     fn settle_map(&mut self, object: &DynObject, depth: usize) -> Result<Option<Value>, Error> {
-        let mut changed = false;
-        let mut entries = Vec::new();
+        let mut changed = BTreeMap::new();
         for (key, value) in object.try_iter_pairs().into_iter().flatten() {
             // A key that holds others was weighed when it was made.
             self.weigh(&key)?;
-            let settled = self.settle(&value, depth + 1)?;
-            changed |= settled.is_some();
-            entries.push((key, settled.unwrap_or(value)));
+            if let Some(settled) = self.settle(&value, depth + 1)? {
+                changed.insert(key, settled);
+            }
         }
-        Ok((changed && !is_namespace(object)).then(|| entries.into_iter().collect()))
+        if changed.is_empty() || is_namespace(object) {
+            return Ok(None);
+        }
+        let mut entries: BTreeMap<Value, Value> =
+            object.try_iter_pairs().into_iter().flatten().collect();
+        entries.append(&mut changed);
+        Ok(Some(entries.into_iter().collect()))
     }
 
     fn settle_items(
@@ -104,19 +122,21 @@ impl Scales {
         object: &DynObject,
         depth: usize,
     ) -> Result<Option<Value>, Error> {
-        let mut changed = object.repr() == ObjectRepr::Iterable;
-        let mut items = Vec::new();
-        for item in value.try_iter()?.checked() {
+        // A list stays itself unless something in it changes.
+        let mut items = (object.repr() == ObjectRepr::Iterable).then(Vec::new);
+        for (at, item) in value.try_iter()?.checked().enumerate() {
             let item = item?;
             let settled = self.settle(&item, depth + 1)?;
-            changed |= settled.is_some();
-            items.push(settled.unwrap_or(item));
+            if settled.is_some() && items.is_none() {
+                items = Some(value.try_iter()?.take(at).collect());
+            }
+            if let Some(items) = &mut items {
+                items.push(settled.unwrap_or(item));
+            }
         }
-        Ok(match (changed, value.is_tuple()) {
-            (false, _) => None,
-            (true, true) => Some(Value::from(Tuple::from(items))),
-            (true, false) => Some(Value::from(items)),
-        })
+        Ok(items.map(|items| {
+            if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) }
+        }))
     }
 
     fn weigh(&mut self, value: &Value) -> Result<(), Error> {
