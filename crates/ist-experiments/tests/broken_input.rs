@@ -45,6 +45,9 @@ fn bench() -> Workbench {
     bench.write("study.toml", "extends = \"run.toml\"\nseeds = 2\n");
     bench.write("records.json", r#"[{"instruction": "a", "input": "", "output": "b"}]"#);
     bench.write("replay.jsonl", "{\"step\": 0, \"layers\": [0]}\n");
+    let of_ist = "kind = \"ist\"\ninterval = 3\nscore_batch = 4\n";
+    let replay = "kind = \"replay\"\npath = \"replay.jsonl\"\n";
+    bench.write("replay.toml", &bench.read("run.toml").replace(of_ist, replay));
     bench
 }
 
@@ -79,11 +82,7 @@ fn a_broken_file_is_bad_input_and_is_named() {
         ("train.jsonl", score(&["--model", "builtin:village"])),
         ("records.json", train("data.train=records.json")),
         ("records.json", eval(&[])),
-        ("replay.jsonl", {
-            let mut command = train("policy.path=replay.jsonl");
-            command.extend(["--set", "policy.kind=replay"]);
-            command
-        }),
+        ("replay.jsonl", vec!["train", "replay.toml", "--output", "new"]),
         ("model/config.json", of_model.clone()),
         ("model/model.safetensors", of_model.clone()),
         ("model/tokenizer.json", prompt.clone()),
@@ -100,11 +99,15 @@ fn a_broken_file_is_bad_input_and_is_named() {
     let mut faults = Vec::new();
     for (file, command) in cases {
         let path = bench.path(file);
-        let whole = std::fs::read(&path).unwrap();
-        for (damage, bytes) in damages(&whole) {
+        // A model need not have every file.
+        let whole = std::fs::read(&path).ok();
+        for (damage, bytes) in damages(whole.as_deref().unwrap_or(b"{}")) {
             std::fs::write(&path, bytes).unwrap();
             let (code, message) = ended(&bench, &command);
-            std::fs::write(&path, &whole).unwrap();
+            match &whole {
+                Some(whole) => std::fs::write(&path, whole).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
             let _ = std::fs::remove_dir_all(bench.path("new"));
             let name = Path::new(file).file_name().unwrap().to_str().unwrap();
             // Some damages leave a file that can be read, if not as it was meant.
@@ -133,9 +136,7 @@ fn a_number_that_cannot_be_meant_is_refused_or_works() {
     };
     let little = ["bench", "--config", "model/config.json", "--steps", "1", "--warmup", "0"];
     let measure = |rest: &[&'static str]| [&little[..], rest].concat();
-    for number in
-        ["0", "1", "-1", "1000000000", "1000000000000000000", "18446744073709551615", "1e9"]
-    {
+    for number in ["0", "-1", "1000000000", "18446744073709551615"] {
         let commands = [
             generate(&["--max-new-tokens", number]),
             generate(&["--max-new-tokens", "1", "--beams", number]),
@@ -200,9 +201,7 @@ fn a_number_in_a_configuration_that_cannot_be_meant_is_refused_or_works() {
     let plain = bench.read("run.toml");
     for key in COUNTS {
         // An integer of TOML has 63 bits.
-        for number in
-            ["0", "-1", "1000000000", "1000000000000", "1000000000000000000", "9223372036854775807"]
-        {
+        for number in ["0", "1000000000", "9223372036854775807"] {
             let set = format!("{key}={number}");
             let run = if key == "train.epochs" {
                 bench.write("run.toml", &plain.replace("steps = 10\n", ""));
