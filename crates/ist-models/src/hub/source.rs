@@ -7,6 +7,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde_json::Value;
 
+use crate::registry::PICTURE_FILES;
 use crate::text_files::FILES;
 
 /// Why a hub id gives no folder.
@@ -21,8 +22,8 @@ pub struct HubError {
 
 /// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
 ///
-/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
-/// nothing is.
+/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template, the files
+/// of a model that also sees and safetensors files are fetched. With `HF_HUB_OFFLINE=1` nothing is.
 pub fn snapshot(id: &str, revision: Option<&str>) -> Result<PathBuf, HubError> {
     let revision = revision.unwrap_or("main");
     let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
@@ -51,7 +52,8 @@ fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
 fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
     let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
     let config = get("config.json")?;
-    for optional in ["generation_config.json"].into_iter().chain(FILES) {
+    let others = ["generation_config.json"].into_iter().chain(PICTURE_FILES);
+    for optional in others.chain(FILES) {
         // Not every model has them; one that is needed and missing is named when it is used.
         let _ = repo.get(optional);
     }
