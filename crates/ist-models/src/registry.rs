@@ -163,7 +163,7 @@ impl ModelFiles {
 }
 
 /// Files beside a model that say how its pictures are made ready.
-const PICTURE_FILES: [&str; 3] =
+pub(crate) const PICTURE_FILES: [&str; 3] =
     ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"];
 
 impl ModelFiles {
@@ -291,6 +291,8 @@ pub struct Shape {
     /// The names of its modules by the part they play.
     pub roles: &'static Roles,
     config: DecoderConfig,
+    /// Whether head and embedding are two modules that share one table.
+    shares_table: bool,
 }
 
 impl Shape {
@@ -304,12 +306,13 @@ impl Shape {
         }
     }
 
-    /// The shape with a table of its own for a head that shares the embedding's.
+    /// The shape with a module of its own for a head that is the embedding. Their frozen table
+    /// stays one.
     #[must_use]
     pub fn untied(&self) -> Self {
         let mut config = self.config.clone();
         config.set_tied(false);
-        Self::of(config)
+        Self { parameters: self.parameters, shares_table: true, ..Self::of(config) }
     }
 
     /// The shape of a model of that configuration.
@@ -322,12 +325,18 @@ impl Shape {
             sites: layout::sites(&config),
             roles: config.roles,
             config,
+            shares_table: false,
         }
     }
 
     /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
     pub fn weight_bytes(&self, storage: DType) -> u64 {
-        layout::weight_bytes(&self.config, storage)
+        if !self.shares_table {
+            return layout::weight_bytes(&self.config, storage);
+        }
+        let mut config = self.config.clone();
+        config.set_tied(true);
+        layout::weight_bytes(&config, storage)
     }
 
     /// Whether one of the modules with adapters lies below the layers: the embedding, or a norm behind it.

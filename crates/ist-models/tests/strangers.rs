@@ -365,3 +365,57 @@ fn an_adapter_that_no_model_can_take_is_not_usable() {
             .unwrap_or_else(|error| panic!("{case}: {error}"));
     }
 }
+
+/// A model's folder with another configuration.
+fn reconfigured(case: &str, change: impl Fn(&mut serde_json::Map<String, Value>)) -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let from = folder(case);
+    let text = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    change(config.as_object_mut().unwrap());
+    std::fs::write(place.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::copy(from.join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+    place
+}
+
+#[test]
+fn where_a_model_that_also_sees_does_not_say_its_files_tell_whether_the_head_is_tied() {
+    for (case, tied) in [("gemma3", true), ("mistral3", false), ("qwen2_5_vl", true)] {
+        let base = format!("models/{case}");
+        let place = reconfigured(&base, |config| {
+            config.remove("tie_word_embeddings");
+            config["text_config"].as_object_mut().unwrap().remove("tie_word_embeddings");
+        });
+        let files = ist_models::registry::ModelFiles::in_folder(place.path()).unwrap();
+        let found: Model =
+            ist_models::registry::load(&files, ist_core::burn::tensor::DType::F32, &Device::flex())
+                .unwrap();
+        assert_logits(&found, &Expected::of(&base), "logits", LOGITS);
+        assert_eq!(found.config_json()["tie_word_embeddings"], json!(tied), "{case}");
+    }
+}
+
+#[test]
+fn an_adapter_on_what_sees_too_is_loaded_for_texts_and_known_as_partial() {
+    let adapter = folder("models/mistral3/lora/adapter");
+    let place = renamed(&adapter, str::to_owned);
+    let file = TensorFile::open(&adapter.join(TENSORS_FILE)).unwrap();
+    let mut tensors: Vec<(String, TensorData)> =
+        file.names().map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
+    let beside = "base_model.model.model.vision_tower.transformer.layers.0.attention.q_proj";
+    for end in ["lora_A.weight", "lora_B.weight"] {
+        tensors.push((format!("{beside}.{end}"), TensorData::ones::<f32, _>([4, 4])));
+    }
+    tensor_file::write(&place.path().join(TENSORS_FILE), &tensors).unwrap();
+    let mut found = model("models/mistral3");
+    let adapters = load(&mut found, place.path());
+    assert!(adapters.parts()[0].is_partial());
+    assert!(adapters.notes().iter().any(|note| note.contains("text model alone")));
+    let mut plain = model("models/mistral3");
+    load(&mut plain, &adapter);
+    let examples = Expected::of("models/mistral3").examples("");
+    assert_eq!(log_probabilities(&found, &examples), log_probabilities(&plain, &examples));
+    // On a model of text alone it belongs nowhere.
+    let message = refused(&mut model("models/mistral"), place.path());
+    assert!(message.contains("vision_tower"), "{message}");
+}

@@ -12,6 +12,16 @@ use crate::tensor_file::{TensorFile, TensorFileError};
 /// The file of pickled tensors that PEFT wrote before safetensors.
 const PICKLE_FILE: &str = "adapter_model.bin";
 
+/// Opens the tensors' file of an adapter's folder.
+pub(crate) fn open_tensors(folder: &Path) -> Result<TensorFile, AdapterFilesError> {
+    let path = folder.join(TENSORS_FILE);
+    let pickle = folder.join(PICKLE_FILE);
+    if !path.exists() && pickle.exists() {
+        return Err(AdapterFilesError::Pickle { path: pickle });
+    }
+    Ok(TensorFile::open(&path)?)
+}
+
 /// An open file of an adapter's tensors.
 #[derive(Debug)]
 pub(crate) struct Contents {
@@ -27,12 +37,7 @@ impl Contents {
     /// # Errors
     /// Pickled tensors, a broken file, and two tensors that are one under the keys of today.
     pub(crate) fn open(folder: &Path) -> Result<Self, AdapterFilesError> {
-        let path = folder.join(TENSORS_FILE);
-        let pickle = folder.join(PICKLE_FILE);
-        if !path.exists() && pickle.exists() {
-            return Err(AdapterFilesError::Pickle { path: pickle });
-        }
-        Self::of(TensorFile::open(&path)?)
+        Self::of(open_tensors(folder)?)
     }
 
     fn of(file: TensorFile) -> Result<Self, AdapterFilesError> {

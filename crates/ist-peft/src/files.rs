@@ -13,13 +13,13 @@ use crate::adapters::{Adapters, DEFAULT_NAME, Part};
 use crate::attach::{AttachError, PeftModel, places, put, untie_for};
 use crate::bodies;
 use crate::carried;
-use crate::contents::Contents;
+use crate::contents::{self, Contents};
 use crate::fields::ConfigError;
 use crate::method::Dialect;
 use crate::mlx;
 use crate::part_tensors::read_part_tensors;
 use crate::site::{Outline, Site, SiteKind};
-use crate::tensor_file::{TensorFileError, write};
+use crate::tensor_file::{TensorFile, TensorFileError, write};
 use crate::{durable, regular};
 
 /// The configuration's file name.
@@ -110,6 +110,14 @@ pub enum AdapterFilesError {
 pub fn read_config<A: Adapter>(folder: &Path) -> Result<Adapters<A>, AdapterFilesError> {
     let parts = folders(folder)?.into_iter().map(|(name, folder)| read_part(&name, &folder));
     Ok(Adapters::new(parts.collect::<Result<_, _>>()?))
+}
+
+/// Opens the tensors' file of one adapter's folder.
+///
+/// # Errors
+/// Pickled tensors, and a file that is missing or broken.
+pub fn open_tensors(folder: &Path) -> Result<TensorFile, AdapterFilesError> {
+    contents::open_tensors(folder)
 }
 
 /// Whether a folder holds an adapter, or a folder for each of several.

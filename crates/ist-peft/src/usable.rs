@@ -62,7 +62,7 @@ static NO_ROLES: Roles = Roles {
     mlp_out: &[],
     norms: &[],
     final_norm: &[],
-    attention: &[],
+    attention: &["self_attn"],
 };
 
 /// A model with the modules that the file names.

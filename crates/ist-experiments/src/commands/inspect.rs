@@ -6,8 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use ist_core::untrusted::json;
 use ist_models::registry;
-use ist_peft::regular;
-use ist_peft::{Adapter, Part, TensorFile, files};
+use ist_peft::{Adapter, Part, files, regular};
 use serde_json::{Value, json};
 
 use super::print_json;
@@ -76,7 +75,7 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
 fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {
     let adapters = ist_peft::read_config::<A>(folder).or_input()?;
     let described = |part: &Part<A>, folder: &Path| -> Result<Value, Failure> {
-        let file = TensorFile::open(&folder.join(files::TENSORS_FILE)).or_input()?;
+        let file = files::open_tensors(folder).or_input()?;
         let size = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
         Ok(json!({
             "kind": "adapter",

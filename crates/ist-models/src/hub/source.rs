@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::cache::{Cache, ModelCache};
 use super::client::{Client, Fault, FileOfHub, Settings};
 use super::download::{self, Download};
+use crate::registry::PICTURE_FILES;
 use crate::text_files::FILES;
 
 /// Why a hub id gives no folder.
@@ -24,8 +25,9 @@ pub struct HubError {
 
 /// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
 ///
-/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
-/// nothing is. `progress` is called while bytes come.
+/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template, the files
+/// of a model that also sees and safetensors files are fetched. With `HF_HUB_OFFLINE=1` nothing is.
+/// `progress` is called while bytes come.
 pub fn snapshot(
     id: &str,
     revision: Option<&str>,
@@ -70,7 +72,8 @@ impl Source<'_> {
         let (config, commit) = self.get(self.revision, "config.json", progress)?;
         // The rest comes from the same commit, even when somebody moves the branch now.
         let mut get = |name: &str| self.get(&commit, name, progress);
-        for optional in ["generation_config.json"].into_iter().chain(FILES) {
+        let others = ["generation_config.json"].into_iter().chain(PICTURE_FILES);
+        for optional in others.chain(FILES) {
             // Not every model has them; one that is needed and missing is named when it is used.
             unless_missing(get(optional))?;
         }
