@@ -1,5 +1,7 @@
 //! Loading a model folder against reading the bytes of its file, the file being in the system's cache.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -4,6 +4,8 @@
 //! The second table is the share of a step's time that its products would take at the peak: what is missing to 100 % is
 //! everything that is no product, and products that stay below the peak.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ist_benches::measure::{Times, milliseconds};
 use ist_benches::table::Table;

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --workspace --bench methods`; `IST_BENCH_SHAPE=small` or `medium` takes a larger model.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ist_benches::measure::{MIB, Times, peak_above};
 use ist_benches::table::Table;

@@ -1,6 +1,8 @@
 //! Where the moments of resting layers live: the time of an update of a drawn quarter of the layers, and the live bytes that
 //! the optimizer holds between two steps.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ist_benches::measure::{MIB, Times};
 use ist_benches::table::Table;

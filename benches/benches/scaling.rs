@@ -3,6 +3,8 @@
 //! Tables in Markdown instead of criterion's statistics: the growth is the point. The draw is the worst one a policy makes,
 //! which the gradient passes all layers for, because that one decides what a run needs. `--quick` takes the small sizes alone.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use ist_benches::measure::{MIB, milliseconds, peak_above};
 use ist_benches::table::Table;
 use ist_benches::{Recipe, Shape, batch, draws, model};

@@ -1,6 +1,8 @@
 //! What scoring costs: one candidate by itself, and a policy's three candidates with the layers they share, against a
 //! training step of an average draw.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ist_benches::measure::{MIB, Times, peak_above};
 use ist_benches::table::Table;

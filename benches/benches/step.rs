@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --workspace --bench step`; `IST_BENCH_SHAPE=small` or `medium` takes a larger model.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ist_benches::measure::{MIB, Times, peak_above};
 use ist_benches::table::Table;

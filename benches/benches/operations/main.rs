@@ -3,6 +3,8 @@
 //!
 //! Before anything is timed, the two have to agree.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 mod composed;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -3,6 +3,8 @@
 //! The counterpart of `benches/peer/infer.py`, with the same names of flags and fields, on a model folder that
 //! `benches/peer/make_model.py` wrote. Both read the same tokens, so their answers can be compared too.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

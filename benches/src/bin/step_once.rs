@@ -3,6 +3,8 @@
 //! The counterpart of `benches/peer/peer.py`, with the same names of flags and fields. A step here is a whole optimizer
 //! step: forward, backward, clipping and AdamW, through [`Tuner`].
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
+
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};

@@ -74,6 +74,7 @@ pub mod step;
 pub mod streams;
 pub mod times;
 pub mod tuner;
+pub mod untrusted;
 mod walk;
 
 /// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that versions cannot differ.

@@ -233,7 +233,13 @@ impl Optimizer {
             let moments = Moments::Device(Box::new([on_device(first), on_device(second)]));
             self.slots.insert(name, Slot { updates, moments });
         }
-        Ok(())
+        match moments.into_keys().next() {
+            Some(tensor) => Err(OptimizerError::State {
+                message: format!("tensor {tensor} belongs to no parameter that was updated"),
+                name: tensor,
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -295,6 +301,7 @@ impl Slot {
             self.moments = match to {
                 OffloadTo::Host => Moments::Host(data),
                 OffloadTo::Folder(folder) => {
+                    let name = file_name(name);
                     let path = |suffix| folder.join(format!("{name}.{suffix}.bin"));
                     let paths = [path(SUFFIXES[0]), path(SUFFIXES[1])];
                     for (path, data) in paths.iter().zip(data) {
@@ -306,6 +313,14 @@ impl Slot {
         }
         Ok(())
     }
+}
+
+/// A parameter's name as part of a file's name. A restored state may come from anywhere, and what it calls a parameter
+/// must not lead out of the folder.
+fn file_name(parameter: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let escaped = |c: char| if plain(c) { c.to_string() } else { format!("%{:x}", u32::from(c)) };
+    parameter.chars().map(escaped).collect()
 }
 
 /// The optimizer's own files: a length-prefixed JSON header (dtype, shape) and the bytes as they are in memory.
@@ -440,5 +455,33 @@ mod tests {
         let state = OptimizerState { updates: [("p".to_owned(), 1)].into(), moments: Vec::new() };
         let error = optimizer.restore(state, &ndarray()).unwrap_err().to_string();
         assert!(error.contains("p.exp_avg is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_parameter_whose_name_is_a_path_is_offloaded_inside_the_folder() {
+        let outer = std::env::temp_dir().join(format!("ist-offload-name-{}", std::process::id()));
+        let folder = outer.join("offload");
+        let name = "../../x/y";
+        let to = OffloadTo::Folder(folder.clone());
+        let mut optimizer = Optimizer::new(AdamWSettings::default(), RestingState::Offload, to);
+        optimizer.update(name, 0.1, scalar(1.0), scalar(0.3)).unwrap();
+        optimizer.rest(&ndarray(), |_| false).unwrap();
+        let files: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().collect();
+        assert_eq!(files.len(), 2);
+        assert!(files.iter().all(|file| file.file_name().to_string_lossy().contains("%2f")));
+        drop(optimizer);
+        std::fs::remove_dir(outer).unwrap();
+    }
+
+    #[test]
+    fn moments_that_no_parameter_takes_are_refused_by_name() {
+        let new = || Optimizer::new(AdamWSettings::default(), RestingState::Keep, OffloadTo::Host);
+        let mut optimizer = new();
+        optimizer.update("p", 0.1, scalar(1.0), scalar(0.3)).unwrap();
+        let mut state = optimizer.state().unwrap();
+        let surplus = state.moments[0].1.clone();
+        state.moments.push(("q.exp_avg".to_owned(), surplus));
+        let error = new().restore(state, &ndarray()).unwrap_err().to_string();
+        assert!(error.contains("q.exp_avg belongs to no parameter"), "{error}");
     }
 }

@@ -71,6 +71,15 @@ impl Default for TunerConfig {
     }
 }
 
+impl TunerConfig {
+    /// Whether a step of that many micro-batches updates each layer as soon as its backward pass is done.
+    ///
+    /// Clipping, loss scaling and accumulation each need all gradients together.
+    pub fn updates_by_layer(&self, micro_batches: usize) -> bool {
+        self.clip_norm.is_none() && !self.loss_scaling && micro_batches == 1
+    }
+}
+
 /// What one optimizer step did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
@@ -272,7 +281,9 @@ impl Tuner {
         micro_batches: &[M::Batch],
         watch: &mut dyn FnMut(&Gradients),
     ) -> Result<StepReport, TunerError> {
-        if let ([batch], None, None) = (micro_batches, self.config.clip_norm, self.loss_scale) {
+        if let [batch] = micro_batches
+            && self.config.updates_by_layer(micro_batches.len())
+        {
             return self.step_by_layers(model, batch, watch);
         }
         let (report, gradients) = self.compute(model, micro_batches)?;

@@ -153,3 +153,12 @@ fn a_restored_tuner_goes_on_with_the_scale_it_had() {
     without.restore(first.state().unwrap(), &Device::flex()).unwrap();
     assert_eq!(step(&mut without, &mut Toy::new(false, 1.0)).unwrap().loss_scale, None);
 }
+
+#[test]
+fn a_step_updates_by_layers_only_where_nothing_needs_all_gradients() {
+    let free = TunerConfig { clip_norm: None, ..TunerConfig::default() };
+    assert!(free.updates_by_layer(1) && !free.updates_by_layer(2));
+    let scaled = TunerConfig { loss_scaling: true, ..free.clone() };
+    let clipped = TunerConfig { clip_norm: Some(1.0), ..free };
+    assert!(!scaled.updates_by_layer(1) && !clipped.updates_by_layer(1));
+}

@@ -3,7 +3,6 @@
 //! Everything is generic over the set of PEFT methods, so that a program outside this crate gets the whole command line for
 //! its own set by calling [`main`] with it.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,6 +10,8 @@ use ist_peft::Adapter;
 
 use crate::commands;
 use crate::failure::Failure;
+use crate::train::signals;
+use crate::{screen, threads};
 
 /// Importance-aware sparse tuning of language models.
 #[derive(Debug, Parser)]
@@ -78,21 +79,49 @@ pub fn main<A: Adapter>() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { 2 } else { 0 };
-            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(1) };
+            return not_understood(&error);
         }
     };
-    #[cfg(feature = "flex")]
-    ist_core::operation::flex::join_pool();
-    match run::<A>(cli) {
+    signals::make_file_size_limit_an_error();
+    match start_threads().and_then(|()| run::<A>(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // A terminal that was closed is told nothing.
             let lead = if matches!(failure, Failure::Interrupted(_)) { "" } else { "error: " };
-            let _ = writeln!(std::io::stderr(), "{lead}{failure}");
+            screen::line(format!("{lead}{failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Prints a fault of the command line, or the help that was asked for.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // The code tells it too, where stderr is closed.
+        let _ = error.print();
+        return ExitCode::from(2);
+    }
+    match error.print().map_err(|error| screen::stdout_failure(&error)) {
+        Err(Some(failure)) => {
+            screen::line(format!("error: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Starts the threads that operations are spread over.
+fn start_threads() -> Result<(), Failure> {
+    let wanted = threads::wanted()?;
+    #[cfg(feature = "flex")]
+    ist_core::operation::flex::join_pool(wanted).map_err(|error| {
+        Failure::run(format!(
+            "cannot start {wanted} threads: {error}; set {} lower",
+            threads::VARIABLE
+        ))
+    })?;
+    #[cfg(not(feature = "flex"))]
+    let _ = wanted;
+    Ok(())
 }
 
 /// Runs a parsed command line.

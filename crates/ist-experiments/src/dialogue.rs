@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ist_models::tokenizer;
+
 use crate::chat_template::ChatTemplate;
 use crate::data::chat::Message;
 use crate::data::{Encoder, EncoderOptions, Template};
@@ -66,11 +68,7 @@ fn encoder(text: &TextModel, template: Template, vocab_size: usize) -> Encoder {
 fn closing_token(text: &TextModel, template: &ChatTemplate) -> Result<Option<u32>, Failure> {
     // A template that refuses the two turns this is read from has no end that could be told.
     let closing = template.closing().unwrap_or_default();
-    let encoding = text
-        .tokenizer
-        .encode(closing, false)
-        .map_err(|error| anyhow::anyhow!("tokenizer: {error}"))
-        .or_run()?;
+    let encoding = tokenizer::encode(&text.tokenizer, &closing, false).or_input()?;
     let added = text.tokenizer.get_added_tokens_decoder();
     Ok(encoding
         .get_ids()

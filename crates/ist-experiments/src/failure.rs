@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 
+use crate::plain_text;
+use ist_peft::destination::DestinationError;
+
 /// A failed command: its message and its exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -37,9 +40,18 @@ impl Failure {
 impl Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Input(error) | Self::Run(error) => f.write_str(&told_once(error)),
-            Self::Interrupted(message) => f.write_str(message),
+            Self::Input(error) | Self::Run(error) => {
+                f.write_str(&plain_text::message(&told_once(error)))
+            }
+            Self::Interrupted(message) => f.write_str(&plain_text::message(message)),
         }
+    }
+}
+
+/// A path that cannot be written to is bad usage; what the system says of the writing is a failure.
+impl From<DestinationError> for Failure {
+    fn from(error: DestinationError) -> Self {
+        if error.is_refusal() { Self::Input(error.into()) } else { Self::Run(error.into()) }
     }
 }
 
@@ -50,15 +62,6 @@ fn told_once(error: &anyhow::Error) -> String {
         told if told.contains(&cause) => told,
         told => format!("{told}: {cause}"),
     })
-}
-
-/// The first line of what a panic says.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
 }
 
 /// Marks the error of a result as bad input or as a failure at run time.
@@ -83,6 +86,13 @@ impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn a_message_holds_no_code_that_a_terminal_obeys() {
+        let failure = Failure::input("a\x1b[2Jb\u{202e}.json: no such file");
+        assert_eq!(failure.to_string(), "a\\x1b[2Jb\\u{202e}.json: no such file");
+        assert!(Failure::run("x".repeat(1 << 20)).to_string().len() < 5000);
+    }
 
     #[test]
     fn a_cause_that_its_effect_quotes_is_told_once() {

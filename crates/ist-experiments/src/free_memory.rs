@@ -2,14 +2,60 @@
 
 use std::path::Path;
 
+use crate::failure::Failure;
+use crate::memory::human;
+
 /// Bytes that programs can still get: `MemAvailable` of `/proc/meminfo`, and no more than the control group of the process
-/// has left. `None` where the system does not say.
+/// and its limit of address space (`ulimit -v`) leave. `None` where the system does not say.
 pub fn on_host() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let machine = read("/proc/meminfo").and_then(|text| kib_line(&text, "MemAvailable:"));
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let group = group_left(Path::new("/sys/fs/cgroup"), &groups);
-    machine.into_iter().chain(group).min()
+    let limit = address_space().map(|[limit, used]| limit.saturating_sub(used));
+    machine.into_iter().chain(group).chain(limit).min()
+}
+
+/// The limit on the process's address space, where there is one, and what is used of it.
+fn address_space() -> Option<[u64; 2]> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some([address_space_limit(&limits)?, kib_line(&status, "VmSize:")?])
+}
+
+/// The soft limit of a line such as `Max address space   1048576000   unlimited   bytes`.
+fn address_space_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Fails where work needs more bytes than the `most` there are: it would end by being killed, without a word.
+///
+/// # Errors
+///
+/// Bad usage, with what the work is and `advice`. Where it is not known what there is, nothing is refused.
+pub(crate) fn must_fit(
+    what: &str,
+    bytes: u64,
+    most: Option<u64>,
+    advice: &str,
+) -> Result<(), Failure> {
+    let Some(most) = most.filter(|most| bytes > *most) else { return Ok(()) };
+    let shown = |bytes: u64| human(usize::try_from(bytes).unwrap_or(usize::MAX));
+    Err(Failure::input(format!(
+        "{what} needs {} of memory at least, and this machine has {} in all; {advice}",
+        shown(bytes),
+        shown(most)
+    )))
+}
+
+/// All that the process could ever get: the machine's memory and its swap, within its limit of address space.
+pub(crate) fn most_on_host() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let swap = kib_line(&text, "SwapTotal:").unwrap_or_default();
+    let machine = kib_line(&text, "MemTotal:")?.saturating_add(swap);
+    let limit = address_space().map_or(u64::MAX, |[limit, _]| limit);
+    Some(machine.min(limit))
 }
 
 /// The machine's memory in bytes.
@@ -72,6 +118,22 @@ mod tests {
         let text = "MemTotal:       16384 kB\nMemAvailable:    8192 kB\n";
         assert_eq!(kib_line(text, "MemAvailable:"), Some(8 << 20));
         assert_eq!(kib_line("MemFree: 1 kB", "MemAvailable:"), None);
+    }
+
+    #[test]
+    fn a_limit_of_address_space_is_in_bytes_and_may_be_none() {
+        let limits = "Max file locks   unlimited  unlimited  locks\n\
+                      Max address space     2048000     unlimited    bytes\n";
+        assert_eq!(address_space_limit(limits), Some(2_048_000));
+        assert_eq!(address_space_limit(&limits.replace("2048000", "unlimited")), None);
+    }
+
+    #[test]
+    fn work_beyond_the_machine_is_refused_with_advice() {
+        assert!(must_fit("a step", 10, Some(10), "").is_ok() && must_fit("", 10, None, "").is_ok());
+        let failure = must_fit("a step", 3 << 30, Some(1 << 30), "lower --seq").unwrap_err();
+        let expected = "a step needs 3.0 GiB of memory at least, and this machine has 1.0 GiB in all; lower --seq";
+        assert_eq!((failure.exit_code(), failure.to_string().as_str()), (2, expected));
     }
 
     #[test]

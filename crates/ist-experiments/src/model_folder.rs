@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ist_core::burn::tensor::DType;
+use ist_core::burn::tensor::{DType, TensorData};
 use ist_models::CausalLm;
 use ist_peft::Adapter;
 
@@ -15,8 +15,17 @@ pub fn write_model<A: Adapter, M: CausalLm<A>>(
     config: &serde_json::Value,
     folder: &Path,
 ) -> Result<(), Failure> {
-    let weights = model.weights();
-    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &weights).or_run()?;
+    write_weights(&model.weights(), config, folder)
+}
+
+/// Writes `config.json` and `model.safetensors` with these tensors, of which the first tells the
+/// storage type.
+pub(crate) fn write_weights(
+    weights: &[(String, TensorData)],
+    config: &serde_json::Value,
+    folder: &Path,
+) -> Result<(), Failure> {
+    ist_peft::tensor_file::write(&folder.join("model.safetensors"), weights).or_run()?;
     let mut config = config.clone();
     let dtype = match weights.first().map(|(_, data)| data.dtype()) {
         Some(DType::BF16) => "bfloat16",

@@ -1,6 +1,6 @@
 //! From the name of a model to its files: a folder, a model inside the binary, or the hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, Device};
 use ist_models::registry::{self, ModelFiles, WithModel};
@@ -13,6 +13,7 @@ use crate::builtin;
 use crate::config::{Dtype, ModelRef};
 use crate::device;
 use crate::failure::{Failure, OrFail};
+use crate::progress::FileProgress;
 use crate::text::TextModel;
 
 /// Finds the files of a model.
@@ -21,9 +22,32 @@ pub fn find(model: &ModelRef) -> Result<ModelFiles, Failure> {
         ModelRef::Builtin(name) => builtin::files(name),
         ModelRef::Folder(path) => ModelFiles::in_folder(path).or_input(),
         ModelRef::Hub { id, revision } => {
-            let folder = hub::source::snapshot(id, revision.as_deref()).or_input()?;
+            let folder = fetch(id, revision.as_deref())?;
             ModelFiles::in_folder(&folder).or_input()
         }
+    }
+}
+
+/// The folder of a model of the hub. A person sees how far its files have come.
+fn fetch(id: &str, revision: Option<&str>) -> Result<PathBuf, Failure> {
+    let mut shown: Option<(String, FileProgress)> = None;
+    let found = hub::source::snapshot(id, revision, &mut |download| {
+        let file = download.file;
+        if !shown.as_ref().is_some_and(|(name, _)| name == file) {
+            finish(shown.take());
+            shown = Some((file.to_owned(), FileProgress::new(file, download.total)));
+        }
+        if let Some((_, progress)) = &mut shown {
+            progress.reach(download.done);
+        }
+    });
+    finish(shown);
+    found.or_input()
+}
+
+fn finish(shown: Option<(String, FileProgress)>) {
+    if let Some((_, progress)) = shown {
+        progress.finish();
     }
 }
 
@@ -54,6 +78,7 @@ where
     W: WithAdapted<A>,
 {
     device::check_storage(device, storage)?;
+    tell(&files.notes().or_input()?);
     registry::open::<A, _>(files, storage, device, Adapted { adapter, with }).or_input()?
 }
 
@@ -76,9 +101,18 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
     fn call<M: CausalLm<A>>(self, mut model: M) -> Self::Output {
         if let Some(folder) = self.adapter {
             let device = model.device().clone();
-            ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            tell(adapters.notes());
         }
         self.with.call(model)
+    }
+}
+
+/// Tells what was read otherwise than it stands in files, one line each on stderr. No `--quiet`
+/// hides it: the numbers depend on it.
+pub fn tell(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
     }
 }
 

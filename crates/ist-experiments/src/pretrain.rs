@@ -5,20 +5,26 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use ist_core::burn::tensor::Device;
+use ist_core::burn::tensor::{DType, Device};
 use ist_core::policy::All;
+use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
+use ist_models::footprint::Resident;
 use ist_models::generate::{Settings, generate};
-use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::registry::Shape;
+use ist_models::{BatchShape, CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::config::{PretrainConfig, TextSource};
 use crate::failure::{Failure, OrFail};
+use crate::free_memory;
 use crate::model_folder::write_model;
 use crate::model_source::storage;
+use crate::plan::least_step;
 use crate::run::{lines, whole_folder};
+use crate::screen;
 use crate::train::display::Display;
 use crate::train::interrupt;
 use crate::world;
@@ -39,6 +45,7 @@ pub fn run<A: Adapter>(
     let document = config_json(config, tokenizer.get_vocab_size(true), [begin, end, pad]);
     let shape =
         DecoderConfig::from_json(document.as_object().cloned().unwrap_or_default()).or_input()?;
+    must_fit(config, &shape)?;
     let rows = rows(config, &tokenizer, end)?;
     let mut model = Decoder::<A>::random(shape, config.seed, device).train_everything();
     let mut display = Display::new(config.train.steps, 0, quiet);
@@ -86,9 +93,30 @@ pub fn run<A: Adapter>(
         )));
     }
     if !quiet {
-        eprintln!("{}", folder.display());
+        screen::line(folder.display());
     }
     Ok(())
+}
+
+/// Refuses a model, a text or a batch that this machine has no memory for.
+fn must_fit(config: &PretrainConfig, shape: &DecoderConfig) -> Result<(), Failure> {
+    let shape = Shape::of(shape.clone());
+    let data = &config.data;
+    let of_world = [data.tokens, data.validation_tokens].into_iter().flatten();
+    let tokens = match data.source {
+        TextSource::World => of_world.fold(0, usize::saturating_add) as u64,
+        // A file's text ends by itself, whatever number is given.
+        TextSource::File(_) => 0,
+    };
+    let resident = Resident { adapted: &[], storage: DType::F32, arithmetic: DType::F32 };
+    let batch = BatchShape::full(config.train.batch, data.sequence_length);
+    let footprint = shape.footprint(resident, batch);
+    let step = least_step(&footprint, shape.num_layers, Memory::Recompute);
+    // Of each parameter the value, its gradient and two moments.
+    let model = (shape.parameters as u64).saturating_mul(16);
+    let bytes = model.saturating_add(tokens.saturating_mul(4)).saturating_add(step);
+    let advice = "make `model` smaller, or lower `data.tokens` or `train.batch`";
+    free_memory::must_fit("pre-training", bytes, free_memory::most_on_host(), advice)
 }
 
 fn tuner(config: &PretrainConfig, num_layers: usize) -> Tuner {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::screen;
+
 /// Seconds between two plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -34,7 +36,7 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),
             None if !self.quiet && self.last_line.elapsed() >= PLAIN_INTERVAL => {
-                eprintln!("{} {done}/{}", self.label, self.total);
+                screen::line(format!("{} {done}/{}", self.label, self.total));
                 self.last_line = Instant::now();
             }
             None => {}
@@ -46,5 +48,41 @@ impl Progress {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// The progress of one file that is fetched.
+#[derive(Debug)]
+pub(crate) struct FileProgress {
+    name: String,
+    bar: ProgressBar,
+    total: Option<u64>,
+    last_line: Instant,
+}
+
+impl FileProgress {
+    /// A file of that size, of which nothing is here.
+    pub(crate) fn new(name: &str, total: Option<u64>) -> Self {
+        let template = "{msg:32} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}";
+        let style = ProgressStyle::with_template(template).expect("the template is a literal");
+        // It hides itself where stderr is not a terminal.
+        let bar = ProgressBar::new(total.unwrap_or_default()).with_style(style);
+        bar.set_message(name.to_owned());
+        Self { name: name.to_owned(), bar, total, last_line: Instant::now() }
+    }
+
+    /// So many bytes are here.
+    pub(crate) fn reach(&mut self, done: u64) {
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && self.last_line.elapsed() >= PLAIN_INTERVAL {
+            let of = self.total.map_or(String::new(), |total| format!(" of {total}"));
+            screen::line(format!("{}: {done}{of} bytes", self.name));
+            self.last_line = Instant::now();
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
     }
 }

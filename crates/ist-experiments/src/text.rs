@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use ist_models::text_files::ChatTemplateSource;
+use ist_models::tokenizer;
 use tokenizers::Tokenizer;
 
 use crate::chat_template::ChatTemplate;
@@ -25,17 +25,13 @@ pub struct TextModel {
 impl TextModel {
     /// The ids of a prompt, with the special tokens the tokenizer puts around it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        let encoding = self
-            .tokenizer
-            .encode(text, true)
-            .map_err(|error| anyhow!("tokenizer: {error}"))
-            .or_run()?;
+        let encoding = tokenizer::encode(&self.tokenizer, text, true).or_input()?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Failure> {
-        self.tokenizer.decode(ids, true).map_err(|error| anyhow!("tokenizer: {error}")).or_run()
+        tokenizer::decode(&self.tokenizer, ids).or_input()
     }
 
     /// The model's chat template, ready to be rendered.

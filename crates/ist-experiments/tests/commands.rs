@@ -512,3 +512,19 @@ fn a_view_without_a_terminal_is_refused_before_anything_starts() {
     bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
     assert!(bench.refused(&["watch", "run"]).contains("`ist watch` needs a terminal"));
 }
+
+#[test]
+fn a_plan_with_a_scaled_loss_holds_all_gradients_together() {
+    let bench = Workbench::new("");
+    let plan = |loss_scaling: &str| {
+        let scaling = format!("train.loss_scaling={loss_scaling}");
+        let mut arguments = vec!["plan", "run.toml", "--json", "--set", &scaling];
+        // Nothing else needs them together.
+        for set in ["optimizer.clip_norm=0", "train.micro_batch=4", "policy.layers_updated=2"] {
+            arguments.extend(["--set", set]);
+        }
+        bench.json(&arguments)["bytes"]["gradients"].as_u64().unwrap()
+    };
+    let layers = plan("on") / plan("off");
+    assert!(layers > 1, "the gradients of {layers} layers");
+}

@@ -42,6 +42,12 @@ const CASES: &[Case] = &[
         adapter: "{method = 'lora', r = 2, dropout = 0.1, modules_to_save = ['embed_tokens']}",
         merges: true,
     },
+    // The built-in model's head is its embedding, so these untie it.
+    Case { adapter: "{method = 'lora', r = 2, targets = ['q_proj', 'lm_head']}", merges: true },
+    Case {
+        adapter: "{method = 'lora', r = 2, modules_to_save = ['embed_tokens', 'lm_head']}",
+        merges: true,
+    },
 ];
 
 /// A run of `adapter` over the workbench's data, at a rate at which ten steps show.

@@ -126,6 +126,14 @@ fn a_page_has_every_figure_and_needs_nothing_else() {
     }
     let sources = ["script", "img", "iframe", "object", "embed"];
     assert!(sources.iter().all(|name| elements(&page, name).next().is_none()));
+    let policy = elements(&page, "meta")
+        .find(|meta| meta.attribute("http-equiv") == Some("Content-Security-Policy"))
+        .and_then(|meta| meta.attribute("content"))
+        .unwrap();
+    assert!(
+        policy.starts_with("default-src 'none';") && !policy.contains("script-src"),
+        "{policy}"
+    );
     let style = text(elements(&page, "style").next().unwrap());
     assert!(
         !style.contains("url(")

@@ -143,10 +143,15 @@ fn a_run_resumed_without_its_folders_name_keeps_the_budget_it_began_with() {
     assert_eq!(plan["budget"]["setting"], "auto");
     // More than any machine has free, so that it cannot have been measured.
     let settled = 1u64 << 50;
+    let began_with = plan["budget"]["bytes"].clone();
+    let resume = ["train", "run.toml", "--resume", "--set", "train.steps=12", "--quiet", "--json"];
+    assert_eq!(bench.json(&resume)["memory"]["budget_bytes"], began_with);
+    // The plan's budget is what the resumed run goes by, and the checkpoint remembers it as well.
     plan["budget"]["bytes"] = settled.into();
     bench.write("runs/run-1/plan.json", &plan.to_string());
-    let resume = ["train", "run.toml", "--resume", "--set", "train.steps=12", "--quiet", "--json"];
-    assert_eq!(bench.json(&resume)["memory"]["budget_bytes"], settled);
+    let message = bench.refused(&["train", "run.toml", "--resume", "--set", "train.steps=14"]);
+    let both = format!("(plan.json) changed since the run began: {settled}, expected {began_with}");
+    assert!(message.contains(&both), "{message}");
 }
 
 #[test]
@@ -171,6 +176,132 @@ fn a_broken_checkpoint_is_set_aside_for_the_one_before() {
         assert!(message.contains("checkpoint 10 is broken and set aside"), "{message}");
         assert_same(&bench.path("whole"), &bench.path("broken"));
         assert_eq!(bench.read(&format!("broken/checkpoints/broken-10/{broken}")), "{");
+    }
+}
+
+/// Flips one bit in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_checkpoint_with_one_flipped_bit_is_never_resumed() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
+    for file in [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "digests.json",
+    ] {
+        let name = format!("flipped-{file}");
+        bench.run(&["train", "run.toml", "--output", &name, "--quiet"], 0);
+        flip(&bench.path(&name).join("checkpoints/10").join(file));
+        let output = bench.run(&["train", "run.toml", "--output", &name, "--resume"], 0);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("checkpoint 10 is broken") && message.contains(file), "{message}");
+        assert_same(&bench.path("whole"), &bench.path(&name));
+    }
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_all_broken_is_refused_with_the_file() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    for steps in [9, 10] {
+        flip(&bench.path("run").join(format!("checkpoints/{steps}/state.json")));
+    }
+    let message = bench.refused(&["train", "run.toml", "--output", "run", "--resume"]);
+    assert!(message.contains("checkpoints/10/state.json was changed"), "{message}");
+    assert!(bench.path("run/checkpoints/10").exists(), "nothing was renamed");
+}
+
+#[test]
+fn a_log_with_a_gap_is_never_continued() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
+    for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl", "costs.jsonl"] {
+        let folder = format!("gap-{name}");
+        bench.run(&["train", "run.toml", "--output", &folder, "--quiet"], 0);
+        let log = format!("{folder}/{name}");
+        let text = bench.read(&log);
+        // Without its last line the log is whole for the checkpoint before.
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        bench.write(&log, &lines[..lines.len() - 1].concat());
+        let resume = ["train", "run.toml", "--output", &folder, "--resume"];
+        let output = bench.run(&resume, 0);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(&format!("{name} has ")), "{message}");
+        assert_same(&bench.path("whole"), &bench.path(&folder));
+        // Without its first line it is whole for none.
+        let text = bench.read(&log);
+        bench.write(&log, text.split_once('\n').unwrap().1);
+        let message = bench.refused(&resume);
+        assert!(message.contains(name) && message.contains("no checkpoint"), "{message}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_version_is_continued_and_told_of() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let newest = bench.path("run/checkpoints/10");
+    std::fs::remove_file(newest.join("digests.json")).unwrap();
+    let resume = ["train", "run.toml", "--output", "run", "--resume", "--set", "train.steps=12"];
+    // One that says it has digests, and has none, was changed.
+    let state = std::fs::read_to_string(newest.join("state.json")).unwrap();
+    let earlier = state.replacen("\"format\":1,", "", 1);
+    assert_ne!(state, earlier);
+    std::fs::write(newest.join("state.json"), earlier).unwrap();
+    let output = bench.run(&resume, 0);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("checkpoint 10 is of an earlier version"), "{message}");
+    assert_eq!(log(&bench.path("run"), "selections.jsonl").len(), 12);
+}
+
+#[test]
+fn what_a_killed_process_left_half_written_is_removed() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let leftovers = [
+        "run/.ist-partial-AbCdEf",
+        "run/.tmpAbCdEf",
+        "run/adapter/.ist-partial-AbCdEf",
+        "run/checkpoints/.ist-partial-AbCdEf/10",
+        "run/checkpoints/.partial-AbCdEf/state.json",
+    ];
+    for leftover in leftovers {
+        std::fs::create_dir_all(bench.path(leftover).parent().unwrap()).unwrap();
+        bench.write(leftover, "half");
+    }
+    bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet"], 0);
+    for leftover in leftovers {
+        assert!(!bench.path(leftover).exists(), "{leftover}");
+    }
+    assert!(!bench.path("run/checkpoints/.ist-partial-AbCdEf").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_planted_in_a_runs_folder_are_not_written_through() {
+    use std::os::unix::fs::symlink;
+    let bench = Workbench::new("");
+    bench.write("the user's", "text");
+    for name in [".lock", "metrics.jsonl", "checkpoints"] {
+        let run = bench.path(&format!("planted-{name}"));
+        bench.run(&["train", "run.toml", "--output", run.to_str().unwrap(), "--quiet"], 0);
+        let place = run.join(name);
+        if place.is_dir() { std::fs::remove_dir_all(&place) } else { std::fs::remove_file(&place) }
+            .unwrap();
+        symlink(bench.path("the user's"), &place).unwrap();
+        let resume = ["train", "run.toml", "--output", run.to_str().unwrap(), "--resume"];
+        let message = bench.refused(&resume);
+        assert!(message.contains(name), "{message}");
+        assert_eq!(bench.read("the user's"), "text");
     }
 }
 

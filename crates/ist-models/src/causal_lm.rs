@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ist_core::LayeredModel;
 use ist_core::burn::tensor::{Device, Tensor, TensorData};
+use ist_core::untrusted::cut_message;
 use ist_peft::{Adapter, PeftModel};
 
 use crate::TokenBatch;
@@ -56,7 +57,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// `config.json` is wrong.
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", cut_message(message))]
     Config {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::causal_lm::CausalLm;
 use choose::choose;
 
-pub use beam::{BeamSettings, beam_search};
+pub use beam::{BeamSettings, MOST_BEAMS, beam_search};
 
 /// How to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,12 @@ pub enum GenerateError {
         id: u32,
         /// Rows of the embedding.
         vocabulary: usize,
+    },
+    /// More beams than a search has.
+    #[error("a search has at most {MOST_BEAMS} beams, found {beams}; ask for fewer")]
+    Beams {
+        /// The beams that were asked for.
+        beams: usize,
     },
     /// Prompt and output do not fit the model's context.
     #[error(

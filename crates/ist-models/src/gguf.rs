@@ -5,12 +5,16 @@
 
 use std::path::Path;
 
+use ist_core::untrusted::json;
+use ist_peft::destination::DestinationError;
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
 use ist_peft::gguf::{LowRank, Matrix, write};
+use ist_peft::regular;
 use ist_peft::{AdapterFilesError, Dialect, Lora, LoraConfig, TensorFile, method};
 use serde_json::{Map, Value};
 
 use crate::DecoderConfig;
+use crate::hub::checkpoint::Checkpoint;
 
 /// Why an adapter cannot be written for llama.cpp.
 #[derive(Debug, thiserror::Error)]
@@ -37,27 +41,31 @@ pub enum GgufError {
         reason: &'static str,
     },
     /// The file cannot be written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
 }
 
 const ARCHITECTURE: &str = "llama";
 
-/// Writes the LoRA adapter in `folder`, over a LLaMA of that configuration, as a GGUF file.
+/// Writes the LoRA adapter in `folder`, over a LLaMA of that configuration, as a GGUF file. The
+/// weights of the model are read only where the adapter's file holds some of them too, which must
+/// be the same.
+///
+/// # Errors
+/// An adapter that is no plain LoRA on modules that llama.cpp has, and a file that cannot be
+/// written.
 pub fn write_llama_adapter(
     folder: &Path,
     config: &DecoderConfig,
+    weights: Option<&Checkpoint>,
     output: &Path,
 ) -> Result<(), GgufError> {
     let lora = lora_config(folder)?;
     let file = TensorFile::open(&folder.join(TENSORS_FILE)).map_err(AdapterFilesError::from)?;
-    let keys: Vec<&str> =
-        file.names().filter(|name| !name.ends_with(".base_layer.weight")).collect();
+    for name in file.names().filter(|name| name.ends_with(BASE)) {
+        must_be_the_base(name, &file, weights)?;
+    }
+    let keys: Vec<&str> = file.names().filter(|name| !name.ends_with(BASE)).collect();
     let modules = keys.iter().filter_map(|key| key.strip_suffix(".lora_A.weight"));
     let embeddings = keys.iter().filter_map(|key| key.strip_suffix(".lora_embedding_A"));
     let mut additions = Vec::new();
@@ -86,16 +94,38 @@ pub fn write_llama_adapter(
         low_rank(path, a, scaled(b, scale), config)
     });
     let named = named.collect::<Result<Vec<_>, _>>()?;
-    write(output, ARCHITECTURE, common.unwrap_or(0.0) as f32, &named)
-        .map_err(|source| GgufError::Io { path: output.display().to_string(), source })
+    write(output, ARCHITECTURE, common.unwrap_or(0.0) as f32, &named)?;
+    Ok(())
+}
+
+/// What the key of a base model's weight ends with in an adapter's file.
+const BASE: &str = ".base_layer.weight";
+
+/// Fails unless a weight in the adapter's file is the model's own.
+fn must_be_the_base(
+    name: &str,
+    file: &TensorFile,
+    weights: Option<&Checkpoint>,
+) -> Result<(), GgufError> {
+    let module = name.strip_suffix(BASE).unwrap_or(name);
+    let own = format!("{}.weight", module.strip_prefix(PREFIX).unwrap_or(module));
+    let Some(weights) = weights.filter(|weights| weights.contains(&own)) else {
+        return Err(unplaced(name, "only the model's weights tell whether it is one of them"));
+    };
+    let theirs = file.finite_floats(name).map_err(AdapterFilesError::from)?;
+    let own = weights.data(&own).map_err(|_| unplaced(name, "the model's own cannot be read"))?;
+    if own.iter::<f32>().eq(theirs) {
+        return Ok(());
+    }
+    Err(unplaced(name, "it takes the place of the base model's; merge the adapter instead"))
 }
 
 fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
+    let text = regular::read_to_string(&path)
         .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
-        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
+    let fields: Map<String, Value> = json::from_slice(text.as_bytes()).map_err(|error| {
+        AdapterFilesError::Json { path: path.clone(), message: json::told(&error) }
     })?;
     let refuse = |found: String| GgufError::Method { path: path.display().to_string(), found };
     match method::parse::<Lora>(&fields, Dialect::Peft) {

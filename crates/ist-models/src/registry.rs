@@ -5,10 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::Footprint;
-use ist_core::burn::tensor::{DType, Device};
-use ist_peft::{Adapter, Roles, Site};
+use ist_core::burn::tensor::{DType, Device, TensorData};
+use ist_core::untrusted::json;
+use ist_peft::{Adapter, Outline, Roles, Site, regular};
 use serde_json::Value;
 
+use crate::architectures::composite;
 use crate::causal_lm::{CausalLm, LoadError};
 use crate::decoder::{Decoder, DecoderConfig, layout, memory};
 use crate::footprint::{BatchShape, Resident};
@@ -36,17 +38,17 @@ enum Weights {
 impl ModelFiles {
     /// The files in a folder of Hugging Face layout. The weights are opened when they are needed.
     pub fn in_folder(folder: &Path) -> Result<Self, LoadError> {
-        let json = |name: &str| -> Result<Option<Value>, LoadError> {
+        let document = |name: &str| -> Result<Option<Value>, LoadError> {
             let path = folder.join(name);
             if !path.is_file() {
                 return Ok(None);
             }
-            let text = std::fs::read_to_string(&path)
+            let text = regular::read_to_string(&path)
                 .map_err(|source| LoadError::Io { path: path.clone(), source })?;
-            let value = serde_json::from_str(&text);
-            value
-                .map(Some)
-                .map_err(|error| LoadError::Config { path, message: format!("not JSON: {error}") })
+            json::value(text.as_bytes()).map(Some).map_err(|error| {
+                let message = format!("not JSON: {}", json::told(&error));
+                LoadError::Config { path, message }
+            })
         };
         let missing = || {
             LoadError::Config {
@@ -57,8 +59,8 @@ impl ModelFiles {
         };
         Ok(Self {
             origin: folder.to_owned(),
-            config: json("config.json")?.ok_or_else(missing)?,
-            generation_config: json("generation_config.json")?,
+            config: document("config.json")?.ok_or_else(missing)?,
+            generation_config: document("generation_config.json")?,
             text: TextFiles::in_folder(folder)?,
             weights: Weights::Folder(folder.to_owned()),
         })
@@ -94,7 +96,8 @@ impl ModelFiles {
 
     /// The tokenizer, checked against the embedding.
     pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
-        let vocab_size = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
+        let said = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
+        let vocab_size = self.decoder_config().map_or(said, |config| config.vocab_size);
         self.text.tokenizer(&self.origin.display().to_string(), vocab_size)
     }
 
@@ -106,7 +109,8 @@ impl ModelFiles {
 
     /// The ids that end a text.
     pub fn end_tokens(&self) -> Vec<u32> {
-        tokenizer::end_tokens(self.generation_config.as_ref(), &self.config)
+        let own = tokenizer::end_tokens(self.generation_config.as_ref(), &self.config);
+        if own.is_empty() { tokenizer::end_tokens(None, &self.config["text_config"]) } else { own }
     }
 
     /// The weights.
@@ -120,12 +124,16 @@ impl ModelFiles {
     }
 
     /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
-    pub fn companions(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    pub fn companions(&self) -> Result<Vec<(String, Vec<u8>)>, LoadError> {
         let mut files = Vec::new();
-        for name in ["generation_config.json"].into_iter().chain(text_files::FILES) {
+        let others = ["generation_config.json"].into_iter().chain(PICTURE_FILES);
+        for name in others.chain(text_files::FILES) {
             let path = self.origin.join(name);
             let bytes = match name {
-                _ if path.is_file() => Some(std::fs::read(&path)?),
+                _ if path.is_file() => {
+                    let bytes = regular::read(&path);
+                    Some(bytes.map_err(|source| LoadError::Io { path, source })?)
+                }
                 "tokenizer.json" => self.text.tokenizer_json().map(<[u8]>::to_vec),
                 "generation_config.json" => {
                     self.generation_config.as_ref().map(|value| value.to_string().into_bytes())
@@ -154,6 +162,55 @@ impl ModelFiles {
     }
 }
 
+/// Files beside a model that say how its pictures are made ready.
+const PICTURE_FILES: [&str; 3] =
+    ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"];
+
+impl ModelFiles {
+    /// What whoever loads the model should know: sentences, each naming the files.
+    ///
+    /// # Errors
+    /// A configuration or weights that cannot be read.
+    pub fn notes(&self) -> Result<Vec<String>, LoadError> {
+        let config = self.decoder_config()?;
+        let checkpoint = self.checkpoint()?;
+        let spelling = Spelling::of(&config, &checkpoint);
+        let beside: Vec<&str> =
+            checkpoint.names().filter(|name| spelling.is_beside_text(name)).collect();
+        let note = beside.first().map(|first| {
+            let origin = self.origin.display();
+            let count = beside.len();
+            format!(
+                "{origin}: {count} tensors, such as {first}, were not read: this program runs the text model alone"
+            )
+        });
+        Ok(note.into_iter().collect())
+    }
+
+    /// The tensors of the whole model: the changed `weights` under the names that these files have
+    /// for them, and those of the modules beside its text model as they are.
+    ///
+    /// # Errors
+    /// A configuration or weights that cannot be read.
+    pub fn whole(
+        &self,
+        weights: Vec<(String, TensorData)>,
+    ) -> Result<Vec<(String, TensorData)>, LoadError> {
+        let config = self.decoder_config()?;
+        if !config.has_more_than_text() {
+            return Ok(weights);
+        }
+        let checkpoint = self.checkpoint()?;
+        let spelling = Spelling::of(&config, &checkpoint);
+        let mut whole: Vec<(String, TensorData)> =
+            weights.into_iter().map(|(name, data)| (spelling.own(&name), data)).collect();
+        for name in checkpoint.names().filter(|name| spelling.is_beside_text(name)) {
+            whole.push((name.to_owned(), checkpoint.data(name)?));
+        }
+        Ok(whole)
+    }
+}
+
 /// What is done with a model of whatever architecture.
 pub trait WithModel<A: Adapter> {
     /// What comes of it.
@@ -178,9 +235,17 @@ pub fn load<A: Adapter>(
     storage: DType,
     device: &Device,
 ) -> Result<Decoder<A>, LoadError> {
-    let config = files.decoder_config()?;
+    let mut config = files.decoder_config()?;
     let checkpoint = files.checkpoint()?;
-    let spelling = Spelling::of(&config, &checkpoint);
+    let mut spelling = Spelling::of(&config, &checkpoint);
+    // Where a model that also sees does not say, its files do: some versions of transformers leave
+    // out the one answer, some the other.
+    if config.has_more_than_text() && !composite::says_whether_tied(&config.document) {
+        let head_is_there = spelling.has_head(&checkpoint);
+        let tied = !head_is_there || spelling.pairs_up(&checkpoint)?;
+        config.set_tied(tied);
+        spelling = Spelling::of(&config, &checkpoint);
+    }
     let known = |name: &str| spelling.knows(name);
     // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
     let mut shapes = checkpoint.loader();
@@ -229,9 +294,50 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// What it tells of itself to whoever puts adapters on it.
+    pub fn outline(&self) -> Outline {
+        Outline {
+            model_type: self.config.model_type,
+            roles: self.roles,
+            num_layers: self.num_layers,
+            shared_head: layout::shared_head(&self.config),
+        }
+    }
+
+    /// The shape with a table of its own for a head that shares the embedding's.
+    #[must_use]
+    pub fn untied(&self) -> Self {
+        let mut config = self.config.clone();
+        config.set_tied(false);
+        Self::of(config)
+    }
+
+    /// The shape of a model of that configuration.
+    pub fn of(config: DecoderConfig) -> Self {
+        Self {
+            num_layers: config.num_hidden_layers,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.context(),
+            parameters: layout::parameter_count(&config),
+            sites: layout::sites(&config),
+            roles: config.roles,
+            config,
+        }
+    }
+
     /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
     pub fn weight_bytes(&self, storage: DType) -> u64 {
         layout::weight_bytes(&self.config, storage)
+    }
+
+    /// Whether one of the modules with adapters lies below the layers: the embedding, or a norm behind it.
+    ///
+    /// Then the input of the lowest layer needs a gradient too.
+    pub fn trains_below_layers<'s>(&self, adapted: impl IntoIterator<Item = &'s Site>) -> bool {
+        // The modules stand in the order of the forward pass.
+        let below = self.sites.iter().take_while(|site| site.layer.is_none());
+        let below: Vec<&str> = below.map(|site| site.path.as_str()).collect();
+        adapted.into_iter().any(|site| below.contains(&site.path.as_str()))
     }
 
     /// What a batch takes of memory, on a model that need not exist.
@@ -242,14 +348,5 @@ impl Shape {
 
 /// The shape of a model, with no weight loaded.
 pub fn shape(files: &ModelFiles) -> Result<Shape, LoadError> {
-    let config = files.decoder_config()?;
-    Ok(Shape {
-        num_layers: config.num_hidden_layers,
-        vocab_size: config.vocab_size,
-        max_position_embeddings: config.context(),
-        parameters: layout::parameter_count(&config),
-        sites: layout::sites(&config),
-        roles: config.roles,
-        config,
-    })
+    files.decoder_config().map(Shape::of)
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ist_core::untrusted::{contained, json};
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::causal_lm::LoadError;
@@ -52,23 +54,27 @@ impl TextFiles {
             if !path.is_file() {
                 return Ok(None);
             }
-            std::fs::read(&path).map(Some).map_err(|source| LoadError::Io { path, source })
+            regular::read(&path).map(Some).map_err(|source| LoadError::Io { path, source })
         };
-        let json = |name: &str| -> Result<Option<Value>, LoadError> {
-            let value = bytes(name)?.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        let document = |name: &str| -> Result<Option<Value>, LoadError> {
+            let value = bytes(name)?.map(|bytes| json::value(&bytes)).transpose();
             value.map_err(|error| LoadError::Config {
                 path: folder.join(name),
-                message: format!("not JSON: {error}"),
+                message: format!("not JSON: {}", json::told(&error)),
             })
         };
         let tokenizer = bytes("tokenizer.json")?;
         Ok(Self {
             sentence_piece: if tokenizer.is_none() { bytes("tokenizer.model")? } else { None },
             tokenizer,
-            config: json("tokenizer_config.json")?,
-            special_tokens_map: json("special_tokens_map.json")?,
-            added_tokens: json("added_tokens.json")?,
-            template: template(folder, bytes("chat_template.jinja")?, json("chat_template.json")?)?,
+            config: document("tokenizer_config.json")?,
+            special_tokens_map: document("special_tokens_map.json")?,
+            added_tokens: document("added_tokens.json")?,
+            template: template(
+                folder,
+                bytes("chat_template.jinja")?,
+                document("chat_template.json")?,
+            )?,
         })
     }
 
@@ -94,8 +100,11 @@ impl TextFiles {
             config: self.config.as_ref(),
             added_tokens: self.added_tokens.as_ref(),
         };
-        let definition = SentencePieceModel::read(bytes)
-            .and_then(|model| sentencepiece::definition(&model, &settings));
+        let definition = contained(|| {
+            SentencePieceModel::read(bytes)
+                .and_then(|model| sentencepiece::definition(&model, &settings))
+        });
+        let definition = definition.and_then(|made| made);
         let definition = definition.map_err(|message| TokenizerError::SentencePiece {
             origin: origin.to_owned(),
             message,

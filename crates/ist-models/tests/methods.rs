@@ -282,7 +282,7 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("adapter.gguf");
         let config = DecoderConfig::parse(&text).unwrap();
-        gguf::write_llama_adapter(&folder(case).join("adapter"), &config, &path).unwrap();
+        gguf::write_llama_adapter(&folder(case).join("adapter"), &config, None, &path).unwrap();
         let expected = std::fs::read(folder("gguf").join(format!("{case}.gguf"))).unwrap();
         assert!(std::fs::read(&path).unwrap() == expected, "{case}");
     }
@@ -293,6 +293,7 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
     let refused = gguf::write_llama_adapter(
         &folder("method_dora").join("adapter"),
         &config,
+        None,
         std::path::Path::new("x"),
     );
     assert!(refused.unwrap_err().to_string().contains("DoRA"));

@@ -46,6 +46,8 @@ pub trait Adapter: Module + ModuleDisplay {
     fn settle(config: &mut Self::Config, sites: &[Site]) -> Result<(), ConfigError>;
     /// Takes over from `given` what only training knows; nothing from that of another method.
     fn train_as(config: &mut Self::Config, given: &Self::Config) -> Result<(), ConfigError>;
+    /// The keys of its patterns that match none of these modules.
+    fn unmatched_patterns(config: &Self::Config, sites: &[Site]) -> Vec<String>;
     /// Positions that the method puts in front of all tokens.
     fn positions_in_front(config: &Self::Config) -> usize;
     /// Whether a fresh adapter leaves the model what it is.

@@ -82,6 +82,10 @@ macro_rules! adapter_set {
                 }
             }
 
+            fn unmatched_patterns(config: &$config, sites: &[$crate::Site]) -> Vec<String> {
+                match config { $($config::$variant(config) => <$method as $crate::Method>::unmatched_patterns(config, sites)),+ }
+            }
+
             fn positions_in_front(config: &$config) -> usize {
                 match config { $($config::$variant(config) => <$method as $crate::Method>::positions_in_front(config)),+ }
             }

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use ist_core::burn::module::ParamId;
 use ist_core::burn::tensor::Device;
 use ist_core::gradients::{self, OUTER, layer_prefix};
+use ist_core::untrusted::cut_message;
 use ist_core::{LayeredModel, streams};
 
 use crate::adapter::Adapter;
-use crate::adapters::Adapters;
+use crate::adapters::{Adapters, Part};
 use crate::fields::ConfigError;
 use crate::frozen::BaseMut;
 use crate::method::{MergeError, Place};
-use crate::site::{Roles, Site, SiteKind};
+use crate::peft_defaults::{self, Choice};
+use crate::site::{Outline, Roles, Site, SiteKind};
 use crate::targets::names_site;
 
 /// One place of a model where an adapter can sit.
@@ -41,10 +43,35 @@ pub trait PeftModel<A: Adapter> {
     fn roles(&self) -> &'static Roles;
     /// Layers of the model.
     fn num_layers(&self) -> usize;
-    /// Gives an output head that shares the embedding's table a copy of its own, with its slot behind all others.
+    /// The architecture, as `model_type` in its `config.json` has it; empty for a model that has no
+    /// such file.
+    fn model_type(&self) -> &'static str {
+        ""
+    }
+    /// The output head, where it shares the embedding's table and so has no slot.
+    fn shared_head(&self) -> Option<Site> {
+        None
+    }
+    /// Gives an output head that shares the embedding's table one of its own, with its slot behind
+    /// all others.
     ///
-    /// [`merge`] asks for it before it folds an adapter into the table, which must not reach the head.
+    /// It is asked for before an adapter sits on the head, and before [`merge`] folds one into the
+    /// table, which must not reach the head.
     fn untie(&mut self) {}
+    /// Makes the tables of tokens that long: cut, or filled up with zeros. False where the model
+    /// cannot.
+    fn resize_vocabulary(&mut self, _rows: usize) -> bool {
+        false
+    }
+    /// All of that but the modules.
+    fn outline(&self) -> Outline {
+        Outline {
+            model_type: self.model_type(),
+            roles: self.roles(),
+            num_layers: self.num_layers(),
+            shared_head: self.shared_head(),
+        }
+    }
 }
 
 /// Why adapters cannot be put on a model.
@@ -77,7 +104,7 @@ pub enum AttachError {
     /// Names among the targets are no module's.
     #[error(
         "the targets {} are no module that {method} can sit on; the model has {}",
-        unknown.join(", "), or_none(exist)
+        cut_message(&unknown.join(", ")), or_none(exist)
     )]
     UnknownNames {
         /// The method.
@@ -85,6 +112,40 @@ pub enum AttachError {
         /// The names.
         unknown: Vec<String>,
         /// Names of the modules that the method can sit on, without the layers' numbers.
+        exist: Vec<String>,
+    },
+    /// No module is named, and PEFT would not know which are meant.
+    #[error(
+        "`target_modules` is null, and for {method} PEFT has no modules of its own choice on \"{model_type}\"; name them in the \
+         adapter's configuration"
+    )]
+    NoDefault {
+        /// The method.
+        method: &'static str,
+        /// The architecture.
+        model_type: &'static str,
+    },
+    /// Keys of `rank_pattern` or `alpha_pattern` are no module's.
+    #[error(
+        "the patterns {} match no module among the targets; `rank_pattern` and `alpha_pattern` name modules by the end of \
+         their path, and the targets are {}",
+        unknown.join(", "), or_none(exist)
+    )]
+    UnknownPatterns {
+        /// The patterns.
+        unknown: Vec<String>,
+        /// Names of the targets, without the layers' numbers.
+        exist: Vec<String>,
+    },
+    /// Names in `modules_to_save` are no module's.
+    #[error(
+        "`modules_to_save` names {}, which ends the path of no module; the model has {}",
+        unknown.join(", "), or_none(exist)
+    )]
+    UnknownModulesToSave {
+        /// The names.
+        unknown: Vec<String>,
+        /// Names of the model's modules, without the layers' numbers.
         exist: Vec<String>,
     },
     /// `layers_to_transform` names layers the model lacks.
@@ -160,27 +221,39 @@ pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(
     named.into_iter().filter_map(|(name, id)| Some((name, *ratios.get(&id)?))).collect()
 }
 
-/// The modules that each configuration targets on this model, after filling in the usual targets.
+/// The modules that each configuration targets on this model, after filling in the usual targets. A
+/// head that is meant and shares the embedding's table gets its own.
 pub fn targeted_sites<A: Adapter>(
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
 ) -> Result<Vec<Vec<Site>>, AttachError> {
-    let (roles, num_layers) = (model.roles(), model.num_layers());
+    let outline = model.outline();
     let every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
-    adapters.sites(&every, roles, num_layers)
+    let sites = adapters.sites(&every, &outline)?;
+    untie_for(model, &sites);
+    Ok(sites)
 }
 
-/// The sites among `every` that the configuration targets, after filling in the method's usual targets.
+/// Gives the head a table of its own where it shares one and is among these modules.
+pub(crate) fn untie_for<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Vec<Site>]) {
+    if model.shared_head().is_some_and(|head| sites.iter().flatten().any(|site| *site == head)) {
+        model.untie();
+    }
+}
+
+/// The sites among `every` that the configuration targets, after filling in those it means where it
+/// names none.
 pub fn matching_sites<A: Adapter>(
     every: &[Site],
-    roles: &Roles,
-    num_layers: usize,
+    outline: &Outline,
     config: &mut A::Config,
 ) -> Result<Vec<Site>, AttachError> {
     let fitting = fitting::<A>(every, config)?;
-    let usual = usual_targets::<A>(every, roles, config);
+    let usual = default_targets::<A>(every, outline, config)?;
     A::targets_mut(config).default_to(&usual);
-    let (method, targets) = (A::method(config), A::targets(config));
+    let method = A::method(config);
+    let targets = A::targets(config);
+    let num_layers = outline.num_layers;
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
         return Err(AttachError::Layers { layers, num_layers });
@@ -196,6 +269,29 @@ pub fn matching_sites<A: Adapter>(
     A::targets_mut(config).settle(&sites);
     A::settle(config, &sites).map_err(AttachError::OtherModel)?;
     Ok(sites)
+}
+
+/// The modules that a configuration means which names none: PEFT's choice in its file, else the
+/// usual ones.
+fn default_targets<A: Adapter>(
+    every: &[Site],
+    outline: &Outline,
+    config: &A::Config,
+) -> Result<Vec<&'static str>, AttachError> {
+    let usual = || Ok(usual_targets::<A>(every, outline.roles, config));
+    if !A::targets(config).leaves_the_choice_to_peft() {
+        return usual();
+    }
+    let fields = A::peft_fields(config);
+    let peft_type = fields.get("peft_type").and_then(serde_json::Value::as_str).unwrap_or_default();
+    match peft_defaults::targets(peft_type, outline.model_type) {
+        Choice::Names(names) => Ok(names.to_vec()),
+        Choice::NotInPeft => usual(),
+        Choice::Unknown => Err(AttachError::NoDefault {
+            method: A::method(config),
+            model_type: outline.model_type,
+        }),
+    }
 }
 
 /// The modules the method usually adapts, of those among `every` that it can sit on.
@@ -228,19 +324,36 @@ fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, 
     Ok(fitting)
 }
 
-/// Fails when a list of targets holds a name that no module of the model has.
-pub fn check_names<A: Adapter>(every: &[Site], config: &A::Config) -> Result<(), AttachError> {
-    let fitting = fitting::<A>(every, config)?;
-    let unknown: Vec<String> =
-        A::targets(config).unknown_names(&fitting).into_iter().map(str::to_owned).collect();
+/// Fails when a list of targets or of modules to save, or a pattern, holds a name that no module of
+/// the model has. PEFT passes over such names. Who writes them may mean another.
+///
+/// # Errors
+/// The first kind of names that mean nothing.
+pub fn check_names<A: Adapter>(
+    every: &[Site],
+    outline: &Outline,
+    part: &Part<A>,
+) -> Result<(), AttachError> {
+    let every: Vec<Site> = every.iter().chain(&outline.shared_head).cloned().collect();
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    for config in part.configs() {
+        let fitting = fitting::<A>(&every, config)?;
+        let unknown = owned(A::targets(config).unknown_names(&fitting));
+        if !unknown.is_empty() {
+            let exist = module_names(&fitting);
+            return Err(AttachError::UnknownNames { method: A::method(config), unknown, exist });
+        }
+        let sites = matching_sites::<A>(&every, outline, &mut config.clone())?;
+        let unknown = A::unmatched_patterns(config, &sites);
+        if !unknown.is_empty() {
+            return Err(AttachError::UnknownPatterns { unknown, exist: module_names(&sites) });
+        }
+    }
+    let unknown = owned(part.unknown_modules_to_save(&every));
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(AttachError::UnknownNames {
-        method: A::method(config),
-        unknown,
-        exist: module_names(&fitting),
-    })
+    Err(AttachError::UnknownModulesToSave { unknown, exist: module_names(&every) })
 }
 
 /// Folds every adapter into its module and removes it. Nothing is changed when one of them cannot be folded.

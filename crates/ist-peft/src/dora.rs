@@ -106,6 +106,10 @@ impl Method for Dora {
         config.train_as(given)
     }
 
+    fn unmatched_patterns(config: &LoraConfig, sites: &[Site]) -> Vec<String> {
+        config.unmatched_patterns(sites)
+    }
+
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
         let mut layout = Lora::layout(config, site);
         layout.push(TensorSpec::new("lora_magnitude_vector", [site.d_out]));

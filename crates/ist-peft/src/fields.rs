@@ -4,6 +4,7 @@
 //! asked for: in TOML it is a fault, in PEFT's file it passes when its value is neutral, because PEFT writes some forty
 //! fields of which most say "off".
 
+use ist_core::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
 
 use crate::method::Dialect;
@@ -57,7 +58,9 @@ impl<'a> Fields<'a> {
 
     /// Notes a fault of a field.
     pub fn fault(&mut self, key: &str, message: impl Into<String>) {
-        self.faults.push(FieldFault { field: key.to_owned(), message: message.into() });
+        let field = cut(key).into_owned();
+        let message = cut_message(&message.into()).into_owned();
+        self.faults.push(FieldFault { field, message });
     }
 
     /// The value of a field; `None` when it is absent or null.
@@ -171,10 +174,11 @@ impl<'a> Fields<'a> {
         if layers.is_none() && patterns.iter().any(|pattern| !pattern.is_empty()) {
             self.fault("layers_pattern", "has no effect without `layers_to_transform`".to_owned());
         }
-        Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
+        let targets = Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
             self.fault("layers_pattern", message);
             Targets::default()
-        })
+        });
+        targets.with_defaults_of(self.dialect)
     }
 
     /// Target modules and `exclude_modules` alone, of a method that PEFT does not narrow to layers.
@@ -183,6 +187,7 @@ impl<'a> Fields<'a> {
         let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
         Targets::new(modules, exclude, None, Vec::new())
             .expect("only `layers_pattern` can be wrong")
+            .with_defaults_of(self.dialect)
     }
 
     /// Modules by name suffixes or by one regular expression.
@@ -191,7 +196,8 @@ impl<'a> Fields<'a> {
         let modules = match value {
             Value::String(pattern) => TargetModules::pattern(pattern),
             Value::Array(_) => match strings(value) {
-                Some(names) if names.is_empty() => return None,
+                // To PEFT an empty list names no module, and only null leaves the choice open.
+                Some(names) if names.is_empty() && self.dialect == Dialect::Toml => return None,
                 Some(names) => Ok(TargetModules::Names(names)),
                 None => Err(format!("must be a list of strings, found {value}")),
             },
@@ -254,8 +260,10 @@ pub fn read<C>(
 }
 
 /// Fields of PEFT's file that only describe it. The base model says how its files hold a matrix, and PEFT corrects
-/// `fan_in_fan_out` by that.
-const DESCRIPTIVE: [&str; 9] = [
+/// `fan_in_fan_out` by that. Unsloth leaves marks of its own, which change nothing.
+const DESCRIPTIVE: [&str; 11] = [
+    "unsloth_fixed",
+    "unsloth_version",
     "fan_in_fan_out",
     "peft_type",
     "task_type",

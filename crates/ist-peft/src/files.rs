@@ -2,20 +2,25 @@
 //!
 //! A single adapter lies in the folder itself, several lie in a folder each within it, named after them.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{Device, TensorData};
+use ist_core::untrusted::{cut_message, cut_value, json};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::Adapter;
 use crate::adapters::{Adapters, DEFAULT_NAME, Part};
-use crate::attach::{AttachError, PeftModel, places, put, targeted_sites};
+use crate::attach::{AttachError, PeftModel, places, put, untie_for};
+use crate::bodies;
+use crate::carried;
+use crate::contents::Contents;
 use crate::fields::ConfigError;
-use crate::method::{Dialect, Place};
-use crate::site::Site;
-use crate::tensor_file::{TensorFile, TensorFileError, write};
-use crate::whole_file;
+use crate::method::Dialect;
+use crate::mlx;
+use crate::part_tensors::read_part_tensors;
+use crate::site::{Outline, Site, SiteKind};
+use crate::tensor_file::{TensorFileError, write};
+use crate::{durable, regular};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -44,12 +49,23 @@ pub enum AdapterFilesError {
         message: String,
     },
     /// The method is not supported.
-    #[error("{path}: `peft_type` {found} is not supported")]
+    #[error("{path}: `peft_type` {} is not supported", cut_value(found))]
     Method {
         /// The file.
         path: PathBuf,
         /// The value found.
         found: Value,
+    },
+    /// The folder is another program's.
+    #[error(
+        "{path}: the adapter is {program}'s and not PEFT's; convert it with `ist convert --adapter {} --to peft --output NEW`",
+        path.parent().unwrap_or(path).display()
+    )]
+    OtherProgram {
+        /// The configuration.
+        path: PathBuf,
+        /// The program.
+        program: &'static str,
     },
     /// Fields are wrong or unsupported.
     #[error("{path}: {source}")]
@@ -69,7 +85,9 @@ pub enum AdapterFilesError {
     },
     /// The tensors are in a pickle.
     #[error(
-        "{path}: pickled tensors are not read; save them with safetensors (safetensors.torch.save_file(torch.load(..), ..))"
+        "{path}: pickled tensors are not read, since a pickle can run any program; convert the file in Python where you trust \
+         it: safetensors.torch.save_file(torch.load(\"adapter_model.bin\", map_location=\"cpu\"), \
+         \"adapter_model.safetensors\")"
     )]
     Pickle {
         /// The file.
@@ -79,7 +97,7 @@ pub enum AdapterFilesError {
     #[error(transparent)]
     Tensors(#[from] TensorFileError),
     /// Tensors are missing, surplus or of the wrong shape.
-    #[error("{path}: the tensors do not fit the model and {CONFIG_FILE}:{}", faults.iter().map(|f| format!("\n  {f}")).collect::<String>())]
+    #[error("{path}: the tensors do not fit the model and {CONFIG_FILE}:{}", faults.iter().map(|fault| format!("\n  {}", cut_message(fault))).collect::<String>())]
     Faults {
         /// The file.
         path: PathBuf,
@@ -116,16 +134,25 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, AdapterFilesError> {
     Ok(if inside.is_empty() { here } else { inside })
 }
 
+/// The fields of a configuration's file.
+pub(crate) fn read_fields(path: &Path) -> Result<Map<String, Value>, AdapterFilesError> {
+    let text = regular::read_to_string(path)
+        .map_err(|source| AdapterFilesError::Io { path: path.to_owned(), source })?;
+    json::from_slice(text.as_bytes()).map_err(|error| AdapterFilesError::Json {
+        path: path.to_owned(),
+        message: json::told(&error),
+    })
+}
+
 fn read_part<A: Adapter>(name: &str, folder: &Path) -> Result<Part<A>, AdapterFilesError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| AdapterFilesError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
-        AdapterFilesError::Json { path: path.clone(), message: error.to_string() }
-    })?;
+    let fields = read_fields(&path)?;
     match Part::parse(name, &fields, Dialect::Peft) {
         Some(Ok(part)) => Ok(part),
         Some(Err(source)) => Err(AdapterFilesError::Config { path, source }),
+        None if mlx::is_adapter(&fields) => {
+            Err(AdapterFilesError::OtherProgram { path, program: mlx::PROGRAM })
+        }
         None => {
             let found = fields.get("peft_type").cloned().unwrap_or(Value::Null);
             Err(AdapterFilesError::Method { path, found })
@@ -134,6 +161,13 @@ fn read_part<A: Adapter>(name: &str, folder: &Path) -> Result<Part<A>, AdapterFi
 }
 
 /// Loads the adapters of a folder onto a model. The model is untouched when anything does not fit.
+///
+/// As in PEFT, tensors of the file may also take the place of the base model's own
+/// ([`Part::carried`]); tables of another length resize the model's vocabulary. [`Adapters::notes`]
+/// says what was read otherwise than it stands in the files.
+///
+/// # Errors
+/// Files that cannot be read, fields that are wrong or not supported, and tensors that do not fit.
 pub fn load<A: Adapter>(
     model: &mut impl PeftModel<A>,
     folder: &Path,
@@ -141,11 +175,15 @@ pub fn load<A: Adapter>(
 ) -> Result<Adapters<A>, AdapterFilesError> {
     let mut adapters = read_config::<A>(folder)?;
     let folders: Vec<PathBuf> = folders(folder)?.into_iter().map(|(_, folder)| folder).collect();
-    fill(model, &mut adapters, &folders, device)?;
+    fill(model, &mut adapters, &folders, Vocabulary::MayChange, device)?;
     Ok(adapters)
 }
 
-/// Loads the tensors of `adapters`, whose configurations are known, from the folder that [`save`] wrote.
+/// Loads the tensors of `adapters`, whose configurations are known, from the folder that [`save`]
+/// wrote. The vocabulary stays as long as it is.
+///
+/// # Errors
+/// As of [`load`].
 pub fn restore<A: Adapter>(
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
@@ -153,7 +191,14 @@ pub fn restore<A: Adapter>(
     device: &Device,
 ) -> Result<(), AdapterFilesError> {
     let folders = part_folders(adapters, folder);
-    fill(model, adapters, &folders, device)
+    fill(model, adapters, &folders, Vocabulary::Stays, device)
+}
+
+/// Whether an adapter's file may change the length of the model's tables of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vocabulary {
+    MayChange,
+    Stays,
 }
 
 /// Puts adapters with the tensors of one folder each on the model.
@@ -161,41 +206,95 @@ fn fill<A: Adapter>(
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
     folders: &[PathBuf],
+    vocabulary: Vocabulary,
     device: &Device,
 ) -> Result<(), AdapterFilesError> {
-    let sites = targeted_sites(model, adapters).map_err(|source| AdapterFilesError::Targets {
+    let mut every: Vec<Site> = model.slots().into_iter().map(|slot| slot.site).collect();
+    let mut outline = model.outline();
+    let mut files =
+        folders.iter().map(|path| Contents::open(path)).collect::<Result<Vec<_>, _>>()?;
+    for file in &mut files {
+        file.rename(|key| bodies::renamed_key(key, &every));
+    }
+    let rows =
+        other_vocabulary(&every, &outline, &files).filter(|_| vocabulary == Vocabulary::MayChange);
+    if let Some(rows) = rows {
+        resize_sites(&mut every, &mut outline, rows);
+    }
+    let sites = adapters.sites(&every, &outline).map_err(|source| AdapterFilesError::Targets {
         path: folders[0].join(CONFIG_FILE),
         source,
     })?;
-    let (mut sites, mut found) = (sites.into_iter(), Vec::new());
-    for (part, folder) in adapters.parts().iter().zip(folders) {
-        let file = TensorFile::open(&folder.join(TENSORS_FILE))?;
-        let configs: Vec<&A::Config> = part.configs().collect();
-        let own: Vec<Vec<Site>> = sites
-            .by_ref()
-            .take(configs.len())
-            .map(|sites| without_absent_experts(sites, &file))
-            .collect();
-        let places: Vec<Vec<Place>> = own.iter().map(|sites| places(model, sites)).collect();
-        let read = read_tensors::<A>(&configs, &places, &file, device)?;
-        found.extend(own.into_iter().zip(read));
+    let all: Vec<Site> = every.iter().chain(&outline.shared_head).cloned().collect();
+    let mut sites = sites.into_iter();
+    let mut found = Vec::new();
+    for (part, file) in adapters.parts().iter().zip(&files) {
+        let own = sites.by_ref().take(part.configs().count()).collect();
+        found.push(read_part_tensors(part, own, &all, file)?);
     }
-    for (sites, adapters) in found {
-        put(model, &sites, adapters);
+    // Everything fits: from here on the model changes.
+    if let Some(rows) = rows {
+        model.resize_vocabulary(rows);
+        adapters.note([format!(
+            "{}: the vocabulary has {rows} tokens, as the adapter's tables",
+            files[0].path().display()
+        )]);
+    }
+    for (index, found) in found.into_iter().enumerate() {
+        let changed = found.carried.put(model, device);
+        let sites: Vec<Vec<Site>> = found.methods.iter().map(|(sites, _)| sites.clone()).collect();
+        untie_for(model, &sites);
+        let part = &mut adapters.parts_mut()[index];
+        part.set_carried(changed);
+        part.set_partial(found.partial);
+        for (config, (sites, tensors)) in part.configs().zip(found.methods) {
+            let places = places(model, &sites);
+            put(model, &sites, A::from_file(config, &places, tensors, device));
+        }
+        adapters.note(found.notes);
     }
     Ok(())
 }
 
-/// The modules without those of experts whose name no expert has in the file: transformers 5 keeps all experts of a layer as
-/// one parameter, so a name that means them reaches nothing there.
-fn without_absent_experts(sites: Vec<Site>, file: &TensorFile) -> Vec<Site> {
-    // `..experts.E.NAME..`
-    let name = |path: &str| path.split_once(".experts.")?.1.split('.').nth(1).map(str::to_owned);
-    let held: BTreeSet<String> = file.names().filter_map(name).collect();
-    sites
-        .into_iter()
-        .filter(|site| name(&site.path).is_none_or(|name| held.contains(&name)))
-        .collect()
+/// The rows of the tables of tokens that files hold, where all of them agree on another number than
+/// the model's.
+fn other_vocabulary(every: &[Site], outline: &Outline, files: &[Contents]) -> Option<usize> {
+    let embedding = every.iter().find(|site| site.kind == SiteKind::Embedding)?;
+    let is_head = |site: &&Site| {
+        let shape = [site.d_in, site.d_out];
+        site.layer.is_none()
+            && site.kind == SiteKind::Linear
+            && shape == [embedding.d_out, embedding.d_in]
+    };
+    let rows_of = |site: &Site| {
+        let shape = |file: &Contents| {
+            ["weight", "base_layer.weight"].iter().find_map(|end| file.shape(&key_of(site, end)))
+        };
+        match files.iter().find_map(shape)?.as_slice() {
+            [rows, width] if *width == embedding.d_out => Some(*rows),
+            _ => None,
+        }
+    };
+    let shared = || outline.shared_head.as_ref().and_then(rows_of);
+    let rows = rows_of(embedding).or_else(shared);
+    let rows = rows.filter(|rows| *rows != embedding.d_in && *rows > 0)?;
+    every.iter().find(is_head).is_none_or(|head| rows_of(head) == Some(rows)).then_some(rows)
+}
+
+/// The modules as they are with a vocabulary of that many tokens.
+fn resize_sites(every: &mut [Site], outline: &mut Outline, rows: usize) {
+    let Some(before) =
+        every.iter().find(|site| site.kind == SiteKind::Embedding).map(|site| site.d_in)
+    else {
+        return;
+    };
+    for site in every.iter_mut().chain(&mut outline.shared_head) {
+        match site.kind {
+            SiteKind::Embedding => site.d_in = rows,
+            SiteKind::Linear if site.layer.is_none() && site.d_out == before => site.d_out = rows,
+            _ => {}
+        }
+    }
 }
 
 /// Where each adapter is kept: a single one in the folder itself.
@@ -204,52 +303,6 @@ fn part_folders<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Vec<PathBu
         [_] => vec![folder.to_owned()],
         parts => parts.iter().map(|part| folder.join(&part.name)).collect(),
     }
-}
-
-/// The adapters of each configuration of one file.
-fn read_tensors<A: Adapter>(
-    configs: &[&A::Config],
-    places: &[Vec<Place>],
-    file: &TensorFile,
-    device: &Device,
-) -> Result<Vec<Vec<A>>, AdapterFilesError> {
-    let path = file.path().to_owned();
-    let sites: Vec<Vec<Site>> = places
-        .iter()
-        .map(|places| places.iter().map(|place| place.site.clone()).collect())
-        .collect();
-    // PEFT stores the frozen table of an adapted embedding or head as well; the model has it already.
-    let base_weights: Vec<String> =
-        sites.iter().flatten().map(|site| key_of(site, "base_layer.weight")).collect();
-    let mut unused: Vec<String> =
-        file.names().map(str::to_owned).filter(|name| !base_weights.contains(name)).collect();
-    let (mut faults, mut tensors) = (Vec::new(), Vec::new());
-    for (config, sites) in configs.iter().zip(&sites) {
-        let mut own = Vec::new();
-        for (key, shape) in A::file_layout(config, sites) {
-            unused.retain(|name| *name != key);
-            match file.shape(&key) {
-                None => faults.push(format!("{key} is missing, expected shape {shape:?}")),
-                Some(found) if found != shape => {
-                    faults.push(format!("{key} has shape {found:?}, expected {shape:?}"))
-                }
-                Some(_) => own.push(TensorData::new(file.finite_floats(&key)?, shape)),
-            }
-        }
-        tensors.push(own);
-    }
-    faults.extend(
-        unused
-            .into_iter()
-            .map(|name| format!("{name} belongs to no module the configuration targets")),
-    );
-    if !faults.is_empty() {
-        return Err(AdapterFilesError::Faults { path, faults });
-    }
-    let all = configs.iter().zip(places).zip(tensors);
-    Ok(all
-        .map(|((config, places), tensors)| A::from_file(config, places, tensors, device))
-        .collect())
 }
 
 /// Writes the model's adapters as PEFT folders: one into `folder` itself, several into a folder each within it. Each file
@@ -265,7 +318,7 @@ pub fn save<A: Adapter>(
             let path = path.to_owned();
             move |source| AdapterFilesError::Io { path, source }
         };
-        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        durable::create_folder(&folder).map_err(io(&folder))?;
         let mut fields = part.peft_fields();
         fields.insert("task_type".to_owned(), json!("CAUSAL_LM"));
         fields.insert("base_model_name_or_path".to_owned(), json!(base_model));
@@ -273,7 +326,7 @@ pub fn save<A: Adapter>(
         let path = folder.join(CONFIG_FILE);
         let text =
             serde_json::to_string_pretty(&fields).expect("JSON values are always written") + "\n";
-        whole_file::write(&path, text.as_bytes()).map_err(io(&path))?;
+        durable::write(&path, text.as_bytes()).map_err(io(&path))?;
         write(&folder.join(TENSORS_FILE), &part_tensors(model, part))?;
     }
     Ok(())
@@ -291,7 +344,10 @@ fn part_tensors<A: Adapter>(
     model: &mut impl PeftModel<A>,
     part: &Part<A>,
 ) -> Vec<(String, TensorData)> {
-    part.configs().flat_map(|config| config_tensors::<A>(model, config)).collect()
+    let mut tensors: Vec<_> =
+        part.configs().flat_map(|config| config_tensors::<A>(model, config)).collect();
+    tensors.extend(part.carried().iter().filter_map(|carried| carried::to_file(model, carried)));
+    tensors
 }
 
 fn config_tensors<A: Adapter>(

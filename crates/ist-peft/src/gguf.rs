@@ -6,10 +6,9 @@
 //! each adapted tensor `t`, `t.lora_a` `[r, in]` and `t.lora_b` `[out, r]`; llama.cpp scales by `adapter.lora.alpha` / r, or
 //! by 1 where that is 0.
 
-use std::io;
 use std::path::Path;
 
-use crate::whole_file;
+use crate::destination::{self, DestinationError};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -43,14 +42,19 @@ pub struct LowRank {
 /// Writes an adapter for models of that architecture; `alpha` is 0 where the scaling is part of B.
 ///
 /// # Errors
-/// What the system says of the file.
-pub fn write(path: &Path, architecture: &str, alpha: f32, additions: &[LowRank]) -> io::Result<()> {
+/// A path that cannot be written to; what the system says of it.
+pub fn write(
+    path: &Path,
+    architecture: &str,
+    alpha: f32,
+    additions: &[LowRank],
+) -> Result<(), DestinationError> {
     let named = |addition: &LowRank| {
         [("lora_a", addition.a.clone()), ("lora_b", addition.b.clone())]
             .map(|(suffix, matrix)| (format!("{}.{suffix}", addition.name), matrix))
     };
     let tensors: Vec<(String, Matrix)> = additions.iter().flat_map(named).collect();
-    whole_file::write(path, &bytes(architecture, alpha, &tensors))
+    destination::write(path, &bytes(architecture, alpha, &tensors))
 }
 
 fn bytes(architecture: &str, alpha: f32, tensors: &[(String, Matrix)]) -> Vec<u8> {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::fields::Fields;
 use crate::frozen::{Base, FrozenLinear};
-use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
 use crate::parameter::{resting, vector};
 use crate::site::{Roles, Site};
 use crate::targets::{TargetModules, Targets};
@@ -86,12 +86,12 @@ impl Method for Ia3 {
     type Config = Ia3Config;
 
     fn read(fields: &mut Fields) -> Ia3Config {
+        // PEFT's own defaults by architecture are these names as well.
         let usual = FEEDFORWARD.iter().map(ToString::to_string).collect();
         let given = fields.modules("feedforward_modules");
-        let left_open = (fields.dialect() == Dialect::Toml).then_some(TargetModules::Names(usual));
         Ia3Config {
             targets: fields.targets_in_every_layer(),
-            feedforward_modules: given.or(left_open),
+            feedforward_modules: given.or(Some(TargetModules::Names(usual))),
         }
     }
 

@@ -6,6 +6,9 @@
 //! A is Kaiming-uniform with a = √5, so uniform within ±1/√in, or normal with deviation 1/r (`init_lora_weights = "gaussian"`);
 //! B is zero. On an embedding A is zero and B standard normal, as in PEFT.
 //!
+//! With PEFT's `lora_bias`, in a loaded file, B has a bias c: f · s · c is added, r · (in + out) +
+//! out parameters.
+//!
 //! Three variants are LoRA with a difference in training; their files are plain LoRA:
 //!
 //! - LoRA-FA (`freeze_a`; Zhang et al., [arXiv 2308.03303](https://arxiv.org/abs/2308.03303)): A stays, r · out parameters train,
@@ -33,7 +36,7 @@ use crate::lora_config::{LoraConfig, read, write};
 use crate::lora_init::{Start, start};
 use crate::lora_linear::LoraLinear;
 use crate::method::{Dialect, MergeError, Method, Place, TensorSpec, TokenCost};
-use crate::parameter::{resting, transposed};
+use crate::parameter::{resting, transposed, values, vector};
 use crate::site::{Site, SiteKind};
 use crate::targets::Targets;
 
@@ -45,6 +48,8 @@ pub struct Lora {
     /// A where it does not.
     frozen_a: Option<Tensor<2>>,
     b: Param<Tensor<2>>,
+    /// B's bias, `[out]`.
+    b_bias: Option<Param<Tensor<1>>>,
     /// A₀.
     start_a: Option<Tensor<2>>,
     /// -B₀.
@@ -55,7 +60,7 @@ pub struct Lora {
 }
 
 impl Lora {
-    fn new(config: &LoraConfig, site: &Site, start: Start) -> Self {
+    fn new(config: &LoraConfig, site: &Site, start: Start, b_bias: Option<Tensor<1>>) -> Self {
         let Start { a, b, initial } = start;
         let (trained, frozen_a) = if config.freeze_a { (None, Some(a)) } else { (Some(a), None) };
         let (start_a, start_b) = initial.map(|[a, minus_b]| (a, minus_b)).unzip();
@@ -63,6 +68,7 @@ impl Lora {
             a: trained.map(resting),
             frozen_a,
             b: resting(b),
+            b_bias: b_bias.map(resting),
             start_a,
             start_b,
             scaling: config.scaling_of(&site.path),
@@ -92,6 +98,16 @@ impl Lora {
     fn rank(&self) -> usize {
         self.b.dims()[0]
     }
+
+    /// y + scale · B's bias, or y without one.
+    fn add_own_bias(&self, y: Tensor<3>, scale: f64) -> Tensor<3> {
+        add_bias(y, self.b_bias.as_ref().map(|bias| bias.val().mul_scalar(scale)))
+    }
+}
+
+/// Whether B has a bias on that module; PEFT gives it none on embeddings.
+fn has_bias(config: &LoraConfig, site: &Site) -> bool {
+    config.lora_bias && site.kind == SiteKind::Linear
 }
 
 fn join(tensor: Tensor<2>, with: Option<Tensor<2>>, dimension: usize) -> Tensor<2> {
@@ -138,22 +154,32 @@ impl Method for Lora {
         config.train_as(given)
     }
 
+    fn unmatched_patterns(config: &LoraConfig, sites: &[Site]) -> Vec<String> {
+        config.unmatched_patterns(sites)
+    }
+
     fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
         let rank = config.stored_rank_of(&site.path);
         let [a, b] = match site.kind {
             SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
             _ => ["lora_A.weight", "lora_B.weight"],
         };
-        vec![TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
+        let bias = has_bias(config, site).then(|| TensorSpec::new("lora_B.bias", [site.d_out]));
+        [TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
+            .into_iter()
+            .chain(bias)
+            .collect()
     }
 
     fn parameters(config: &LoraConfig, site: &Site) -> usize {
         let a = if config.freeze_a { 0 } else { site.d_in };
-        config.rank_of(&site.path) * (a + site.d_out)
+        let bias = if has_bias(config, site) { site.d_out } else { 0 };
+        config.rank_of(&site.path) * (a + site.d_out) + bias
     }
 
     fn init(config: &LoraConfig, place: &Place, seed: u64, device: &Device) -> Self {
-        Self::new(config, &place.site, start(config, place, seed, device))
+        let bias = has_bias(config, &place.site).then(|| Tensor::zeros([place.site.d_out], device));
+        Self::new(config, &place.site, start(config, place, seed, device), bias)
     }
 
     fn from_tensors(
@@ -162,18 +188,28 @@ impl Method for Lora {
         tensors: Vec<TensorData>,
         device: &Device,
     ) -> Self {
-        let tensors: Vec<_> = tensors.into_iter().map(|data| transposed(data, device)).collect();
-        let [a, b]: [Tensor<2>; 2] =
-            tensors.try_into().expect("one tensor for each entry of the layout");
-        Self::new(config, &place.site, Start::from_file(config, &place.site, [a, b]))
+        let mut tensors = tensors.into_iter();
+        let mut next = || tensors.next().expect("one tensor for each entry of the layout");
+        let factors = [transposed(next(), device), transposed(next(), device)];
+        let bias = tensors.next().map(|bias| vector(bias, device));
+        let start = Start::from_file(config, &place.site, factors);
+        Self::new(config, &place.site, start, bias)
     }
 
     fn tensors(&self) -> Vec<TensorData> {
-        [self.down(), self.up()].map(|matrix| matrix.inner().transpose().into_data()).into()
+        [self.down(), self.up()]
+            .map(|matrix| matrix.inner().transpose().into_data())
+            .into_iter()
+            .chain(self.b_bias.as_ref().map(values))
+            .collect()
     }
 
     fn learning_rate_ratios(&self) -> Vec<(ParamId, f64)> {
-        if self.b_ratio == 1.0 { Vec::new() } else { vec![(self.b.id, self.b_ratio)] }
+        if self.b_ratio == 1.0 {
+            return Vec::new();
+        }
+        let bias = self.b_bias.as_ref().map(|bias| bias.id);
+        [self.b.id].into_iter().chain(bias).map(|id| (id, self.b_ratio)).collect()
     }
 
     fn token_cost(config: &LoraConfig, site: &Site) -> TokenCost {
@@ -191,14 +227,16 @@ impl Method for Lora {
         if base.weight.trains() {
             let input = dropout(x.clone(), self.dropout, pass.dropout);
             let low = module::linear(input, self.down(), None).mul_scalar(scale);
-            return base.forward(x, pass.response) + module::linear(low, self.up(), None);
+            let y = base.forward(x, pass.response) + module::linear(low, self.up(), None);
+            return self.add_own_bias(y, scale);
         }
         let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
         let (weight, factors) = (base.weight.matrix(pass.response), [self.a(), self.b.val()]);
         let start = self.start_a.clone().zip(self.start_b.clone()).map(|(a, b)| [a, b]);
         let operation = LoraLinear { scale, dropout, value: pass.value };
-        add_bias(operation.apply(x, weight, factors, start), bias)
+        let y = add_bias(operation.apply(x, weight, factors, start), bias);
+        self.add_own_bias(y, scale)
     }
 
     fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
@@ -208,13 +246,20 @@ impl Method for Lora {
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
         let delta = self.down().inner().matmul(self.up().inner()).mul_scalar(self.scaling);
-        Ok(base.map_matrix(|weight| weight + delta))
+        let Some(bias) = &self.b_bias else { return Ok(base.map_matrix(|weight| weight + delta)) };
+        if base.bias().is_none() {
+            return Err(MergeError::NoPlace {
+                method: Self::NAME,
+                reason: "`lora_bias` adds a bias, and the model's module has none",
+            });
+        }
+        let bias = bias.val().inner().mul_scalar(self.scaling);
+        Ok(base.map_matrix(|weight| weight + delta).map_bias(|own| own + bias))
     }
 }
 
 /// Fields of PEFT's file whose default is not neutral by itself.
-pub(crate) const DEFAULTS: &[(&str, &str)] =
-    &[("bias", "\"none\""), ("megatron_core", "\"megatron.core\""), ("qalora_group_size", "16")];
+pub(crate) const DEFAULTS: &[(&str, &str)] = &[("bias", "\"none\"")];
 
 /// Whether the fields are those of LoRA or DoRA.
 pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {

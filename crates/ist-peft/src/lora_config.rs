@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::fields::{ConfigError, FieldFault, Fields, number};
 use crate::method::Dialect;
+use crate::site::Site;
 use crate::targets::{Patterns, Targets};
 
 /// What A and B start from.
@@ -65,6 +66,9 @@ pub struct LoraConfig {
     pub init: LoraInit,
     /// Whether A stays as it is (LoRA-FA). Not in PEFT's file.
     pub freeze_a: bool,
+    /// Whether B has a bias, as of adapters that were taken from the difference of two models. In
+    /// PEFT's file alone.
+    pub lora_bias: bool,
     /// B's learning rate beside A's (LoRA+), above 0. Not in PEFT's file.
     pub loraplus_lr_ratio: f64,
     /// The modules to adapt.
@@ -82,6 +86,19 @@ impl LoraConfig {
         let (rank, alpha) =
             (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
+    }
+
+    /// The keys of both patterns that match none of these modules.
+    pub(crate) fn unmatched_patterns(&self, sites: &[Site]) -> Vec<String> {
+        let ranks = self.rank_pattern.unmatched(sites);
+        let alphas = self.alpha_pattern.unmatched(sites);
+        let mut all: Vec<String> = Vec::new();
+        for pattern in ranks.into_iter().chain(alphas) {
+            if !all.iter().any(|known| known == pattern) {
+                all.push(pattern.to_owned());
+            }
+        }
+        all
     }
 
     /// Takes over from `given` what is not in PEFT's file.
@@ -118,6 +135,9 @@ pub(crate) fn read(fields: &mut Fields) -> LoraConfig {
         Dialect::Peft => peft_init(fields),
     }
     let mut config = read_shared(fields);
+    if dialect == Dialect::Peft {
+        config.lora_bias = fields.flag("lora_bias", false);
+    }
     if dialect == Dialect::Toml {
         let expected = "true, \"gaussian\", \"pissa\", \"pissa_niter_N\" or \"olora\"";
         config.init =
@@ -147,6 +167,7 @@ pub(crate) fn read_shared(fields: &mut Fields) -> LoraConfig {
         alpha_pattern: fields.number_patterns("alpha_pattern"),
         init: LoraInit::Kaiming,
         freeze_a: false,
+        lora_bias: false,
         loraplus_lr_ratio: if toml {
             fields.number_above_zero("loraplus_lr_ratio", 1.0)
         } else {
@@ -156,21 +177,47 @@ pub(crate) fn read_shared(fields: &mut Fields) -> LoraConfig {
     }
 }
 
+/// Initialisations after which the file is a plain LoRA on the weights as they were.
+const PLAIN_INITS: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
+
+/// Settings of initialisations and of other programs' forms. None matters once A and B are in the
+/// file, or while the field that switches its form on is off, which is read for itself.
+const UNUSED: [&str; 6] = [
+    "eva_config",
+    "corda_config",
+    "loftq_config",
+    "lora_ga_config",
+    "qalora_group_size",
+    "megatron_core",
+];
+
 /// Refuses initialisations after which PEFT's file is no plain LoRA.
 pub(crate) fn peft_init(fields: &mut Fields) {
+    for key in UNUSED {
+        fields.skip(key);
+    }
     let Some(value) = fields.value("init_lora_weights") else { return };
-    let plain = [json!(true), json!(false), json!("gaussian"), json!("orthogonal")];
-    if plain.contains(value) {
+    let name = value.as_str().unwrap_or_default();
+    if value.is_boolean() || PLAIN_INITS.contains(&name) {
         return;
     }
-    let message = if LoraInit::parse(value).is_some_and(LoraInit::starts_in_weight) {
+    let changes_weights = LoraInit::parse(value).is_some_and(LoraInit::starts_in_weight)
+        || ["corda", "lora_ga"].contains(&name);
+    let message = if changes_weights {
         format!(
             "is {value}: the file holds A and B without what they started from, so it is right only on the changed base \
              weights of that run; convert it with PEFT's \
              save_pretrained(.., path_initial_model_for_weight_conversion=..), which writes a plain LoRA"
         )
+    } else if name == "loftq" {
+        format!(
+            "is {value}: the adapter belongs to the base weights that LoftQ quantised, and is wrong on any others; merge it \
+             there and use the merged model"
+        )
     } else {
-        format!("must be one of true, false, \"gaussian\", \"orthogonal\", found {value}")
+        format!(
+            "must be one of true, false, \"gaussian\", \"orthogonal\", \"eva\", \"mica\", found {value}"
+        )
     };
     fields.fault("init_lora_weights", message);
 }
@@ -189,6 +236,7 @@ pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
     put("use_rslora", json!(config.use_rslora));
     put("use_dora", json!(use_dora));
     put("bias", json!("none"));
+    put("lora_bias", json!(config.lora_bias));
     put("fan_in_fan_out", json!(config.targets.fan_in_fan_out()));
     put("init_lora_weights", json!(true));
     put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank * ranks)));

@@ -157,6 +157,10 @@ pub trait Method: Module + ModuleDisplay {
     fn train_as(_config: &mut Self::Config, _given: &Self::Config) -> Result<(), ConfigError> {
         Ok(())
     }
+    /// The keys of its patterns, such as `rank_pattern`, that match none of these modules.
+    fn unmatched_patterns(_config: &Self::Config, _sites: &[Site]) -> Vec<String> {
+        Vec::new()
+    }
     /// The fields of PEFT's `adapter_config.json` that say which modules it sits on.
     fn target_fields(config: &Self::Config) -> Map<String, Value> {
         Self::targets(config).peft_fields()

@@ -119,3 +119,16 @@ pub struct Roles {
     /// Self-attention as a whole.
     pub attention: &'static [&'static str],
 }
+
+/// What a model tells of itself to whoever puts adapters on it.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The architecture, as `model_type` in its `config.json` has it.
+    pub model_type: &'static str,
+    /// The names of its modules by the part they play.
+    pub roles: &'static Roles,
+    /// Layers.
+    pub num_layers: usize,
+    /// The head, where it shares the embedding's table and so is no module of its own yet.
+    pub shared_head: Option<Site>,
+}

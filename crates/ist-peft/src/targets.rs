@@ -7,6 +7,7 @@
 use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
+use crate::method::Dialect;
 use crate::site::{Site, SiteKind};
 
 /// PEFT's word for every linear layer but the head.
@@ -98,6 +99,8 @@ pub struct Targets {
     layers_pattern: Vec<String>,
     /// Whether files hold the modules' matrices `[in, out]`. The model says so.
     fan_in_fan_out: bool,
+    /// Whether PEFT's defaults are meant where no module is named.
+    peft_defaults: bool,
 }
 
 impl Targets {
@@ -115,7 +118,38 @@ impl Targets {
         for pattern in &layers_pattern {
             compile(pattern, pattern)?;
         }
-        Ok(Self { modules, exclude, layers, layers_pattern, fan_in_fan_out: false })
+        Ok(Self {
+            modules,
+            exclude,
+            layers,
+            layers_pattern,
+            fan_in_fan_out: false,
+            peft_defaults: false,
+        })
+    }
+
+    /// The same targets, with the defaults of whoever wrote them where they name no module.
+    #[must_use]
+    pub(crate) fn with_defaults_of(self, dialect: Dialect) -> Self {
+        Self { peft_defaults: dialect == Dialect::Peft, ..self }
+    }
+
+    /// Whether no module is named and PEFT's own choice for the architecture is meant.
+    pub(crate) fn leaves_the_choice_to_peft(&self) -> bool {
+        self.modules.is_none() && self.peft_defaults
+    }
+
+    /// Adds the module at `path`, whatever else is named.
+    pub(crate) fn include(&mut self, path: &str) {
+        match &mut self.modules {
+            Some(TargetModules::Names(names)) => names.push(path.to_owned()),
+            Some(TargetModules::Pattern(pattern)) => {
+                let source = format!("(?:{})|{}", pattern.source, fancy_regex::escape(path));
+                self.modules = TargetModules::pattern(&source).ok();
+            }
+            // `all-linear` cannot name one more module, and no name at all is filled in before.
+            Some(TargetModules::AllLinear) | None => {}
+        }
     }
 
     /// The names of a list; `None` where one regular expression or nothing is given.
@@ -256,6 +290,17 @@ impl<T: Clone> Patterns<T> {
             .iter()
             .find(|(_, regex, _)| regex.is_match(path).unwrap_or(false))
             .map(|(_, _, value)| value.clone())
+    }
+
+    /// The patterns that no module of `sites` matches.
+    pub fn unmatched(&self, sites: &[Site]) -> Vec<&str> {
+        let matches =
+            |regex: &Regex| sites.iter().any(|site| regex.is_match(&site.path).unwrap_or(false));
+        self.0
+            .iter()
+            .filter(|(_, regex, _)| !matches(regex))
+            .map(|(source, _, _)| source.as_str())
+            .collect()
     }
 
     /// The table as JSON.

@@ -5,18 +5,21 @@
 //! header and its digest; a tensor's values are read, so that they are in memory once and a file that was cut short is an
 //! error. Writing is all or nothing.
 
-use crate::whole_file;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ist_core::burn::tensor::{DType, Element, TensorData};
+use ist_core::untrusted::{cut, cut_message, json};
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, SafeTensorError, TensorView};
+use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
+
+use crate::durable::PartialFile;
+use crate::regular;
 
 /// Why a tensor file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub enum TensorFileError {
         source: std::io::Error,
     },
     /// The file is no whole and consistent safetensors file.
-    #[error("{path}: not a valid safetensors file: {message}")]
+    #[error("{path}: not a valid safetensors file: {}", cut_message(message))]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -38,7 +41,7 @@ pub enum TensorFileError {
         message: String,
     },
     /// There is no such tensor.
-    #[error("{path}: tensor {name} is missing")]
+    #[error("{path}: tensor {} is missing", cut(name))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -46,7 +49,7 @@ pub enum TensorFileError {
         name: String,
     },
     /// The tensor's type is none of the float types.
-    #[error("{path}: tensor {name} has type {found}; expected F32, F16, BF16 or F64")]
+    #[error("{path}: tensor {} has type {found}; expected F32, F16, BF16 or F64", cut(name))]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -56,7 +59,10 @@ pub enum TensorFileError {
         found: String,
     },
     /// A value is NaN or infinite.
-    #[error("{path}: tensor {name} holds {value} at flat index {index}; weights must be finite")]
+    #[error(
+        "{path}: tensor {} holds {value} at flat index {index}; weights must be finite",
+        cut(name)
+    )]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -94,7 +100,7 @@ impl TensorFile {
     /// Opens and checks a file.
     pub fn open(path: &Path) -> Result<Self, TensorFileError> {
         let io = |source| TensorFileError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = regular::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() < 8 {
             return Err(invalid(path, &SafeTensorError::HeaderTooSmall));
         }
@@ -118,6 +124,11 @@ impl TensorFile {
         SafeTensors::deserialize(slice).map_err(|error| invalid(path, &error))?;
         let (header, metadata) =
             SafeTensors::read_metadata(slice).map_err(|error| invalid(path, &error))?;
+        // The library keeps the last of two tensors with one name.
+        json::check(&slice[8..8 + header]).map_err(|error| TensorFileError::Invalid {
+            path: path.to_owned(),
+            message: format!("its header: {}", json::told(&error)),
+        })?;
         let names = metadata.offset_keys();
         Ok(Self { path: path.to_owned(), bytes, metadata, start: header + 8, names })
     }
@@ -283,33 +294,54 @@ fn invalid(path: &Path, error: &SafeTensorError) -> TensorFileError {
     TensorFileError::Invalid { path: path.to_owned(), message }
 }
 
-/// Writes tensors with their names; the file appears whole or not at all.
+/// Writes tensors with their names. The file is there whole, also after a power cut, or not at all.
+///
+/// The library's own writer renames a file of its own over the one it is given and syncs nothing, so it makes the header
+/// here and no more. Tensors stand in its order: wide types first, then by name.
 pub fn write(path: &Path, tensors: &[(String, TensorData)]) -> Result<(), TensorFileError> {
     let io = |source| TensorFileError::Io { path: path.to_owned(), source };
-    let bad = |error: SafeTensorError| TensorFileError::Invalid {
+    let mut sorted = tensors
+        .iter()
+        .map(|(name, data)| Ok((stored_type(path, name, data)?, name, data)))
+        .collect::<Result<Vec<_>, TensorFileError>>()?;
+    sorted.sort_by(|left, right| right.0.cmp(&left.0).then(left.1.cmp(right.1)));
+    let header = header(&sorted).map_err(|error| TensorFileError::Invalid {
         path: path.to_owned(),
         message: error.to_string(),
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, data)| {
-            let dtype = file_type(data.dtype()).ok_or_else(|| TensorFileError::Dtype {
-                path: path.to_owned(),
-                name: name.clone(),
-                found: format!("{:?}", data.dtype()),
-            })?;
-            let view =
-                TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).map_err(bad)?;
-            Ok((name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>, TensorFileError>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let file = whole_file::begin(path).map_err(io)?;
-    match safetensors::serialize_to_file(views, Some(metadata), file.path()) {
-        Err(SafeTensorError::IoError(source)) => return Err(io(source)),
-        result => result.map_err(bad)?,
+    })?;
+    let mut file = PartialFile::create(path).map_err(io)?;
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
+    file.write_all(&header).map_err(io)?;
+    for (_, _, data) in sorted {
+        file.write_all(data.as_bytes()).map_err(io)?;
     }
-    whole_file::put(file, path).map_err(io)
+    file.commit().map_err(io)
+}
+
+/// The JSON before the tensors' bytes, filled up with spaces to a multiple of 8 bytes.
+fn header(tensors: &[(Dtype, &String, &TensorData)]) -> Result<Vec<u8>, SafeTensorError> {
+    let mut end = 0;
+    let infos = tensors
+        .iter()
+        .map(|(dtype, name, data)| {
+            let start = end;
+            end += data.as_bytes().len();
+            let shape = data.shape().to_vec();
+            ((*name).clone(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) })
+        })
+        .collect();
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut bytes = serde_json::to_vec(&Metadata::new(Some(about), infos)?)?;
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    Ok(bytes)
+}
+
+fn stored_type(path: &Path, name: &str, data: &TensorData) -> Result<Dtype, TensorFileError> {
+    file_type(data.dtype()).ok_or_else(|| TensorFileError::Dtype {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        found: format!("{:?}", data.dtype()),
+    })
 }
 
 fn file_type(dtype: DType) -> Option<Dtype> {

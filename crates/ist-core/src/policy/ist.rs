@@ -99,8 +99,9 @@ impl IstConfig {
             Err(PolicyError::OutOfRange { key, expected: expected.to_owned(), found })
         };
         match self {
-            _ if self.candidates == 0 => {
-                fault("candidates", "an integer of at least 1", self.candidates.to_string())
+            _ if !(1..=MOST_CANDIDATES).contains(&self.candidates) => {
+                let expected = format!("an integer from 1 to {MOST_CANDIDATES}");
+                fault("candidates", &expected, self.candidates.to_string())
             }
             _ if self.interval == 0 => {
                 fault("interval", "an integer of at least 1", "0".to_owned())
@@ -190,6 +191,9 @@ impl Ist {
         sets
     }
 }
+
+/// Candidates of an update at most: each is a forward pass over the scoring batch, and repeated draws cost their square.
+const MOST_CANDIDATES: usize = 4096;
 
 /// Draws after which repeated candidates are replaced by the likeliest sets not drawn yet, per wanted candidate.
 const DRAWS_PER_CANDIDATE: usize = 64;

@@ -20,6 +20,7 @@ use rand::Rng;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::untrusted::cut;
 use crate::{LayerSet, LayerSetError};
 
 pub use all::All;
@@ -85,7 +86,7 @@ pub trait LayerPolicy: Send + Debug {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// No policy of that name is registered.
-    #[error("`policy.kind` is \"{found}\"; known are {}", known.join(", "))]
+    #[error("`policy.kind` is \"{}\"; known are {}", cut(found), known.join(", "))]
     UnknownKind {
         /// The name asked for.
         found: String,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{LayerPolicy, PolicyError, parse};
 use crate::LayerSet;
+use crate::untrusted::json;
 
 /// Trains, in step t, the layers that a selection log names for step t.
 #[derive(Debug)]
@@ -43,8 +44,8 @@ impl Replay {
         let text = std::fs::read_to_string(path).map_err(|error| fault(None, error.to_string()))?;
         let mut sets = BTreeMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let Line { step, layers: chosen } = serde_json::from_str(line)
-                .map_err(|error| fault(Some(number + 1), error.to_string()))?;
+            let Line { step, layers: chosen } = json::from_slice(line.as_bytes())
+                .map_err(|error| fault(Some(number + 1), json::told(&error)))?;
             let set = LayerSet::new(chosen, layers.num_layers())
                 .map_err(|error| fault(Some(number + 1), error.to_string()))?;
             if !set.is_subset(layers) {

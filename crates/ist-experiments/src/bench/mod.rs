@@ -14,15 +14,17 @@ use ist_core::burn::tensor::{DType, Device, Distribution, Tensor};
 use ist_core::policy::Registry;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
-use ist_models::{Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::footprint::{AdaptedSite, Resident};
+use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch, registry};
 use ist_peft::linear::linear;
-use ist_peft::{Adapter, Adapters, Dialect, attach};
+use ist_peft::{Adapter, Adapters, Dialect, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
-use crate::device::name_of;
+use crate::device::{self, name_of};
 use crate::failure::{Failure, OrFail};
-use crate::memory;
+use crate::plan::least_step;
 use crate::statistics::quantile;
+use crate::{free_memory, memory};
 
 pub use shape::Shape;
 
@@ -82,6 +84,7 @@ pub fn run<A: Adapter>(
     setting: &Setting,
     device: &Device,
 ) -> Result<Figures, Failure> {
+    must_fit::<A>(&config, setting, device)?;
     let matmul_peak_tflops = matmul_peak(setting.storage, device);
     let policy = policy(&setting.policy, config.num_hidden_layers)?;
     let arithmetic = arithmetic::Arithmetic::of(&config, setting.sequence);
@@ -190,14 +193,43 @@ fn model<A: Adapter>(
     device: &Device,
 ) -> Result<Decoder<A>, Failure> {
     let mut model = Decoder::random_on_device(config, 0, setting.storage, device);
-    let fields = json!({"method": "lora", "r": setting.rank, "alpha": 2 * setting.rank});
-    let fields: &Map<String, Value> = fields.as_object().expect("fields are an object");
-    let config = A::parse(fields, Dialect::Toml)
-        .ok_or_else(|| Failure::input("this program has no method \"lora\" to measure"))?
-        .or_run()?;
-    let mut adapters = Adapters::one(config);
+    let mut adapters = Adapters::one(lora::<A>(setting)?);
     attach::attach(&mut model, &mut adapters, 0, device).or_run()?;
     Ok(model)
+}
+
+/// The LoRA that is measured.
+fn lora<A: Adapter>(setting: &Setting) -> Result<A::Config, Failure> {
+    let fields = json!({"method": "lora", "r": setting.rank, "alpha": 2 * setting.rank});
+    let fields: &Map<String, Value> = fields.as_object().expect("fields are an object");
+    A::parse(fields, Dialect::Toml)
+        .ok_or_else(|| Failure::input("this program has no method \"lora\" to measure"))?
+        .or_run()
+}
+
+/// Refuses sizes that no step could be done with: weights, adapters with their moments, the batch, and the leanest step.
+fn must_fit<A: Adapter>(
+    config: &DecoderConfig,
+    setting: &Setting,
+    device: &Device,
+) -> Result<(), Failure> {
+    let shape = registry::Shape::of(config.clone());
+    let mut lora = lora::<A>(setting)?;
+    let sites = attach::matching_sites::<A>(&shape.sites, shape.roles, shape.num_layers, &mut lora);
+    let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);
+    let adapted: Vec<AdaptedSite> = sites.or_input()?.iter().map(planned).collect();
+    let numbers: u64 = adapted.iter().map(|adapted| adapted.parameters as u64).sum();
+    let narrow = half_product::is_narrow(device);
+    let arithmetic = if narrow { setting.storage } else { DType::F32 };
+    let resident = Resident { adapted: &adapted, storage: setting.storage, arithmetic };
+    let batch = BatchShape::full(setting.micro_batch, setting.sequence);
+    let step = least_step(&shape.footprint(resident, batch), shape.num_layers, setting.memory);
+    let tokens = (setting.batch as u64).saturating_mul(setting.sequence as u64);
+    let all = [shape.weight_bytes(setting.storage), numbers.saturating_mul(12), tokens, step];
+    let bytes = all.into_iter().fold(0, u64::saturating_add);
+    let most = free_memory::most_on_host().max(device::free_memory(device));
+    let advice = "lower --seq, --batch, --micro-batch or --r, or take a smaller shape";
+    free_memory::must_fit("a step", bytes, most, advice)
 }
 
 /// Operations a second of one square product in the type, in 10¹²: the best of ten.

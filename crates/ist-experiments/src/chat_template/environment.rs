@@ -9,6 +9,7 @@ use minijinja_contrib::pycompat;
 
 use super::date;
 use super::python_json::{self, Spelling};
+use crate::jinja;
 
 /// An environment without a template: blocks take their line with them, Python's methods exist, and so do
 /// `raise_exception`, `strftime_now` and `tojson`.
@@ -50,12 +51,53 @@ fn method(
             let (suffix,): (&str,) = from_args(arguments)?;
             Ok(text.strip_suffix(suffix).unwrap_or(text).into())
         }
+        (Some(text), "format") => {
+            payable_format(state, text, arguments)?;
+            pycompat::unknown_method_callback(state, value, method, arguments)
+        }
+        (Some(text), "split" | "splitlines") => {
+            payable_split(state, text, arguments)?;
+            pycompat::unknown_method_callback(state, value, method, arguments)
+        }
         _ => pycompat::unknown_method_callback(state, value, method, arguments),
     }
 }
 
+/// Fails where the text that `format` makes may cost more fuel than there is: every number in it may be a width, and
+/// every field the longest argument.
+fn payable_format(state: &State, text: &str, arguments: &[Value]) -> Result<(), Error> {
+    let numbers = text.split(|character: char| !character.is_ascii_digit());
+    let width = |digits: &str| match digits {
+        "" => 0,
+        digits => digits.parse().unwrap_or(u64::MAX),
+    };
+    let widths = numbers.map(width).fold(0, u64::saturating_add);
+    let argument = |value: &Value| jinja::weight(state, value);
+    let longest = arguments.iter().map(argument).collect::<Result<Vec<u64>, Error>>()?;
+    let longest = longest.into_iter().max().unwrap_or(0);
+    let fields = text.matches('{').count() as u64;
+    payable(state, widths.saturating_add(fields.saturating_mul(longest)))
+}
+
+/// Fails where the parts of a text cost more fuel than there is.
+fn payable_split(state: &State, text: &str, arguments: &[Value]) -> Result<(), Error> {
+    let parts = match arguments.first().and_then(Value::as_str) {
+        Some(separator) if !separator.is_empty() => text.matches(separator).count(),
+        _ => text.len(),
+    };
+    payable(state, (parts as u64).saturating_mul(jinja::SLOT))
+}
+
+fn payable(state: &State, bytes: u64) -> Result<(), Error> {
+    if bytes > jinja::payable(state) {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
+    Ok(())
+}
+
 /// Prints `None`, `True` and `False` as Python does.
 fn format(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    let value = &jinja::settled(state, value)?;
     let printed = match bool::try_from(value.clone()) {
         Ok(truth) if value.kind() == minijinja::value::ValueKind::Bool => {
             Value::from(if truth { "True" } else { "False" })
@@ -68,7 +110,7 @@ fn format(output: &mut Output, state: &mut State, value: &Value) -> Result<(), E
 
 /// `json.dumps` with the arguments that transformers' filter has. Keys are sorted with or without `sort_keys`.
 #[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
     let spelling = Spelling {
         indent: options.get("indent")?,
@@ -77,6 +119,13 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     };
     let _: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    python_json::dumps(value, &spelling)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    let value = jinja::settled(state, value)?;
+    let limit = usize::try_from(jinja::payable(state)).unwrap_or(usize::MAX);
+    python_json::dumps(&value, &spelling, limit).map_err(|error| {
+        if error.is_io() {
+            Error::from(ErrorKind::OutOfFuel)
+        } else {
+            Error::new(ErrorKind::BadSerialization, error.to_string())
+        }
+    })
 }

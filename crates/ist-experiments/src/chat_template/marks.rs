@@ -42,9 +42,14 @@ struct Tag<'a> {
     length: usize,
 }
 
+/// Bytes of a tag, with all its blanks.
+const LONGEST_TAG: usize = 200;
+
 impl<'a> Tag<'a> {
     fn read(source: &'a str) -> Option<Self> {
-        let close = source.find("%}")?;
+        // Every `{%` is looked at, so the look must be short.
+        let near = &source.as_bytes()[..source.len().min(LONGEST_TAG)];
+        let close = near.windows(2).position(|two| two == b"%}")?;
         let inside = &source[2..close];
         let sign = |text: &'a str| if text.starts_with(['-', '+']) { &text[..1] } else { "" };
         let left = sign(inside);
@@ -92,6 +97,14 @@ mod tests {
         let source = "{% if a %}{{ generation }}{%- endif -%}{% raw";
         let Marked { text, marks } = replace(source);
         assert_eq!((text.as_str(), marks), (source, false));
+    }
+
+    #[test]
+    fn tags_that_never_end_are_passed_over_at_once() {
+        let source = "{%".repeat(1 << 19) + "%}";
+        let begin = std::time::Instant::now();
+        assert_eq!(replace(&source).text, source);
+        assert!(begin.elapsed().as_secs() < 5);
     }
 
     #[test]

@@ -13,11 +13,11 @@ mod python_json;
 use std::ops::Range;
 
 use ist_models::text_files::ChatTemplateSource;
-use minijinja::Environment;
 use minijinja::value::{Serde, Value};
 
 use crate::data::chat::{Message, Role};
 use crate::data::{DataError, Segment};
+use crate::jinja::{Program, TemplateFault};
 use marks::Marked;
 
 /// A chat template that can be rendered.
@@ -25,7 +25,7 @@ use marks::Marked;
 pub struct ChatTemplate {
     file: &'static str,
     source: String,
-    environment: Environment<'static>,
+    program: Program,
     special_tokens: Vec<(String, String)>,
     /// Whether the template marks answers itself.
     marks: bool,
@@ -45,20 +45,24 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// A template that is not Jinja.
+    /// A template that is not Jinja, is too long, or nests too deep.
     pub fn new(source: &ChatTemplateSource) -> Result<Self, DataError> {
-        let fault = |error: minijinja::Error| fault(source.file, &error);
         let Marked { text, marks } = marks::replace(&source.source);
-        let mut environment = environment::like_transformers().map_err(fault)?;
-        environment.add_template_owned(NAME, text).map_err(fault)?;
-        let (special_tokens, source_text) = (source.special_tokens.clone(), source.source.clone());
-        Ok(Self { file: source.file, source: source_text, environment, special_tokens, marks })
+        let environment = environment::like_transformers().map_err(TemplateFault::from);
+        let program = environment.and_then(|environment| Program::new(environment, NAME, &text));
+        Ok(Self {
+            file: source.file,
+            source: source.source.clone(),
+            program: program.map_err(|error| fault(source.file, &error))?,
+            special_tokens: source.special_tokens.clone(),
+            marks,
+        })
     }
 
     /// The same template with today's date (UTC).
     #[must_use]
     pub fn today(mut self) -> Self {
-        environment::set_clock(&mut self.environment, date::now());
+        environment::set_clock(self.program.environment_mut(), date::now());
         self
     }
 
@@ -97,9 +101,9 @@ impl ChatTemplate {
         values.extend(
             self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())),
         );
-        let fault = |error: minijinja::Error| fault(self.file, &error);
-        let template = self.environment.get_template(NAME).map_err(fault)?;
-        template.render(Value::from_pairs(values)).map_err(fault)
+        let bytes = messages.iter().map(|message| message.content.len()).sum();
+        let text = self.program.render(Value::from_pairs(values), bytes);
+        text.map_err(|error| fault(self.file, &error))
     }
 
     /// A whole conversation. With `apart` the answers are told from the rest.
@@ -219,7 +223,7 @@ fn common_prefix(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
-fn fault(file: &str, error: &minijinja::Error) -> DataError {
+fn fault(file: &str, error: &TemplateFault) -> DataError {
     // The cause says what a template's own exception said.
     DataError::Template(format!("the model's chat template ({file}): {error}"))
 }

@@ -17,6 +17,28 @@ pub(super) struct Spelling {
     pub(super) separators: Option<[String; 2]>,
 }
 
+const SPACES: [u8; 64] = [b' '; 64];
+
+/// Bytes up to a limit. More are an error.
+struct Limited {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit.saturating_sub(self.bytes.len()) {
+            return Err(io::Error::other("the text is too long"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Python {
     indent: Option<usize>,
     separators: [String; 2],
@@ -50,7 +72,17 @@ impl Python {
 
     fn new_line<W: Write + ?Sized>(&self, writer: &mut W) -> io::Result<()> {
         match self.indent {
-            Some(width) => writer.write_all(format!("\n{:1$}", "", width * self.level).as_bytes()),
+            Some(width) => {
+                writer.write_all(b"\n")?;
+                // A template says how wide, so it is written in pieces, and the writer stops where it is too much.
+                let mut spaces = width.saturating_mul(self.level);
+                while spaces > 0 {
+                    let piece = spaces.min(SPACES.len());
+                    writer.write_all(&SPACES[..piece])?;
+                    spaces -= piece;
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -94,15 +126,19 @@ impl Formatter for Python {
     }
 }
 
-/// `json.dumps(value, ..)`.
-pub(super) fn dumps(value: &impl Serialize, spelling: &Spelling) -> serde_json::Result<String> {
+/// `json.dumps(value, ..)` of at most `limit` bytes. An error of writing means that there are more.
+pub(super) fn dumps(
+    value: &impl Serialize,
+    spelling: &Spelling,
+    limit: usize,
+) -> serde_json::Result<String> {
     let between = if spelling.indent.is_some() { "," } else { ", " };
     let separators =
         spelling.separators.clone().unwrap_or_else(|| [between, ": "].map(str::to_owned));
     let formatter = Python { indent: spelling.indent, separators, level: 0, empty: true };
-    let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut written = Limited { bytes: Vec::new(), limit };
+    value.serialize(&mut Serializer::with_formatter(&mut written, formatter))?;
+    let text = String::from_utf8_lossy(&written.bytes).into_owned();
     Ok(if spelling.ensure_ascii { escaped(&text) } else { text })
 }
 
@@ -129,7 +165,7 @@ mod tests {
     #[test]
     fn json_is_spelt_as_python_spells_it() {
         let value = json!({"a": [1, 2.5, "é<🙂"], "b": null, "c": {}, "d": []});
-        let spelt = |spelling: Spelling| dumps(&value, &spelling).unwrap();
+        let spelt = |spelling: Spelling| dumps(&value, &spelling, usize::MAX).unwrap();
         let plain = Spelling::default();
         assert_eq!(spelt(plain.clone()), r#"{"a": [1, 2.5, "é<🙂"], "b": null, "c": {}, "d": []}"#);
         let tight = Spelling { separators: Some([",", ":"].map(str::to_owned)), ..plain.clone() };
@@ -141,5 +177,14 @@ mod tests {
         );
         let indented = "{\n  \"a\": [\n    1,\n    2.5,\n    \"é<🙂\"\n  ],\n  \"b\": null,\n  \"c\": {},\n  \"d\": []\n}";
         assert_eq!(spelt(Spelling { indent: Some(2), ..plain }), indented);
+    }
+
+    #[test]
+    fn a_text_beyond_the_limit_is_never_written() {
+        let value = json!([[1]]);
+        let wide = Spelling { indent: Some(usize::MAX), ..Spelling::default() };
+        assert!(dumps(&value, &wide, 1 << 20).unwrap_err().is_io());
+        assert!(dumps(&value, &Spelling::default(), 4).unwrap_err().is_io());
+        assert_eq!(dumps(&value, &Spelling::default(), 5).unwrap(), "[[1]]");
     }
 }

@@ -8,13 +8,14 @@ use ist_models::DecoderConfig;
 use ist_peft::Adapter;
 use serde_json::json;
 
-use super::{print_json, print_text};
+use super::print_json;
 use crate::bench::{self, Setting, Shape};
 use crate::config::{Budget, Dtype};
 use crate::device;
 use crate::failure::Failure;
 use crate::memory;
 use crate::model_source;
+use crate::screen;
 
 /// Measure training steps on random weights
 #[derive(Debug, Args)]
@@ -158,7 +159,7 @@ pub fn run<A: Adapter>(arguments: &Bench) -> Result<(), Failure> {
     if arguments.json {
         return print_json(&document);
     }
-    print_text(&format!(
+    screen::result(&format!(
         "{name} on {}: {:.0} tokens/s, {:.1} ms a step, {} at most, {:.1} TFLOP/s ({:.0} % of the device's matrix product)\n",
         found.card,
         found.tokens_per_second,

@@ -14,12 +14,12 @@ use ist_models::registry;
 use ist_peft::Adapter;
 
 use super::sampling::Sampling;
-use super::show;
 use crate::data::chat::{Message, Role};
 use crate::device;
 use crate::dialogue::Dialogue;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
+use crate::screen;
 use crate::text::TextModel;
 use crate::text_stream::TextStream;
 
@@ -91,7 +91,7 @@ enum Notes {
 impl Notes {
     fn tell(self, note: &str) {
         if self != Self::None {
-            eprintln!("{note}");
+            screen::line(note);
         }
     }
 }
@@ -165,7 +165,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         let mut line = String::new();
         loop {
             if terminal {
-                eprint!("> ");
+                screen::text("> ");
             }
             line.clear();
             match input.read_line(&mut line) {
@@ -244,13 +244,14 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         let settings = Settings { max_new_tokens: most, seed, ..self.job.settings.clone() };
         if self.job.notes == Notes::All {
             let shared = self.conversation.shared(prompt);
-            eprintln!("({shared} of {} tokens were read before)", prompt.len());
+            screen::line(format!("({shared} of {} tokens were read before)", prompt.len()));
         }
         let mut stream = TextStream::new(self.job.text, &self.job.dialogue.stops);
         let mut outcome = Ok(());
         let mut stopped = false;
         let output = self.conversation.answer(prompt, &settings, |output| {
-            let read = stream.read(output).and_then(|read| show(&read.new).map(|()| read));
+            let read =
+                stream.read(output).and_then(|read| screen::result(&read.new).map(|()| read));
             stopped = read.as_ref().is_ok_and(|read| read.stopped);
             let goes_on = read.as_ref().is_ok_and(|read| !read.stopped);
             outcome = read.map(drop);
@@ -259,7 +260,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         let output = output.or_input()?;
         outcome?;
         let (whole, rest) = stream.finish(&output)?;
-        show(&(rest + "\n"))?;
+        screen::result(&(rest + "\n"))?;
         let ended = stopped || output.last().is_some_and(|last| settings.end_tokens.contains(last));
         if !ended {
             self.job.notes.tell(&format!("(cut after {most} tokens)"));
@@ -273,7 +274,7 @@ fn refuse(reason: &str, terminal: bool) -> Result<(), Failure> {
     if !terminal {
         return Err(Failure::input(reason));
     }
-    eprintln!("{reason}");
+    screen::line(reason);
     Ok(())
 }
 

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use ist_models::{DecoderConfig, gguf};
-use ist_peft::{Adapter, foreign};
+use ist_models::{DecoderConfig, gguf, registry};
+use ist_peft::usable::{self, Anatomy};
+use ist_peft::{Adapter, AdapterFilesError, foreign};
 
+use super::paths;
 use crate::failure::{Failure, OrFail};
 use crate::model_source;
 use crate::run::whole_folder;
+use crate::screen;
 
 /// `ist convert`.
 #[derive(Debug, Args)]
@@ -19,7 +22,8 @@ pub struct Convert {
     /// What to write
     #[arg(long)]
     pub to: Form,
-    /// The model that the adapter is for; its configuration is read, its weights are not. Needed for gguf
+    /// The model that the adapter is for; its configuration is read, its weights are not. Needed
+    /// for gguf; with peft the adapter must fit it
     #[arg(long)]
     pub model: Option<String>,
     /// The folder or file to write
@@ -30,7 +34,8 @@ pub struct Convert {
 /// The forms of adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Form {
-    /// PEFT's folder of today, from those of LLM-Adapters, DoRA's program and older versions of PEFT
+    /// PEFT's folder of today, from those of LLM-Adapters, DoRA's program, mlx-lm and older
+    /// versions of PEFT
     Peft,
     /// A LoRA file that llama.cpp loads
     Gguf,
@@ -43,18 +48,33 @@ pub fn run<A: Adapter>(arguments: &Convert, quiet: bool) -> Result<(), Failure> 
         Form::Gguf => to_gguf(arguments)?,
     }
     if !quiet {
-        eprintln!("{}", arguments.output.display());
+        screen::line(arguments.output.display());
     }
     Ok(())
 }
 
-/// What was written must be an adapter that this program reads.
+/// What was written must be an adapter that this program loads: onto the named model, or onto one
+/// with the modules that the file names.
 fn to_peft<A: Adapter>(arguments: &Convert) -> Result<(), Failure> {
     whole_folder::must_be_free(&arguments.output)?;
+    let model = arguments.model.as_deref().map(anatomy).transpose()?;
+    let mut notes = Vec::new();
     whole_folder::write(&arguments.output, |folder| {
-        foreign::convert(&arguments.adapter, folder).or_input()?;
-        ist_peft::read_config::<A>(folder).map(drop).or_input()
-    })
+        notes = foreign::convert(&arguments.adapter, folder).or_input()?;
+        // The new folder has another name as yet, so faults name the one that was given.
+        let given = arguments.adapter.display().to_string();
+        let told = |error: AdapterFilesError| {
+            Failure::input(error.to_string().replace(&folder.display().to_string(), &given))
+        };
+        usable::check::<A>(folder, model).map_err(told)
+    })?;
+    model_source::tell(&notes);
+    Ok(())
+}
+
+fn anatomy(model: &str) -> Result<Anatomy, Failure> {
+    let shape = registry::shape(&model_source::find_named(model)?).or_input()?;
+    Ok(Anatomy { outline: shape.outline(), sites: shape.sites })
 }
 
 fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
@@ -63,12 +83,7 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
             "`--to gguf` needs `--model`: llama.cpp orders the rows of queries and keys by heads",
         ));
     };
-    if arguments.output.exists() {
-        return Err(Failure::input(format!(
-            "{} exists already; name a new file",
-            arguments.output.display()
-        )));
-    }
+    paths::must_be_new(&arguments.output, "exists already; name a new file")?;
     let files = model_source::find_named(model)?;
     let document = files.config().as_object().cloned().unwrap_or_default();
     if files.config()["model_type"] != "llama" {
@@ -78,10 +93,13 @@ fn to_gguf(arguments: &Convert) -> Result<(), Failure> {
         )));
     }
     let config = DecoderConfig::from_json(document).or_input()?;
-    gguf::write_llama_adapter(&arguments.adapter, &config, Path::new(&arguments.output)).map_err(
+    // A folder without weights is enough for most adapters.
+    let weights = files.checkpoint().ok();
+    let output = Path::new(&arguments.output);
+    gguf::write_llama_adapter(&arguments.adapter, &config, weights.as_ref(), output).map_err(
         |error| match error {
-            gguf::GgufError::Io { .. } => Failure::run(error),
-            _ => Failure::input(error.to_string()),
+            gguf::GgufError::Destination(error) => Failure::from(error),
+            error => Failure::input(error),
         },
     )
 }

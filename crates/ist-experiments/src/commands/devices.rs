@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::Json;
-use super::{print_json, print_text};
+use super::print_json;
 use crate::device;
 use crate::failure::Failure;
+use crate::screen;
 
 /// Lists the devices.
 pub fn run(arguments: &Json) -> Result<(), Failure> {
@@ -17,5 +18,5 @@ pub fn run(arguments: &Json) -> Result<(), Failure> {
         let mark = if device.present { "yes" } else { "no" };
         format!("{:<8} {mark:<4} {}  {}\n", device.name, device.detail, device.dtypes.join(" "))
     };
-    print_text(&devices.iter().map(row).collect::<String>())
+    screen::result(&devices.iter().map(row).collect::<String>())
 }

@@ -8,15 +8,17 @@ use ist_core::burn::tensor::DType;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
 use ist_peft::Adapter;
+use ist_peft::regular;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ModelArgs, print_json, print_text};
+use super::{ModelArgs, print_json};
 use crate::data::{Encoder, EncoderOptions};
 use crate::device;
 use crate::failure::Failure;
 use crate::model_source::{self, WithAdapted};
 use crate::progress::Progress;
+use crate::screen;
 use crate::tasks::ask::{Asking, Examiner, Way};
 use crate::tasks::predictions::Log;
 use crate::tasks::questions::Questions;
@@ -87,7 +89,7 @@ pub fn run<A: Adapter>(arguments: &Eval, quiet: bool) -> Result<(), Failure> {
     }
     let row = Row::new(scores, found.missing, selection.groups);
     if !quiet {
-        eprint!("{}", row.table());
+        screen::text(row.table());
     }
     if arguments.model.json { print_json(&row.to_json()) } else { Ok(()) }
 }
@@ -165,7 +167,7 @@ fn digest(folder: &Path) -> Result<String, Failure> {
     let mut digest = Sha256::new();
     for path in paths {
         digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        digest.update(Sha256::digest(std::fs::read(&path).map_err(named)?));
+        digest.update(Sha256::digest(regular::read(&path).map_err(named)?));
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -199,7 +201,7 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
             "of these not asked, because they do not fit the model's context: {too_long}"
         ));
     }
-    print_text(&(lines.join("\n") + "\n"))
+    screen::result(&(lines.join("\n") + "\n"))
 }
 
 struct Job<'a> {

@@ -12,12 +12,13 @@ use ist_peft::Adapter;
 use serde_json::{Value, json};
 
 use super::sampling::Sampling;
-use super::{ModelArgs, print_json, print_text, show};
+use super::{ModelArgs, print_json};
 use crate::data::chat::{Message, Role};
 use crate::device;
 use crate::dialogue::Dialogue;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
+use crate::screen;
 use crate::text::{NO_CHAT_TEMPLATE, TextModel};
 use crate::text_stream::TextStream;
 
@@ -92,11 +93,11 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
         return print_json(&document(&prompts, &outputs));
     }
     if stream && text.is_some() {
-        return print_text("\n");
+        return screen::result("\n");
     }
     let shown =
         |output: &Output| output.text.clone().unwrap_or_else(|| format!("{:?}", output.ids)) + "\n";
-    print_text(&outputs.iter().map(shown).collect::<Vec<_>>().join("---\n"))
+    screen::result(&outputs.iter().map(shown).collect::<Vec<_>>().join("---\n"))
 }
 
 /// The ids of every prompt, and the tokens that end its continuation.
@@ -193,7 +194,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
                     generation.end(row);
                 }
                 if self.stream {
-                    show(&read.new)?;
+                    screen::result(&read.new)?;
                 }
             }
         }
@@ -202,7 +203,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             .map(|(ids, stream)| {
                 let (whole, rest) = stream.finish(&ids)?;
                 if self.stream {
-                    show(&rest)?;
+                    screen::result(&rest)?;
                 }
                 Ok(Output { ids, text: Some(whole) })
             })

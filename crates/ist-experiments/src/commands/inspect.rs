@@ -4,13 +4,16 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
+use ist_core::untrusted::json;
 use ist_models::registry;
+use ist_peft::regular;
 use ist_peft::{Adapter, Part, TensorFile, files};
 use serde_json::{Value, json};
 
-use super::{print_json, print_text};
+use super::print_json;
 use crate::failure::{Failure, OrFail};
 use crate::model_source;
+use crate::screen;
 use crate::train::summary;
 
 /// `ist inspect`.
@@ -39,7 +42,7 @@ pub fn run<A: Adapter>(arguments: &Inspect) -> Result<(), Failure> {
         Value::String(text) => format!("{key:<16} {text}\n"),
         value => format!("{key:<16} {value}\n"),
     };
-    print_text(&found.as_object().into_iter().flatten().map(line).collect::<String>())
+    screen::result(&found.as_object().into_iter().flatten().map(line).collect::<String>())
 }
 
 fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
@@ -50,18 +53,20 @@ fn inspect_run(folder: &Path, as_json: bool) -> Result<(), Failure> {
         let resume = format!(
             "run {shown}: unfinished; go on with `ist train CONFIG --resume --output {shown}`\n"
         );
-        return if as_json { print_json(&state) } else { print_text(&resume) };
+        return if as_json { print_json(&state) } else { screen::result(&resume) };
     }
     let text =
-        std::fs::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
-    let result: Value =
-        serde_json::from_str(&text).with_context(|| path.display().to_string()).or_input()?;
+        regular::read_to_string(&path).with_context(|| path.display().to_string()).or_input()?;
+    let result = json::value(text.as_bytes())
+        .map_err(|error| anyhow::Error::msg(json::told(&error)))
+        .with_context(|| path.display().to_string())
+        .or_input()?;
     if as_json {
         // As it stands: a number that is read and written again may lose its last digit.
-        return print_text(&(text + "\n"));
+        return screen::result(&(text + "\n"));
     }
     let status = result["status"].as_str().unwrap_or("unknown");
-    print_text(&format!(
+    screen::result(&format!(
         "run {} ({status})\n{}",
         folder.display(),
         summary::render(&result, &folder.display().to_string())

@@ -7,8 +7,9 @@ use clap::Args;
 use ist_peft::Adapter;
 use serde_json::json;
 
-use super::{print_json, print_text};
+use super::print_json;
 use crate::failure::{Failure, OrFail};
+use crate::screen;
 use crate::study::manifest::{self, Manifest};
 use crate::study::open;
 use crate::study::progress;
@@ -45,7 +46,7 @@ pub fn run<A: Adapter>(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         print_json(&json!({"runs": rows}))
     } else {
-        print_text(&table::render(&rows))
+        screen::result(&table::render(&rows))
     }
 }
 
@@ -87,7 +88,7 @@ fn of_study(folder: &Path, manifest: &Manifest, rows: &mut Vec<Row>) {
     rows.extend(manifest.members.iter().map(|entry| Row {
         name: format!("{}/{}", manifest.study, entry.name),
         folder: folder.join(&entry.name).display().to_string(),
-        progress: progress::of_member(folder, &entry.name, entry.steps()),
+        progress: progress::of_member(folder, entry.name.as_str(), entry.steps()),
     }));
 }
 

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
-use ist_peft::{Adapter, WeightedSum};
+use ist_peft::{Adapter, Adapters, Part, WeightedSum};
 
 use crate::device;
 use crate::failure::{Failure, OrFail};
-use crate::model_folder::write_model;
+use crate::model_folder::write_weights;
 use crate::model_source::{self, WithAdapted};
 use crate::run::{lines, whole_folder};
+use crate::screen;
 
 /// `ist merge`.
 #[derive(Debug, Args)]
@@ -41,7 +42,7 @@ pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     let job = Job { files: &files, adapters, weights, output };
     model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, None, job)?;
     if !quiet {
-        eprintln!("{}", output.display());
+        screen::line(output.display());
     }
     Ok(())
 }
@@ -62,6 +63,28 @@ fn check_weights(adapters: usize, weights: &[f64]) -> Result<(), Failure> {
     }
 }
 
+/// Fails for an adapter that no merged model of this program can hold.
+fn can_be_merged<A: Adapter>(
+    adapters: &Adapters<A>,
+    folder: &Path,
+    weight: Option<f64>,
+) -> Result<(), Failure> {
+    let folder = folder.display();
+    if adapters.parts().iter().any(Part::is_partial) {
+        return Err(Failure::input(format!(
+            "{folder} also adapts modules beside the text model, which this program does not merge; merge it with PEFT"
+        )));
+    }
+    let carries = adapters.parts().iter().any(|part| !part.carried().is_empty());
+    if carries && weight.is_some() {
+        return Err(Failure::input(format!(
+            "{folder} holds tensors that take the place of the base model's, of which a weighted sum would be no sum; merge \
+             it alone, without `--weights`"
+        )));
+    }
+    Ok(())
+}
+
 struct Job<'a> {
     files: &'a ModelFiles,
     adapters: &'a [PathBuf],
@@ -77,7 +100,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         let device = model.device().clone();
         let mut sum = WeightedSum::default();
         for (number, folder) in self.adapters.iter().enumerate() {
-            ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+            model_source::tell(adapters.notes());
+            can_be_merged(&adapters, folder, self.weights.get(number).copied())?;
             match self.weights.get(number) {
                 Some(weight) => sum.add(&mut model, *weight).or_input()?,
                 None => ist_peft::merge(&mut model).or_input()?,
@@ -85,8 +110,9 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         }
         sum.fold(&mut model);
         whole_folder::write(self.output, |folder| {
-            write_model::<A, M>(&model, &model.config_json(), folder)?;
-            for (name, bytes) in self.files.companions().or_run()? {
+            let weights = self.files.whole(model.weights()).or_input()?;
+            write_weights(&weights, &model.config_json(), folder)?;
+            for (name, bytes) in self.files.companions().or_input()? {
                 lines::replace(&folder.join(name), &bytes).or_run()?;
             }
             Ok(())

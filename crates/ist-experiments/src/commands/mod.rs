@@ -9,6 +9,7 @@ pub mod generate;
 pub mod inspect;
 pub mod list;
 pub mod merge;
+pub(crate) mod paths;
 pub mod plan;
 pub mod pretrain;
 pub mod report;
@@ -27,6 +28,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::{Failure, OrFail};
+use crate::screen;
 
 /// A model, an optional adapter and a device.
 #[derive(Debug, Args)]
@@ -56,28 +58,5 @@ pub struct Json {
 /// Prints one JSON document on stdout.
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).or_run()?;
-    print_text(&(text + "\n"))
-}
-
-/// Prints text on stdout at once, not only when a line is full.
-fn show(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    print_text(text)?;
-    match std::io::stdout().flush() {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::run(format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Prints text on stdout; a reader that went away is no failure.
-fn print_text(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::run(format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
+    screen::result(&(text + "\n"))
 }

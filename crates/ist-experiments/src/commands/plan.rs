@@ -7,12 +7,13 @@ use ist_models::registry;
 use ist_models::registry::Shape;
 use ist_peft::Adapter;
 
-use super::{print_json, print_text};
+use super::print_json;
 use crate::config::{self, RunConfig};
 use crate::data::{DataFile, Dataset, Format};
 use crate::failure::{Failure, OrFail};
 use crate::model_source;
 use crate::plan::{Planner, Records, document};
+use crate::screen;
 use crate::train::prepare;
 
 /// `ist plan`.
@@ -33,6 +34,7 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let config = config::read_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let shape = registry::shape(&model_source::find(&config.model.path)?).or_input()?;
     let planned = prepare::adapters::<A>(&config.adapter, &shape)?;
+    let shape = planned.shape(&shape);
     let layers = planned.layers(shape.num_layers);
     let policy = prepare::policy(&config.policy, &layers)?;
     let context = shape.max_position_embeddings.saturating_sub(planned.positions_in_front());
@@ -40,7 +42,7 @@ pub fn run<A: Adapter>(arguments: &Plan) -> Result<(), Failure> {
     let planner = Planner::new(&config, &shape, planned.adapted(), (layers, &*policy), records);
     planner.must_fit()?;
     let plan = document::document(&planner)?;
-    if arguments.json { print_json(&plan) } else { print_text(&document::render(&plan)) }
+    if arguments.json { print_json(&plan) } else { screen::result(&document::render(&plan)) }
 }
 
 /// Records of tokens are counted. Text is not tokenised for a plan: its records are taken to be as long as they may be.

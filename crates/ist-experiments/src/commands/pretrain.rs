@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ist_peft::Adapter;
 
+use super::paths::WrittenDown;
 use crate::failure::{Failure, OrFail};
 use crate::{config, device, pretrain};
 
@@ -12,6 +13,7 @@ use crate::{config, device, pretrain};
 #[derive(Debug, Args)]
 pub struct Pretrain {
     /// The configuration
+    #[arg(value_parser = WrittenDown)]
     pub config: PathBuf,
     /// Override one key
     #[arg(long = "set", value_name = "KEY=VALUE")]

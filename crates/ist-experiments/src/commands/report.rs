@@ -1,32 +1,33 @@
 //! `ist report`: runs as one page, and as tables.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
+use super::paths::{self, WrittenDown};
 use super::print_json;
-use crate::failure::{Failure, OrFail};
+use crate::failure::Failure;
 use crate::report::{At, Report};
-use crate::run::lines;
+use crate::screen;
 
 /// `ist report`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Folders of runs, or folders that hold some
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, value_name = "RUN", value_parser = WrittenDown)]
     pub runs: Vec<PathBuf>,
     /// The page [default: report.html, unless another output is asked for]
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = WrittenDown)]
     pub output: Option<PathBuf>,
     /// Write a row a run here
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = WrittenDown)]
     pub csv: Option<PathBuf>,
     /// Write a row for every loss of every run here, as CSV
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = WrittenDown)]
     pub curves: Option<PathBuf>,
     /// Write the summary and the comparison here
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = WrittenDown)]
     pub markdown: Option<PathBuf>,
     /// The group that others are compared with [default: that of policy `all`, else the first]
     #[arg(long, value_name = "NAME")]
@@ -39,7 +40,7 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// Reports. Every file appears whole or not at all, over what was there.
+/// Reports. Every file appears whole or not at all, over the file that was there; devices and pipes are written to.
 pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let report = Report::read(&arguments.runs, arguments.baseline.as_deref(), arguments.at)?;
     let others = [&arguments.csv, &arguments.curves, &arguments.markdown];
@@ -50,7 +51,7 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
                      text: &dyn Fn() -> Result<String, Failure>|
      -> Result<(), Failure> {
         let Some(path) = path else { return Ok(()) };
-        replace(path, &text()?)?;
+        paths::write(path, text()?.as_bytes())?;
         written.push(path.display().to_string());
         Ok(())
     };
@@ -60,10 +61,10 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     write(&arguments.markdown, &|| Ok(report.markdown()))?;
     if !quiet {
         for note in report.notes() {
-            eprintln!("note: {note}");
+            screen::line(format!("note: {note}"));
         }
         for path in &written {
-            eprintln!("{path}: {}", report.counted());
+            screen::line(format!("{path}: {}", report.counted()));
         }
     }
     if arguments.json {
@@ -72,14 +73,4 @@ pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
         return print_json(&document);
     }
     Ok(())
-}
-
-fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let is_nowhere =
-        path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
-    if is_nowhere || path.is_dir() {
-        let what = if is_nowhere { "its folder does not exist" } else { "is a folder" };
-        return Err(Failure::input(format!("{}: cannot write, {what}", path.display())));
-    }
-    lines::replace(path, text.as_bytes()).or_run()
 }

@@ -7,11 +7,12 @@ use clap::Args;
 use ist_peft::Adapter;
 use serde_json::json;
 
-use super::{print_json, print_text};
+use super::paths::{self, WrittenDown};
+use super::print_json;
 use crate::config::RunConfig;
 use crate::device;
 use crate::failure::{Failure, OrFail};
-use crate::run::lines;
+use crate::screen;
 use crate::study::manifest::{self, Manifest};
 use crate::study::member::{self, Executed};
 use crate::study::open::{self, Opened};
@@ -25,7 +26,7 @@ use crate::train::interrupt;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Configurations with or without `[sweep]` and `seeds`; or folders of studies
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = WrittenDown)]
     pub files: Vec<PathBuf>,
     /// Runs at once, each in a process of its own
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
@@ -37,7 +38,7 @@ pub struct Arguments {
     #[arg(long)]
     pub yes: bool,
     /// The folder of the studies' folders
-    #[arg(long, default_value = "runs")]
+    #[arg(long, default_value = "runs", value_parser = WrittenDown)]
     pub output: PathBuf,
     /// Override one key in every run: --set optimizer.lr=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -50,7 +51,7 @@ pub struct Arguments {
     pub member: Option<usize>,
     /// Write a job-array script for Slurm instead of executing anything [default: NAME.sbatch]
     #[arg(long, value_name = "SCRIPT", num_args = 0..=1, require_equals = true,
-          conflicts_with_all = ["member", "dry_run"])]
+          conflicts_with_all = ["member", "dry_run"], value_parser = WrittenDown)]
     pub slurm: Option<Option<PathBuf>>,
     /// Runs of one array task [default: 1, or as many as keep the array at 1000 tasks]
     #[arg(long, value_name = "N", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..))]
@@ -129,7 +130,7 @@ fn one_member<A: Adapter>(
         )),
     };
     if let (Some(note), false) = (note, quiet) {
-        eprintln!("{note}");
+        screen::line(note);
     }
     match executed {
         Executed::Now(result) if arguments.json => print_json(&result),
@@ -150,7 +151,7 @@ fn find_member<A: Adapter>(
         && let Some(Manifest { members, .. }) = manifest::read(file)?
     {
         let entry = members.get(index).ok_or_else(|| none(members.len()))?;
-        return Ok((file.to_owned(), entry.name.clone(), entry.config::<A>(file, true)?));
+        return Ok((file.to_owned(), entry.name.clone().into(), entry.config::<A>(file, true)?));
     }
     let opened = open::one::<A>(file, &manner(arguments))?;
     manifest::register::<A>(&opened.folder, &opened.study)?;
@@ -207,7 +208,7 @@ fn list(arguments: &Arguments, studies: &[Opened]) -> Result<(), Failure> {
         return print_json(&json!({"runs": rows}));
     }
     let open = rows.iter().filter(|row| row.progress.state != State::Done).count();
-    print_text(&format!("{}{open} would be executed\n", table::render(&rows)))
+    screen::result(&format!("{}{open} would be executed\n", table::render(&rows)))
 }
 
 fn write_script(
@@ -221,10 +222,7 @@ fn write_script(
     };
     let path =
         path.map_or_else(|| PathBuf::from(format!("{}.sbatch", study.name)), Path::to_path_buf);
-    if path.exists() {
-        let advice = "remove it, or name another with --slurm=SCRIPT";
-        return Err(Failure::input(format!("{} is there already; {advice}", path.display())));
-    }
+    paths::must_be_new(&path, "is there already; remove it, or name another with --slurm=SCRIPT")?;
     let count = study.members.len();
     let chunk = arguments.chunk.map_or_else(|| count.div_ceil(open::MANY), |chunk| chunk as usize);
     let mut further = vec![
@@ -237,9 +235,9 @@ fn write_script(
     let folder = std::env::current_dir().context("cannot find the current folder").or_run()?;
     let (name, arguments) = (study.name.as_str(), further.as_slice());
     let script = Script { program: &program, file, name, count, chunk, arguments, folder: &folder };
-    lines::replace(&path, slurm::render(&script).as_bytes()).or_run()?;
+    paths::write(&path, slurm::render(&script).as_bytes())?;
     if !quiet {
-        eprintln!("{}: {count} runs; submit it with sbatch", path.display());
+        screen::line(format!("{}: {count} runs; submit it with sbatch", path.display()));
     }
     Ok(())
 }
@@ -283,7 +281,7 @@ fn close(
         return Err(Failure::run(message));
     }
     if !quiet {
-        eprintln!("{}", table::counts(&rows));
+        screen::line(table::counts(&rows));
     }
     Ok(())
 }

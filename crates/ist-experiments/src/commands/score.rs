@@ -8,11 +8,12 @@ use ist_models::CausalLm;
 use ist_peft::Adapter;
 use serde::Serialize;
 
-use super::{ModelArgs, print_json, print_text};
+use super::{ModelArgs, print_json};
 use crate::data::read_tokens;
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::model_source::{self, WithAdapted};
+use crate::screen;
 use crate::token_scores::{self, RecordScore};
 
 /// `ist score`.
@@ -58,7 +59,7 @@ pub fn run<A: Adapter>(arguments: &Score) -> Result<(), Failure> {
     };
     let rows: String = report.records.iter().enumerate().map(row).collect();
     let loss = report.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.6}"));
-    print_text(&format!("{rows}mean loss {loss} over {} tokens\n", report.tokens))
+    screen::result(&format!("{rows}mean loss {loss} over {} tokens\n", report.tokens))
 }
 
 struct Job<'a> {

@@ -3,9 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{print_json, print_text, show};
+use super::print_json;
 use crate::device;
 use crate::failure::Failure;
+use crate::screen;
 use crate::selftest::{self, Line};
 
 /// Check a device against the reference
@@ -38,13 +39,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let checked =
         arguments.device.iter().map(|name| check(name, quiet)).collect::<Result<Vec<_>, _>>()?;
     if arguments.markdown {
-        print_text(&matrix(&arguments.device, &checked))?;
+        screen::result(&matrix(&arguments.device, &checked))?;
     } else if arguments.json {
         print_json(&json!({
             "device": arguments.device[0], "checks": checked[0], "failed": failures(&checked[0]),
         }))?;
     } else {
-        print_text(&summary(&checked[0]))?;
+        screen::result(&summary(&checked[0]))?;
     }
     match arguments.device.iter().zip(&checked).find(|(_, lines)| failures(lines) > 0) {
         Some((name, lines)) => {
@@ -58,17 +59,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Runs every check on a device, and shows each as it is done unless `quiet`.
 fn check(name: &str, quiet: bool) -> Result<Vec<Line>, Failure> {
     let device = device::open(name)?;
-    // A check that panics says so in its line.
-    std::panic::set_hook(Box::new(|_| {}));
     let mut lines = Vec::new();
     for check in selftest::checks() {
         let line = selftest::run(&check, &device);
         if !quiet {
-            show(&row(&line))?;
+            screen::result(&row(&line))?;
         }
         lines.push(line);
     }
-    drop(std::panic::take_hook());
     Ok(lines)
 }
 

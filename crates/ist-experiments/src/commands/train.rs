@@ -7,9 +7,10 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
-use ist_peft::{Adapter, Adapters, attach};
+use ist_peft::{Adapter, Adapters, Part, attach, regular};
 use serde_json::{Map, Value, json};
 
+use super::paths::WrittenDown;
 use crate::config::{self, RunConfig};
 use crate::data::{EpochOrder, Order};
 use crate::device;
@@ -19,6 +20,7 @@ use crate::model_source::{self, WithAdapted};
 use crate::plan::{Planner, document};
 use crate::run::folder::{self, RunFolder};
 use crate::run::{failed, lines};
+use crate::screen;
 use crate::text::TextModel;
 use crate::train::costs::Plan;
 use crate::train::display::Show;
@@ -29,12 +31,13 @@ use crate::train::{Run, Start, interrupt, summary};
 #[derive(Debug, Args)]
 pub struct Train {
     /// The configuration
+    #[arg(value_parser = WrittenDown)]
     pub config: PathBuf,
     /// Override one key: --set optimizer.lr=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// The run's folder [default: runs/NAME-N, the next free N]
-    #[arg(long)]
+    #[arg(long, value_parser = WrittenDown)]
     pub output: Option<PathBuf>,
     /// Go on with the run in that folder from its newest checkpoint
     #[arg(long)]
@@ -103,9 +106,12 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
     data.template().clone_into(&mut config.data.template);
-    let settled = if resume { budget_of(&place) } else { None };
-    let free = device::free_memory(&device);
-    let plan = plan::<A>(&config, &shape, &data, &*policy, (free, settled))?;
+    let machine = Machine {
+        free: device::free_memory(&device),
+        settled: if resume { budget_of(&place) } else { None },
+        loss_scaling: prepare::loss_scaling(&config, &device),
+    };
+    let plan = plan::<A>(&config, &shape, &data, &*policy, &machine)?;
     let job =
         Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
@@ -136,27 +142,45 @@ fn check<A: Adapter>(
     Ok((data?, policy?))
 }
 
+/// What a plan depends on beside the run.
+struct Machine {
+    /// Bytes that the device has left, where that can be told.
+    free: Option<u64>,
+    /// The budget that the run began with.
+    settled: Option<u64>,
+    /// Whether the loss is scaled.
+    loss_scaling: bool,
+}
+
 /// What a run is planned to take, before any weight is read. Refuses a budget that cannot be met.
 fn plan<A: Adapter>(
     config: &RunConfig,
     shape: &Shape,
     data: &Prepared,
     policy: &dyn LayerPolicy,
-    (free, settled): (Option<u64>, Option<u64>),
+    machine: &Machine,
 ) -> Result<Plan, Failure> {
     let planned = prepare::adapters::<A>(&config.adapter, shape)?;
+    let shape = &planned.shape(shape);
     let layers = planned.layers(shape.num_layers);
     let planner = Planner::new(config, shape, planned.adapted(), (layers, policy), data.planned());
-    let planner = planner.with_free(free).with_limit(settled);
+    let planner = planner
+        .with_free(machine.free)
+        .with_limit(machine.settled)
+        .with_loss_scaling(machine.loss_scaling);
     planner.must_fit()?;
-    let (memory, budget, fixed) = (planner.memory(), planner.limit(), planner.fixed());
-    Ok(Plan { memory, budget, fixed, document: document::document(&planner)? })
+    Ok(Plan {
+        memory: planner.memory(),
+        budget: planner.limit(),
+        fixed: planner.fixed(),
+        document: document::document(&planner)?,
+    })
 }
 
 /// The budget that a run began with: what is free now must not change how it goes on.
 fn budget_of(place: &Place) -> Option<u64> {
     let Place::Named(folder) = place else { return None };
-    let text = std::fs::read(folder.join(PLAN)).ok()?;
+    let text = regular::read(&folder.join(PLAN)).ok()?;
     serde_json::from_slice::<Value>(&text).ok()?["budget"]["bytes"].as_u64()
 }
 
@@ -229,7 +253,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         );
         let say = |line: &str| {
             if self.shown != Show::Nothing {
-                eprintln!("{line}");
+                screen::line(line);
             }
         };
         data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));
@@ -272,14 +296,42 @@ fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
     let mut adapters = Adapters::new(parts.concat());
     attach(model, &mut adapters, config.seed, device)
         .map_err(|error| Failure::input(format!("`adapter`: {error}")))?;
+    let mut fresh = adapters.parts().iter();
+    let mut all = Vec::new();
     for (table, parts) in config.adapter.tables().iter().zip(parts) {
-        if let Some(folder) = &table.init_from {
-            let mut own = Adapters::new(parts);
-            ist_peft::restore(model, &mut own, folder, device).or_input()?;
-            agree::<A>(&own, &table.method_fields(), folder)?;
-        }
+        let fresh: Vec<Part<A>> = fresh.by_ref().take(parts.len()).cloned().collect();
+        let Some(folder) = &table.init_from else {
+            all.extend(fresh);
+            continue;
+        };
+        let mut own = Adapters::new(parts);
+        ist_peft::restore(model, &mut own, folder, device).or_input()?;
+        agree::<A>(&own, &table.method_fields(), folder)?;
+        can_train_on(&own, folder)?;
+        model_source::tell(own.notes());
+        all.extend(own.parts().to_vec());
     }
-    Ok(adapters)
+    Ok(Adapters::new(all))
+}
+
+/// Fails for an adapter of which this program would lose a part, and tells of tensors that stay as
+/// they are.
+fn can_train_on<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Result<(), Failure> {
+    let folder = folder.display();
+    if adapters.parts().iter().any(Part::is_partial) {
+        return Err(Failure::input(format!(
+            "{folder} also adapts modules beside the text model, which training here would lose; train from an adapter of \
+             the text model alone"
+        )));
+    }
+    let carried: usize = adapters.parts().iter().map(|part| part.carried().len()).sum();
+    if carried > 0 {
+        model_source::tell(&[format!(
+            "{folder}: {carried} tensors take the place of the base model's; they do not train, and are written again with \
+             the adapter"
+        )]);
+    }
+    Ok(())
 }
 
 /// Fails unless every field given in the configuration is what the loaded adapter has.

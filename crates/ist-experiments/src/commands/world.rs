@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::paths;
 use crate::failure::{Failure, OrFail};
-use crate::run::lines;
+use crate::screen;
 use crate::world::{self, Split};
 
 /// `ist world`.
@@ -20,14 +21,16 @@ pub struct World {
     #[arg(long, default_value_t = crate::world::SEED)]
     pub seed: u64,
     /// Write that many of the world's texts as well
-    #[arg(long)]
-    pub documents: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub documents: Option<u32>,
 }
 
 /// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
     let folder = &arguments.output;
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string()).or_run()?;
+    ist_peft::durable::create_folder(folder)
+        .with_context(|| folder.display().to_string())
+        .or_run()?;
     for (split, name) in
         [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Test, "test")]
     {
@@ -40,7 +43,7 @@ pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
         )?;
     }
     if let Some(count) = arguments.documents {
-        let texts = world::documents(arguments.seed).take(count);
+        let texts = world::documents(arguments.seed).take(count as usize);
         let text: String = texts.map(|text| format!("{}\n", json!({"text": text}))).collect();
         write(folder, "world-documents.jsonl", &text, quiet)?;
     }
@@ -49,9 +52,9 @@ pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
 
 fn write(folder: &Path, name: &str, text: &str, quiet: bool) -> Result<(), Failure> {
     let path = folder.join(name);
-    lines::replace(&path, text.as_bytes()).or_run()?;
+    paths::write(&path, text.as_bytes())?;
     if !quiet {
-        eprintln!("{}: {} records", path.display(), text.lines().count());
+        screen::line(format!("{}: {} records", path.display(), text.lines().count()));
     }
     Ok(())
 }

@@ -8,9 +8,13 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::document::{Document, join};
-use super::schema::{REPEATABLE, SIZE, is_default, keys, names, property, variants_of};
+use super::schema::{COUNT, REPEATABLE, SIZE, is_default, keys, names, property, variants_of};
 use super::words::{allowed, expected, found};
 use super::{memory, nearest, words};
+
+/// More than there could be of steps, records or tokens, and little enough that products of two counts and a model's
+/// sizes stay within 64 bits.
+const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
 
 /// Notes every fault that the schema sees.
 pub(super) fn check(schema: &Json, document: &mut Document) {
@@ -52,7 +56,7 @@ impl Checker {
             (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => {
                 self.list(schema, list, key)
             }
-            _ if accepts(schema, value) => {}
+            _ if accepts(schema, value) => self.not_absurd(schema, value, key),
             _ => {
                 let hint = closest(schema, value)
                     .map(|near| format!("; did you mean \"{near}\"?"))
@@ -62,6 +66,16 @@ impl Checker {
                     format!("must be {}, found {}{hint}", expected(schema), found(value)),
                 );
             }
+        }
+    }
+
+    /// A count that is larger than any could be meant.
+    fn not_absurd(&mut self, schema: &Json, value: &Value, key: &str) {
+        if let Value::Integer(count) = value
+            && schema["format"] == COUNT
+            && *count > MOST_OF_ANYTHING
+        {
+            self.fault(key, format!("must be at most {MOST_OF_ANYTHING}, found {count}"));
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ist_peft::regular;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
@@ -79,7 +80,7 @@ pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Document
 
 fn open(path: &Path, digest: &mut Sha256) -> Result<Document, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = regular::read_to_string(path).map_err(failed)?;
     digest.update((text.len() as u64).to_le_bytes());
     digest.update(&text);
     let absolute = std::path::absolute(path).map_err(failed)?;

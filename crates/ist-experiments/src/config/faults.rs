@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use ist_core::untrusted::{cut, cut_message};
+
 /// Where a faulty value comes from. The order is the one in which faults are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -35,8 +37,8 @@ impl Fault {
     /// A fault of the configuration itself.
     pub(super) fn new(key: &str, message: impl Into<String>, place: Place) -> Self {
         Self {
-            key: key.to_owned(),
-            message: message.into(),
+            key: cut(key).into_owned(),
+            message: cut_message(&message.into()).into_owned(),
             place,
             file: None,
             members: Vec::new(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ist_peft::FileName;
 use serde::{Deserialize, Serialize};
 
 /// A reference to a model or, as a folder, to an adapter.
@@ -82,7 +83,10 @@ fn hub_id(text: &str) -> Option<(&str, Option<&str>)> {
         !part.is_empty()
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
     };
-    (is_name(organisation) && is_name(name) && revision != Some("")).then_some((id, revision))
+    // It becomes a path in the cache, and must not lead out of it.
+    let is_plain = |part: &str| FileName::try_from(part.to_owned()).is_ok();
+    let stays = revision.is_none_or(|revision| revision.split('/').all(is_plain));
+    (is_name(organisation) && is_name(name) && stays).then_some((id, revision))
 }
 
 /// The absolute path of `text`, seen from `folder`; `~` is the home folder.
@@ -129,6 +133,7 @@ mod tests {
         assert_eq!(parse("models/llama/7b"), folder("/base/models/llama/7b"));
         assert_eq!(parse("plain"), folder("/base/plain"));
         assert_eq!(parse("org/name@"), folder("/base/org/name@"));
+        assert!(matches!(parse("org/name@refs/../../../x"), ModelRef::Folder(_)));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct IstPolicy {
     #[schemars(schema_with = "share")]
     pub layers_suppressed: Share,
     /// Candidate sets per importance update; with 1 the scores never move.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub candidates: usize,
     /// The factor on a suppressed layer's PEFT response.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]

@@ -60,6 +60,9 @@ pub(super) const MODEL: &str = "model";
 /// A string that is `world` or names a text file; the gate makes the file absolute.
 pub(super) const TEXT_SOURCE: &str = "text-source";
 
+/// An integer that counts something; seeds are none.
+pub(super) const COUNT: &str = "uint";
+
 /// A string that is a number of bytes, with a unit or without.
 pub(super) const SIZE: &str = "size";
 

@@ -4,6 +4,7 @@
 //! prompt alone can split the border differently. Which tokens are output is then told by their offsets.
 
 use ist_models::batch::{Example, IGNORED_LABEL};
+use ist_models::tokenizer;
 use tokenizers::{Encoding, Tokenizer};
 
 use super::chat::Message;
@@ -197,10 +198,8 @@ impl Encoder {
         special: bool,
     ) -> Result<Vec<Encoding>, DataError> {
         let texts: Vec<&str> = segments.map(|segment| segment.text.as_str()).collect();
-        let encodings = self.tokenizer.encode_batch(texts, special);
-        encodings.map_err(|error| {
-            DataError::Template(format!("the tokenizer cannot encode the text: {error}"))
-        })
+        let encodings = tokenizer::encode_all(&self.tokenizer, texts, special);
+        encodings.map_err(|error| DataError::Template(error.to_string()))
     }
 
     fn assemble(

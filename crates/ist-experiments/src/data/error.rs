@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use ist_core::untrusted::cut_message;
+
 /// Where a record stands in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -41,7 +43,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// The file as a whole is not usable.
-    #[error("{}: {problem}", .path.display())]
+    #[error("{}: {}", .path.display(), cut_message(problem))]
     File {
         /// The file.
         path: PathBuf,
@@ -49,7 +51,7 @@ pub enum DataError {
         problem: String,
     },
     /// One record is not usable.
-    #[error("{}, {place}: {problem}", .path.display())]
+    #[error("{}, {place}: {}", .path.display(), cut_message(problem))]
     Record {
         /// The file.
         path: PathBuf,
@@ -73,7 +75,7 @@ pub enum DataError {
         cutoff: usize,
     },
     /// The template's name or text is not usable.
-    #[error("template: {0}")]
+    #[error("template: {}", cut_message(.0))]
     Template(String),
     /// More records are to be held out than can be spared.
     #[error(

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use ist_core::untrusted::json;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
@@ -40,7 +41,7 @@ pub(super) fn array<'a>(
 }
 
 fn record(text: &[u8], place: Place) -> Result<(Place, Fields), Fault> {
-    match serde_json::from_slice(text) {
+    match json::value(text) {
         Ok(Value::Object(fields)) => Ok((place, fields)),
         Ok(other) => Err((
             place,
@@ -52,7 +53,7 @@ fn record(text: &[u8], place: Place) -> Result<(Place, Fields), Fault> {
 
 /// A parser's message without its own line number, which counts from the record's start.
 fn malformed(error: &serde_json::Error) -> String {
-    let message = error.to_string();
+    let message = json::told(error);
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     format!("malformed JSON: {message} (column {})", error.column())
 }

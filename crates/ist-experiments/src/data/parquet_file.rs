@@ -2,12 +2,9 @@
 //!
 //! Rows are read through the format's record interface, which needs no columnar library; compression is none or snappy.
 
-use std::cell::Cell;
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Once;
 
+use ist_core::untrusted::contained;
 use parquet::errors::ParquetError;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row, reader::RowIter};
@@ -23,7 +20,7 @@ pub(super) const MAGIC: &[u8] = b"PAR1";
 pub(super) fn rows(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = ist_peft::regular::open(path).map_err(|error| error.to_string())?;
     let mut rows = guarded(|| {
         SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader)))
     })?;
@@ -38,34 +35,13 @@ pub(super) fn rows(
     Ok(until_error(next))
 }
 
-thread_local! {
-    /// Whether this thread is inside [`guarded`].
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Runs a step of the reader. It panics on some damaged files; here such a panic is an error like any other, and says
 /// nothing of its own.
 fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    silence_guarded_panics();
-    GUARDED.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(step));
-    GUARDED.set(false);
-    match outcome {
+    match contained(step) {
         Ok(result) => result.map_err(|error| explain(&error.to_string())),
         Err(_) => Err(explain("the file is damaged")),
     }
-}
-
-fn silence_guarded_panics() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !GUARDED.get() {
-                report(panic);
-            }
-        }));
-    });
 }
 
 /// The items of `next` up to and including the first error.

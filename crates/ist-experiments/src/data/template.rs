@@ -4,13 +4,15 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ist_core::untrusted::cut;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, Error, Output, State, UndefinedBehavior, Value, context};
 
 use super::chat::{self, Message, Role};
 use super::error::DataError;
 use super::text::{Body, Format, Record};
 use crate::chat_template::ChatTemplate;
+use crate::jinja::{self, Program, TemplateFault};
 
 /// A stretch of text that is tokenised in one piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub enum Template {
 #[derive(Clone, Debug)]
 pub struct CustomTemplate {
     source: String,
-    environment: Environment<'static>,
+    program: Program,
 }
 
 impl PartialEq for CustomTemplate {
@@ -113,8 +115,9 @@ impl Template {
                 Ok(Self::Custom(Box::new(CustomTemplate::parse(custom)?)))
             }
             other => Err(DataError::Template(format!(
-                "unknown name \"{other}\"; expected auto, chat, alpaca, llm-adapters, none, or a template string such as \
-                 \"{{{{ instruction }}}}\\n\""
+                "unknown name \"{}\"; expected auto, chat, alpaca, llm-adapters, none, or a template string such as \
+                 \"{{{{ instruction }}}}\\n\"",
+                cut(other)
             ))),
         }
     }
@@ -290,37 +293,31 @@ impl CustomTemplate {
     const NAME: &'static str = "template";
 
     fn parse(source: &str) -> Result<Self, DataError> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
-        environment.set_syntax(syntax.map_err(fault)?);
-        environment.add_template_owned(Self::NAME, source.to_owned()).map_err(fault)?;
-        let template = Self { source: source.to_owned(), environment };
+        let program = strict_environment()
+            .map_err(TemplateFault::from)
+            .and_then(|environment| Program::new(environment, Self::NAME, source))
+            .map_err(fault)?;
+        let template = Self { source: source.to_owned(), program };
         template.refuse_unknown_variables()?;
         Ok(template)
     }
 
     fn refuse_unknown_variables(&self) -> Result<(), DataError> {
-        let used =
-            self.environment.get_template(Self::NAME).map_err(fault)?.undeclared_variables(false);
-        let known = |name: &String| {
-            VARIABLES.contains(&name.as_str())
-                || self.environment.globals().any(|(global, _)| global == name)
-        };
-        let mut unknown: Vec<_> = used.into_iter().filter(|name| !known(name)).collect();
-        unknown.sort();
+        let used = self.program.undeclared();
+        let unknown: Vec<&str> = used.filter(|name| !VARIABLES.contains(name)).collect();
         if unknown.is_empty() {
             return Ok(());
         }
         let available = VARIABLES.join(", ");
         Err(DataError::Template(format!(
             "unknown variable {}; available are {available}",
-            unknown.join(", ")
+            cut(&unknown.join(", "))
         )))
     }
 
     fn instruction(&self, instruction: &str, input: &str) -> Result<String, DataError> {
-        self.render(&context! { instruction, input, output => "" })
+        let bytes = instruction.len() + input.len();
+        self.render(context! { instruction, input, output => "" }, bytes)
     }
 
     fn conversation(
@@ -328,14 +325,13 @@ impl CustomTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, DataError> {
-        self.render(
-            &context! { messages => minijinja::value::Serde(messages), add_generation_prompt },
-        )
+        let bytes = messages.iter().map(|message| message.content.len()).sum();
+        let messages = minijinja::value::Serde(messages);
+        self.render(context! { messages, add_generation_prompt }, bytes)
     }
 
-    fn render(&self, values: &minijinja::Value) -> Result<String, DataError> {
-        let template = self.environment.get_template(Self::NAME).map_err(fault)?;
-        template.render(values).map_err(fault)
+    fn render(&self, values: Value, bytes: usize) -> Result<String, DataError> {
+        self.program.render(values, bytes).map_err(fault)
     }
 
     /// A conversation with the assistant's turns marked, each found as what rendering it adds to its prompt.
@@ -358,8 +354,20 @@ impl CustomTemplate {
     }
 }
 
+/// What a template string of a configuration finds: no method of Python's, and no variable that is not there.
+fn strict_environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
+    environment.set_formatter(|output: &mut Output, state: &mut State, value: &Value| {
+        let value = jinja::settled(state, value)?;
+        minijinja::escape_formatter(output, state, &value)
+    });
+    Ok(environment)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
-fn fault(error: minijinja::Error) -> DataError {
+fn fault(error: TemplateFault) -> DataError {
     DataError::Template(error.to_string())
 }
 
@@ -502,6 +510,22 @@ mod tests {
         for (text, problem) in cases {
             let error = prompt(text, &instruction("a", "", "b")).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_template_without_end_is_refused() {
+        let nested =
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let cases = [
+            (nested.to_owned(), "steps of work"),
+            ("{{ 'x\ny' | indent(2000000000) }}".to_owned(), "steps of work"),
+            ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}".to_owned(), "a namespace"),
+            (format!("{{{{ {}input }}}}", "not ".repeat(29_000)), "nests deeper than"),
+        ];
+        for (text, problem) in cases {
+            let error = prompt(&text, &instruction("a", "", "b")).unwrap_err();
+            assert!(error.contains(problem), "{error}");
         }
     }
 

@@ -23,11 +23,11 @@ use cards::{list, open};
 
 #[cfg(feature = "cuda")]
 mod cards {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::OnceLock;
 
     use ist_core::burn::tensor::{Device, DeviceType, Tensor};
     use ist_core::operation::cube::{cubecl, memory_of};
+    use ist_core::untrusted::contained_in_pool;
 
     use super::DeviceInfo;
 
@@ -41,7 +41,8 @@ mod cards {
             return Err(format!("there is no card {index}: the cards here are 0 to {last}"));
         }
         let device = Device::cuda(index);
-        quietly(|| computes(&device)).map_err(|why| format!("the card does not compute: {why}"))?;
+        contained_in_pool(|| computes(&device))
+            .map_err(|why| format!("the card does not compute: {why}"))?;
         Ok(device)
     }
 
@@ -74,7 +75,7 @@ mod cards {
                 "CUDA's headers are missing: set CUDA_PATH to the folder that has {HEADER}"
             ));
         }
-        quietly(|| {
+        contained_in_pool(|| {
             cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}").map(|_| ())
         })
         .and_then(|compiled| compiled.map_err(|error| format!("{error:?}")))
@@ -86,15 +87,6 @@ mod cards {
     fn computes(device: &Device) {
         let sum = Tensor::<1>::ones([8], device).sum().into_data();
         assert_eq!(sum.iter::<f32>().next(), Some(8.0), "a sum is wrong");
-    }
-
-    /// The result of `work`, or the first line of its panic, of which nothing is printed.
-    fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let result = catch_unwind(AssertUnwindSafe(work));
-        std::panic::set_hook(hook);
-        result.map_err(|panic| crate::failure::panic_message(&*panic))
     }
 }
 

@@ -19,7 +19,7 @@ pub mod terminal;
 mod testing;
 mod view;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +30,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use crate::failure::{Failure, OrFail};
 use crate::report::RunRecord;
+use crate::screen;
 use crate::train::interrupt;
 use follow::Follower;
 use ink::Ink;
@@ -64,7 +65,7 @@ impl Shared {
     /// Prints what was said; the terminal must not be a view's. A terminal that is gone is told nothing.
     fn print(&self) {
         for line in self.with_said(std::mem::take) {
-            let _ = writeln!(io::stderr(), "{line}");
+            screen::line(line);
         }
     }
 }

@@ -176,11 +176,11 @@ impl View {
         let mut text = format!("step {done} of {total}");
         let steps = &self.run.steps[self.run.steps.len().saturating_sub(PACE + 1)..];
         let [first, .., last] = steps else { return text };
-        write!(text, "  loss {:.4}", last.loss).expect("strings take text");
+        write!(text, "  last loss {:.4}", last.loss).expect("strings take text");
         let seconds = last.elapsed - first.elapsed;
         let tokens: f64 = steps[1..].iter().map(|step| step.tokens).sum();
         if seconds > 0.0 {
-            write!(text, "  {:.0} tokens/s", tokens / seconds).expect("strings take text");
+            write!(text, "  {:.0} learned tokens/s", tokens / seconds).expect("strings take text");
             let left = seconds / (steps.len() - 1) as f64 * total.saturating_sub(done) as f64;
             if self.run.state == State::Running && left > 0.0 {
                 write!(text, "  {} left", clock(left)).expect("strings take text");
@@ -260,7 +260,7 @@ mod tests {
             "policy ist, seed 3",
             "running",
             "step 100 of 400",
-            "16 tokens/s",
+            "16 learned tokens/s",
             "2:30 left",
         ] {
             assert!(screen.contains(part), "{part} in\n{screen}");

@@ -15,13 +15,14 @@ use ist_core::burn::tensor::DType;
 use ist_core::optimizer::RestingState;
 use ist_core::plan::{self, Draw, Footprint};
 use ist_core::step::{Memory, Treatment};
+use ist_core::tuner::TunerConfig;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::BatchShape;
 use ist_models::footprint::{AdaptedSite, Resident};
 use ist_models::registry::Shape;
 use serde::Serialize;
 
-use crate::config::{Budget, PolicyConfig, RunConfig};
+use crate::config::{Budget, PolicyConfig, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::failure::Failure;
 use crate::{free_memory, model_source};
@@ -96,6 +97,10 @@ pub struct Planner<'a> {
     fixed: Fixed,
     /// What the run may take in bytes, and what it may take at the very most.
     limit: Option<[u64; 2]>,
+    /// Whether the loss is scaled.
+    loss_scaling: bool,
+    /// All that the device could ever give.
+    machine: Option<u64>,
 }
 
 impl<'a> Planner<'a> {
@@ -116,6 +121,9 @@ impl<'a> Planner<'a> {
             records,
             fixed: Fixed::default(),
             limit: limit(config.memory.budget, free_memory::on_host()),
+            // On the processor no gradient passes through float16.
+            loss_scaling: config.train.loss_scaling.applies(false),
+            machine: free_memory::most_on_host(),
         };
         planner.fixed = planner.everywhere();
         planner
@@ -125,6 +133,15 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn with_free(mut self, free: Option<u64>) -> Self {
         self.limit = limit(self.config.memory.budget, free);
+        // A graphics card may have more than its host.
+        self.machine = self.machine.max(free);
+        self
+    }
+
+    /// The same run with the loss scaled or not, as the device wants it.
+    #[must_use]
+    pub fn with_loss_scaling(mut self, loss_scaling: bool) -> Self {
+        self.loss_scaling = loss_scaling;
         self
     }
 
@@ -201,10 +218,13 @@ impl<'a> Planner<'a> {
     }
 
     fn draw<'b>(&self, layers: &'b LayerSet) -> Draw<'b> {
-        let embedding_trains =
-            self.adapted.iter().any(|adapted| adapted.site.path.ends_with("embed_tokens"));
-        let (accumulates, updates_at_once) = (self.accumulates(), self.updates_at_once());
-        Draw { chosen: layers, embedding_trains, accumulates, updates_at_once }
+        let sites = self.adapted.iter().map(|adapted| &adapted.site);
+        Draw {
+            chosen: layers,
+            embedding_trains: self.shape.trains_below_layers(sites),
+            accumulates: self.accumulates(),
+            updates_at_once: self.updates_at_once(),
+        }
     }
 
     /// Whether a batch is split into micro-batches.
@@ -214,7 +234,13 @@ impl<'a> Planner<'a> {
 
     /// Whether a layer is updated as soon as its backward pass is done.
     fn updates_at_once(&self) -> bool {
-        self.config.optimizer.clip().is_none() && !self.accumulates()
+        let TrainConfig { batch, micro_batch, .. } = self.config.train;
+        let tuner = TunerConfig {
+            clip_norm: self.config.optimizer.clip(),
+            loss_scaling: self.loss_scaling,
+            ..TunerConfig::default()
+        };
+        tuner.updates_by_layer(batch.div_ceil(micro_batch))
     }
 
     /// Scalars whose gradients are held together at most when `layers` train.

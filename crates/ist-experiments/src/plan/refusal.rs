@@ -10,7 +10,7 @@ use crate::memory::human;
 
 /// Fails when even the leanest treatment of the worst draw takes more than the run may.
 pub(super) fn check(planner: &Planner) -> Result<(), Failure> {
-    let Some([_, most]) = planner.limit else { return Ok(()) };
+    let Some([_, most]) = planner.limit else { return within_machine(planner) };
     let worst = draws::worst(planner, Memory::Budget(0))?;
     let (rows, sequence) = planner.micro_batch();
     let least = planner.least(&worst, rows, sequence);
@@ -28,6 +28,27 @@ pub(super) fn check(planner: &Planner) -> Result<(), Failure> {
         worst.as_slice(),
         bytes(least),
         advice(planner, &worst, most),
+    )))
+}
+
+/// Without a budget a run takes what it takes, but no more than the machine has.
+fn within_machine(planner: &Planner) -> Result<(), Failure> {
+    let Some(most) = planner.machine else { return Ok(()) };
+    let memory = planner.memory();
+    let worst = draws::worst(planner, memory)?;
+    let peak = planner.estimate(&worst, memory).peak;
+    if peak <= most {
+        return Ok(());
+    }
+    let (rows, sequence) = planner.micro_batch();
+    let name = if memory == Memory::Keep { "keep" } else { "recompute" };
+    Err(Failure::input(format!(
+        "`memory.budget` is \"{name}\", but a step that trains layers {:?} on {rows} records of {sequence} tokens needs \
+         {}, and the device has {} in all; leave the budget to \"auto\", or lower `train.micro_batch`, `data.cutoff` or \
+         the adapter's size",
+        worst.as_slice(),
+        bytes(peak),
+        bytes(most),
     )))
 }
 

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ist_core::untrusted::json;
+use ist_peft::regular;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,8 +35,11 @@ pub(super) fn of_run(folder: &Path, result: &Value) -> Result<Vec<Accuracy>, Fai
     let mut found: Vec<Accuracy> = outcome(&result["eval"]["after"]).into_iter().collect();
     for path in documents(folder)? {
         let context = || format!("{}: cannot read", path.display());
-        let text = std::fs::read(&path).with_context(context).or_input()?;
-        let document: Value = serde_json::from_slice(&text).with_context(context).or_input()?;
+        let text = regular::read(&path).with_context(context).or_input()?;
+        let document = json::value(&text)
+            .map_err(|error| anyhow::Error::msg(json::told(&error)))
+            .with_context(context)
+            .or_input()?;
         let several = document["tasks"].as_array();
         let each = several.map_or_else(|| vec![&document], |all| all.iter().collect());
         for outcome_of in each {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context;
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::failure::{Failure, OrFail};
@@ -14,8 +15,18 @@ use crate::failure::{Failure, OrFail};
 /// Every value by its dotted key; a list is one value.
 pub type Flat = BTreeMap<String, Value>;
 
-/// Keys that do not bear on what a run computes.
-const ASIDE: [&str; 1] = ["logging"];
+/// Tables and keys that do not bear on what a run computes.
+const ASIDE: [&str; 6] = [
+    "logging",
+    "seed",
+    "train.save_every",
+    "train.keep_last",
+    "train.sample_prompts",
+    "train.sample_tokens",
+];
+/// How often a run is evaluated bears on it only where it may stop early.
+const EVALUATION: &str = "train.eval_every";
+const EARLY_STOPPING: &str = "train.early_stopping";
 /// Keys that hold a file or a folder.
 const PATHS: [&str; 6] = [
     "model.path",
@@ -29,7 +40,7 @@ const PATHS: [&str; 6] = [
 /// Reads a configuration.
 pub(super) fn read(path: &Path) -> Result<Flat, Failure> {
     let context = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(context).or_input()?;
+    let text = regular::read_to_string(path).with_context(context).or_input()?;
     let table: toml::Table = toml::from_str(&text).with_context(context).or_input()?;
     let mut flat = Flat::new();
     flatten("", &serde_json::to_value(table).with_context(context).or_input()?, &mut flat);
@@ -47,11 +58,14 @@ fn flatten(key: &str, value: &Value, flat: &mut Flat) {
     }
 }
 
-/// The configuration as far as runs of different seeds and places have it in common: without the seed, and of a file or
-/// folder its name alone.
+/// The configuration as far as it bears on what runs of different seeds and places compute: without the seed and what
+/// only shows or saves, and of a file or folder its name alone.
 pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
-    let aside =
-        |key: &str| key == "seed" || ASIDE.iter().any(|table| key.split('.').next() == Some(table));
+    let stops_early = flat.get(EARLY_STOPPING).is_some_and(|patience| !patience.is_null());
+    let aside = |key: &str| {
+        let table = key.split('.').next().unwrap_or(key);
+        ASIDE.contains(&key) || ASIDE.contains(&table) || (key == EVALUATION && !stops_early)
+    };
     let common = flat.iter().filter(|(key, _)| !aside(key));
     common
         .map(|(key, value)| {
@@ -114,6 +128,19 @@ pub(super) mod tests {
         assert_eq!(without_seed_and_places(&one), without_seed_and_places(&other));
         let another = flat("data.train = '/b/other.jsonl'\nmodel.path = 'builtin:village'");
         assert_ne!(without_seed_and_places(&one), without_seed_and_places(&another));
+    }
+
+    #[test]
+    fn keys_that_only_show_or_save_are_no_difference() {
+        let one = flat(
+            "train.eval_every = 5\ntrain.save_every = 10\ntrain.keep_last = 1\ntrain.sample_prompts = ['a']\n\
+             train.sample_tokens = 4",
+        );
+        let other = flat("train.eval_every = 7");
+        assert_eq!(without_seed_and_places(&one), without_seed_and_places(&other));
+        let early =
+            |every: u64| flat(&format!("train.eval_every = {every}\ntrain.early_stopping = 2"));
+        assert_ne!(without_seed_and_places(&early(5)), without_seed_and_places(&early(7)));
     }
 
     #[test]

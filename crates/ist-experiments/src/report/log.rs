@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context;
+use ist_core::untrusted::{cut_value, json};
+use ist_peft::regular;
 use serde_json::Value;
 
 use crate::failure::{Failure, OrFail};
@@ -22,13 +24,13 @@ pub(super) fn read(path: &Path) -> Result<Log, Failure> {
     if !path.exists() {
         return Ok(Log::default());
     }
-    let bytes = std::fs::read(path).with_context(|| format!("{shown}: cannot read")).or_input()?;
+    let bytes = regular::read(path).with_context(|| format!("{shown}: cannot read")).or_input()?;
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let last = lines.iter().rposition(|line| !line.trim_ascii().is_empty());
     let mut log = Log::default();
     for (index, line) in lines.iter().enumerate().take(last.map_or(0, |last| last + 1)) {
         let number = index + 1;
-        match serde_json::from_slice::<Value>(line) {
+        match json::value(line) {
             Ok(value) if value.is_object() => log.lines.push((number, value)),
             _ if Some(index) == last => {
                 log.note = Some(format!(
@@ -36,9 +38,16 @@ pub(super) fn read(path: &Path) -> Result<Log, Failure> {
                 ));
             }
             Ok(value) => {
-                return Err(broken(path, number, &format!("holds {value}, expected an object")));
+                return Err(broken(
+                    path,
+                    number,
+                    &format!("holds {}, expected an object", cut_value(&value)),
+                ));
             }
-            Err(error) => return Err(broken(path, number, &format!("is not JSON: {error}"))),
+            Err(error) => {
+                let problem = format!("is not JSON: {}", json::told(&error));
+                return Err(broken(path, number, &problem));
+            }
         }
     }
     Ok(log)

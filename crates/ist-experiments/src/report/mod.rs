@@ -136,7 +136,7 @@ impl Report {
             notes: self.notes.clone(),
             summary: summary::table(&self.summaries, &tasks),
             comparison: Places {
-                text: words::caution(&self.matched),
+                text: words::caution(&self.matched, self.baseline()),
                 figure: figure.and_then(|matched| figures::differences(study, matched)),
                 places: self.matched.iter().map(|matched| self.place(matched)).collect(),
             },
@@ -217,7 +217,7 @@ impl Report {
         }
         parts.push(format!("## Summary\n\n{}", summary::table(&self.summaries, &tasks).markdown()));
         parts.push(format!("## {}\n\n{}.", asked.at.title(), words::capital(&asked.budget)));
-        let caution = words::caution(std::slice::from_ref(asked));
+        let caution = words::caution(std::slice::from_ref(asked), self.baseline());
         parts.extend(Some(caution).filter(|caution| asked.at != At::Bytes && !caution.is_empty()));
         for table in words::tables(asked, self.baseline()) {
             parts.push(format!("### {}\n\n{}", table::markdown(&table.caption), table.markdown()));

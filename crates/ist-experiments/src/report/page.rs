@@ -1,6 +1,6 @@
 //! The report as one page of HTML that needs nothing else: no script, no network, no font.
 //!
-//! The template escapes whatever it is given; only the style sheet and the charts, which are made here, go in as they are.
+//! Its own policy forbids it to load or to run anything. The template escapes whatever it is given; only the style sheet and the charts, which are made here, go in as they are.
 //! The page is XML as well, which is how tests read it.
 
 use minijinja::value::Serde;
@@ -11,6 +11,7 @@ use super::draw::palette;
 use super::figures::{Figure, Section};
 use super::table::Table;
 use crate::failure::{Failure, OrFail};
+use crate::plain_text;
 
 /// What the page shows.
 #[derive(Serialize)]
@@ -72,7 +73,6 @@ pub(super) fn render(page: &Page) -> Result<String, Failure> {
         .get_template("page")
         .and_then(|template| template.render(Serde(page)))
         .or_run()?;
-    // What no document may hold, neither HTML nor XML.
-    let allowed = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
-    Ok(text.trim_start().chars().filter(allowed).collect())
+    // What no document may hold, neither HTML nor XML, and what would turn its text around, stands there escaped.
+    Ok(plain_text::shown(text.trim_start()).into_owned())
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ist_core::Times;
+use ist_core::untrusted::json;
+use ist_peft::regular;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -306,12 +308,13 @@ fn document(path: &Path, notes: &mut Vec<String>) -> Result<Value, Failure> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let text = std::fs::read(path)
+    let text = regular::read(path)
         .with_context(|| format!("{}: cannot read", path.display()))
         .or_input()?;
-    let read = serde_json::from_slice(&text);
+    let read = json::value(&text);
     if let Err(error) = &read {
-        notes.push(format!("{} is not whole ({error}); it was left out", path.display()));
+        let told = json::told(error);
+        notes.push(format!("{} is not whole ({told}); it was left out", path.display()));
     }
     Ok(read.unwrap_or_default())
 }

@@ -98,7 +98,9 @@ pub(super) fn table(summaries: &[Summary], tasks: &[String]) -> Table {
     );
     table.headers.push("best validation loss".to_owned());
     table.headers.extend(tasks.iter().map(|task| format!("accuracy, {task}")));
-    table.headers.extend(["seconds", "tokens/s", "peak memory", "predicted"].map(str::to_owned));
+    table
+        .headers
+        .extend(["seconds", "learned tokens/s", "peak memory", "predicted"].map(str::to_owned));
     table.rows = summaries.iter().map(|summary| row(summary, tasks)).collect();
     table
 }

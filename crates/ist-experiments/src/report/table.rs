@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::plain_text;
+
 /// A table of words and numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Table {
@@ -38,13 +40,10 @@ impl Table {
 
 /// Text that stands for itself in a cell of Markdown.
 pub(super) fn markdown(text: &str) -> String {
-    let special = |c: char| matches!(c, '|' | '\\' | '`' | '*' | '_' | '<' | '&' | '[' | ']' | '~');
-    let escape = |c: char| match c {
-        '\n' | '\r' => " ".to_owned(),
-        c if special(c) => format!("\\{c}"),
-        c => c.to_string(),
-    };
-    text.chars().map(escape).collect()
+    const SPECIAL: &str = "|\\`*_<&[]~$#!";
+    let special = |c: char| SPECIAL.contains(c);
+    let escape = |c: char| if special(c) { format!("\\{c}") } else { c.to_string() };
+    plain_text::shown(&text.replace(['\n', '\r', '\t'], " ")).chars().map(escape).collect()
 }
 
 #[cfg(test)]
@@ -59,5 +58,19 @@ mod tests {
             table.markdown(),
             "| name | loss |\n| --- | ---: |\n| a\\|b \\<x> \\`c\\` | 1.5 |\n"
         );
+    }
+
+    #[test]
+    fn no_name_is_a_link_a_script_or_a_heading_of_markdown() {
+        let cases = [
+            ("<script>alert(1)</script>", "\\<script>alert(1)\\</script>"),
+            ("![x](http://x)", "\\!\\[x\\](http://x)"),
+            ("a\r\n# b", "a  \\# b"),
+            ("$x$ ~~y~~", "\\$x\\$ \\~\\~y\\~\\~"),
+            ("\x1b[31m\u{202e}", "\\\\x1b\\[31m\\\\u{202e}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(markdown(text), expected);
+        }
     }
 }

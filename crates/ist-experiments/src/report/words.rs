@@ -1,5 +1,7 @@
 //! What a comparison says, in words that its interval allows.
 
+use std::collections::BTreeSet;
+
 use super::comparison::{At, Comparison, Matched, Row, Unit};
 use super::format;
 use super::table::Table;
@@ -122,28 +124,65 @@ fn budgets(matched: &Matched, baseline: &str) -> Table {
     table
 }
 
-/// What is to be known of the intervals of these comparisons.
-pub(super) fn caution(matched: &[Matched]) -> String {
-    let comparisons = matched.iter().flat_map(|matched| &matched.comparisons);
-    let fewest = comparisons
+/// What is to be known of the intervals of these comparisons: every case that occurs, the fewest seeds first.
+pub(super) fn caution(matched: &[Matched], baseline: &str) -> String {
+    let comparisons = || matched.iter().flat_map(|matched| &matched.comparisons);
+    let seeds: BTreeSet<usize> = comparisons()
         .flat_map(|found| &found.rows)
         .filter_map(|row| row.difference.as_ref())
         .map(|found| found.moments.n)
-        .min();
-    match fewest {
-        None => "Nothing is compared: it takes two groups with a seed in common, of runs that came to their end.".to_owned(),
-        Some(1) => "Some groups have a single seed in common with the baseline: such a difference has no interval, and nothing \
-                    is claimed of it. More seeds would tell."
-            .to_owned(),
-        Some(2) => "Few seeds: an interval of two differences reaches from one to the other and holds the true mean in half of \
-                    all cases only, not in 95 %. More seeds would tell."
-            .to_owned(),
-        Some(3) => "Few seeds: an interval of three differences reaches from the least to the greatest and holds the true mean \
-                    in three quarters of all cases only, not in 95 %. More seeds would tell."
-            .to_owned(),
-        Some(n) if n < 10 => format!("Few seeds: with {n} differences a bootstrap interval is narrower than it should be for 95 %."),
-        Some(_) => String::new(),
+        .collect();
+    if seeds.is_empty() {
+        return nothing_compared(comparisons(), baseline);
     }
+    let told: BTreeSet<String> = seeds.into_iter().filter_map(caution_of).collect();
+    told.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// Why there is no difference at all.
+fn nothing_compared<'a>(
+    comparisons: impl Iterator<Item = &'a Comparison>,
+    baseline: &str,
+) -> String {
+    let mut others = false;
+    for comparison in comparisons {
+        if comparison.rows.iter().any(|row| row.name == baseline) {
+            others = false;
+            break;
+        }
+        others |= !comparison.rows.is_empty();
+    }
+    if others {
+        return format!(
+            "Nothing is compared yet: no run of the baseline, {baseline}, has come to its end."
+        );
+    }
+    "Nothing is compared: it takes two groups with a seed in common, of runs that came to their end.".to_owned()
+}
+
+/// What is to be known of an interval of that many differences.
+fn caution_of(differences: usize) -> Option<String> {
+    let text = match differences {
+        1 => {
+            "Some groups have a single seed in common with the baseline: such a difference has no interval, and nothing \
+             is claimed of it. More seeds would tell."
+        }
+        2 => {
+            "Few seeds: an interval of two differences reaches from one to the other and holds the true mean in half of \
+             all cases only, not in 95 %. More seeds would tell."
+        }
+        3 => {
+            "Few seeds: an interval of three differences reaches from the least to the greatest and holds the true mean \
+             in three quarters of all cases only, not in 95 %. More seeds would tell."
+        }
+        4..10 => {
+            return Some(format!(
+                "Few seeds: with {differences} differences a bootstrap interval is narrower than it should be for 95 %."
+            ));
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 pub(super) fn capital(text: &str) -> String {
@@ -201,12 +240,27 @@ mod tests {
         for (seeds, expected) in
             [(1, "no interval"), (2, "in half"), (3, "three quarters"), (5, "with 5"), (12, "")]
         {
-            let told = caution(&matched(seeds));
+            let told = caution(&matched(seeds), "all");
             assert!(
                 if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
                 "{seeds}: {told}"
             );
         }
-        assert!(caution(&[]).contains("Nothing is compared"));
+        // A group with a single seed hides nothing of the others.
+        let [one] = matched(1);
+        let [two] = matched(2);
+        let told = caution(&[one, two], "all");
+        assert!(told.contains("no interval") && told.contains("in half"), "{told}");
+        assert!(caution(&[], "all").contains("Nothing is compared: it takes two groups"));
+    }
+
+    #[test]
+    fn a_baseline_that_still_runs_is_told_of() {
+        let rows = vec![row("ist", &[1.0, 2.0], None)];
+        let comparisons = vec![Comparison { figure: "loss".to_owned(), unit: Unit::Loss, rows }];
+        let matched =
+            [Matched { at: At::End, budget: String::new(), comparisons, budgets: Vec::new() }];
+        let told = caution(&matched, "all");
+        assert!(told.contains("no run of the baseline, all, has come to its end"), "{told}");
     }
 }

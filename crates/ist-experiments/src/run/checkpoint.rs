@@ -1,18 +1,32 @@
 //! Checkpoints: everything an exact resume needs, whole or not there.
 //!
-//! A checkpoint is a folder named after the number of steps done. It is written under another name and renamed when it is
-//! complete, so a folder with a number for a name is always whole.
+//! A checkpoint is a folder named after the number of steps done. It is written under another name, synced and renamed
+//! when it is complete, so a folder with a number for a name was whole when it was saved. What happened to it since is
+//! told by its digests.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_core::tuner::TunerState;
-use ist_peft::{Adapter, Adapters, PeftModel, TensorFile, whole_file};
+use ist_peft::durable::{self, PartialFolder};
+use ist_peft::{Adapter, Adapters, PeftModel, TensorFile, TensorFileError, regular};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::digests::{self, Digests, Fault, LogMarks};
+use super::lines::bytes_before;
 use crate::data::Position;
+use crate::failure::{Failure, OrFail};
+
+/// The folder of checkpoints in a run's folder.
+pub const FOLDER: &str = "checkpoints";
+/// The optimizer's moments and the policy's tensors.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The rest.
+const STATE: &str = "state.json";
 
 /// What a run knows besides the model and the tuner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,68 +66,92 @@ mod exact {
     }
 }
 
+/// `state.json`.
 #[derive(Serialize, Deserialize)]
 struct Document {
+    /// How a checkpoint is laid out; 0 for those of versions that wrote no digests.
+    #[serde(default)]
+    format: u32,
     progress: Progress,
     tuner: Value,
     inputs: Value,
 }
 
-/// How the folder of a checkpoint that is being written begins.
-const PARTIAL: &str = ".partial-";
+/// The format that is written: files and logs have digests.
+const FORMAT: u32 = 1;
+
+/// How the folders of earlier versions began that a killed process left behind.
+const OLD_PARTIAL: &str = ".partial-";
 
 /// Removes what a process that was killed while writing a checkpoint left behind.
 pub fn remove_partial(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())?.flatten()
-    {
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            std::fs::remove_dir_all(entry.path())
-                .with_context(|| entry.path().display().to_string())?;
+    let context = || folder.display().to_string();
+    durable::sweep(folder).with_context(context)?;
+    for entry in std::fs::read_dir(folder).with_context(context)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(OLD_PARTIAL) {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
         }
     }
     Ok(())
 }
 
-/// Writes the checkpoint of `progress.steps` and removes the oldest ones beyond `keep`. `inputs` says what the run reads.
+/// What a checkpoint is made of.
+pub struct Content<'a, A: Adapter> {
+    /// The adapters on the model.
+    pub adapters: &'a Adapters<A>,
+    /// The tuner's state.
+    pub tuner: TunerState,
+    /// The run's progress.
+    pub progress: &'a Progress,
+    /// What the run reads.
+    pub inputs: &'a Value,
+    /// How far its logs are; they are synced.
+    pub logs: LogMarks,
+    /// The bytes that it may take.
+    pub budget: Option<u64>,
+}
+
+/// Writes the checkpoint of `progress.steps` and removes the oldest ones beyond `keep`.
+///
+/// # Errors
+///
+/// A disk that is full or fails. What was saved before is whole then.
 pub fn save<A: Adapter>(
     folder: &Path,
     keep: usize,
     model: &mut impl PeftModel<A>,
-    adapters: &Adapters<A>,
-    tuner: TunerState,
-    progress: &Progress,
-    inputs: &Value,
+    content: Content<A>,
 ) -> Result<()> {
+    let Content { adapters, tuner, progress, inputs, logs, budget } = content;
     let target = folder.join(progress.steps.to_string());
     if target.exists() {
         return Ok(());
     }
-    let partial =
-        whole_file::begin_folder(folder, PARTIAL).context("cannot create a checkpoint")?;
+    let partial = PartialFolder::create(&target).context("cannot create a checkpoint")?;
     ist_peft::save(model, adapters, partial.path(), "")?;
-    ist_peft::tensor_file::write(&partial.path().join("optimizer.safetensors"), &tuner.tensors)?;
+    ist_peft::tensor_file::write(&partial.path().join(OPTIMIZER), &tuner.tensors)?;
     let document = serde_json::to_vec(&Document {
+        format: FORMAT,
         progress: progress.clone(),
         tuner: tuner.document,
         inputs: inputs.clone(),
     })?;
-    super::lines::replace(&partial.path().join("state.json"), &document)?;
-    let partial = partial.keep();
-    std::fs::rename(&partial, &target)
-        .with_context(|| format!("{}: cannot rename", partial.display()))?;
+    super::lines::replace(&partial.path().join(STATE), &document)?;
+    Digests::write(partial.path(), logs, budget).context("cannot write a checkpoint's digests")?;
+    partial.commit().with_context(|| format!("{}: cannot write", target.display()))?;
     for old in list(folder)?.iter().rev().skip(keep) {
-        std::fs::remove_dir_all(folder.join(old.to_string()))
-            .with_context(|| format!("checkpoint {old}"))?;
+        let old = folder.join(old.to_string());
+        durable::remove_folder(&old)
+            .with_context(|| format!("{}: cannot remove", old.display()))?;
     }
     Ok(())
 }
 
 /// The newest checkpoint of fewer than `steps` steps.
 pub fn newest_before(folder: &Path, steps: usize) -> Result<Option<PathBuf>> {
-    Ok(list(folder)?
-        .into_iter()
-        .rfind(|&done| done < steps)
-        .map(|done| folder.join(done.to_string())))
+    let newest = list(folder)?.into_iter().rfind(|&done| done < steps);
+    Ok(newest.map(|done| folder.join(done.to_string())))
 }
 
 /// A checkpoint that is on the model now.
@@ -124,80 +162,173 @@ pub struct Loaded {
     pub progress: Progress,
     /// What its run read.
     pub inputs: Value,
-    /// Newer checkpoints that are not whole, each with the reason; they were renamed to `broken-STEP`.
-    pub set_aside: Vec<String>,
+    /// The bytes that the run could take; `None` in checkpoints of earlier versions, which do not tell.
+    pub budget: Option<Option<u64>>,
+    /// Where each log of the run is to be cut.
+    pub logs: BTreeMap<String, u64>,
+    /// What the user should know: newer checkpoints that are not whole, which were renamed to `broken-STEP`, each with
+    /// the reason.
+    pub notes: Vec<String>,
+}
+
+/// Where a run is and which logs it continues.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The run's folder.
+    pub run: &'a Path,
+    /// Names of its logs.
+    pub logs: &'a [&'a str],
+}
+
+impl Place<'_> {
+    fn checkpoints(&self) -> PathBuf {
+        self.run.join(FOLDER)
+    }
 }
 
 /// Loads the newest checkpoint that is whole onto the model with those adapters.
 ///
-/// `None` when there is none at all; an error when there are some and none is whole.
+/// `None` when there is none at all.
+///
+/// # Errors
+///
+/// Input: there are some and none is whole. Run: the newest cannot be read now. It may be whole, so nothing is renamed.
 pub fn load_newest<A: Adapter>(
-    folder: &Path,
+    place: Place,
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
     device: &Device,
-) -> Result<Option<Loaded>> {
+) -> Result<Option<Loaded>, Failure> {
+    let folder = place.checkpoints();
     let mut broken = Vec::new();
-    for steps in list(folder)?.into_iter().rev() {
-        match load::<A>(&folder.join(steps.to_string()), model, adapters, device) {
-            Ok(loaded) => {
-                return Ok(Some(Loaded { set_aside: set_aside(folder, &broken)?, ..loaded }));
+    for steps in list(&folder).or_run()?.into_iter().rev() {
+        match load::<A>(&folder.join(steps.to_string()), place, model, adapters, device) {
+            Ok(mut loaded) => {
+                loaded.notes.extend(set_aside(&folder, &broken).or_run()?);
+                return Ok(Some(loaded));
             }
-            Err(error) => broken.push((steps, format!("{error:#}"))),
+            Err(Fault::Broken(reason)) => broken.push((steps, reason)),
+            Err(Fault::Unreadable(error)) => {
+                let what = format!("checkpoint {steps} cannot be used now; nothing was changed");
+                return Err(Failure::Run(error.context(what)));
+            }
         }
     }
     match broken.first() {
-        Some((_, error)) => {
-            bail!("{error}\nno checkpoint in {} is whole; start a new run", folder.display())
-        }
+        Some((steps, reason)) => Err(Failure::input(format!(
+            "checkpoint {steps} is broken: {reason}\nno checkpoint in {} is whole; restore what was changed, or start \
+             a new run",
+            folder.display()
+        ))),
         None => Ok(None),
     }
 }
 
 /// Renames broken checkpoints, over those that were set aside before, and says so.
 fn set_aside(folder: &Path, broken: &[(usize, String)]) -> Result<Vec<String>> {
-    let rename = |(steps, error): &(usize, String)| {
+    let rename = |(steps, reason): &(usize, String)| {
         let target = folder.join(format!("broken-{steps}"));
+        let context = || target.display().to_string();
         if target.exists() {
-            std::fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
+            durable::remove_folder(&target).with_context(context)?;
         }
-        std::fs::rename(folder.join(steps.to_string()), &target)
-            .with_context(|| target.display().to_string())?;
-        Ok(format!("checkpoint {steps} is broken and set aside: {error}"))
+        let broken = folder.join(steps.to_string());
+        durable::rename_folder(&broken, &target).with_context(context)?;
+        Ok(format!("checkpoint {steps} is broken and set aside: {reason}"))
     };
     broken.iter().map(rename).collect()
 }
 
 fn load<A: Adapter>(
     folder: &Path,
+    place: Place,
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
     device: &Device,
-) -> Result<Loaded> {
-    ist_peft::restore(model, adapters, folder, device)?;
-    let path = folder.join("state.json");
-    let context = || path.display().to_string();
-    let Document { progress, tuner, inputs } =
-        serde_json::from_slice(&std::fs::read(&path).with_context(context)?)
-            .with_context(context)?;
-    let file = TensorFile::open(&folder.join("optimizer.safetensors"))?;
-    let tensors = file
-        .names()
-        .map(|name| Ok((name.to_owned(), file.data(name)?)))
-        .collect::<Result<Vec<(String, TensorData)>>>()?;
-    Ok(Loaded {
-        state: TunerState { document: tuner, tensors },
-        progress,
-        inputs,
-        set_aside: Vec::new(),
-    })
+) -> Result<Loaded, Fault> {
+    let digests = Digests::check(folder)?;
+    let document = document(&folder.join(STATE))?;
+    if document.format > FORMAT {
+        return Err(Fault::Unreadable(anyhow!(
+            "{}: has format {}, this version reads {FORMAT}; use a newer version",
+            folder.join(STATE).display(),
+            document.format
+        )));
+    }
+    let mut notes = Vec::new();
+    let budget = digests.as_ref().map(|digests| digests.budget);
+    let logs = match digests {
+        Some(digests) => {
+            digests::check_logs(place.run, place.logs, &digests.logs)?;
+            let marks = digests.logs.into_iter();
+            marks.map(|(name, mark)| (name.into(), mark.bytes)).collect()
+        }
+        None if document.format > 0 => {
+            let path = folder.join(digests::FILE);
+            return Err(Fault::Broken(format!("{} is missing", path.display())));
+        }
+        None => {
+            let steps = document.progress.steps;
+            notes.push(format!(
+                "checkpoint {steps} is of an earlier version and has no digests: it is used unchecked"
+            ));
+            unmarked(place, steps)?
+        }
+    };
+    // What has the bytes that were saved is not broken, whatever else keeps it from being used.
+    let fault = if document.format > 0 { Fault::Unreadable } else { of_error };
+    ist_peft::restore(model, adapters, folder, device).map_err(|error| fault(error.into()))?;
+    let tensors = tensors(&folder.join(OPTIMIZER)).map_err(|error| fault(error.into()))?;
+    let state = TunerState { document: document.tuner, tensors };
+    let Document { progress, inputs, .. } = document;
+    Ok(Loaded { state, progress, inputs, budget, logs, notes })
+}
+
+fn document(path: &Path) -> Result<Document, Fault> {
+    let bytes = regular::read(path).map_err(|error| Fault::of_reading(path, error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Fault::Broken(format!("{}: {error}", path.display())))
+}
+
+fn tensors(path: &Path) -> Result<Vec<(String, TensorData)>, TensorFileError> {
+    let file = TensorFile::open(path)?;
+    file.names().map(|name| Ok((name.to_owned(), file.data(name)?))).collect()
+}
+
+/// Where logs are cut that have no marks.
+fn unmarked(place: Place, steps: usize) -> Result<BTreeMap<String, u64>, Fault> {
+    let cut = |name: &&str| {
+        let counted = match *name {
+            "metrics.jsonl" => Some("loss"),
+            "selections.jsonl" => Some("layers"),
+            _ => None,
+        };
+        let bytes = bytes_before(&place.run.join(name), steps, counted).map_err(of_error)?;
+        Ok(((*name).to_owned(), bytes))
+    };
+    place.logs.iter().map(cut).collect()
+}
+
+/// The fault that an error stands for: only what the system refuses may pass.
+fn of_error(error: anyhow::Error) -> Fault {
+    let system = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let proven = [ErrorKind::NotFound, ErrorKind::InvalidInput, ErrorKind::InvalidData];
+    match system.map(std::io::Error::kind) {
+        Some(kind) if kind != ErrorKind::UnexpectedEof && !proven.contains(&kind) => {
+            Fault::Unreadable(error)
+        }
+        _ => Fault::Broken(format!("{error:#}")),
+    }
 }
 
 /// The whole checkpoints by number of steps, ascending.
 fn list(folder: &Path) -> Result<Vec<usize>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut steps: Vec<usize> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let context = || folder.display().to_string();
+    let mut steps = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(context)? {
+        let name = entry.with_context(context)?.file_name();
+        steps.extend(name.to_str().and_then(|name| name.parse::<usize>().ok()));
+    }
     steps.sort_unstable();
     Ok(steps)
 }

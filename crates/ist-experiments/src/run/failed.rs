@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ist_peft::regular;
 use serde_json::{Value, json};
 
 use super::lines;
@@ -27,6 +28,6 @@ pub fn keep<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Resu
 
 /// Why the run in `folder` failed, if it did.
 pub fn reason(folder: &Path) -> Option<String> {
-    let value: Value = serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()?;
+    let value: Value = serde_json::from_slice(&regular::read(&folder.join(FILE)).ok()?).ok()?;
     value["reason"].as_str().map(str::to_owned)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use ist_peft::{durable, regular};
 
-use super::checkpoint;
+use super::{checkpoint, tensorboard};
 use crate::failure::{Failure, OrFail};
 
 /// The file that is locked by the process that works in a run's folder.
@@ -45,26 +46,39 @@ impl RunFolder {
                 "{shown} holds no run to resume (it has no config.toml)"
             )));
         }
-        std::fs::create_dir_all(path.join("checkpoints"))
+        for inner in [checkpoint::FOLDER, tensorboard::FOLDER, "offload", "adapter", "adapter-best"]
+        {
+            let inner = path.join(inner);
+            regular::own_folder(&inner).with_context(|| inner.display().to_string()).or_input()?;
+        }
+        durable::create_folder(&path.join(checkpoint::FOLDER))
             .with_context(|| format!("{shown}: cannot create"))
             .or_run()?;
         let lock = lock(&path)?;
         // Another process may have made one before this one had the lock.
         must_not_hold_one()?;
-        checkpoint::remove_partial(&path.join("checkpoints")).or_run()?;
+        remove_leftovers(&path).with_context(|| shown.to_string()).or_run()?;
         Ok(Self { path, _lock: lock })
     }
 
     /// A new folder `runs/NAME-N` with the next free N, counted from 1. Two processes never get the same one.
     pub fn next(name: &str) -> Result<Self, Failure> {
-        std::fs::create_dir_all("runs").context("runs: cannot create").or_run()?;
+        durable::create_folder(Path::new("runs")).context("runs: cannot create").or_run()?;
         for number in 1.. {
             let path = PathBuf::from(format!("runs/{name}-{number}"));
             match std::fs::create_dir(&path) {
-                Ok(()) => return Self::open(path, false),
+                Ok(()) => {
+                    durable::sync_folder(Path::new("runs"))
+                        .context("runs: cannot sync")
+                        .or_run()?;
+                    return Self::open(path, false);
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
-                    return Err(Failure::run(format!("{}: cannot create: {error}", path.display())));
+                    return Err(Failure::run(format!(
+                        "{}: cannot create: {error}",
+                        path.display()
+                    )));
                 }
             }
         }
@@ -82,11 +96,41 @@ impl RunFolder {
     }
 }
 
+/// Removes what killed processes left half-written in a run's folder.
+fn remove_leftovers(run: &Path) -> anyhow::Result<()> {
+    checkpoint::remove_partial(&run.join(checkpoint::FOLDER))?;
+    for folder in ["", tensorboard::FOLDER, "adapter", "adapter-best"] {
+        let folder = run.join(folder);
+        durable::sweep(&folder)?;
+        // Several adapters have a folder each.
+        for inner in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if inner.file_type()?.is_dir() {
+                durable::sweep(&inner.path())?;
+            } else if is_old_partial(&inner.file_name()) {
+                std::fs::remove_file(inner.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is how earlier versions called a file that was being written: `.tmp` and six characters.
+fn is_old_partial(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let rest = name.strip_prefix(".tmp");
+    rest.is_some_and(|rest| {
+        rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 /// Whether there is anything in `folder` that a run which was stopped at once does not leave. A file that was being written
 /// then still has its temporary name.
 fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
     let ours = |name: &OsStr| {
-        name == LOCK || name == "checkpoints" || name.to_string_lossy().starts_with(".tmp")
+        name == LOCK
+            || name == checkpoint::FOLDER
+            || durable::is_partial(name)
+            || is_old_partial(name)
     };
     match std::fs::read_dir(folder) {
         Ok(mut entries) => {
@@ -99,9 +143,7 @@ fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
 
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
-    let file = File::create(&path)
-        .with_context(|| format!("{}: cannot create", path.display()))
-        .or_run()?;
+    let file = open_lock(&path)?;
     // Whoever only looks whether the folder is in use holds the lock for a moment.
     for _ in 0..LOOKS {
         if take_lock(&file, &path).or_run()? {
@@ -110,6 +152,16 @@ fn lock(folder: &Path) -> Result<File, Failure> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Err(Failure::input(format!("{} is in use by another process", folder.display())))
+}
+
+/// Opens a file to lock it; its content means nothing and stays.
+pub fn open_lock(path: &Path) -> Result<File, Failure> {
+    match regular::open_own(path) {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            Err(Failure::input(format!("{}: {error}", path.display())))
+        }
+        file => file.with_context(|| format!("{}: cannot create", path.display())).or_run(),
+    }
 }
 
 /// Keeps other processes that ask for it out until the file is closed; false where another one has it.
@@ -125,7 +177,7 @@ pub(super) fn take_lock(file: &File, path: &Path) -> anyhow::Result<bool> {
 
 /// Whether a process under this kernel, or wherever file locks reach, works in the folder.
 pub fn is_locked(folder: &Path) -> bool {
-    let lock = File::open(folder.join(LOCK));
+    let lock = regular::open(&folder.join(LOCK));
     lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 

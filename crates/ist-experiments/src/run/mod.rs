@@ -1,6 +1,7 @@
 //! A run's folder: what is written, when, and how a run goes on after it was cut off.
 
 pub mod checkpoint;
+pub mod digests;
 pub mod failed;
 pub mod folder;
 pub mod lines;

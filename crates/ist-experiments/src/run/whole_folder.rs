@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use ist_peft::whole_file;
+use ist_peft::durable::{self, PartialFolder};
 
 use crate::failure::{Failure, OrFail};
 
@@ -23,21 +23,17 @@ pub fn must_be_free(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Lets `write` fill a folder of another name and renames it to `folder` when it is complete.
+/// Lets `write` fill a folder of another name and renames it to `folder` when it is complete. What killed processes left
+/// half-written beside it is removed first.
 pub fn write(
     folder: &Path,
     write: impl FnOnce(&Path) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let parent =
-        folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let context = || format!("{}: cannot write", folder.display());
-    std::fs::create_dir_all(parent).with_context(context).or_run()?;
-    let partial = whole_file::begin_folder(parent, ".partial-").with_context(context).or_run()?;
+    durable::sweep(durable::folder_of(folder)).with_context(context).or_run()?;
+    let partial = PartialFolder::create(folder).with_context(context).or_run()?;
     write(partial.path())?;
-    if folder.exists() {
-        std::fs::remove_dir(folder).with_context(context).or_run()?;
-    }
-    std::fs::rename(partial.keep(), folder).with_context(context).or_run()
+    partial.commit().with_context(context).or_run()
 }
 
 #[cfg(test)]

@@ -13,9 +13,8 @@ mod storage;
 mod training;
 
 use ist_core::burn::tensor::Device;
+use ist_core::untrusted::contained_in_pool;
 use serde::Serialize;
-
-use crate::failure::panic_message;
 
 pub use numbers::Numbers;
 
@@ -87,8 +86,8 @@ pub fn checks() -> Vec<Check> {
 
 /// Runs one check on a device. A backend that panics has failed the check.
 pub fn run(check: &Check, device: &Device) -> Line {
-    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (check.run)(device)));
-    let found = found.unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic))));
+    let found = contained_in_pool(|| (check.run)(device));
+    let found = found.unwrap_or_else(|panic| Err(format!("panicked: {panic}")));
     let (distance, holds, detail) = match found {
         Ok(Outcome::Distance(distance)) => (Some(distance), distance <= check.tolerance, None),
         Ok(Outcome::Skipped(why)) => (None, true, Some(why)),

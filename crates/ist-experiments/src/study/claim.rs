@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ist_peft::{durable, regular};
 use serde::{Deserialize, Serialize};
 
 /// Between two beats.
@@ -89,7 +90,7 @@ pub fn look(folder: &Path, member: &str) -> Look {
     }
     let path = path(folder, member, generation);
     let record: Option<Record> =
-        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        regular::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     match record {
         Some(record) if record.outcome.is_some() || has_died(&path, &record) => {
             Look::Over(generation, record)
@@ -118,7 +119,8 @@ pub struct Claim {
 ///
 /// `lost` is called from another thread, once, when a later claim shows up.
 pub fn take(folder: &Path, member: &str, dead: Option<u64>, lost: fn()) -> Result<Option<Claim>> {
-    std::fs::create_dir_all(folder)
+    regular::own_folder(folder).with_context(|| folder.display().to_string())?;
+    durable::create_folder(folder)
         .with_context(|| format!("{}: cannot create", folder.display()))?;
     let generation = match look(folder, member) {
         Look::Held(generation, _) if dead != Some(generation) => return Ok(None),
@@ -138,6 +140,7 @@ pub fn take(folder: &Path, member: &str, dead: Option<u64>, lost: fn()) -> Resul
     let record = Record { host: host(), kernel, process, beat: 0, outcome: None, reason: None };
     let mut claim = Claim { path, file, record, beating: None };
     claim.write().with_context(|| format!("{}: cannot write", claim.path.display()))?;
+    durable::sync_folder(folder).with_context(|| folder.display().to_string())?;
     claim.start_beating(self::path(folder, member, generation + 1), HEARTBEAT, lost)?;
     Ok(Some(claim))
 }

@@ -1,18 +1,25 @@
 //! `manifest.json`: the members of a study and what each runs, so that every process and machine runs the same.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ist_core::untrusted::json;
 use ist_peft::Adapter;
+use ist_peft::{FileName, durable, regular};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::config::{self, Member, RunConfig, Study};
 use crate::failure::{Failure, OrFail};
-use crate::run::lines;
+use crate::run::folder::open_lock;
+use crate::run::{digests, lines};
 
 /// The file in a study's folder.
 pub const FILE: &str = "manifest.json";
+/// The file that is locked while the manifest is changed.
+const LOCK: &str = ".manifest.lock";
+
 /// How the file is laid out.
 const FORMAT: u32 = 1;
 /// Members whose differences are listed.
@@ -23,7 +30,7 @@ const LISTED: usize = 10;
 pub struct Manifest {
     format: u32,
     /// The study's name.
-    pub study: String,
+    pub study: FileName,
     /// The file it came from.
     pub file: PathBuf,
     /// SHA-256 of the file and those it extends, as it was last run.
@@ -36,14 +43,25 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The name, and the name of its folder.
-    pub name: String,
+    pub name: FileName,
     /// Its configuration as TOML, every default written out.
     pub configuration: String,
+    /// SHA-256 of the configuration; `None` in manifests of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 impl Entry {
-    fn new(member: &Member) -> Self {
-        Self { name: member.name.clone(), configuration: member.config.to_toml() }
+    fn new(member: &Member) -> Result<Self, Failure> {
+        let name = FileName::try_from(member.name.clone()).or_input()?;
+        let configuration = member.config.to_toml();
+        let sha256 = Some(digest(&configuration));
+        Ok(Self { name, configuration, sha256 })
+    }
+
+    /// Whether the configuration is the one that was written.
+    fn is_whole(&self) -> bool {
+        self.sha256.as_ref().is_none_or(|sha256| *sha256 == digest(&self.configuration))
     }
 
     /// The configuration through the gate, with the methods of `A`.
@@ -63,17 +81,22 @@ impl Entry {
     }
 }
 
+fn digest(configuration: &str) -> String {
+    digests::hex(Sha256::new_with_prefix(configuration))
+}
+
 /// The manifest of a study's folder; `None` where there is none.
 pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
     let path = folder.join(FILE);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match regular::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(Failure::input(format!("{}: cannot be read: {error}", path.display())));
         }
     };
-    let manifest: Manifest = serde_json::from_slice(&bytes)
+    let manifest: Manifest = json::from_slice(&bytes)
+        .map_err(|error| anyhow::Error::msg(json::told(&error)))
         .with_context(|| format!("{}: is no manifest of a study", path.display()))
         .or_input()?;
     if manifest.format != FORMAT {
@@ -84,6 +107,14 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
         );
         return Err(Failure::input(message));
     }
+    if let Some(entry) = manifest.members.iter().find(|entry| !entry.is_whole()) {
+        return Err(Failure::input(format!(
+            "{}: the configuration of {} was changed since it was written; restore the file, or run the study's file \
+             with another --output",
+            path.display(),
+            entry.name
+        )));
+    }
     Ok(Some(manifest))
 }
 
@@ -91,10 +122,11 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
 pub fn agree<A: Adapter>(folder: &Path, manifest: &Manifest, study: &Study) -> Result<(), Failure> {
     let mut faults = Vec::new();
     for member in &study.members {
-        let Some(entry) = manifest.members.iter().find(|entry| entry.name == member.name) else {
+        let Some(entry) = manifest.members.iter().find(|entry| entry.name.as_str() == member.name)
+        else {
             continue;
         };
-        if *entry != Entry::new(member) {
+        if *entry != Entry::new(member)? {
             let differences =
                 config::differences(&entry.config::<A>(folder, false)?, &member.config);
             faults.extend(
@@ -120,18 +152,19 @@ pub fn agree<A: Adapter>(folder: &Path, manifest: &Manifest, study: &Study) -> R
 
 /// Puts the study's members into the manifest of its folder, beside those that are there.
 pub fn register<A: Adapter>(folder: &Path, study: &Study) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder)
+    durable::create_folder(folder)
         .with_context(|| format!("{}: cannot create", folder.display()))
         .or_run()?;
     // Two that start at once add one after the other. Where files cannot be locked the loop below sees what was lost.
-    let lock = File::create(folder.join(".manifest.lock")).ok();
-    let _held = lock.as_ref().map(File::lock);
+    let lock = open_lock(&folder.join(LOCK))?;
+    let _ = lock.lock();
+    durable::sweep(folder).with_context(|| folder.display().to_string()).or_run()?;
     loop {
         let found = read(folder)?;
         if let Some(manifest) = &found {
             agree::<A>(folder, manifest, study)?;
         }
-        let merged = merge(found.as_ref(), study);
+        let merged = merge(found.as_ref(), study)?;
         if found.as_ref() == Some(&merged) {
             return Ok(());
         }
@@ -140,13 +173,65 @@ pub fn register<A: Adapter>(folder: &Path, study: &Study) -> Result<(), Failure>
     }
 }
 
-fn merge(found: Option<&Manifest>, study: &Study) -> Manifest {
+fn merge(found: Option<&Manifest>, study: &Study) -> Result<Manifest, Failure> {
     let mut members = found.map(|manifest| manifest.members.clone()).unwrap_or_default();
-    let known: std::collections::HashSet<String> =
-        members.iter().map(|entry| entry.name.clone()).collect();
-    members.extend(
-        study.members.iter().filter(|member| !known.contains(&member.name)).map(Entry::new),
-    );
-    let (name, file, sha256) = (study.name.clone(), study.file.clone(), study.digest.clone());
-    Manifest { format: FORMAT, study: name, file, sha256, members }
+    let known: HashSet<String> =
+        members.iter().map(|entry| entry.name.as_str().to_owned()).collect();
+    for member in study.members.iter().filter(|member| !known.contains(&member.name)) {
+        members.push(Entry::new(member)?);
+    }
+    Ok(Manifest {
+        format: FORMAT,
+        study: FileName::try_from(study.name.clone()).or_input()?,
+        file: study.file.clone(),
+        sha256: study.digest.clone(),
+        members,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, configuration: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let members = serde_json::json!([{
+            "name": name,
+            "configuration": configuration,
+            "sha256": digest("seed = 1"),
+        }]);
+        let manifest = serde_json::json!({
+            "format": FORMAT, "study": "s", "file": "s.toml", "sha256": "", "members": members,
+        });
+        std::fs::write(folder.path().join(FILE), manifest.to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_member_that_would_be_written_elsewhere_is_refused() {
+        for name in ["../../x", "/tmp/x", "a/b", ".."] {
+            let failure = read(written(name, "seed = 1").path()).unwrap_err();
+            assert_eq!(failure.exit_code(), 2);
+            assert!(failure.to_string().contains("not a plain file name"), "{failure}");
+        }
+        assert!(read(written("seed=1", "seed = 1").path()).is_ok());
+    }
+
+    #[test]
+    fn a_changed_configuration_is_refused_by_its_member() {
+        let failure = read(written("seed=1", "seed = 3").path()).unwrap_err().to_string();
+        assert!(failure.contains("the configuration of seed=1 was changed"), "{failure}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("the user's");
+        std::fs::write(&target, "text").unwrap();
+        std::os::unix::fs::symlink(&target, folder.path().join(LOCK)).unwrap();
+        let failure = open_lock(&folder.path().join(LOCK)).unwrap_err();
+        assert!(failure.to_string().contains("symbolic link"), "{failure}");
+        assert_eq!(std::fs::read(&target).unwrap(), b"text");
+    }
 }

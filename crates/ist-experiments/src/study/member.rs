@@ -10,6 +10,7 @@ use super::progress::{CLAIMS, State, state_of_member};
 use crate::commands::train::{self, Place, Request};
 use crate::config::RunConfig;
 use crate::failure::{Failure, OrFail};
+use crate::screen;
 use crate::train::display::Show;
 
 /// What became of a call to execute a member.
@@ -83,8 +84,8 @@ pub fn execute<A: Adapter>(
 
 /// Ends the process before it writes another byte to what is no longer its own.
 fn lost() {
-    eprintln!(
-        "error: another process took this member over, as this one was not heard of for too long"
+    screen::line(
+        "error: another process took this member over, as this one was not heard of for too long",
     );
     std::process::exit(1);
 }

@@ -15,6 +15,9 @@ use crate::train::prepare;
 /// Members from which on a command wants to be told that they are meant.
 pub const MANY: usize = 1000;
 
+/// Members that a study has at most: all of them are held in memory, and each has a folder.
+const MOST: usize = 1_000_000;
+
 /// A study and the folder that it is executed in.
 #[derive(Debug)]
 pub struct Opened {
@@ -79,6 +82,10 @@ pub fn one<A: Adapter>(name: &Path, manner: &Manner) -> Result<Opened, Failure> 
             "{shown} makes {count} runs; add --yes if that many are meant"
         )));
     }
+    if count > MOST {
+        let message = format!("makes {count} runs, and a study has at most {MOST}; split the file");
+        return Err(Failure::input(format!("{} {message}", name.display())));
+    }
     let study = expansion.members::<A>(manner.needs_files).or_input()?;
     let folder = manner.output.join(&study.name);
     if let Some(manifest) = manifest::read(&folder)? {
@@ -100,12 +107,12 @@ fn of_folder<A: Adapter>(folder: &Path, manner: &Manner) -> Result<Opened, Failu
     let Manifest { study: name, file, sha256: digest, members: entries, .. } = manifest;
     let member = |entry: &manifest::Entry| {
         Ok(Member {
-            name: entry.name.clone(),
+            name: entry.name.as_str().to_owned(),
             config: entry.config::<A>(folder, manner.needs_files)?,
         })
     };
     let members = entries.iter().map(member).collect::<Result<_, Failure>>()?;
-    let study = Study { name, file, digest, members };
+    let study = Study { name: name.into(), file, digest, members };
     Ok(Opened { folder: folder.to_owned(), study, from_folder: true })
 }
 

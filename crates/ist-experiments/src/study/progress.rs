@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ist_peft::regular;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -122,7 +123,7 @@ fn failed_or(folder: &Path, state: State) -> (State, Option<String>) {
 }
 
 fn document(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&regular::read(path).ok()?).ok()
 }
 
 #[cfg(test)]

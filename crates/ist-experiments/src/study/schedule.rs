@@ -5,15 +5,18 @@
 //! member finishes its step and saves.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ist_peft::{durable, regular};
 
 use super::claim::{self, Look, STALE};
 use super::progress::{CLAIMS, State, state_of_member};
 use crate::failure::{Failure, OrFail};
+use crate::screen;
+use crate::threads;
 use crate::train::interrupt;
 
 /// Between two looks at the processes.
@@ -83,7 +86,7 @@ pub fn execute(tasks: &[Task], manner: &Manner) -> Result<Vec<End>, Failure> {
         entries: tasks.iter().map(entry).collect(),
         running: Vec::new(),
         manner,
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        cores: threads::cores(),
         said_waiting: false,
     };
     while !interrupt::asked() && schedule.entries.iter().any(|entry| entry.end.is_none()) {
@@ -110,7 +113,7 @@ struct Schedule<'a> {
 impl Schedule<'_> {
     fn say(&self, line: &str) {
         if !self.manner.quiet {
-            eprintln!("{line}");
+            screen::line(line);
         }
     }
 
@@ -175,8 +178,8 @@ impl Schedule<'_> {
         command.args(["--device", self.manner.device, "--while-stdin-is-open"]);
         command.args(dead.map(|dead| format!("--take-over={dead}")));
         command.args(self.manner.quiet.then_some("--quiet"));
-        if std::env::var_os(THREADS).is_none() {
-            command.env(THREADS, (self.cores / self.manner.jobs).max(1).to_string());
+        if std::env::var_os(threads::VARIABLE).is_none() {
+            command.env(threads::VARIABLE, (self.cores / self.manner.jobs).max(1).to_string());
         }
         let alone = self.manner.jobs == 1 && (self.manner.verbose || self.entries.len() == 1);
         let heard = alone && !self.manner.quiet;
@@ -258,16 +261,15 @@ impl Schedule<'_> {
     }
 }
 
-/// Threads of a process's operations, where its owner has not said how many.
-const THREADS: &str = "RAYON_NUM_THREADS";
-
 fn log_file(task: &Task) -> Result<File, Failure> {
     let path = task.study.join("logs").join(format!("{}.log", task.name));
     let context = || format!("{}: cannot create", path.display());
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
-        .with_context(context)
-        .or_run()?;
-    File::create(&path).with_context(context).or_run()
+    let folder = durable::folder_of(&path);
+    regular::own_folder(folder).with_context(|| folder.display().to_string()).or_input()?;
+    durable::create_folder(folder).with_context(context).or_run()?;
+    let log = regular::open_own(&path).with_context(context).or_run()?;
+    log.set_len(0).with_context(context).or_run()?;
+    Ok(log)
 }
 
 /// `STUDY/MEMBER`.

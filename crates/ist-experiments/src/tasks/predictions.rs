@@ -4,14 +4,23 @@
 //! same command goes on where it stopped. What the predictions came from stands beside them, in `FILE.settings.json`: under
 //! other settings the file is refused and not mixed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use ist_core::untrusted::{cut, cut_value, json};
+use ist_peft::destination::{self, Destination};
+use ist_peft::{durable, regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::Task;
 use crate::failure::{Failure, OrFail};
+use crate::run::digests;
 use crate::run::lines::{self, LineLog};
 
 /// One record's outcome.
@@ -140,10 +149,32 @@ impl Prediction {
     }
 }
 
+/// Where predictions go.
+#[derive(Debug)]
+enum Sink {
+    /// Into a file that is gone on with.
+    Log(LineLog),
+    /// Into a device or a pipe, of which nothing can be read again.
+    Through(File, PathBuf),
+}
+
+impl Sink {
+    fn write(&mut self, prediction: &Prediction) -> anyhow::Result<()> {
+        let line = with_check(&serde_json::to_string(prediction)?);
+        match self {
+            Self::Log(log) => log.append(line.as_bytes()),
+            Self::Through(file, path) => {
+                let written = file.write_all(line.as_bytes());
+                written.with_context(|| format!("{}: cannot write", path.display()))
+            }
+        }
+    }
+}
+
 /// Predictions that are there, and where the next ones go.
 #[derive(Debug, Default)]
 pub struct Log {
-    file: Option<LineLog>,
+    sink: Option<Sink>,
     known: HashMap<(String, usize), Prediction>,
 }
 
@@ -153,14 +184,27 @@ impl Log {
         Self::default()
     }
 
-    /// Opens a file to go on with, or a new one. `settings` tells, for every task, what its predictions come from.
+    /// Opens a file to go on with, or a new one; a device or a pipe is written to and not read. `settings` tells, for every task, what its predictions come from.
     ///
     /// # Errors
     ///
-    /// A file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
+    /// A folder; a file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
     /// that is no prediction, except a last one that was cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
-        let (beside, file) = (settings_path(path), LineLog::open(path).or_input()?);
+        let real = match Destination::of(path)? {
+            Destination::Through(target) => {
+                let file = destination::open(&target);
+                let file = file.with_context(|| path.display().to_string()).or_input()?;
+                let sink = Some(Sink::Through(file, path.to_owned()));
+                return Ok(Self { sink, known: HashMap::new() });
+            }
+            Destination::Replace(real) => real,
+        };
+        let beside = settings_path(path);
+        let folder = durable::folder_of(path);
+        durable::sweep(folder)
+            .map_err(|error| Failure::input(format!("{}: {error}", folder.display())))?;
+        let mut file = LineLog::open(&real).or_input()?;
         if !file.lock().or_run()? {
             let advice = "let it end, or name another file";
             return Err(Failure::input(format!(
@@ -168,7 +212,7 @@ impl Log {
                 path.display()
             )));
         }
-        let held = std::fs::read_to_string(path);
+        let held = regular::read_to_string(path);
         let held = held.map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
         let mut all = if held.is_empty() { Map::new() } else { read_settings(path, &beside)? };
         for (task, new) in settings {
@@ -182,9 +226,9 @@ impl Log {
         lines::replace(&beside, text.as_bytes()).or_run()?;
         let whole = held.rfind('\n').map_or(0, |end| end + 1);
         if whole < held.len() {
-            file.cut(whole).or_run()?;
+            file.cut(whole as u64).or_run()?;
         }
-        Ok(Self { file: Some(file), known })
+        Ok(Self { sink: Some(Sink::Log(file)), known })
     }
 
     /// The prediction of a record, if it is known.
@@ -198,7 +242,7 @@ impl Log {
     ///
     /// A file that cannot be written.
     pub fn write(&mut self, prediction: &Prediction) -> Result<(), Failure> {
-        self.file.as_mut().map_or(Ok(()), |file| file.write(prediction)).or_run()
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.write(prediction)).or_run()
     }
 }
 
@@ -211,20 +255,23 @@ fn settings_path(path: &Path) -> PathBuf {
 fn read_settings(path: &Path, beside: &Path) -> Result<Map<String, Value>, Failure> {
     let (shown, beside_shown) = (path.display(), beside.display());
     let remedy = format!("remove {shown} or name another file");
-    let text = std::fs::read_to_string(beside).map_err(|_| {
+    let text = regular::read_to_string(beside).map_err(|_| {
         Failure::input(format!(
             "{shown} holds something, but {beside_shown}, which tells what from, is not there; {remedy}"
         ))
     })?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::input(format!("{beside_shown}: {error}; {remedy}")))
+    json::from_slice(text.as_bytes()).map_err(|error| {
+        Failure::input(format!("{beside_shown}: {}; {remedy}", json::told(&error)))
+    })
 }
 
 fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failure> {
     let keys = new.as_object().into_iter().chain(old.as_object()).flat_map(Map::keys);
     let mut differing: Vec<String> = Vec::new();
     for key in keys.filter(|key| old[key] != new[key]) {
-        let difference = format!("{key} ({}, now {})", old[key], new[key]);
+        let before = cut_value(&old[key]);
+        let now = cut_value(&new[key]);
+        let difference = format!("{} ({before}, now {now})", cut(key));
         if !differing.contains(&difference) {
             differing.push(difference);
         }
@@ -243,16 +290,40 @@ fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failur
 fn read(path: &Path, text: &str) -> Result<HashMap<(String, usize), Prediction>, Failure> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let line = |(at, line): (usize, &str)| {
-        let prediction: Prediction = serde_json::from_str(line).map_err(|error| {
+        let fault = |what: &dyn std::fmt::Display| {
             let shown = path.display();
-            Failure::input(format!(
-                "{shown}, line {}: no whole prediction: {error}; remove the line or the file",
-                at + 1
-            ))
-        })?;
+            Failure::input(format!("{shown}, line {}: {what}; remove the line or the file", at + 1))
+        };
+        let Ok(content) = checked(line) else {
+            return Err(fault(&"was changed since it was written"));
+        };
+        let prediction: Prediction = json::from_slice(content.as_bytes())
+            .map_err(|error| fault(&format!("no whole prediction: {}", json::told(&error))))?;
         Ok(((prediction.task.clone(), prediction.index), prediction))
     };
     whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(line).collect()
+}
+
+/// How a line ends that says its own digest, before the digits.
+const CHECK: &str = ",\"check\":\"";
+/// Digits of the digest: enough against chance.
+const DIGITS: usize = 16;
+
+/// A line of this object that ends with the beginning of its SHA-256.
+fn with_check(object: &str) -> String {
+    let open = object.strip_suffix('}').unwrap_or(object);
+    format!("{open}{CHECK}{}\"}}\n", &check(object)[..DIGITS])
+}
+
+/// The object of a line, or that it was changed. Lines of earlier versions say no digest.
+fn checked(line: &str) -> Result<Cow<'_, str>, ()> {
+    let Some(at) = line.rfind(CHECK) else { return Ok(Cow::Borrowed(line)) };
+    let object = format!("{}}}", &line[..at]);
+    if with_check(&object).trim_end() == line { Ok(Cow::Owned(object)) } else { Err(()) }
+}
+
+fn check(object: &str) -> String {
+    digests::hex(Sha256::new_with_prefix(object))
 }
 
 #[cfg(test)]
@@ -334,7 +405,28 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[5..]).unwrap();
         let message = Log::open(&path, &settings(1)).unwrap_err().to_string();
+        assert!(message.contains("p.jsonl, line 1: was changed"), "{message}");
+        std::fs::write(&path, "{\"task\": 1}\n").unwrap();
+        let message = Log::open(&path, &settings(1)).unwrap_err().to_string();
         assert!(message.contains("p.jsonl, line 1: no whole prediction"), "{message}");
+    }
+
+    #[test]
+    fn no_changed_byte_of_a_line_passes_and_lines_of_earlier_versions_do() {
+        let object = serde_json::to_string(&prediction(3)).unwrap();
+        assert_eq!(checked(&object), Ok(Cow::Borrowed(object.as_str())));
+        let line = with_check(&object);
+        let line = line.trim_end();
+        assert_eq!(checked(line).unwrap(), object);
+        for at in 0..line.len() {
+            let mut bytes = line.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            let text = String::from_utf8(bytes).unwrap();
+            let Ok(object) = checked(&text) else { continue };
+            // A change that hides the digest leaves the prediction as it was, or none.
+            let parsed: Option<Prediction> = serde_json::from_str(&object).ok();
+            assert!(parsed.is_none_or(|parsed| parsed == prediction(3)), "{text}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Row {
         let compared = self.scores.iter().any(|score| score.normalised().is_some());
         let more = if compared { "   per token   per byte" } else { "" };
         let mut table = format!(
-            "{:<18} accuracy   95 % interval   correct  records  unanswered{more}\n",
+            "{:<18} accuracy   95 % interval   correct  records  unanswered  commonest answer{more}\n",
             "set"
         );
         let mut line = |text: String| writeln!(table, "{text}").expect("strings take text");
@@ -142,12 +142,13 @@ fn set_line(score: &Score) -> String {
         format!("    {}   {}", percent(two[0].share()), percent(two[1].share()))
     });
     format!(
-        "{:<18} {}   {interval:>13}   {:>7}  {:>7}  {:>10}{more}",
+        "{:<18} {}   {interval:>13}   {:>7}  {:>7}  {:>10}  {:>16}{more}",
         score.task().name(),
         percent(score.accuracy().share()),
         score.correct(),
         score.records(),
         score.unanswered(),
+        percent(score.majority_baseline()).trim(),
     )
 }
 

@@ -10,6 +10,7 @@ use ist_core::tuner::StepReport;
 
 use crate::failure::Failure;
 use crate::live::Screen;
+use crate::screen;
 
 /// Seconds between two plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -60,7 +61,7 @@ impl Display {
         match &self.shown {
             Shown::Screen(screen) => screen.say(line),
             Shown::Bar(bar) => bar.println(line),
-            Shown::Lines => eprintln!("{line}"),
+            Shown::Lines => screen::line(line),
             Shown::Nothing => {}
         }
     }
@@ -72,7 +73,7 @@ impl Display {
         self.smoothed = Some(smoothed);
         let rate = report.tokens as f64 / seconds.max(1e-9);
         let message = format!(
-            "loss {smoothed:.4}  {rate:.0} tokens/s  layers {:?}",
+            "loss, smoothed {smoothed:.4}  {rate:.0} learned tokens/s  layers {:?}",
             report.layers.as_slice()
         );
         match &self.shown {
@@ -90,7 +91,7 @@ impl Display {
         let due = self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL)
             || done == self.total;
         if due {
-            eprintln!("step {done}/{}  {message}", self.total);
+            screen::line(format!("step {done}/{}  {message}", self.total));
             self.last_line = Some(Instant::now());
         }
     }

@@ -1,27 +1,26 @@
-//! Ctrl-C: the step in progress is finished, the run saved, and the command says how to resume.
+//! Being asked to stop: the step in progress is finished, the run saved, and the command says how to resume.
+//!
+//! Ctrl-C asks, and so do the signals by which systems end processes: a terminal that is closed, a
+//! service that is stopped, a time limit that is near. A signal that the parent told this process to
+//! ignore stays ignored, as under `nohup`.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::live::terminal;
+use super::signals;
+use crate::screen;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
-static INSTALLED: OnceLock<bool> = OnceLock::new();
+static INSTALLED: OnceLock<()> = OnceLock::new();
 
-/// Installs the handler, once. A second Ctrl-C ends the process at once.
+/// Watches for signals, once. A second Ctrl-C ends the process at once.
 pub fn install() {
     INSTALLED.get_or_init(|| {
-        ctrlc::set_handler(|| {
-            if ASKED.swap(true, Ordering::SeqCst) {
-                terminal::give_back();
-                std::process::exit(130);
-            }
-            // A view says it itself.
-            if !terminal::is_taken() {
-                eprintln!("\nstopping after this step (press Ctrl-C again to stop at once) ...");
-            }
-        })
-        .is_ok()
+        if let Err(error) = signals::watch() {
+            screen::line(format!(
+                "warning: cannot watch for Ctrl-C: {error}; it will end the run without saving"
+            ));
+        }
     });
 }
 

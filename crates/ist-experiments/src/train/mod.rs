@@ -9,8 +9,10 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod prepare;
 pub mod selfcheck;
+pub(crate) mod signals;
 pub mod summary;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
 use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
 use ist_models::{CausalLm, TokenBatch};
-use ist_peft::{Adapter, Adapters};
+use ist_peft::{Adapter, Adapters, FileName, durable};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
@@ -28,13 +30,18 @@ use crate::failure::{Failure, OrFail};
 use crate::memory;
 use crate::plan::{halve_until, least_step};
 use crate::run::checkpoint::{self, Loaded, Progress};
+use crate::run::digests::LogMarks;
 use crate::run::folder::RunFolder;
 use crate::run::lines::{self, LineLog};
 use crate::run::result::{Curve, selection_counts};
 use crate::run::tensorboard::EventLog;
+use crate::threads;
 use costs::{Costs, Plan, Scoring, StepCost};
 use display::{Display, Show};
 use prepare::Prepared;
+
+/// The logs of a run, in the order in which [`Run`] has them.
+const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG];
 
 /// A run that is going on: everything that changes from step to step.
 pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
@@ -112,29 +119,44 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             score_before: None,
         };
         let device = model.device().clone();
-        let checkpoints = folder.join("checkpoints");
         let newest = if resume {
-            checkpoint::load_newest(&checkpoints, &mut model, &mut adapters, &device).or_input()?
+            let place = checkpoint::Place { run: folder.path(), logs: &LOGS };
+            checkpoint::load_newest(place, &mut model, &mut adapters, &device)?
         } else {
             None
         };
         let mut warnings = Vec::new();
-        if let Some(Loaded { state, progress: saved, inputs, set_aside }) = newest {
+        let mut ends = BTreeMap::new();
+        if let Some(Loaded { state, progress: saved, inputs, budget, logs, notes }) = newest {
             reads_the_same(&inputs, &data.inputs())?;
-            tuner.restore(state, &device).or_run()?;
-            training.seek(saved.training).or_input()?;
-            scoring.seek(saved.scoring).or_input()?;
-            (progress, warnings) = (saved, set_aside);
+            if let Some(before) = budget {
+                let key = "memory budget in bytes (plan.json)";
+                reads_the_same(&json!({key: before}), &json!({key: plan.budget}))?;
+            }
+            let from = folder.join(checkpoint::FOLDER).join(saved.steps.to_string());
+            let named = || from.display().to_string();
+            tuner.restore(state, &device).with_context(named).or_input()?;
+            ends = logs;
+            training.seek(saved.training).with_context(named).or_input()?;
+            scoring.seek(saved.scoring).with_context(named).or_input()?;
+            progress = saved;
+            warnings = notes;
         }
-        for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG] {
-            lines::keep_before(&folder.join(name), progress.steps).or_run()?;
-        }
-        let log = |name: &str| LineLog::open(&folder.join(name)).or_run();
-        let (metrics, selections) = (log("metrics.jsonl")?, log("selections.jsonl")?);
-        let (importance, costs) = (log("importance.jsonl")?, log(costs::LOG)?);
+        // Without a checkpoint nothing of the logs counts.
+        let log = |name: &str| {
+            let mut log = LineLog::open(&folder.join(name)).or_run()?;
+            log.cut(ends.get(name).copied().unwrap_or(0)).or_run()?;
+            Ok::<_, Failure>(log)
+        };
+        let [metrics, selections, importance, costs] = LOGS;
+        let metrics = log(metrics)?;
+        let selections = log(selections)?;
+        let importance = log(importance)?;
+        let costs = log(costs)?;
         let events =
             config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
         let events = events.transpose().or_run()?;
+        warnings.extend(events.as_ref().and_then(EventLog::note).map(str::to_owned));
         let display = match shown {
             Show::Screen => Display::screen(folder.path(), total_steps)?,
             Show::Nothing | Show::Lines => {
@@ -378,12 +400,34 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     }
 
     fn save_checkpoint(&mut self) -> anyhow::Result<()> {
-        let (folder, keep) = (self.folder.join("checkpoints"), self.config.train.keep_last);
-        let state = self.tuner.state()?;
+        let folder = self.folder.join(checkpoint::FOLDER);
         let inputs = self.data.inputs();
-        checkpoint::save::<A>(&folder, keep, &mut self.model, &self.adapters, state, &self.progress, &inputs).context(
-            "cannot save a checkpoint; what was saved before is whole: go on with --resume when the cause is gone",
+        let saved = self.sync_logs().and_then(|logs| {
+            let content = checkpoint::Content {
+                adapters: &self.adapters,
+                tuner: self.tuner.state()?,
+                progress: &self.progress,
+                inputs: &inputs,
+                logs,
+                budget: self.plan.budget,
+            };
+            checkpoint::save::<A>(&folder, self.config.train.keep_last, &mut self.model, content)
+        });
+        saved.context(
+            "cannot save a checkpoint; what was saved before is whole: continue with --resume when the cause is gone",
         )
+    }
+
+    /// Makes sure that no power cut takes a line that was written, and says how far each log is.
+    fn sync_logs(&self) -> anyhow::Result<LogMarks> {
+        let logs = [&self.metrics, &self.selections, &self.importance, &self.costs];
+        let mut marks = LogMarks::new();
+        for (name, log) in LOGS.into_iter().zip(logs) {
+            marks.insert(FileName::try_from(name.to_owned())?, log.mark()?);
+        }
+        self.events.as_ref().map_or(Ok(()), EventLog::sync)?;
+        durable::sync_folder(self.folder.path())?;
+        Ok(marks)
     }
 
     /// Fails when an update left a parameter that is no finite number, before anything of it is saved.
@@ -477,6 +521,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             self.save_adapter("adapter")?;
         }
         let after = if status == "interrupted" { None } else { self.score()? };
+        self.sync_logs().context("cannot sync the logs").or_run()?;
         let curve = Curve::read(&self.folder.join("metrics.jsonl")).or_run()?;
         let costs = Costs::read(&self.folder.join(costs::LOG)).or_run()?;
         let layers = self.model.layers().len();
@@ -527,15 +572,6 @@ fn reads_the_same(before: &Value, now: &Value) -> Result<(), Failure> {
     }
 }
 
-/// The threads that operations are spread over.
-fn threads() -> usize {
-    let set = std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|threads| threads.parse().ok())
-        .filter(|set| *set > 0);
-    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
-
 /// The `run` part of a result: what it was and what ran it.
 fn run_part(config: &RunConfig, folder: &Path) -> Value {
     json!({
@@ -543,7 +579,7 @@ fn run_part(config: &RunConfig, folder: &Path) -> Value {
         "configuration": config,
         "commit": option_env!("IST_COMMIT"),
         "versions": {"ist": env!("CARGO_PKG_VERSION"), "burn": option_env!("IST_BURN_VERSION")},
-        "threads": threads(),
+        "threads": threads::count(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
     })

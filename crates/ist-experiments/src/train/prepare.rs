@@ -12,7 +12,7 @@ use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
 use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, Site, attach, half_product};
+use ist_peft::{Adapter, Dialect, FileName, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig};
@@ -230,6 +230,14 @@ impl<A: Adapter> Planned<A> {
         LayerSet::new(layers, num_layers).expect("sites lie in the model's layers")
     }
 
+    /// The shape of a model with these adapters on: a head that carries one has a table of its own.
+    pub fn shape(&self, shape: &Shape) -> Shape {
+        let head = shape.outline().shared_head;
+        let adapted =
+            head.is_some_and(|head| self.sites.iter().flatten().any(|site| *site == head));
+        if adapted { shape.untied() } else { shape.clone() }
+    }
+
     /// Positions that the adapters put in front of all tokens.
     pub fn positions_in_front(&self) -> usize {
         self.adapters.configs().map(A::positions_in_front).sum()
@@ -249,16 +257,16 @@ impl<A: Adapter> Planned<A> {
 pub fn adapters<A: Adapter>(tables: &AdapterTables, shape: &Shape) -> Result<Planned<A>, Failure> {
     let fault = |error: &dyn Display| Failure::input(format!("`adapter`: {error}"));
     let parts = parts::<A>(tables)?;
+    let outline = shape.outline();
     for (table, parts) in tables.tables().iter().zip(&parts) {
         let fresh = parts.iter().filter(|_| table.init_from.is_none());
-        for config in fresh.flat_map(Part::configs) {
-            attach::check_names::<A>(&shape.sites, config).map_err(|error| fault(&error))?;
+        for part in fresh {
+            attach::check_names::<A>(&shape.sites, &outline, part)
+                .map_err(|error| fault(&error))?;
         }
     }
     let mut adapters = Adapters::new(parts.concat());
-    let sites = adapters
-        .sites(&shape.sites, shape.roles, shape.num_layers)
-        .map_err(|error| fault(&error))?;
+    let sites = adapters.sites(&shape.sites, &outline).map_err(|error| fault(&error))?;
     Ok(Planned { adapters, sites })
 }
 
@@ -291,6 +299,9 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
                 );
                 return Err(Failure::input(message));
             }
+            // It becomes a folder's name.
+            FileName::try_from(part.name.clone())
+                .map_err(|error| Failure::input(format!("`adapter.name`: {error}")))?;
             taken.push(part.name.clone());
         }
         all.push(parts);
@@ -339,7 +350,6 @@ pub fn tuner(
     rates: BTreeMap<String, f64>,
     device: &Device,
 ) -> Tuner {
-    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
     let settings = TunerConfig {
         learning_rate: config.optimizer.lr,
         schedule: config.optimizer.schedule,
@@ -352,9 +362,15 @@ pub fn tuner(
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
         rates,
-        loss_scaling: config.train.loss_scaling.applies(through_float16),
+        loss_scaling: loss_scaling(config, device),
     };
     Tuner::new(settings, policy, config.seed)
+}
+
+/// Whether a run on that device scales its loss.
+pub fn loss_scaling(config: &RunConfig, device: &Device) -> bool {
+    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
+    config.train.loss_scaling.applies(through_float16)
 }
 
 /// Fails when a `train.sample_prompts` cannot be continued in a context of that many positions.

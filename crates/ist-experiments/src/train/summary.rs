@@ -21,7 +21,7 @@ pub fn render(result: &Value, folder: &str) -> String {
     };
     let tenths = (number(&train["loss_first_tenth"]), number(&train["loss_last_tenth"]));
     line(
-        "loss",
+        "training loss",
         format!(
             "{} -> {}  (mean of the first and the last tenth of {} steps)",
             tenths.0, tenths.1, train["steps"]
@@ -43,7 +43,7 @@ pub fn render(result: &Value, folder: &str) -> String {
     line(
         "time",
         format!(
-            "{seconds:.1} s, {:.0} tokens/s",
+            "{seconds:.1} s, {:.0} learned tokens/s",
             train["tokens"].as_f64().unwrap_or_default() / seconds.max(1e-9)
         ),
     );

@@ -2,6 +2,7 @@
 //!
 //! Fields that do not bear on the computation are left alone; those that would change it and are not supported are refused.
 
+use ist_core::untrusted::cut_message;
 use serde_json::{Map, Value};
 
 use crate::ops::activation::Activation;
@@ -38,7 +39,7 @@ impl<'a> Fields<'a> {
 
     /// The faults.
     pub fn into_faults(self) -> Vec<String> {
-        self.faults
+        self.faults.iter().map(|fault| cut_message(fault).into_owned()).collect()
     }
 
     /// Notes a fault.
@@ -175,9 +176,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A table, where the key has one.
+    /// The document.
+    pub fn document(&self) -> &'a Map<String, Value> {
+        self.document
+    }
+
+    /// A table, where the key has one. False stands for none in some files.
     pub fn table(&mut self, key: &str) -> Option<&'a Map<String, Value>> {
-        let value = self.value(key)?;
+        let value = self.value(key).filter(|value| **value != Value::Bool(false))?;
         if value.as_object().is_none() {
             self.fault(format!("`{key}` must be a table or null, found {value}"));
         }

@@ -4,19 +4,23 @@
 //! To add one, write its file and its line in [`ARCHITECTURES`].
 
 pub mod bloom;
+pub mod composite;
 mod fields;
 pub mod gemma;
 pub mod gemma2;
+pub mod gemma3;
 pub mod gemma3_text;
 pub mod gpt2;
 pub mod gpt_neox;
 pub mod gptj;
 pub mod llama;
 pub mod mistral;
+pub mod mistral3;
 pub mod mixtral;
 pub mod olmo2;
 pub mod phi3;
 pub mod qwen2;
+pub mod qwen2_5_vl;
 pub mod qwen3;
 pub mod qwen3_moe;
 mod rope;
@@ -41,12 +45,15 @@ pub struct Architecture {
 pub const ARCHITECTURES: &[Architecture] = &[
     llama::ARCHITECTURE,
     mistral::ARCHITECTURE,
+    mistral3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
+    qwen2_5_vl::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3_moe::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3_text::ARCHITECTURE,
+    gemma3::ARCHITECTURE,
     phi3::ARCHITECTURE,
     mixtral::ARCHITECTURE,
     olmo2::ARCHITECTURE,

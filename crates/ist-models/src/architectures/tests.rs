@@ -79,6 +79,7 @@ fn what_has_no_effect_is_left_alone() {
         r#", "partial_rotary_factor": 1"#,
         r#", "pretraining_tp": 2"#,
         r#", "hidden_act": "swish""#,
+        r#", "rope_scaling": false"#,
     ] {
         assert!(parse(rest).is_ok(), "{rest}");
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ist_peft::{Adapter, BaseMut, PeftLinear, PeftModel, Roles, Slot, Weight};
+use ist_core::burn::tensor::Tensor;
+use ist_peft::{Adapter, BaseMut, PeftLinear, PeftModel, Roles, Site, Slot, Weight};
 
-use super::config::DecoderConfig;
 use super::parts::PartMut;
 use super::{Decoder, layout};
 
@@ -47,14 +47,45 @@ impl<A: Adapter> PeftModel<A> for Decoder<A> {
         self.layers.len()
     }
 
+    fn model_type(&self) -> &'static str {
+        self.config.model_type
+    }
+
+    fn shared_head(&self) -> Option<Site> {
+        layout::shared_head(&self.config)
+    }
+
     fn untie(&mut self) {
         if self.outer.lm_head.is_none() {
             let head = self.outer.embed_tokens.weight.current().transpose();
             self.outer.lm_head =
                 Some(PeftLinear::new(self.config.names.lm_head, Weight::frozen(head), None));
-            let config: &mut DecoderConfig = Arc::make_mut(&mut self.config);
-            config.tie_word_embeddings = false;
-            config.document["tie_word_embeddings"] = false.into();
+            Arc::make_mut(&mut self.config).set_tied(false);
         }
     }
+
+    fn resize_vocabulary(&mut self, rows: usize) -> bool {
+        let table = &mut self.outer.embed_tokens.weight;
+        *table = Weight::frozen(with_rows(table.current(), rows));
+        if let Some(head) = &mut self.outer.lm_head {
+            let table = with_rows(head.base.weight.current().transpose(), rows);
+            head.base.weight = Weight::frozen(table.transpose());
+            head.base.bias = head.base.bias.take().map(|bias| {
+                let column = with_rows(bias.current().unsqueeze_dim(1), rows);
+                Weight::frozen(column.squeeze_dim(1))
+            });
+        }
+        Arc::make_mut(&mut self.config).set_vocabulary(rows);
+        true
+    }
+}
+
+/// A table cut to that many rows, or filled up with zeros.
+fn with_rows(table: Tensor<2>, rows: usize) -> Tensor<2> {
+    let [found, width] = table.dims();
+    if rows <= found {
+        return table.narrow(0, 0, rows);
+    }
+    let more = Tensor::zeros([rows - found, width], (&table.device(), table.dtype()));
+    Tensor::cat(vec![table, more], 0)
 }

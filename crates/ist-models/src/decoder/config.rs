@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ist_core::untrusted::json;
 use ist_peft::Roles;
 use serde_json::{Map, Value};
 
@@ -176,10 +177,12 @@ pub struct ExpertsConfig {
 impl DecoderConfig {
     /// Reads the text of a `config.json`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        match serde_json::from_str(text) {
+        match json::value(text.as_bytes()) {
             Ok(Value::Object(document)) => Self::from_json(document),
             Ok(_) => Err(ConfigError { faults: vec!["not a JSON object".to_owned()] }),
-            Err(error) => Err(ConfigError { faults: vec![format!("not JSON: {error}")] }),
+            Err(error) => {
+                Err(ConfigError { faults: vec![format!("not JSON: {}", json::told(&error))] })
+            }
         }
     }
 
@@ -191,6 +194,29 @@ impl DecoderConfig {
     /// `config.json` again, as it was read.
     pub fn to_json(&self) -> Value {
         self.document.clone()
+    }
+
+    /// Whether it is the text model of a model that also sees.
+    pub fn has_more_than_text(&self) -> bool {
+        self.names.body == architectures::composite::BODY
+    }
+
+    /// Makes head and embedding one matrix or two, in the document too.
+    pub(crate) fn set_tied(&mut self, tied: bool) {
+        self.tie_word_embeddings = tied;
+        self.document["tie_word_embeddings"] = tied.into();
+        if let Some(text) = self.document.get_mut("text_config").and_then(Value::as_object_mut) {
+            text.insert("tie_word_embeddings".to_owned(), tied.into());
+        }
+    }
+
+    /// Makes the vocabulary that long, in the document too.
+    pub(crate) fn set_vocabulary(&mut self, rows: usize) {
+        self.vocab_size = rows;
+        match self.document.get_mut("text_config").and_then(Value::as_object_mut) {
+            Some(text) => drop(text.insert("vocab_size".to_owned(), rows.into())),
+            None => self.document["vocab_size"] = rows.into(),
+        }
     }
 
     /// Positions a text may have: those the model was made for, and more where a dynamic rotation stretches them.

@@ -127,12 +127,19 @@ pub fn sites(config: &DecoderConfig) -> Vec<Site> {
     sites.extend((0..config.num_hidden_layers).flat_map(|layer| layer_sites(config, layer)));
     sites.push(norm(names.norm));
     if !config.tie_word_embeddings {
-        sites.push(
-            Site::linear(names.lm_head, None, hidden, config.vocab_size)
-                .with_bias(config.head_bias),
-        );
+        sites.push(head(config));
     }
     sites
+}
+
+/// The head, where it is the embedding and so is no module of its own.
+pub fn shared_head(config: &DecoderConfig) -> Option<Site> {
+    config.tie_word_embeddings.then(|| head(config))
+}
+
+fn head(config: &DecoderConfig) -> Site {
+    Site::linear(config.names.lm_head, None, config.hidden_size, config.vocab_size)
+        .with_bias(config.head_bias)
 }
 
 fn layer_sites(config: &DecoderConfig, layer: usize) -> Vec<Site> {

@@ -13,6 +13,9 @@ use ist_peft::Adapter;
 use super::{GenerateError, check, left_padded, logits_by_row};
 use crate::causal_lm::CausalLm;
 
+/// Beams of a search at most: each has a cache of its own, and every step ranks all continuations of all.
+pub const MOST_BEAMS: usize = 4096;
+
 /// How to search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamSettings {
@@ -43,12 +46,16 @@ impl BeamSettings {
 ///
 /// # Errors
 ///
-/// An empty prompt, a token beyond the vocabulary, a prompt that leaves no room for the new tokens.
+/// More than [`MOST_BEAMS`], an empty prompt, a token beyond the vocabulary, a prompt that leaves no room for the new tokens.
 pub fn beam_search<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],
     settings: &BeamSettings,
 ) -> Result<Vec<Vec<u32>>, GenerateError> {
+    let beams = settings.beams.get();
+    if beams > MOST_BEAMS {
+        return Err(GenerateError::Beams { beams });
+    }
     check(model, prompts, settings.max_new_tokens)?;
     let mut searches = vec![Search::new(settings); prompts.len()];
     let (mut tokens, mut mask) = left_padded(prompts);

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, TensorData};
-use ist_peft::{TensorFile, TensorFileError};
+use ist_core::untrusted::{cut, cut_message, json};
+use ist_peft::{FileName, TensorFile, TensorFileError, regular};
 use serde::Deserialize;
 
 const SINGLE: &str = "model.safetensors";
@@ -25,7 +26,7 @@ pub enum CheckpointError {
         found: Option<String>,
     },
     /// The index is wrong.
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", cut_message(message))]
     Index {
         /// The index.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// Tensors are missing, surplus or of the wrong shape.
-    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    #[error("{origin}: the weights do not fit config.json:{}", faults.iter().map(|fault| format!("\n  {}", cut_message(fault))).collect::<String>())]
     Faults {
         /// The folder.
         origin: PathBuf,
@@ -56,7 +57,7 @@ pub struct Checkpoint {
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: BTreeMap<String, FileName>,
 }
 
 impl Checkpoint {
@@ -85,17 +86,14 @@ impl Checkpoint {
     fn sharded(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(INDEX);
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
-        let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
+        let text = regular::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
         let Index { weight_map } =
-            serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
-        let shards: BTreeSet<&String> = weight_map.values().collect();
+            json::from_slice(text.as_bytes()).map_err(|error| fault(json::told(&error)))?;
+        let shards: BTreeSet<&FileName> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in &shards {
-            if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
-                return Err(fault(format!("shard \"{shard}\" is no plain file name")));
-            }
             if !folder.join(shard).is_file() {
-                return Err(fault(format!("shard {shard} does not exist in the folder")));
+                return Err(fault(format!("shard {} does not exist in the folder", shard)));
             }
             files.push(TensorFile::open(&folder.join(shard))?);
         }
@@ -103,14 +101,14 @@ impl Checkpoint {
         for (number, file) in files.iter().enumerate() {
             for name in file.names() {
                 if tensors.insert(name.to_owned(), number).is_some() {
-                    return Err(fault(format!("tensor {name} stands in two shards")));
+                    return Err(fault(format!("tensor {} stands in two shards", cut(name))));
                 }
             }
         }
         for (name, shard) in &weight_map {
             let found = tensors.get(name).map(|&number| files[number].path());
             if found != Some(folder.join(shard).as_path()) {
-                return Err(fault(format!("tensor {name} is not in shard {shard}")));
+                return Err(fault(format!("tensor {} is not in shard {}", cut(name), shard)));
             }
         }
         Ok(Self { origin: folder.to_owned(), files, tensors })
@@ -119,6 +117,24 @@ impl Checkpoint {
     /// Whether there is a tensor of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// The tensors' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor as its file holds it.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or is none of floats.
+    pub fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
+        let file = self.tensors.get(name).and_then(|&file| self.files.get(file));
+        let file = file.ok_or_else(|| CheckpointError::Faults {
+            origin: self.origin.clone(),
+            faults: vec![format!("{name} is missing")],
+        })?;
+        Ok(file.data(name)?)
     }
 
     /// Whether both tensors are there and hold different values.
@@ -278,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("one.safetensors"), &[tensor("a", [2, 3])]).unwrap();
         let cases = [
-            (r#"{"a": "../one.safetensors"}"#, "no plain file name"),
+            (r#"{"a": "../one.safetensors"}"#, "not a plain file name"),
             (r#"{"a": "three.safetensors"}"#, "does not exist"),
             (r#"{"a": "one.safetensors", "b": "one.safetensors"}"#, "tensor b is not in shard"),
         ];

@@ -1,12 +1,15 @@
 //! Model folders from the Hugging Face hub, or from its cache.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
-use serde_json::Value;
+use ist_core::untrusted::json;
+use ist_peft::{FileName, regular};
+use serde::Deserialize;
 
+use super::cache::{Cache, ModelCache};
+use super::client::{Client, Fault, FileOfHub, Settings};
+use super::download::{self, Download};
 use crate::text_files::FILES;
 
 /// Why a hub id gives no folder.
@@ -22,63 +25,105 @@ pub struct HubError {
 /// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
 ///
 /// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
-/// nothing is.
-pub fn snapshot(id: &str, revision: Option<&str>) -> Result<PathBuf, HubError> {
-    let revision = revision.unwrap_or("main");
-    let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
-    if let Some(folder) = cached(&Cache::from_env(), repo.clone()) {
+/// nothing is. `progress` is called while bytes come.
+pub fn snapshot(
+    id: &str,
+    revision: Option<&str>,
+    progress: &mut dyn FnMut(Download),
+) -> Result<PathBuf, HubError> {
+    let cache = Cache::from_env().model(id, revision.unwrap_or(MAIN));
+    if let Some(folder) = cached(&cache) {
         return Ok(folder);
     }
     let fault = |message: String| HubError { id: id.to_owned(), message };
     if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
         return Err(fault("HF_HUB_OFFLINE is set".to_owned()));
     }
-    let api = ApiBuilder::from_env().build().map_err(|error| fault(error.to_string()))?;
-    fetch(&api.repo(repo)).map_err(fault)
+    let client = Settings::from_env().and_then(Client::new).map_err(fault)?;
+    let source = Source { client, cache, id, revision: revision.unwrap_or(MAIN) };
+    source.fetch(progress).map_err(|found| fault(found.into()))
 }
 
+/// The revision that is meant where none is named.
+const MAIN: &str = "main";
+
 /// The snapshot's folder when the cache holds everything a model needs.
-fn cached(cache: &Cache, repo: Repo) -> Option<PathBuf> {
-    let files = cache.repo(repo);
-    let folder = files.get("config.json")?.parent()?.to_owned();
+pub(super) fn cached(cache: &ModelCache) -> Option<PathBuf> {
+    let folder = cache.file("config.json")?.parent()?.to_owned();
     if folder.join("model.safetensors").is_file() {
         return Some(folder);
     }
-    let shards = shards(&folder.join("model.safetensors.index.json"))?;
+    let shards = shards(&folder.join("model.safetensors.index.json")).ok()?;
     shards.iter().all(|shard| folder.join(shard).is_file()).then_some(folder)
 }
 
-fn fetch(repo: &ApiRepo) -> Result<PathBuf, String> {
-    let get = |name: &str| repo.get(name).map_err(|error| format!("{name}: {error}"));
-    let config = get("config.json")?;
-    for optional in ["generation_config.json"].into_iter().chain(FILES) {
-        // Not every model has them; one that is needed and missing is named when it is used.
-        let _ = repo.get(optional);
-    }
-    match repo.get("model.safetensors.index.json") {
-        Ok(index) => {
-            let shards = shards(&index).ok_or("the index of the weights cannot be read")?;
-            shards.iter().try_for_each(|shard| get(shard).map(drop))?;
-        }
-        Err(_) => drop(get("model.safetensors")?),
-    }
-    config.parent().map(Path::to_owned).ok_or_else(|| "the cache has no folder".to_owned())
+/// A model of the hub and where its files go.
+pub(super) struct Source<'a> {
+    pub(super) client: Client,
+    pub(super) cache: ModelCache,
+    pub(super) id: &'a str,
+    pub(super) revision: &'a str,
 }
 
-fn shards(index: &Path) -> Option<BTreeSet<String>> {
-    let index: Value = serde_json::from_slice(&std::fs::read(index).ok()?).ok()?;
-    index["weight_map"]
-        .as_object()?
-        .values()
-        .map(|shard| shard.as_str().map(str::to_owned))
-        .collect()
+impl Source<'_> {
+    pub(super) fn fetch(&self, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, Fault> {
+        let (config, commit) = self.get(self.revision, "config.json", progress)?;
+        // The rest comes from the same commit, even when somebody moves the branch now.
+        let mut get = |name: &str| self.get(&commit, name, progress);
+        for optional in ["generation_config.json"].into_iter().chain(FILES) {
+            // Not every model has them; one that is needed and missing is named when it is used.
+            unless_missing(get(optional))?;
+        }
+        match unless_missing(get("model.safetensors.index.json"))? {
+            Some((index, _)) => {
+                let shards = shards(&index).map_err(Fault::Other)?;
+                shards.iter().try_for_each(|shard| get(shard.as_str()).map(drop))?;
+            }
+            None => drop(get("model.safetensors")?),
+        }
+        let folder = config.parent().map(Path::to_owned);
+        folder.ok_or_else(|| Fault::Other("the cache has no folder".to_owned()))
+    }
+
+    fn get(
+        &self,
+        revision: &str,
+        name: &str,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<(PathBuf, String), Fault> {
+        let id = self.id.to_owned();
+        let file = FileOfHub { id, revision: revision.to_owned(), name: name.to_owned() };
+        download::fetch(&self.client, &self.cache, &file, progress)
+    }
+}
+
+/// A file that the model need not have.
+fn unless_missing<T>(found: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match found {
+        Err(Fault::NoSuchFile(_)) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// The files that an index names. They become parts of paths, so each must be a plain name.
+fn shards(index: &Path) -> Result<BTreeSet<FileName>, String> {
+    let said = |error: &dyn std::fmt::Display| format!("{}: {error}", index.display());
+    let bytes = regular::read(index).map_err(|error| said(&error))?;
+    let Index { weight_map } =
+        json::from_slice(&bytes).map_err(|error| said(&json::told(&error)))?;
+    Ok(weight_map.into_values().collect())
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, FileName>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, Cache, Repo) {
+    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, ModelCache) {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("models--org--name");
         let snapshot = model.join("snapshots/abc");
@@ -88,28 +133,36 @@ mod tests {
         for (name, text) in files {
             std::fs::write(snapshot.join(name), text).unwrap();
         }
-        let cache = Cache::new(folder.path().to_owned());
-        (
-            folder,
-            cache,
-            Repo::with_revision("org/name".to_owned(), RepoType::Model, "main".to_owned()),
-        )
+        let cache = Cache::new(folder.path().to_owned()).model("org/name", MAIN);
+        (folder, cache)
     }
 
     #[test]
     fn a_whole_snapshot_is_found_in_the_cache() {
-        let (_folder, cache, repo) = fake(&[("config.json", "{}"), ("model.safetensors", "")]);
-        assert!(cached(&cache, repo).unwrap().ends_with("snapshots/abc"));
+        let (_folder, cache) = fake(&[("config.json", "{}"), ("model.safetensors", "")]);
+        assert!(cached(&cache).unwrap().ends_with("snapshots/abc"));
+    }
+
+    #[test]
+    fn a_shard_that_leads_elsewhere_is_never_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.json");
+        for name in ["../../x", "/etc/passwd", "a/b.safetensors", ".."] {
+            let text = serde_json::json!({"weight_map": {"a": "one.safetensors", "b": name}});
+            std::fs::write(&path, text.to_string()).unwrap();
+            let error = shards(&path).unwrap_err();
+            assert!(error.contains("not a plain file name"), "{error}");
+        }
     }
 
     #[test]
     fn a_snapshot_that_misses_a_shard_is_not_whole() {
         let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
-        let (_folder, cache, repo) = fake(&[
+        let (_folder, cache) = fake(&[
             ("config.json", "{}"),
             ("model.safetensors.index.json", index),
             ("one.safetensors", ""),
         ]);
-        assert_eq!(cached(&cache, repo), None);
+        assert_eq!(cached(&cache), None);
     }
 }

@@ -14,10 +14,19 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Varint(_) => "an integer",
+            Self::Fixed64(_) => "eight bytes",
+            Self::Fixed32(_) => "four bytes",
+            Self::Bytes(_) => "bytes",
+        }
+    }
+
     pub(super) fn bytes(self) -> Result<&'a [u8], String> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            other => Err(format!("expected bytes, found {other:?}")),
+            other => Err(format!("expected bytes, found {}", other.kind())),
         }
     }
 
@@ -28,7 +37,7 @@ impl<'a> Value<'a> {
     pub(super) fn float(self) -> Result<f32, String> {
         match self {
             Self::Fixed32(bits) => Ok(f32::from_bits(bits)),
-            other => Err(format!("expected a float, found {other:?}")),
+            other => Err(format!("expected a float, found {}", other.kind())),
         }
     }
 
@@ -36,7 +45,7 @@ impl<'a> Value<'a> {
     pub(super) fn integer(self) -> Result<i32, String> {
         match self {
             Self::Varint(value) => Ok(value as i32),
-            other => Err(format!("expected an integer, found {other:?}")),
+            other => Err(format!("expected an integer, found {}", other.kind())),
         }
     }
 

@@ -57,15 +57,24 @@ pub fn tasks<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync + Send) -> 
     (0..count).into_par_iter().map(work).collect()
 }
 
-/// Makes the calling thread one of those that operations are spread over, in place of one that works for it: an operation then
+/// Makes the calling thread one of the `threads` that operations are spread over, in place of one that works for it: an operation then
 /// starts where it is asked for instead of waking another thread and waiting for it, which a short one takes longer for than
 /// for its work.
 ///
 /// For a program's main thread, before its first operation; later calls, and calls of other threads, change nothing. Operations of
 /// another thread need a thread of the pool that is free: a program that waits in this one for such a thread needs two.
-pub fn join_pool() {
-    // A pool that exists stays as it is.
-    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+///
+/// # Errors
+///
+/// What the system says when it cannot start so many. Operations cannot be computed then.
+pub fn join_pool(threads: usize) -> std::io::Result<()> {
+    use std::error::Error;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    match pool.build_global() {
+        // A pool that exists stays as it is; only a system's refusal has a cause.
+        Err(error) if error.source().is_some() => Err(std::io::Error::other(error.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the pool has one thread: to hand it the work and wait for it costs more than to do it here.

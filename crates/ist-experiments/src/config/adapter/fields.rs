@@ -203,7 +203,7 @@ enum Layers {
 }
 
 fn ranks(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}})
+    json_schema!({"type": "object", "additionalProperties": {"type": "integer", "format": "uint", "minimum": 1}})
 }
 
 fn alphas(_: &mut SchemaGenerator) -> Schema {

@@ -7,6 +7,9 @@ use super::super::words::found;
 use super::super::{layer, overrides, paths, schema};
 use super::{Chosen, dotted, leaves, name};
 
+/// More seeds than anybody runs: a larger number is a slip.
+const MOST_SEEDS: i64 = 100_000;
+
 /// What a study varies.
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -131,6 +134,11 @@ pub(super) fn take(document: &mut Document) -> Sweep {
 fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
     let expected = "must be a number of seeds of at least 1 or a non-empty list of distinct integers of at least 0";
     let list = match value {
+        Value::Integer(count) if *count > MOST_SEEDS => {
+            let message = format!("must be at most {MOST_SEEDS} seeds, found {count}");
+            document.fault("seeds", message);
+            return None;
+        }
         Value::Integer(count) if *count >= 1 => return Some((0..*count).collect()),
         Value::Array(list) => list.iter().map(Value::as_integer).collect::<Option<Vec<i64>>>(),
         _ => None,

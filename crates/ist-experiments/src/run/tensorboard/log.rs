@@ -1,15 +1,14 @@
 //! The event file of a run.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use ist_peft::{durable, regular};
 use serde_json::Value;
 
 use super::{event, frame};
-use crate::run::lines;
+use crate::run::lines::{self, LineLog};
 
 /// The folder in a run's folder that the file is in.
 pub const FOLDER: &str = "tensorboard";
@@ -19,8 +18,8 @@ const FILE: &str = "events.out.tfevents.0.ist";
 /// The event file of a run that is going on. Every event is handed to the system at once, as the lines of the logs are.
 #[derive(Debug)]
 pub struct EventLog {
-    path: PathBuf,
-    file: File,
+    log: LineLog,
+    note: Option<String>,
 }
 
 impl EventLog {
@@ -28,14 +27,32 @@ impl EventLog {
     /// step stands once; a last event that was cut off goes.
     pub fn open(run: &Path, steps: usize) -> Result<Self> {
         let folder = run.join(FOLDER);
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        durable::create_folder(&folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(FILE);
         let context = || path.display().to_string();
         let before =
-            if path.exists() { std::fs::read(&path).with_context(context)? } else { Vec::new() };
-        lines::replace(&path, &kept(&before, steps))?;
-        let file = OpenOptions::new().append(true).open(&path).with_context(context)?;
-        Ok(Self { path, file })
+            if path.exists() { regular::read(&path).with_context(context)? } else { Vec::new() };
+        let kept = kept(&before, steps);
+        lines::replace(&path, &kept)?;
+        let next = steps_in(&kept);
+        let note = (next < steps).then(|| {
+            format!(
+                "{} ends before step {next}; figures of steps {next} to {} are in the other logs only",
+                path.display(),
+                steps - 1
+            )
+        });
+        Ok(Self { log: LineLog::open(&path)?, note })
+    }
+
+    /// What is missing of the steps before, if anything is.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Syncs what was written.
+    pub fn sync(&self) -> Result<()> {
+        self.log.mark().map(drop)
     }
 
     /// Writes the figures of a line of `metrics.jsonl`.
@@ -73,9 +90,7 @@ impl EventLog {
             return Ok(());
         };
         let event = frame::framed(&event::scalars(now(), step as usize, values));
-        self.file
-            .write_all(&event)
-            .with_context(|| format!("{}: cannot write", self.path.display()))
+        self.log.append(&event)
     }
 }
 
@@ -89,6 +104,16 @@ fn kept(mut bytes: &[u8], steps: usize) -> Vec<u8> {
         bytes = rest;
     }
     if kept.is_empty() { frame::framed(&event::version(now())) } else { kept }
+}
+
+/// The steps that a file tells of: the last one and those before it.
+fn steps_in(mut bytes: &[u8]) -> usize {
+    let mut steps = 0;
+    while let Some((data, rest)) = frame::first(bytes) {
+        steps = event::step_of(data).map_or(steps, |step| step + 1);
+        bytes = rest;
+    }
+    steps
 }
 
 /// Seconds since 1970.
@@ -126,15 +151,19 @@ mod tests {
         }
         log.metrics(&json!({"step": 3, "sample": "a text has no figure"})).unwrap();
         let before = bytes(folder.path());
-        log.file.write_all(&before[..30]).unwrap();
+        log.log.append(&before[..30]).unwrap();
         drop(log);
         let mut log = EventLog::open(folder.path(), 2).unwrap();
         assert!(
             before.starts_with(&bytes(folder.path())),
             "what is kept is kept as it was, times included"
         );
+        assert_eq!(log.note(), None);
         log.metrics(&json!({"step": 2, "loss": 2.0})).unwrap();
         assert_eq!(steps(folder.path()), [None, Some(0), Some(0), Some(1), Some(1), Some(2)]);
+        drop(log);
+        let note = EventLog::open(folder.path(), 5).unwrap().note().map(str::to_owned);
+        assert!(note.is_some_and(|note| note.contains("figures of steps 3 to 4")));
         drop(EventLog::open(folder.path(), 0).unwrap());
         assert_eq!(steps(folder.path()), [None]);
     }

@@ -1,0 +1,98 @@
+//! Rules of the house that a reader of one file cannot see: who may do what.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+/// The sources of every crate, without their tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let mut files = Vec::new();
+    for member in std::fs::read_dir(&crates).unwrap().flatten() {
+        collect(&member.path().join("src"), &mut files);
+    }
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+        (path.strip_prefix(&crates).unwrap().to_owned(), code)
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() {
+            if name != "tests" {
+                collect(&path, files);
+            }
+        } else if name != "tests.rs" && name != "testing.rs" {
+            files.push(path);
+        }
+    }
+}
+
+/// Fails when a source outside `allowed` holds one of `calls`.
+fn only(allowed: &[&str], calls: &[&str], instead: &str) {
+    let sources = sources();
+    assert!(sources.len() > 200, "{} sources were found", sources.len());
+    for (path, code) in &sources {
+        if allowed.iter().any(|file| path == Path::new(file)) {
+            continue;
+        }
+        for (number, line) in code.lines().enumerate() {
+            let found = calls.iter().find(|call| line.contains(*call));
+            assert!(found.is_none(), "{}:{}: {line}\n{instead}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn only_one_module_writes_files_that_are_promised() {
+    only(
+        &[
+            "ist-peft/src/durable.rs",
+            "ist-peft/src/regular.rs",
+            // Moments of resting layers, which are gone with the process.
+            "ist-core/src/optimizer.rs",
+            // The folder of a run is made exclusively, and synced; claims likewise.
+            "ist-experiments/src/run/folder.rs",
+            "ist-experiments/src/study/claim.rs",
+            // The hub's cache can be fetched again, and is laid out as the hub's own programs have it.
+            "ist-models/src/hub/cache.rs",
+            "ist-models/src/hub/download.rs",
+            // Opens what is there to write through it.
+            "ist-peft/src/destination.rs",
+        ],
+        &[
+            "fs::write(",
+            " File::create(",
+            "fs::File::create(",
+            "File::create_new(",
+            "OpenOptions",
+            "fs::rename(",
+            "create_dir(",
+            "create_dir_all(",
+            "NamedTempFile",
+            "fs::copy(",
+        ],
+        "write with `ist_peft::durable`, open logs and locks with `ist_peft::regular`",
+    );
+}
+
+#[test]
+fn unsafe_blocks_are_those_that_the_map_names() {
+    let map = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md"),
+    );
+    let map = map.unwrap();
+    let holds = |(path, code): (PathBuf, String)| code.contains("unsafe {").then_some(path);
+    let found: Vec<PathBuf> = sources().into_iter().filter_map(holds).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(map.contains("**Two `unsafe` blocks**"));
+    for path in found {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(map.contains(name), "{}", path.display());
+    }
+}
