@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::scenario::Reference;
 use super::tally::{Tally, Try};
 use super::{Campaign, Kind};
-use crate::dice::Dice;
+use crate::dice::shuffled;
 use crate::process::{End, Outcome};
 
 /// Calls that change files, or that open or lock them.
@@ -209,16 +209,6 @@ fn counts<'a>(campaign: &'a Campaign) -> Result<&'a [Counts]> {
     Ok(campaign.counts.get_or_init(|| all))
 }
 
-/// The numbers below `count` in an order that the seed decides.
-fn shuffled(count: usize, seed: u64, purpose: &str) -> Vec<usize> {
-    let mut dice = Dice::new(seed, purpose, 0);
-    let mut order: Vec<usize> = (0..count).collect();
-    for at in (1..count).rev() {
-        order.swap(at, dice.below(at + 1));
-    }
-    order
-}
-
 /// How often the thread that calls it most calls each of some system calls.
 fn count_calls(campaign: &Campaign, reference: &Reference) -> Result<Counts> {
     let folder = reference.scenario.folder(campaign.bench, "traced")?;
@@ -282,13 +272,5 @@ mod tests {
                    7 write(3, \"y\", 1) = 1\n";
         let most = most_by_a_thread(log);
         assert_eq!((most["openat"], most["write"], most.len()), (1, 2, 2));
-    }
-
-    #[test]
-    fn an_order_holds_every_number_once() {
-        let mut order = shuffled(100, 5, "x");
-        assert_ne!(order, (0..100).collect::<Vec<_>>());
-        order.sort_unstable();
-        assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }
