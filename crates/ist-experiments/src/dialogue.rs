@@ -117,7 +117,7 @@ mod tests {
         let text = model(None);
         assert!(Dialogue::of_model(&text, 300).unwrap().is_none());
         let dialogue = Dialogue::default_layout(&text, 300);
-        let user = Message { role: Role::User, content: "Hi".to_owned() };
+        let user = Message::new(Role::User, "Hi");
         let prompt = dialogue.prompt(&[user]).unwrap();
         assert_eq!(prompt[0], BEGIN);
         assert_eq!(text.decode(&prompt).unwrap(), "### User:\nHi\n\n### Assistant:\n");

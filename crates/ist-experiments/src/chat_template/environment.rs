@@ -108,7 +108,7 @@ fn format(output: &mut Output, state: &mut State, value: &Value) -> Result<(), E
     escape_formatter(output, state, &printed)
 }
 
-/// `json.dumps` with the arguments that transformers' filter has. Keys are sorted with or without `sort_keys`.
+/// `json.dumps` with the arguments that transformers' filter has.
 #[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
 fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
@@ -117,15 +117,21 @@ fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
     };
-    let _: Option<bool> = options.get("sort_keys")?;
+    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
     let value = jinja::settled(state, value)?;
     let limit = usize::try_from(jinja::payable(state)).unwrap_or(usize::MAX);
-    python_json::dumps(&value, &spelling, limit).map_err(|error| {
+    let fault = |error: serde_json::Error| {
         if error.is_io() {
             Error::from(ErrorKind::OutOfFuel)
         } else {
             Error::new(ErrorKind::BadSerialization, error.to_string())
         }
-    })
+    };
+    if sort_keys {
+        let mut json = serde_json::to_value(value).map_err(fault)?;
+        json.sort_all_objects();
+        return python_json::dumps(&json, &spelling, limit).map_err(fault);
+    }
+    python_json::dumps(&value, &spelling, limit).map_err(fault)
 }

@@ -5,19 +5,24 @@
 //! (what training learns) is told by the template's own `{% generation %}` blocks where it has them, and otherwise by
 //! rendering parts of the conversation and comparing.
 
+mod answers;
+pub(crate) mod calls;
 mod date;
 mod environment;
 mod marks;
+mod ordered;
 mod python_json;
 
-use std::ops::Range;
+use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use ist_models::text_files::ChatTemplateSource;
-use minijinja::value::{Serde, Value};
+use minijinja::value::Value;
+use serde::Serialize;
 
-use crate::data::chat::{Message, Role};
-use crate::data::{DataError, Segment};
-use crate::jinja::{Program, TemplateFault};
+use crate::data::chat::{Conversation, Message, Role};
+use crate::data::{DataError, words};
+use crate::jinja::{Program, TemplateFault, size_of_text};
 use marks::Marked;
 
 /// A chat template that can be rendered.
@@ -29,6 +34,43 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     /// Whether the template marks answers itself.
     marks: bool,
+    /// Whether it takes a content as a list of parts, once that was asked.
+    takes_parts: OnceLock<bool>,
+    /// The words in its source, once they were asked for.
+    words: OnceLock<HashSet<String>>,
+}
+
+/// What a template lays out: the turns of a conversation and the tools that may be called in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns<'a> {
+    /// The turns.
+    pub messages: &'a [Message],
+    /// The tools, each as the record describes it.
+    pub tools: &'a [serde_json::Value],
+}
+
+impl<'a> From<&'a [Message]> for Turns<'a> {
+    fn from(messages: &'a [Message]) -> Self {
+        Self { messages, tools: &[] }
+    }
+}
+
+impl<'a> From<&'a Vec<Message>> for Turns<'a> {
+    fn from(messages: &'a Vec<Message>) -> Self {
+        messages.as_slice().into()
+    }
+}
+
+impl<'a, const N: usize> From<&'a [Message; N]> for Turns<'a> {
+    fn from(messages: &'a [Message; N]) -> Self {
+        messages.as_slice().into()
+    }
+}
+
+impl<'a> From<&'a Conversation> for Turns<'a> {
+    fn from(conversation: &'a Conversation) -> Self {
+        Self { messages: &conversation.messages, tools: &conversation.tools }
+    }
 }
 
 impl PartialEq for ChatTemplate {
@@ -38,6 +80,8 @@ impl PartialEq for ChatTemplate {
 }
 
 const NAME: &str = "chat template";
+/// A text that no template holds.
+const PROBE: &str = "\u{fdd0}";
 
 impl ChatTemplate {
     /// A template from a model's files. Its date (`strftime_now`) is a fixed one, so that what it renders does not depend
@@ -56,6 +100,8 @@ impl ChatTemplate {
             program: program.map_err(|error| fault(source.file, &error))?,
             special_tokens: source.special_tokens.clone(),
             marks,
+            takes_parts: OnceLock::new(),
+            words: OnceLock::new(),
         })
     }
 
@@ -76,124 +122,92 @@ impl ChatTemplate {
     /// # Errors
     ///
     /// What the template itself refuses, and what it cannot do.
-    pub fn render(
+    pub fn render<'a>(
         &self,
-        messages: &[Message],
+        turns: impl Into<Turns<'a>>,
         add_generation_prompt: bool,
     ) -> Result<String, DataError> {
-        self.render_marked(messages, add_generation_prompt, ["", ""])
+        self.render_marked(turns.into(), add_generation_prompt, ["", ""])
     }
 
     fn render_marked(
         &self,
-        messages: &[Message],
+        turns: Turns<'_>,
         add_generation_prompt: bool,
         [begins, ends]: [&str; 2],
     ) -> Result<String, DataError> {
-        let mut values: Vec<(String, Value)> = vec![
-            ("messages".to_owned(), Value::from(Serde(messages))),
+        let tools = if turns.tools.is_empty() { Value::from(()) } else { self.value(turns.tools)? };
+        let values = vec![
+            ("messages".to_owned(), self.messages(turns.messages)?),
             ("add_generation_prompt".to_owned(), add_generation_prompt.into()),
-            ("tools".to_owned(), ().into()),
+            ("tools".to_owned(), tools),
             ("documents".to_owned(), ().into()),
             (marks::BEGINS.to_owned(), begins.into()),
             (marks::ENDS.to_owned(), ends.into()),
         ];
+        self.render_values(values)
+    }
+
+    fn render_values(&self, mut values: Vec<(String, Value)>) -> Result<String, DataError> {
         values.extend(
             self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())),
         );
-        let bytes = messages.iter().map(|message| message.content.len()).sum();
+        let bytes = size_of_text(&values);
         let text = self.program.render(Value::from_pairs(values), bytes);
         text.map_err(|error| fault(self.file, &error))
     }
 
-    /// A whole conversation. With `apart` the answers are told from the rest.
-    ///
-    /// # Errors
-    ///
-    /// As [`ChatTemplate::render`]; a template in whose text an answer cannot be found.
-    pub fn conversation(&self, messages: &[Message], apart: bool) -> Result<Segment, DataError> {
-        if apart && self.marks {
-            return self.by_marks(messages);
+    /// The turns as the template takes them: a content of several parts as a list or as one text.
+    fn messages(&self, messages: &[Message]) -> Result<Value, DataError> {
+        if !messages.iter().any(Message::has_parts) || !self.takes_parts() {
+            return self.value(messages);
         }
-        let text = self.render(messages, false)?;
-        let answers =
-            (0..messages.len()).filter(|at| apart && messages[*at].role == Role::Assistant);
-        let learned =
-            answers.map(|at| self.answer(&text, messages, at)).collect::<Result<_, _>>()?;
-        Ok(Segment::rendered(text, learned))
+        let messages: Vec<_> = messages.iter().map(Message::with_parts).collect();
+        self.value(messages)
     }
 
-    fn by_marks(&self, messages: &[Message]) -> Result<Segment, DataError> {
-        let [begin, end] = unused_characters(messages).ok_or_else(|| {
-            DataError::Template(
-                "the conversation holds every character that marks could be".to_owned(),
-            )
-        })?;
-        let marks = [begin, end].map(String::from);
-        let rendered = self.render_marked(messages, false, [&marks[0], &marks[1]])?;
-        let (mut text, mut learned, mut start) =
-            (String::with_capacity(rendered.len()), Vec::new(), 0);
-        for character in rendered.chars() {
-            match character {
-                found if found == begin => start = text.len(),
-                found if found == end => learned.push(start..text.len()),
-                other => text.push(other),
-            }
-        }
-        Ok(Segment::rendered(text, learned))
-    }
-
-    /// The bytes of `text`, the whole conversation, that are the answer at `at` with the end of its turn.
-    fn answer(
-        &self,
-        text: &str,
-        messages: &[Message],
-        at: usize,
-    ) -> Result<Range<usize>, DataError> {
-        // What the turn adds to its prompt, in a template that only ever appends.
-        if let (Ok(prompt), Ok(turn)) =
-            (self.render(&messages[..at], true), self.render(&messages[..=at], false))
-            && turn.starts_with(&prompt)
-            && text.starts_with(&turn)
-        {
-            return Ok(prompt.len()..turn.len());
-        }
-        self.answer_by_exchange(text, messages, at)?.ok_or_else(|| {
-            DataError::Template(format!(
-                "the answer in turn {at} cannot be found in what the model's chat template ({}) renders; set \
-                 `data.train_on_inputs = true`, end the conversation with that turn, or use `data.template = \"alpaca\"`",
-                self.file
-            ))
+    fn value(&self, from: impl Serialize) -> Result<Value, DataError> {
+        ordered::value(from).map_err(|error| {
+            DataError::Template(format!("the model's chat template ({}): {error}", self.file))
         })
     }
 
-    /// The answer, found as what changes when its content is another, with as much of what ends it as stands in `text`.
+    /// Whether the template takes a content as a list of parts: it prints the text of a part, and nothing around it that
+    /// it does not print around a text.
+    fn takes_parts(&self) -> bool {
+        *self.takes_parts.get_or_init(|| {
+            let rendered = |content: serde_json::Value| {
+                let turn = serde_json::json!([{"role": "user", "content": content}]);
+                let values = vec![
+                    ("messages".to_owned(), self.value(turn).ok()?),
+                    ("add_generation_prompt".to_owned(), false.into()),
+                    ("tools".to_owned(), ().into()),
+                    ("documents".to_owned(), ().into()),
+                ];
+                self.render_values(values).ok().filter(|text| text.contains(PROBE))
+            };
+            let part = serde_json::json!([{"type": "text", "text": PROBE}]);
+            match (rendered(part), rendered(PROBE.into())) {
+                (Some(of_parts), Some(of_text)) => of_parts == of_text,
+                (of_parts, _) => of_parts.is_some(),
+            }
+        })
+    }
+
+    /// Whether a word stands in the template: what it does not name it does not read.
+    pub(crate) fn names(&self, word: &str) -> bool {
+        self.words.get_or_init(|| words(&self.source)).contains(word)
+    }
+
+    /// Whether the calls of the turn at `at` are in the text of a conversation.
     ///
-    /// Some templates write an earlier turn in another way than the last one, or put the system's message elsewhere.
-    fn answer_by_exchange(
-        &self,
-        text: &str,
-        messages: &[Message],
-        at: usize,
-    ) -> Result<Option<Range<usize>>, DataError> {
-        let Some([other, _]) = unused_characters(messages) else { return Ok(None) };
-        let mut exchanged = messages.to_vec();
-        exchanged[at].content = other.to_string();
-        let whole = self.render(&exchanged, false)?;
-        let last = self.render(&exchanged[..=at], false)?;
-        let (Some((before, after)), Some((_, closing))) =
-            (whole.split_once(other), last.split_once(other))
-        else {
-            return Ok(None);
-        };
-        if text.len() < before.len() + after.len()
-            || !text.starts_with(before)
-            || !text.ends_with(after)
-        {
-            return Ok(None);
-        }
-        let end = text.len() - after.len() + common_prefix(closing, after);
-        Ok(Some(before.len()..end))
+    /// # Errors
+    ///
+    /// As [`ChatTemplate::render`].
+    pub(crate) fn prints_calls(&self, turns: Turns<'_>, at: usize) -> Result<bool, DataError> {
+        calls::are_printed(turns.messages, at, |messages| {
+            self.render(Turns { messages, ..turns }, false)
+        })
     }
 
     /// What follows an answer: the end of the assistant's turn.
@@ -202,25 +216,10 @@ impl ChatTemplate {
     ///
     /// As [`ChatTemplate::render`].
     pub fn closing(&self) -> Result<String, DataError> {
-        let turn = |role, content: &str| Message { role, content: content.to_owned() };
-        let answer = '\u{fdd0}';
-        let text = self
-            .render(&[turn(Role::User, "a"), turn(Role::Assistant, &answer.to_string())], false)?;
-        Ok(text.split_once(answer).map_or(String::new(), |(_, closing)| closing.to_owned()))
+        let turns = [Message::new(Role::User, "a"), Message::new(Role::Assistant, PROBE)];
+        let text = self.render(&turns, false)?;
+        Ok(text.split_once(PROBE).map_or(String::new(), |(_, closing)| closing.to_owned()))
     }
-}
-
-/// Two characters that mean nothing to anybody and that no message holds.
-fn unused_characters(messages: &[Message]) -> Option<[char; 2]> {
-    let free =
-        |character: &char| messages.iter().all(|message| !message.content.contains(*character));
-    let mut free = ('\u{fdd0}'..='\u{fdef}').filter(free);
-    Some([free.next()?, free.next()?])
-}
-
-/// Bytes of the longest text with which both begin.
-fn common_prefix(a: &str, b: &str) -> usize {
-    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
 fn fault(file: &str, error: &TemplateFault) -> DataError {

@@ -188,7 +188,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
     }
 
     fn say(&mut self, text: &str, terminal: bool) -> Result<(), Failure> {
-        self.turns.push(Message { role: Role::User, content: text.to_owned() });
+        self.turns.push(Message::new(Role::User, text));
         let prompt = match self.prompt() {
             Ok(prompt) => prompt,
             Err(failure) => {
@@ -197,7 +197,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
             }
         };
         let content = self.answer(&prompt)?;
-        self.turns.push(Message { role: Role::Assistant, content });
+        self.turns.push(Message::new(Role::Assistant, content));
         Ok(())
     }
 
@@ -206,11 +206,8 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         let room = self.job.settings.max_new_tokens.min(self.context / 2).max(1);
         let mut dropped = 0;
         loop {
-            let system = self
-                .job
-                .system
-                .iter()
-                .map(|text| Message { role: Role::System, content: text.clone() });
+            let system =
+                self.job.system.iter().map(|text| Message::new(Role::System, text.clone()));
             let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
             let prompt = self.job.dialogue.prompt(&messages)?;
             if prompt.len() + room <= self.context {

@@ -236,6 +236,10 @@ impl Job<'_> {
             vocab_size: model.vocab_size(),
         };
         let encoder = Encoder::new(self.text.tokenizer.clone(), options);
+        let dropped = questions.dropped_keys(&encoder.options().template);
+        if !self.quiet && !dropped.is_empty() {
+            eprintln!("warning: {task}: keys that nothing reads: {dropped}");
+        }
         let asking = self.arguments.asking(task);
         let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };
         let mut progress = Progress::new(task.name(), questions.all().len(), self.quiet);

@@ -124,7 +124,7 @@ fn prompts(
     let system = arguments.system.iter().map(|text| (Role::System, text));
     let messages = |prompt| {
         let turns = system.clone().chain([(Role::User, prompt)]);
-        turns.map(|(role, content)| Message { role, content: content.clone() }).collect::<Vec<_>>()
+        turns.map(|(role, content)| Message::new(role, content.clone())).collect::<Vec<_>>()
     };
     let prompts = arguments
         .prompt

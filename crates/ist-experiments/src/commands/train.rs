@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::paths::WrittenDown;
 use crate::config::{self, RunConfig};
-use crate::data::{EpochOrder, Order};
+use crate::data::Order;
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::live::terminal;
@@ -48,6 +48,9 @@ pub struct Train {
     /// Show the run on the whole terminal while it goes on: losses, layers, memory, time
     #[arg(long)]
     pub tui: bool,
+    /// Refuse data with keys that nothing reads, instead of telling them
+    #[arg(long)]
+    pub strict: bool,
     /// Print the run's result.json on stdout
     #[arg(long)]
     pub json: bool,
@@ -59,8 +62,16 @@ pub fn run<A: Adapter>(arguments: &Train, quiet: bool, verbose: bool) -> Result<
     let config = config::load_with::<A>(&arguments.config, &arguments.overrides).or_input()?;
     let name = arguments.config.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
     let place = place(arguments, name)?;
-    let (resume, device) = (arguments.resume, arguments.device.as_str());
-    let result = execute::<A>(Request { config, place, resume, device, shown, verbose })?;
+    let request = Request {
+        config,
+        place,
+        resume: arguments.resume,
+        device: arguments.device.as_str(),
+        strict: arguments.strict,
+        shown,
+        verbose,
+    };
+    let result = execute::<A>(request)?;
     if arguments.json {
         return super::print_json(&result);
     }
@@ -90,6 +101,8 @@ pub struct Request<'a> {
     pub resume: bool,
     /// The device's name.
     pub device: &'a str,
+    /// Refuse data with keys that nothing reads.
+    pub strict: bool,
     /// How much of it is shown.
     pub shown: Show,
     /// Say more.
@@ -98,13 +111,16 @@ pub struct Request<'a> {
 
 /// Executes a run; returns its `result.json`.
 pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
-    let Request { mut config, place, resume, device, shown, verbose } = request;
+    let Request { mut config, place, resume, device, strict, shown, verbose } = request;
     let device = device::open(device)?;
     let files = model_source::find(&config.model.path)?;
     let described = model_source::describe(&config.model.path.to_string(), &files)?;
     let shape = registry::shape(&files).or_input()?;
     prepare::name_targets::<A>(&mut config.adapter, &shape);
     let (data, policy) = check::<A>(&config, model_source::text(&files), described, &shape)?;
+    if strict {
+        data.must_read_every_key()?;
+    }
     data.template().clone_into(&mut config.data.template);
     let machine = Machine {
         free: device::free_memory(&device),
@@ -226,8 +242,8 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
     fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
         let (config, data, policy, plan) = (self.config, self.data, self.policy, self.plan);
         let adapters = put_adapters_on::<A, M>(config, &mut model, self.device)?;
-        let per_epoch = EpochOrder::new(data.train.examples.len(), Order::Sequential, 0, "count")
-            .batches_per_epoch(config.train.batch);
+        let order = data.train.epoch_order(Order::Sequential, 0, "count");
+        let per_epoch = order.batches_per_epoch(config.train.batch);
         let total_steps = config.train.total_steps(per_epoch);
         policy.covers(total_steps).or_input()?;
         // Everything that can be wrong with the input is known by now: the folder is made last.

@@ -46,6 +46,7 @@ impl Checker {
     }
 
     fn value(&mut self, schema: &Json, value: &Value, key: &str) {
+        let schema = branch_for(schema, value);
         match (schema["type"].as_str(), value) {
             (Some("object"), Value::Table(table)) => self.table(schema, table, key),
             (Some("object"), Value::Array(list)) if is_repeated(schema, list) => {
@@ -220,6 +221,22 @@ impl Checker {
             None => String::new(),
         };
         self.fault(key, format!("is not a known key{hint}"));
+    }
+}
+
+/// Of a table or a list the one alternative that is meant, if a schema has any, so that its faults are told and not its
+/// absence. Of anything else the schema itself.
+fn branch_for<'a>(schema: &'a Json, value: &Value) -> &'a Json {
+    let wanted = match value {
+        Value::Table(_) => "object",
+        Value::Array(_) => "array",
+        _ => return schema,
+    };
+    let branches = schema["anyOf"].as_array().into_iter().flatten();
+    let mut fitting = branches.filter(|branch| branch["type"] == wanted);
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => only,
+        _ => schema,
     }
 }
 

@@ -21,6 +21,16 @@ impl Difference {
         format!("`{}` was {}, is {}", self.key, words(&self.old), words(&self.new))
     }
 
+    /// Whether a resumed run may differ in it: it makes the run longer, or does not bear on what it computes.
+    fn may_differ(&self, new: &RunConfig) -> bool {
+        match self.key.as_str() {
+            "train.save_every" => true,
+            // A run that may stop early looks for it at its evaluations.
+            "train.eval_every" => new.train.early_stopping.is_none(),
+            _ => self.grows(),
+        }
+    }
+
     /// Whether it only makes the run longer.
     fn grows(&self) -> bool {
         let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
@@ -34,12 +44,13 @@ pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<String> {
     compare(old, new).iter().map(Difference::line).collect()
 }
 
-/// The differences that forbid to go on with a run of configuration `old` under `new`: all but a run that grows in
-/// `train.steps` or `train.epochs`.
+/// The differences that forbid to continue a run of configuration `old` under `new`: all but a run that grows in
+/// `train.steps` or `train.epochs`, and another `train.save_every` or `train.eval_every`. (`train.micro_batch` is not among
+/// these: sums over other batches are rounded otherwise.)
 pub fn resume_faults(old: &RunConfig, new: &RunConfig) -> Vec<String> {
     compare(old, new)
         .iter()
-        .filter(|difference| !difference.grows())
+        .filter(|difference| !difference.may_differ(new))
         .map(Difference::line)
         .collect()
 }

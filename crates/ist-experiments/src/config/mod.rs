@@ -49,7 +49,7 @@ mod train;
 mod words;
 
 pub use adapter::{AdapterTable, AdapterTables};
-pub use data::{DataConfig, Padding};
+pub use data::{DataConfig, Padding, Source, Sources};
 pub use difference::{differences, resume_faults};
 pub use faults::{ConfigError, Fault, Place};
 pub use ist_core::optimizer::RestingState;

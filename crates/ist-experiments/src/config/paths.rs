@@ -20,16 +20,33 @@ pub(super) fn resolve_at(schema: &Json, names: &[String], value: &mut Value, fol
     let Some(schema) = names.iter().try_fold(schema, |schema, name| property(schema, name)) else {
         return;
     };
+    resolve_value(schema, value, folder);
+}
+
+fn resolve_value(schema: &Json, value: &mut Value, folder: &Path) {
     match value {
-        Value::Table(inner) => resolve(schema, inner, folder),
-        Value::Array(list) => {
-            list.iter_mut()
-                .filter_map(Value::as_table_mut)
-                .for_each(|inner| resolve(schema, inner, folder));
+        Value::Table(inner) => {
+            let schema = alternative(schema, "object").unwrap_or(schema);
+            resolve(schema, inner, folder);
         }
-        Value::String(text) => resolve_text(schema["format"].as_str(), text, folder),
+        Value::Array(list) => {
+            // A table that may be given several times has no list in its schema.
+            let items = alternative(schema, "array").map(|schema| &schema["items"]);
+            let items = items.unwrap_or(schema);
+            list.iter_mut().for_each(|inner| resolve_value(items, inner, folder));
+        }
+        Value::String(text) => {
+            let schema = alternative(schema, "string").unwrap_or(schema);
+            resolve_text(schema["format"].as_str(), text, folder);
+        }
         _ => {}
     }
+}
+
+/// The schema itself, or the one of its alternatives, that is of a type.
+fn alternative<'a>(schema: &'a Json, wanted: &str) -> Option<&'a Json> {
+    let branches = schema["anyOf"].as_array().into_iter().flatten();
+    std::iter::once(schema).chain(branches).find(|schema| schema["type"] == wanted)
 }
 
 /// An empty string names nothing; it stays for the check to refuse.

@@ -182,8 +182,11 @@ fn template(document: &mut Document) {
 
 /// Files and folders that are named and not there. Paths are absolute by now.
 pub(super) fn files(document: &mut Document) {
-    for key in ["data.train", "data.validation", "policy.path", "eval.data"] {
+    for key in ["policy.path", "eval.data"] {
         absent(document, key, "file", Path::is_file);
+    }
+    for (key, path) in data_paths(document) {
+        missing(document, &key, &path, "file", Path::exists);
     }
     let tables: Vec<String> = method::keyed(document).into_iter().map(|(key, _)| key).collect();
     for (index, key) in tables.iter().enumerate() {
@@ -197,6 +200,25 @@ pub(super) fn files(document: &mut Document) {
     {
         absent(document, "model.path", "folder", Path::is_dir);
     }
+}
+
+/// Every path that `data` names, with its key.
+fn data_paths(document: &Document) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    let mut add = |key: &str, value: Option<&Value>| {
+        if let Some(path) = value.and_then(Value::as_str) {
+            paths.push((key.to_owned(), path.to_owned()));
+        }
+    };
+    add("data.train", document.get("data.train"));
+    let list = document.get("data.train").and_then(Value::as_array);
+    for (index, source) in list.into_iter().flatten().enumerate() {
+        let key = format!("data.train[{index}]");
+        add(&key, Some(source));
+        add(&format!("{key}.path"), source.get("path"));
+    }
+    add("data.validation", document.get("data.validation"));
+    paths
 }
 
 fn absent(document: &mut Document, key: &str, what: &str, is_there: fn(&Path) -> bool) {

@@ -68,6 +68,12 @@ fn list(schema: &Json) -> String {
 
 /// "strings", "integers of at least 1".
 fn plural(schema: &Json) -> String {
+    if let Some(branches) = schema["anyOf"].as_array() {
+        return branches.iter().map(plural).collect::<Vec<_>>().join(" or ");
+    }
+    if schema["type"] == "string" && allowed(schema).is_none() {
+        return "strings".to_owned();
+    }
     let words = expected(schema);
     let words = words.strip_prefix("an ").or_else(|| words.strip_prefix("a ")).unwrap_or(&words);
     match words.split_once(' ') {

@@ -3,14 +3,16 @@
 //! A record's text is tokenised in one piece, prompt and output together, as the model will see it: tokenising the
 //! prompt alone can split the border differently. Which tokens are output is then told by their offsets.
 
+use std::ops::Range;
+
 use ist_models::batch::{Example, IGNORED_LABEL};
 use ist_models::tokenizer;
 use tokenizers::{Encoding, Tokenizer};
 
 use super::chat::Message;
 use super::error::DataError;
+use super::record::Record;
 use super::template::{Segment, Template};
-use super::text::Record;
 use super::tokens::ignore_first_real_token;
 
 /// What an [`Encoder`] does with a record.
@@ -36,12 +38,14 @@ pub struct Encoder {
 }
 
 /// A record's tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// The token record, or `None` where nothing is left to predict.
     pub example: Option<Example>,
     /// Whether something was cut, be it only the end token.
     pub truncated: bool,
+    /// Whether it begins with a special token twice: one that the text holds, and one that the tokenizer adds.
+    pub begins_twice: bool,
 }
 
 /// What a token is part of.
@@ -49,7 +53,10 @@ pub struct Encoded {
 enum Part {
     Prompt,
     Output,
+    /// What closes an output.
     End,
+    /// What is not learned even where prompts are.
+    Never,
 }
 
 type Token = (u32, Part);
@@ -76,13 +83,17 @@ impl Encoder {
     ///
     /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and the end token. A
     /// token belongs to the output if it carries any of its characters: one that merges the prompt's last characters with
-    /// the output's first is learned, so that no part of the output goes unlearned. A record of which only the end token
-    /// would be learned has nothing to predict.
+    /// the output's first is learned, so that no part of the output goes unlearned. (Of what a chat template marks, the
+    /// last token is the first that carries the last character, as in transformers.) A record whose answers are blank has
+    /// nothing to predict.
     ///
     /// # Errors
     ///
     /// A template that does not fit the record; a token beyond the vocabulary.
     pub fn encode(&self, record: &Record) -> Result<Encoded, DataError> {
+        if record.is_blank() {
+            return Ok(Encoded::default());
+        }
         let segments = self.segments(record)?;
         let first = self.first(&segments)?;
         self.assemble(&segments, first)
@@ -100,7 +111,11 @@ impl Encoder {
         &self,
         records: &'a [Record],
     ) -> Vec<Result<Encoded, (&'a Record, DataError)>> {
-        let segments: Vec<_> = records.iter().map(|record| self.segments(record)).collect();
+        // A record that is blank has no segment, and so nothing to predict.
+        let segments: Vec<_> = records
+            .iter()
+            .map(|record| if record.is_blank() { Ok(Vec::new()) } else { self.segments(record) })
+            .collect();
         let firsts =
             segments.iter().map(|found| found.as_ref().ok().and_then(|segments| segments.first()));
         // Records of one format are alike in this.
@@ -151,6 +166,7 @@ impl Encoder {
             let start = last.text.len() + lead.len();
             last.text = format!("{}{lead}{answer}", last.text);
             last.learned = std::iter::once(start..last.text.len()).collect();
+            last.marked = false;
         }
         let first = self.first(&segments)?;
         let mut tokens = self.tokens(&segments, first)?;
@@ -167,7 +183,7 @@ impl Encoder {
     ///
     /// A template that refuses the conversation; a token beyond the vocabulary.
     pub fn answer_prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>, DataError> {
-        self.open_ids(&self.options.template.answer_prompt(messages)?)
+        self.open_ids(&self.options.template.answer_prompt(messages.into())?)
     }
 
     fn open_ids(&self, segments: &[Segment]) -> Result<Vec<u32>, DataError> {
@@ -210,14 +226,26 @@ impl Encoder {
         let mut tokens = self.tokens(segments, first)?;
         self.within_vocabulary(&tokens)?;
         let truncated = tokens.len() > self.options.cutoff;
+        let begins_twice = self.begins_twice(&tokens);
         tokens.truncate(self.options.cutoff);
-        let learned = |part: Part| self.options.train_on_inputs || part == Part::Output;
+        let learned = |part: Part| match part {
+            Part::Output => true,
+            Part::Prompt | Part::End => self.options.train_on_inputs,
+            Part::Never => false,
+        };
         let example = tokens
             .iter()
             .skip(1)
             .any(|(_, part)| learned(*part))
             .then(|| example_of(&tokens, self.options.train_on_inputs));
-        Ok(Encoded { example, truncated })
+        Ok(Encoded { example, truncated, begins_twice })
+    }
+
+    /// Whether the first two tokens are the same special one.
+    fn begins_twice(&self, tokens: &[Token]) -> bool {
+        let [(first, _), (second, _), ..] = tokens else { return false };
+        let added = self.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        first == second && added.get(first).is_some_and(|token| token.special)
     }
 
     /// The tokens of all segments; only the first gets what the tokenizer adds to a text's ends.
@@ -231,17 +259,17 @@ impl Encoder {
         for (segment, encoding) in segments.iter().zip(first.into_iter().chain(rest)) {
             tokens.extend(parts(segment, &encoding));
             if segment.ends {
-                self.end(&mut tokens);
+                self.end(&mut tokens, end_of(segment));
             }
         }
         Ok(tokens)
     }
 
-    fn end(&self, tokens: &mut Vec<Token>) {
+    fn end(&self, tokens: &mut Vec<Token>, part: Part) {
         let Some(end) = self.options.end_tokens.first() else { return };
         match tokens.last_mut().filter(|(id, _)| self.options.end_tokens.contains(id)) {
-            Some((_, part)) => *part = Part::End,
-            None => tokens.push((*end, Part::End)),
+            Some((_, found)) => *found = part,
+            None => tokens.push((*end, part)),
         }
     }
 
@@ -261,6 +289,7 @@ impl Encoder {
 fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     let label = |(id, part): &Token| match part {
         Part::Prompt if !prompt_is_learned => IGNORED_LABEL,
+        Part::Never => IGNORED_LABEL,
         _ => i64::from(*id),
     };
     let mut example = Example {
@@ -272,33 +301,72 @@ fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     example
 }
 
+/// What the end token behind a segment is part of: what closes an output, and with one that is not learned neither.
+fn end_of(segment: &Segment) -> Part {
+    let stands_last =
+        |ranges: &[Range<usize>]| ranges.last().is_some_and(|last| last.end == segment.text.len());
+    match segment {
+        Segment { learned, .. } if stands_last(learned) => Part::End,
+        Segment { never, .. } if stands_last(never) => Part::Never,
+        _ => Part::Prompt,
+    }
+}
+
 /// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the text: those before it
 /// count as prompt, and so do those behind it unless [`Encoder::end`] finds an end token in the last place.
 fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> {
     let added = encoding.get_special_tokens_mask();
     let spans = encoding.get_offsets();
+    let mut outputs: Vec<bool> =
+        (0..spans.len()).map(|at| added[at] == 0 && carries(&segment.learned, spans[at])).collect();
+    if segment.marked {
+        for range in &segment.learned {
+            behind_the_last_character(spans, range).for_each(|at| outputs[at] = false);
+        }
+    }
     encoding.get_ids().iter().enumerate().map(move |(at, id)| {
-        let output = added[at] == 0 && is_output(segment, spans[at]);
-        (*id, if output { Part::Output } else { Part::Prompt })
+        let part = if outputs[at] {
+            Part::Output
+        } else if added[at] == 0 && carries(&segment.never, spans[at]) {
+            Part::Never
+        } else {
+            Part::Prompt
+        };
+        (*id, part)
     })
 }
 
-/// Whether a token carries any byte of a learned range. A token trimmed to nothing at the very start of the range
-/// consists of the prompt's last spaces.
-fn is_output(segment: &Segment, (start, end): (usize, usize)) -> bool {
-    segment.learned.iter().any(|range| start < range.end && end > range.start)
+/// Whether a token carries any byte of some ranges. A token trimmed to nothing at the very start of a range consists of the
+/// prompt's last spaces.
+fn carries(ranges: &[Range<usize>], (start, end): (usize, usize)) -> bool {
+    ranges.iter().any(|range| start < range.end && end > range.start)
+}
+
+/// The tokens that carry the last character of a range beside the first that does.
+fn behind_the_last_character(spans: &[(usize, usize)], range: &Range<usize>) -> Range<usize> {
+    let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else {
+        return 0..0;
+    };
+    let holds = |(start, end): &(usize, usize)| *start <= last && last < *end;
+    let Some(first) = spans.iter().position(holds) else { return 0..0 };
+    let more = spans[first + 1..].iter().take_while(|span| holds(span)).count();
+    first + 1..first + 1 + more
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::alpaca::Instruction;
+    use super::super::chat::Role;
     use super::super::chat::tests::conversation;
     use super::super::error::Place;
-    use super::super::testing::{BEGIN, END, tokenizer};
-    use super::super::text::Body;
+    use super::super::record::Body;
+    use super::super::testing::{BEGIN, END, record, tokenizer};
+    use super::super::text::Format;
     use super::*;
     use crate::chat_template::ChatTemplate;
     use ist_models::text_files::ChatTemplateSource;
     use proptest::prelude::*;
+    use serde_json::json;
 
     const VOCAB_SIZE: usize = 300;
 
@@ -314,10 +382,6 @@ mod tests {
 
     fn encoder(merges: &[(&str, &str)], options: EncoderOptions) -> Encoder {
         Encoder::new(tokenizer(merges), options)
-    }
-
-    fn record(body: Body) -> Record {
-        Record { body, extra: serde_json::Map::new(), place: Place::Line(1) }
     }
 
     fn completion(prompt: &str, completion: &str) -> Record {
@@ -429,22 +493,86 @@ mod tests {
         assert_eq!(learned(&without_end.example.unwrap()), "cde");
         let cut_output = cut(5);
         assert_eq!(cut_output.example.unwrap().input_ids, whole.input_ids[..5]);
-        assert_eq!(cut(3), Encoded { example: None, truncated: true });
+        assert_eq!(cut(3), Encoded { truncated: true, ..Encoded::default() });
     }
 
     #[test]
-    fn an_end_token_alone_is_nothing_to_predict_unless_inputs_are_learned() {
-        let empty = completion("ab", "");
-        assert_eq!(
-            encoder(&[], options(Template::Alpaca, false, 99)).encode(&empty).unwrap().example,
-            None
-        );
-        assert_eq!(learned(&encode(&[], true, &empty)), "ab</s>");
+    fn a_blank_answer_is_left_out_whether_inputs_are_learned_or_not() {
+        let user = Message::new(Role::User, "ab");
+        let said_nothing = vec![user.clone(), Message::new(Role::Assistant, " ")];
+        for train_on_inputs in [true, false] {
+            let encoder = encoder(&[], options(Template::Alpaca, train_on_inputs, 999));
+            let example = |record: &Record| encoder.encode(record).unwrap().example;
+            assert_eq!(example(&completion("ab", "")), None);
+            assert_eq!(example(&record(Body::Text(" \n".into()))), None);
+            assert_eq!(example(&record(Body::Chat(said_nothing.clone().into()))), None);
+            let more = [&said_nothing[..], &conversation()[1..3]].concat();
+            let found = example(&record(Body::Chat(more.into()))).unwrap();
+            let expected = if train_on_inputs {
+                "### User:\nab\n\n### Assistant:\n\n\n### User:\nHi\n\n### Assistant:\nHello</s>"
+            } else {
+                "Hello</s>"
+            };
+            assert_eq!(learned(&found), expected);
+        }
+    }
+
+    #[test]
+    fn a_turn_of_weight_zero_is_not_learned_whether_inputs_are_or_not() {
+        let turns = json!([
+            {"role": "user", "content": "Hi", "weight": 0},
+            {"role": "assistant", "content": "Bad", "weight": 0},
+            {"role": "user", "content": "2+2?"},
+            {"role": "assistant", "content": "4"},
+        ]);
+        let messages: Vec<Message> = serde_json::from_value(turns).unwrap();
+        let chat = record(Body::Chat(messages.into()));
+        for (template, train_on_inputs, expected) in [
+            (Template::Alpaca, false, "4</s>"),
+            (
+                Template::Alpaca,
+                true,
+                "### User:\n\n\n### Assistant:\n\n\n### User:\n2+2?\n\n### Assistant:\n4</s>",
+            ),
+            (chat_template(), false, "4</s>"),
+            (chat_template(), true, "user:assistant:user:2+2?</s>assistant:4</s>"),
+        ] {
+            let encoder = encoder(&[], options(template, train_on_inputs, 999));
+            assert_eq!(learned(&encoder.encode(&chat).unwrap().example.unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_beginning_token_given_twice_is_noticed() {
+        let encoder = encoder(&[], options(Template::None, true, 99));
+        for (prompt, twice) in [("<s>ab", true), ("ab", false), ("aab", false), ("", false)] {
+            let encoded = encoder.encode(&completion(prompt, "aa")).unwrap();
+            assert_eq!(encoded.begins_twice, twice, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn earlier_exchanges_of_an_instruction_are_answered_in_the_same_wording() {
+        let body = json!({
+            "instruction": "And?", "output": "Otto", "system": "Be brief.", "history": [["Who?", "Mira"]],
+        });
+        let fields = body.as_object().unwrap().clone();
+        let found = Record::read(fields, Format::Alpaca, Place::Line(1)).unwrap();
+        let example = encode(&[], false, &found);
+        assert_eq!(learned(&example), "Mira</s>Otto</s>");
+        let text = tokenizer(&[]).decode(&example.input_ids, false).unwrap();
+        let expected = "<s>Be brief.\n\n### Instruction:\nWho?\n\n### Response:\nMira</s>\n\n### Instruction:\nAnd?\n\n\
+                        ### Response:\nOtto</s>";
+        assert_eq!(text, expected);
+        let plain = encoder(&[], options(Template::None, false, 99)).encode(&found).unwrap();
+        assert_eq!(learned(&plain.example.unwrap()), "MiraOtto</s>");
+        let turns = encoder(&[], options(chat_template(), false, 99)).encode(&found).unwrap();
+        assert_eq!(learned(&turns.example.unwrap()), "Mira</s>Otto</s>");
     }
 
     #[test]
     fn in_a_conversation_the_assistants_turns_are_learned() {
-        let chat = record(Body::Chat(conversation()));
+        let chat = record(Body::Chat(conversation().into()));
         let example = encode(&[], false, &chat);
         assert_eq!(learned(&example), "Hello</s>4</s>");
         assert_eq!(example.input_ids.iter().filter(|id| **id == BEGIN).count(), 1);
@@ -461,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_conversation_without_an_answer_is_nothing_to_predict() {
-        let question = record(Body::Chat(conversation()[..2].to_vec()));
+        let question = record(Body::Chat(conversation()[..2].to_vec().into()));
         assert_eq!(
             encoder(&[], options(Template::Alpaca, false, 99)).encode(&question).unwrap().example,
             None
@@ -481,7 +609,7 @@ mod tests {
 
     #[test]
     fn a_chat_template_writes_every_special_token_itself() {
-        let chat = record(Body::Chat(conversation()));
+        let chat = record(Body::Chat(conversation().into()));
         let encoder = encoder(&[], options(chat_template(), false, 999));
         let example = encoder.encode(&chat).unwrap().example.unwrap();
         assert_eq!(learned(&example), "Hello</s>4</s>");
@@ -502,7 +630,12 @@ mod tests {
     #[test]
     fn under_a_chat_template_an_instruction_is_a_users_turn() {
         let [instruction, input, output] = ["Add.", "1 2", "3"].map(str::to_owned);
-        let alpaca = record(Body::Instruction { instruction, input, output });
+        let alpaca = record(Body::Instruction(Instruction {
+            instruction,
+            input,
+            output,
+            ..Instruction::default()
+        }));
         let encoder = encoder(&[], options(chat_template(), false, 999));
         let example = encoder.encode(&alpaca).unwrap().example.unwrap();
         assert_eq!(learned(&example), "3</s>");
@@ -537,7 +670,7 @@ mod tests {
         let records: Vec<_> = (0..600)
             .map(|n| match n % 3 {
                 0 => completion(&"a".repeat(n % 7), &format!("{n}")),
-                1 => record(Body::Chat(conversation())),
+                1 => record(Body::Chat(conversation().into())),
                 _ => record(Body::Text(format!("text {n}"))),
             })
             .collect();
@@ -557,6 +690,8 @@ mod tests {
         fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
             // The text of a special token is that token, here as in transformers, and not one token a byte.
             prop_assume!(!["<s>", "</s>"].iter().any(|special| format!("{prompt}{output}").contains(special)));
+            // A blank output is left out.
+            prop_assume!(!output.trim().is_empty());
             let record = completion(&prompt, &output);
             let example = encode(&[], false, &record);
             prop_assert_eq!(learned(&example), format!("{output}</s>"));

@@ -7,21 +7,32 @@
 //!
 //! | to read about | look at |
 //! |---|---|
-//! | opening a file, its container and format | [`DataFile`], [`Format`] |
+//! | which files a path stands for | [`files`] |
+//! | opening a file, its compression, container and format | [`DataFile`], [`Format`], [`Columns`] |
 //! | records of token ids | [`tokens`] |
 //! | records of text | [`Record`], [`alpaca`], [`chat`] |
 //! | from a record to a prompt, from text to tokens | [`Template`], [`Encoder`] |
 //! | what a run trains on | [`Dataset`], [`split`], [`order`] |
+//! | what a file says and nothing reads | [`DroppedKeys`] |
 
 pub mod alpaca;
 pub mod chat;
+mod columns;
+mod custom_template;
 mod dataset;
+mod dropped;
 mod encode;
 mod error;
+pub(crate) mod files;
 mod json_file;
+mod message;
 pub mod order;
+mod packed;
 mod padding;
 mod parquet_file;
+mod parquet_pages;
+mod python_numbers;
+mod record;
 pub mod split;
 mod template;
 #[cfg(test)]
@@ -29,11 +40,17 @@ pub(crate) mod testing;
 mod text;
 pub mod tokens;
 
-pub use dataset::Dataset;
+pub use columns::Columns;
+pub use custom_template::CustomTemplate;
+pub use dataset::{Dataset, FileCounts};
+pub use dropped::DroppedKeys;
 pub use encode::{Encoded, Encoder, EncoderOptions};
 pub use error::{DataError, Place};
+pub(crate) use message::Standing;
 pub use order::{EpochOrder, Order, Position};
 pub use padding::{pad_left, pad_right};
-pub use template::{CustomTemplate, Segment, Template};
-pub use text::{Body, DataFile, Format, Record};
+pub use record::{Body, Record};
+pub(crate) use template::words;
+pub use template::{Segment, Template};
+pub use text::{DataFile, Format};
 pub use tokens::{predicted, read_tokens};

@@ -3,6 +3,9 @@
 //! Every epoch's permutation is a function of (seed, purpose, epoch), so a position is two numbers and a resumed run
 //! visits exactly what the uninterrupted one would have. Orders of different purposes are independent: how often
 //! candidates are scored does not change what is trained on.
+//!
+//! Files may have weights. A record of a file of weight w is visited w times in an epoch, as a mean: ⌊w⌋ times, and once
+//! more if it is among the round((w - ⌊w⌋) n) of the file's n records that are drawn anew for each epoch.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -33,9 +36,38 @@ pub struct Position {
     pub offset: usize,
 }
 
-/// An endless order over `length` records.
+/// Some of the records, and how often an epoch visits each as a mean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// The records.
+    pub records: Vec<usize>,
+    /// Visits of each in an epoch, above 0.
+    pub weight: f64,
+}
+
+impl Share {
+    /// How often every record is visited.
+    fn times(&self) -> usize {
+        self.weight.floor() as usize
+    }
+
+    /// How many records are visited once more. Where there would be no visit at all, one is.
+    fn drawn(&self) -> usize {
+        let part = self.weight.fract() * self.records.len() as f64;
+        let least = usize::from(self.times() == 0).min(self.records.len());
+        (part.round() as usize).max(least)
+    }
+
+    /// Visits of an epoch.
+    fn length(&self) -> usize {
+        self.times() * self.records.len() + self.drawn()
+    }
+}
+
+/// An endless order over some records.
 #[derive(Clone, Debug)]
 pub struct EpochOrder {
+    shares: Vec<Share>,
     order: Order,
     seed: u64,
     purpose: String,
@@ -51,14 +83,31 @@ impl EpochOrder {
     ///
     /// When `length` is 0; a [`super::Dataset`] is never empty.
     pub fn new(length: usize, order: Order, seed: u64, purpose: &str) -> Self {
+        let share = Share { records: (0..length).collect(), weight: 1.0 };
+        Self::weighted(vec![share], order, seed, purpose)
+    }
+
+    /// An order at its beginning, in which each share has its weight.
+    ///
+    /// # Panics
+    ///
+    /// When no share holds a record.
+    pub fn weighted(shares: Vec<Share>, order: Order, seed: u64, purpose: &str) -> Self {
+        let length: usize = shares.iter().map(Share::length).sum();
         assert!(length > 0, "an order needs at least one record");
-        let (purpose, position) = (purpose.to_owned(), Position::default());
-        let mut new = Self { order, seed, purpose, position, epoch: (0..length).collect() };
+        let mut new = Self {
+            shares,
+            order,
+            seed,
+            purpose: purpose.to_owned(),
+            position: Position::default(),
+            epoch: vec![0; length],
+        };
         new.enter(0);
         new
     }
 
-    /// The records of one epoch.
+    /// The visits of one epoch.
     pub fn length(&self) -> usize {
         self.epoch.len()
     }
@@ -104,7 +153,7 @@ impl EpochOrder {
         batch
     }
 
-    /// The next `size` records, or all of them where there are fewer, never the same one twice. Where less than a batch
+    /// The next `size` records, or all of them where there are fewer, never the same one twice unless its weight is above 1. Where less than a batch
     /// is left of an epoch, the next epoch begins: the score of a smaller batch would be noisier.
     pub fn next_full_batch(&mut self, size: usize) -> Vec<usize> {
         if self.length() - self.position.offset < size.min(self.length()) {
@@ -115,13 +164,29 @@ impl EpochOrder {
 
     fn enter(&mut self, epoch: u64) {
         self.position = Position { epoch, offset: 0 };
-        let length = self.length();
         self.epoch.clear();
-        self.epoch.extend(0..length);
+        for (at, share) in self.shares.iter().enumerate() {
+            for _ in 0..share.times() {
+                self.epoch.extend(&share.records);
+            }
+            if share.drawn() > 0 {
+                let purpose = format!("{}, share {at}", self.purpose);
+                self.epoch.extend(drawn(share, &mut stream(self.seed, &purpose, epoch)));
+            }
+        }
         if self.order == Order::Shuffled {
             self.epoch.shuffle(&mut stream(self.seed, &self.purpose, epoch));
         }
     }
+}
+
+/// The records of a share that are visited once more, in its order.
+fn drawn(share: &Share, random: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..share.records.len()).collect();
+    places.shuffle(random);
+    places.truncate(share.drawn());
+    places.sort_unstable();
+    places.into_iter().map(|place| share.records[place]).collect()
 }
 
 /// The random stream of a purpose and epoch: `ChaCha8` keyed by SHA-256 of the three.
@@ -171,6 +236,50 @@ mod tests {
     fn the_permutation_of_a_seed_is_fixed_for_good() {
         let mut order = EpochOrder::new(8, Order::Shuffled, 0, "training");
         assert_eq!(epoch(&mut order, 8), [6, 5, 3, 7, 1, 4, 2, 0]);
+    }
+
+    fn weighted(weights: [f64; 2], order: Order) -> EpochOrder {
+        let shares = [(0..10).collect(), (10..20).collect()].into_iter().zip(weights);
+        let shares = shares.map(|(records, weight)| Share { records, weight }).collect();
+        EpochOrder::weighted(shares, order, 7, "training")
+    }
+
+    #[test]
+    fn a_weight_is_how_often_a_record_is_visited_in_an_epoch() {
+        let mut order = weighted([0.3, 2.5], Order::Shuffled);
+        assert_eq!(order.length(), 3 + 25);
+        let mut visits = [0_usize; 20];
+        let epochs = 400;
+        for _ in 0..epochs {
+            let mut times = [0_usize; 20];
+            epoch(&mut order, 6).into_iter().for_each(|record| times[record] += 1);
+            assert!(times[..10].iter().all(|times| *times <= 1));
+            assert!(times[10..].iter().all(|times| (2..=3).contains(times)));
+            assert_eq!(times[..10].iter().sum::<usize>(), 3);
+            visits.iter_mut().zip(times).for_each(|(sum, times)| *sum += times);
+        }
+        for (record, visits) in visits.into_iter().enumerate() {
+            let expected = if record < 10 { 0.3 } else { 2.5 };
+            let mean = visits as f64 / f64::from(epochs);
+            assert!((mean - expected).abs() < 0.1, "{record}: {mean}");
+        }
+    }
+
+    #[test]
+    fn in_order_a_files_repetitions_follow_each_other() {
+        let mut order = weighted([1.0, 2.0], Order::Sequential);
+        let expected: Vec<usize> = (0..10).chain(10..20).chain(10..20).collect();
+        assert_eq!(epoch(&mut order, 6), expected);
+        assert_eq!(weighted([0.001, 1.0], Order::Sequential).length(), 11);
+    }
+
+    #[test]
+    fn a_weighted_order_goes_on_from_its_position() {
+        let mut whole = weighted([0.3, 1.5], Order::Shuffled);
+        (0..11).for_each(|_| drop(whole.next_batch(4)));
+        let mut resumed = weighted([0.3, 1.5], Order::Shuffled);
+        resumed.seek(whole.position()).unwrap();
+        (0..20).for_each(|_| assert_eq!(resumed.next_batch(4), whole.next_batch(4)));
     }
 
     #[test]

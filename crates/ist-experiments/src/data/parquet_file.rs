@@ -1,29 +1,27 @@
 //! Parquet files, row by row, as the same records that JSON gives.
 //!
-//! Rows are read through the format's record interface, which needs no columnar library; compression is none or snappy.
+//! Rows are read through the format's record interface, which needs no columnar library; compression is none, snappy, gzip,
+//! LZ4, Brotli or Zstandard.
 
-use std::path::Path;
-
+use bytes::Bytes;
 use ist_core::untrusted::contained;
 use parquet::errors::ParquetError;
-use parquet::file::reader::SerializedFileReader;
 use parquet::record::{Field, Row, reader::RowIter};
 use serde_json::{Number, Value};
 
 use super::error::Place;
 use super::json_file::{Fault, Fields};
+use super::parquet_pages::Reader;
 
 /// The first bytes of every Parquet file.
 pub(super) const MAGIC: &[u8] = b"PAR1";
 
 /// The rows of a Parquet file; the outer error is the file's, the inner ones the rows'. After an error no row follows.
 pub(super) fn rows(
-    path: &Path,
+    file: Bytes,
 ) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
-    let file = ist_peft::regular::open(path).map_err(|error| error.to_string())?;
-    let mut rows = guarded(|| {
-        SerializedFileReader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader)))
-    })?;
+    let mut rows =
+        guarded(|| Reader::new(file).map(|reader| RowIter::from_file_into(Box::new(reader))))?;
     let mut records = 0;
     let next = move || {
         records += 1;
@@ -57,7 +55,7 @@ fn until_error<T, E>(
 }
 
 fn explain(problem: &str) -> String {
-    format!("not readable as Parquet: {problem}; the compressions understood are none and snappy")
+    format!("not readable as Parquet: {problem}")
 }
 
 fn object(row: &Row) -> Result<Fields, String> {
@@ -84,7 +82,12 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::Bytes(bytes) => {
             Value::String(bytes.as_utf8().map_err(|_| "a text column is not UTF-8")?.to_owned())
         }
-        Field::Group(row) => Value::Object(object(row)?),
+        Field::Group(row) => {
+            // The table gives every row the keys of all rows; those of another row are null here.
+            let mut fields = object(row)?;
+            fields.retain(|_, value| !value.is_null());
+            Value::Object(fields)
+        }
         Field::ListInternal(list) => list.elements().iter().map(value).collect::<Result<_, _>>()?,
         Field::MapInternal(map) => {
             let entries = map.entries().iter();
@@ -114,4 +117,54 @@ fn name(key: &Field) -> Result<String, String> {
 /// JSON has no infinities; they become null, as in Python's readers.
 fn float(n: f64) -> Value {
     Number::from_f64(n).map_or(Value::Null, Value::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fixture(name: &str) -> Bytes {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/records");
+        std::fs::read(folder.join(name)).unwrap().into()
+    }
+
+    #[test]
+    fn every_compression_and_both_versions_of_pages_give_the_same_rows() {
+        let read = |name: &str| -> Vec<Fields> {
+            rows(fixture(name)).unwrap().map(|row| row.unwrap().1).collect()
+        };
+        let expected = read("none-1.parquet");
+        assert_eq!(expected.len(), 40);
+        let turn = json!({"role": "assistant", "content": "MiraMira", "weight": 1});
+        assert_eq!(expected[1]["messages"][1], turn);
+        // What a row of another key would have is absent here, not null.
+        assert_eq!(
+            expected[1]["messages"][0],
+            json!({"role": "user", "content": "Who has kite 1?"})
+        );
+        assert_eq!(
+            (&expected[0]["system"], &expected[1]["system"]),
+            (&json!(null), &json!("Be brief."))
+        );
+        for compression in ["none", "snappy", "gzip", "lz4", "brotli", "zstd"] {
+            for version in ["1", "2"] {
+                let name = format!("{compression}-{version}.parquet");
+                assert_eq!(read(&name), expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_compressed_file_never_panics() {
+        for compression in ["gzip", "lz4", "brotli", "zstd"] {
+            let whole = fixture(&format!("{compression}-2.parquet"));
+            for at in (0..whole.len()).step_by(7) {
+                let mut damaged = whole.to_vec();
+                damaged[at] ^= 0xff;
+                let _ = rows(damaged.into()).map(Iterator::count);
+            }
+        }
+    }
 }

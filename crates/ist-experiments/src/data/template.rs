@@ -1,53 +1,70 @@
 //! Prompt templates: from a record's fields to the text a model reads, and which part of it is learned.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ist_core::untrusted::cut;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, Output, State, UndefinedBehavior, Value, context};
-
-use super::chat::{self, Message, Role};
+use super::alpaca::{Exchange, Instruction};
+use super::chat::{self, Conversation};
+use super::custom_template::CustomTemplate;
 use super::error::DataError;
-use super::text::{Body, Format, Record};
-use crate::chat_template::ChatTemplate;
-use crate::jinja::{self, Program, TemplateFault};
+use super::message::Standing;
+use super::record::{Body, Record};
+use super::text::Format;
+use crate::chat_template::{ChatTemplate, Turns};
 
 /// A stretch of text that is tokenised in one piece.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The text.
     pub text: String,
     /// The bytes that are output, in order and apart; all else is prompt.
     pub learned: Vec<Range<usize>>,
+    /// The bytes that are never learned, not even where prompts are.
+    pub never: Vec<Range<usize>>,
     /// Whether an end token follows.
     pub ends: bool,
     /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A model's chat template writes
     /// them itself.
     pub special_tokens: bool,
+    /// Whether the output is what a chat template marks.
+    pub marked: bool,
 }
 
 impl Segment {
     /// Text whose bytes from `start` on are output, closed by an end token.
+    #[cfg(test)]
     pub(super) fn answered(text: String, start: usize) -> Self {
         let end = text.len();
-        Self {
-            text,
-            learned: std::iter::once(start..end).collect(),
-            ends: true,
-            special_tokens: true,
-        }
+        let learned = std::iter::once(start..end).collect();
+        Self { learned, ends: true, ..Self::open(text) }
     }
 
     /// Text that is prompt alone and goes on.
     pub(super) fn open(text: String) -> Self {
-        Self { text, learned: Vec::new(), ends: false, special_tokens: true }
+        Self { text, special_tokens: true, ..Self::default() }
     }
 
     /// What a model's chat template renders: it holds every special token there is to be.
     pub(crate) fn rendered(text: String, learned: Vec<Range<usize>>) -> Self {
-        Self { text, learned, ends: false, special_tokens: false }
+        Self { text, learned, ..Self::default() }
+    }
+
+    /// Puts text behind what is there.
+    pub(super) fn add(&mut self, text: &str, standing: Standing) {
+        let start = self.text.len();
+        self.text += text;
+        self.mark(start..self.text.len(), standing);
+    }
+
+    /// Says what some bytes are for.
+    pub(crate) fn mark(&mut self, bytes: Range<usize>, standing: Standing) {
+        match standing {
+            Standing::Answer => self.learned.push(bytes),
+            Standing::Never => self.never.push(bytes),
+            Standing::Prompt => {}
+        }
     }
 }
 
@@ -58,7 +75,7 @@ impl Segment {
 /// | `alpaca` | the Alpaca wording | role markers `### User:` | as they stand |
 /// | `llm-adapters` | the prompts of the published IST and LLM-Adapters runs, byte for byte | refused | refused |
 /// | `none` | the fields, one a line | the contents, one a line | as they stand |
-/// | a minijinja string | `instruction`, `input`, `output` (empty) | `messages`, `add_generation_prompt` | refused |
+/// | a minijinja string | `instruction`, `input`, `output` (empty), `system`, `history` | `messages`, `tools`, `add_generation_prompt` | refused |
 /// | `chat` | a user's and an assistant's turn | the model's own chat template | as they stand |
 ///
 /// The row of the string names the variables it may use; any other is an error. The begin token is the tokenizer's affair:
@@ -78,27 +95,11 @@ pub enum Template {
     Chat(Arc<ChatTemplate>),
 }
 
-/// A minijinja template whose variables have been checked.
-#[derive(Clone, Debug)]
-pub struct CustomTemplate {
-    source: String,
-    program: Program,
-}
-
-impl PartialEq for CustomTemplate {
-    fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
-    }
-}
-
 const INTRODUCTION: &str = "Below is an instruction that describes a task";
 const WITH_INPUT: &str = ", paired with an input that provides further context";
 const REQUEST: &str = ". Write a response that appropriately completes the request.";
 /// What the published prompts put before every line but the first and the blank ones.
 const INDENT: &str = "                ";
-const VARIABLES: [&str; 5] =
-    ["instruction", "input", "output", "messages", "add_generation_prompt"];
-
 impl Template {
     /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The names `auto` and `chat`
     /// mean something only beside a model: [`TextModel::template`](crate::text::TextModel::template).
@@ -147,36 +148,41 @@ impl Template {
         record: &Record,
         training: bool,
     ) -> Result<Vec<Segment>, DataError> {
-        let text = match (self, &record.body) {
-            (Self::Alpaca, Body::Instruction { instruction, input, .. }) => {
-                alpaca(instruction, input)
-            }
-            (Self::LlmAdapters, Body::Instruction { instruction, input, .. }) => {
-                llm_adapters(instruction, input, training)
-            }
-            (Self::None, Body::Instruction { instruction, input, .. }) => {
-                lines(&[instruction, input])
-            }
+        match (self, &record.body) {
             (Self::Alpaca | Self::None | Self::Chat(_), Body::PromptCompletion { prompt, .. }) => {
-                prompt.clone()
+                Ok(vec![Segment::open(prompt.clone())])
             }
-            (Self::Alpaca | Self::None | Self::Chat(_), Body::Text(_)) => String::new(),
-            (Self::Chat(_), Body::Instruction { instruction, input, .. }) => {
-                return self.answer_prompt(&[asked(instruction, input)]);
+            (Self::Alpaca | Self::None | Self::Chat(_), Body::Text(_)) => {
+                Ok(vec![Segment::open(String::new())])
             }
-            (_, Body::Chat(messages)) => {
-                return self.answer_prompt(chat::before_last_answer(messages));
+            (_, Body::Instruction(record)) => self.instruction_prompt(record, training),
+            (_, Body::Chat(conversation)) => {
+                let messages = chat::before_last_answer(&conversation.messages);
+                self.answer_prompt(Turns { messages, tools: &conversation.tools })
             }
-            (Self::Custom(custom), Body::Instruction { instruction, input, .. }) => {
-                custom.instruction(instruction, input)?
-            }
-            _ => return Err(self.does_not_apply(record.format())),
-        };
-        Ok(vec![Segment::open(text)])
+            _ => Err(self.does_not_apply(record.format())),
+        }
+    }
+
+    /// What stands before the answer of an Alpaca record.
+    fn instruction_prompt(
+        &self,
+        record: &Instruction,
+        training: bool,
+    ) -> Result<Vec<Segment>, DataError> {
+        let Instruction { instruction, input, .. } = record;
+        Ok(match self {
+            Self::Alpaca => alpaca(record),
+            Self::None => vec![lines(record)],
+            Self::LlmAdapters => vec![Segment::open(llm_adapters(instruction, input, training))],
+            Self::Custom(custom) => vec![Segment::open(custom.instruction(record)?)],
+            Self::Chat(_) => return self.answer_prompt(Turns::from(&record.asked())),
+        })
     }
 
     /// What stands before an answer to a conversation, in the pieces in which it is tokenised.
-    pub(super) fn answer_prompt(&self, messages: &[Message]) -> Result<Vec<Segment>, DataError> {
+    pub(super) fn answer_prompt(&self, turns: Turns<'_>) -> Result<Vec<Segment>, DataError> {
+        let Turns { messages, tools } = turns;
         Ok(match self {
             Self::Alpaca => chat::layout_prompt(messages),
             Self::None => {
@@ -184,9 +190,11 @@ impl Template {
                     messages.iter().map(|message| message.content.clone() + "\n").collect(),
                 )]
             }
-            Self::Custom(custom) => vec![Segment::open(custom.conversation(messages, true)?)],
+            Self::Custom(custom) => {
+                vec![Segment::open(custom.conversation(messages, tools, true)?)]
+            }
             Self::Chat(template) => {
-                vec![Segment::rendered(template.render(messages, true)?, Vec::new())]
+                vec![Segment::rendered(template.render(turns, true)?, Vec::new())]
             }
             Self::LlmAdapters => return Err(self.does_not_apply(Format::Chat)),
         })
@@ -195,25 +203,62 @@ impl Template {
     /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told from the rest.
     pub(super) fn segments(&self, record: &Record, apart: bool) -> Result<Vec<Segment>, DataError> {
         match (self, &record.body) {
-            (Self::Alpaca, Body::Chat(messages)) => Ok(chat::layout(messages)),
-            (Self::None, Body::Chat(messages)) => Ok(vec![plain_conversation(messages)]),
-            (Self::Custom(custom), Body::Chat(messages)) => {
-                custom.answered(messages).map(|segment| vec![segment])
+            (Self::Alpaca, Body::Chat(conversation)) => Ok(chat::layout(&conversation.messages)),
+            (Self::None, Body::Chat(conversation)) => Ok(vec![chat::plain(&conversation.messages)]),
+            (Self::Custom(custom), Body::Chat(conversation)) => {
+                custom.answered(conversation).map(|segment| vec![segment])
             }
-            (Self::Chat(template), Body::Chat(messages)) => {
-                Ok(vec![template.conversation(messages, apart)?])
+            (Self::Chat(template), Body::Chat(conversation)) => {
+                Ok(vec![template.conversation(conversation, apart)?])
             }
-            (Self::Chat(template), Body::Instruction { instruction, input, output }) => {
-                let answer = Message { role: Role::Assistant, content: output.clone() };
-                Ok(vec![template.conversation(&[asked(instruction, input), answer], apart)?])
+            (Self::Chat(template), Body::Instruction(record)) => {
+                Ok(vec![template.conversation(&record.turns(), apart)?])
             }
             _ => {
-                let mut text = self.prompt(record)?;
-                let start = text.len();
-                text += record.output();
-                Ok(vec![Segment::answered(text, start)])
+                let training = Self::LlmAdapters == *self;
+                let mut segments = self.prompt_segments(record, training)?;
+                let Some(last) = segments.last_mut() else { return Ok(segments) };
+                let start = last.text.len();
+                last.text += record.output();
+                last.mark(start..last.text.len(), answer(record.output()));
+                last.ends = true;
+                Ok(segments)
             }
         }
+    }
+
+    /// Whether a key beside a record's own fields or turns is read: `system`, `history` or `tools`.
+    pub(super) fn reads_key(&self, key: &str) -> bool {
+        match self {
+            Self::Alpaca | Self::None => key != "tools",
+            Self::LlmAdapters => false,
+            Self::Custom(custom) => custom.uses(key),
+            Self::Chat(template) => key != "tools" || template.names(key),
+        }
+    }
+
+    /// Whether a key of a turn is read, beside its role, its content and its calls.
+    pub(super) fn reads_detail(&self, key: &str) -> bool {
+        match self {
+            Self::Alpaca | Self::None | Self::LlmAdapters => false,
+            Self::Custom(custom) => custom.names(key),
+            Self::Chat(template) => template.names(key),
+        }
+    }
+
+    /// In how many turns of a conversation the calls are not printed. Where the template fails, it says so elsewhere.
+    pub(super) fn lost_calls(&self, conversation: &Conversation) -> usize {
+        let messages = &conversation.messages;
+        let calling = (0..messages.len()).filter(|at| !messages[*at].calls().is_empty());
+        calling
+            .filter(|at| match self {
+                Self::Alpaca | Self::None | Self::LlmAdapters => true,
+                Self::Custom(custom) => matches!(custom.prints_calls(conversation, *at), Ok(false)),
+                Self::Chat(template) => {
+                    matches!(template.prints_calls(conversation.into(), *at), Ok(false))
+                }
+            })
+            .count()
     }
 
     fn does_not_apply(&self, format: Format) -> DataError {
@@ -231,46 +276,72 @@ impl Template {
     }
 }
 
-/// An Alpaca record's question as a turn.
-fn asked(instruction: &str, input: &str) -> Message {
-    let between = if input.is_empty() { "" } else { "\n" };
-    Message { role: Role::User, content: format!("{instruction}{between}{input}") }
+/// The words in a template's source, without its comments: what it does not name it does not read.
+pub(crate) fn words(source: &str) -> HashSet<String> {
+    let mut words = HashSet::new();
+    let mut rest = source;
+    while !rest.is_empty() {
+        let (text, comment) = rest.split_once("{#").unwrap_or((rest, ""));
+        let is_part = |character: char| character.is_alphanumeric() || character == '_';
+        words.extend(text.split(|character| !is_part(character)).map(str::to_owned));
+        rest = comment.split_once("#}").map_or("", |(_, behind)| behind);
+    }
+    words
 }
 
 fn joined(segments: Vec<Segment>) -> String {
     segments.into_iter().map(|segment| segment.text).collect()
 }
 
-/// The texts that are not empty, each with a newline behind it.
-fn lines(texts: &[&str]) -> String {
-    texts.iter().filter(|text| !text.is_empty()).fold(String::new(), |all, text| all + text + "\n")
-}
-
-/// The contents, one a line, without any marker.
-fn plain_conversation(messages: &[Message]) -> Segment {
+/// The fields that are not empty, each with a newline behind it. The answers that were given before are output.
+fn lines(record: &Instruction) -> Segment {
     let mut segment = Segment::open(String::new());
-    for (at, message) in messages.iter().enumerate() {
-        let start = segment.text.len();
-        segment.text += &message.content;
-        if message.role == Role::Assistant {
-            segment.learned.push(start..segment.text.len());
-        }
-        if at + 1 < messages.len() {
+    let line = |segment: &mut Segment, text: &str, standing| {
+        if !text.is_empty() {
+            segment.add(text, standing);
             segment.text += "\n";
         }
+    };
+    line(&mut segment, &record.system, Standing::Prompt);
+    for Exchange { user, assistant } in &record.history {
+        line(&mut segment, user, Standing::Prompt);
+        line(&mut segment, assistant, answer(assistant));
     }
-    segment.ends = messages.last().is_some_and(|last| last.role == Role::Assistant);
+    line(&mut segment, &record.instruction, Standing::Prompt);
+    line(&mut segment, &record.input, Standing::Prompt);
     segment
 }
 
-fn alpaca(instruction: &str, input: &str) -> String {
-    let with_input = if input.is_empty() { "" } else { WITH_INPUT };
-    let mut prompt =
-        format!("{INTRODUCTION}{with_input}{REQUEST}\n\n### Instruction:\n{instruction}\n\n");
-    if !input.is_empty() {
-        prompt = prompt + "### Input:\n" + input + "\n\n";
+/// What the tokens of an earlier answer are for.
+fn answer(text: &str) -> Standing {
+    if text.trim().is_empty() { Standing::Never } else { Standing::Answer }
+}
+
+/// The wording of Stanford Alpaca. A system's text stands for the introduction, and every earlier exchange is a question in
+/// the same wording, answered and ended.
+fn alpaca(record: &Instruction) -> Vec<Segment> {
+    let Instruction { instruction, input, system, history, .. } = record;
+    let mut segments = Vec::new();
+    let mut text = if system.is_empty() {
+        let with_input = if input.is_empty() { "" } else { WITH_INPUT };
+        format!("{INTRODUCTION}{with_input}{REQUEST}")
+    } else {
+        system.clone()
+    };
+    for Exchange { user, assistant } in history {
+        text += &format!("\n\n### Instruction:\n{user}\n\n### Response:\n");
+        let mut exchange = Segment::open(std::mem::take(&mut text));
+        exchange.add(assistant, answer(assistant));
+        exchange.ends = true;
+        segments.push(exchange);
     }
-    prompt + "### Response:\n"
+    text += &format!("\n\n### Instruction:\n{instruction}\n\n");
+    if !input.is_empty() {
+        text += &format!("### Input:\n{input}\n\n");
+    }
+    text += "### Response:\n";
+    segments.push(Segment::open(text));
+    segments
 }
 
 /// The prompts of the published training and evaluation programs. They differ in the spaces after the first line: one
@@ -289,107 +360,34 @@ fn llm_adapters(instruction: &str, input: &str, training: bool) -> String {
     prompt + INDENT + "### Response:\n" + INDENT
 }
 
-impl CustomTemplate {
-    const NAME: &'static str = "template";
-
-    fn parse(source: &str) -> Result<Self, DataError> {
-        let program = strict_environment()
-            .map_err(TemplateFault::from)
-            .and_then(|environment| Program::new(environment, Self::NAME, source))
-            .map_err(fault)?;
-        let template = Self { source: source.to_owned(), program };
-        template.refuse_unknown_variables()?;
-        Ok(template)
-    }
-
-    fn refuse_unknown_variables(&self) -> Result<(), DataError> {
-        let used = self.program.undeclared();
-        let unknown: Vec<&str> = used.filter(|name| !VARIABLES.contains(name)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let available = VARIABLES.join(", ");
-        Err(DataError::Template(format!(
-            "unknown variable {}; available are {available}",
-            cut(&unknown.join(", "))
-        )))
-    }
-
-    fn instruction(&self, instruction: &str, input: &str) -> Result<String, DataError> {
-        let bytes = instruction.len() + input.len();
-        self.render(context! { instruction, input, output => "" }, bytes)
-    }
-
-    fn conversation(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, DataError> {
-        let bytes = messages.iter().map(|message| message.content.len()).sum();
-        let messages = minijinja::value::Serde(messages);
-        self.render(context! { messages, add_generation_prompt }, bytes)
-    }
-
-    fn render(&self, values: Value, bytes: usize) -> Result<String, DataError> {
-        self.program.render(values, bytes).map_err(fault)
-    }
-
-    /// A conversation with the assistant's turns marked, each found as what rendering it adds to its prompt.
-    fn answered(&self, messages: &[Message]) -> Result<Segment, DataError> {
-        let text = self.conversation(messages, false)?;
-        let mut learned = Vec::new();
-        for at in (0..messages.len()).filter(|at| messages[*at].role == Role::Assistant) {
-            let prompt = self.conversation(&messages[..at], true)?;
-            let turn = self.conversation(&messages[..=at], false)?;
-            if !(turn.starts_with(&prompt) && text.starts_with(&turn)) {
-                return Err(DataError::Template(format!(
-                    "turn {at} cannot be told from its prompt: the text of the turns before it, with \
-                     add_generation_prompt, must begin the text that includes it"
-                )));
-            }
-            learned.push(prompt.len()..turn.len());
-        }
-        let ends = messages.last().is_some_and(|last| last.role == Role::Assistant);
-        Ok(Segment { text, learned, ends, special_tokens: true })
-    }
-}
-
-/// What a template string of a configuration finds: no method of Python's, and no variable that is not there.
-fn strict_environment() -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
-    environment.set_formatter(|output: &mut Output, state: &mut State, value: &Value| {
-        let value = jinja::settled(state, value)?;
-        minijinja::escape_formatter(output, state, &value)
-    });
-    Ok(environment)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
-fn fault(error: TemplateFault) -> DataError {
-    DataError::Template(error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::chat::tests::conversation;
-    use super::super::error::Place;
+    use super::super::testing::record;
     use super::*;
-
-    fn record(body: Body) -> Record {
-        Record { body, extra: serde_json::Map::new(), place: Place::Line(1) }
-    }
 
     fn instruction(instruction: &str, input: &str, output: &str) -> Record {
         let [instruction, input, output] = [instruction, input, output].map(str::to_owned);
-        record(Body::Instruction { instruction, input, output })
+        record(Body::Instruction(Instruction {
+            instruction,
+            input,
+            output,
+            ..Instruction::default()
+        }))
     }
 
     fn prompt(template: &str, record: &Record) -> Result<String, String> {
         Template::parse(template)
             .and_then(|template| template.prompt(record))
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_words_of_a_template_are_those_outside_of_comments() {
+        let found = words("{# reasoning #}{{ m.tool_calls['name'] }}{#- id -#} x{# open");
+        let mut found: Vec<&str> = found.iter().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["", "m", "name", "tool_calls", "x"]);
     }
 
     #[test]
@@ -466,13 +464,14 @@ mod tests {
     fn without_a_template_the_fields_stand_one_a_line() {
         assert_eq!(prompt("none", &instruction("Add.", "1 2", "3")).unwrap(), "Add.\n1 2\n");
         assert_eq!(prompt("none", &instruction("Add.", "", "3")).unwrap(), "Add.\n");
-        let segments = Template::None.segments(&record(Body::Chat(conversation())), true).unwrap();
+        let segments =
+            Template::None.segments(&record(Body::Chat(conversation().into())), true).unwrap();
         assert_eq!(segments[0].text, "Be brief.\nHi\nHello\n2+2?\n4");
         let answers: Vec<_> =
             segments[0].learned.iter().map(|range| &segments[0].text[range.clone()]).collect();
         assert_eq!(answers, ["Hello", "4"]);
         assert_eq!(
-            prompt("none", &record(Body::Chat(conversation()))).unwrap(),
+            prompt("none", &record(Body::Chat(conversation().into()))).unwrap(),
             "Be brief.\nHi\nHello\n2+2?\n"
         );
     }
@@ -533,7 +532,7 @@ mod tests {
     fn a_template_is_refused_for_a_format_it_would_ignore() {
         let completion =
             record(Body::PromptCompletion { prompt: "Q".into(), completion: "A".into() });
-        let chat = record(Body::Chat(conversation()));
+        let chat = record(Body::Chat(conversation().into()));
         let cases = [
             (
                 "llm-adapters",
@@ -556,7 +555,7 @@ mod tests {
         let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}\
                       {% if add_generation_prompt %}<assistant>{% endif %}";
         let template = Template::parse(source).unwrap();
-        let chat = record(Body::Chat(conversation()));
+        let chat = record(Body::Chat(conversation().into()));
         let segment = template.segments(&chat, true).unwrap().remove(0);
         assert_eq!(
             segment.text,
@@ -573,8 +572,10 @@ mod tests {
     #[test]
     fn a_chat_template_whose_answers_cannot_be_told_apart_is_refused() {
         let template = Template::parse("{{ messages | length }}{{ messages }}").unwrap();
-        let error =
-            template.segments(&record(Body::Chat(conversation())), true).unwrap_err().to_string();
+        let error = template
+            .segments(&record(Body::Chat(conversation().into())), true)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("cannot be told from its prompt"), "{error}");
     }
 }

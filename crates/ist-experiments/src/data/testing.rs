@@ -12,6 +12,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokenizers::Tokenizer;
 
+use super::error::Place;
+use super::json_file::Fields;
+use super::record::{Body, Record};
+
 /// A file in a folder that is removed with it.
 pub(super) struct TestFile {
     pub(super) path: PathBuf,
@@ -23,6 +27,11 @@ pub(super) fn file(name: &str, text: &str) -> TestFile {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     TestFile { path, _folder: folder }
+}
+
+/// A record on the first line of a file.
+pub(super) fn record(body: Body) -> Record {
+    Record { body, extra: Fields::new(), shadowed: Vec::new(), place: Place::Line(1) }
 }
 
 /// A snappy-compressed Parquet file of instructions and outputs, each row with its number as `id` and the tags a and b.

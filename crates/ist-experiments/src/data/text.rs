@@ -1,20 +1,23 @@
-//! Opening a data file: its container (JSON, JSON Lines, Parquet), its format, its records.
+//! Opening a data file: its compression, its container (JSON, JSON Lines, Parquet), its format, its records.
 //!
-//! The container is told by the content, never by the file's name; the format by the fields of the first record, unless
-//! it is forced. Records are read one after the other, so that a file of token ids needs no more memory than its bytes.
+//! Compression and container are told by the content, never by the file's name; the format by the fields of the first
+//! record, unless it is forced. Records are read one after the other, so that a file of token ids needs no more memory
+//! than its bytes.
 
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 
 use ist_models::batch::Example;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::chat::Message;
+use super::columns::{Columns, Renaming};
 use super::error::{DataError, Place};
-use super::json_file::{self, Element, Fault, Fields, kind};
-use super::{alpaca, chat, parquet_file, tokens};
+use super::json_file::{self, Element, Fault, Fields};
+use super::record::{Record, names};
+use super::{packed, parquet_file, python_numbers, tokens};
 
 /// What the records of a file are made of (`data.format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,9 +28,9 @@ pub enum Format {
     Auto,
     /// `input_ids`, optionally `labels` and `attention_mask`.
     Tokens,
-    /// `instruction`, `output`, optionally `input`.
+    /// `instruction`, `output`, optionally `input`, `system`, `history`.
     Alpaca,
-    /// `messages` of `role` and `content`, or `conversations` of `from` and `value`.
+    /// `messages` or `conversations`, of `role` and `content` or of `from` and `value`; optionally `system` and `tools`.
     Chat,
     /// `prompt` and `completion`.
     PromptCompletion,
@@ -48,68 +51,18 @@ impl Format {
             () if has("input_ids") => Some(Self::Tokens),
             () if has("messages") || has("conversations") => Some(Self::Chat),
             () if has("instruction") => Some(Self::Alpaca),
-            () if has("prompt") && has("completion") => Some(Self::PromptCompletion),
+            () if has("prompt") && has("completion") => {
+                Some(Self::PromptCompletion.with_turns(fields))
+            }
             () if has("text") => Some(Self::Text),
             () => None,
         }
     }
-}
 
-/// One record of text: what it says, and whatever else it carries.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// The fields that training reads.
-    pub body: Body,
-    /// All other fields, such as `answer` or `id`. Training ignores them, evaluation may read them.
-    pub extra: serde_json::Map<String, Value>,
-    /// Where the record stands in its file.
-    pub place: Place,
-}
-
-/// The text of a record in one of the formats.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// An Alpaca record.
-    Instruction {
-        /// What is asked.
-        instruction: String,
-        /// Further context, often empty.
-        input: String,
-        /// The answer.
-        output: String,
-    },
-    /// A prompt that is used as it stands, and its continuation.
-    PromptCompletion {
-        /// The prompt, with every space that belongs to it.
-        prompt: String,
-        /// What follows.
-        completion: String,
-    },
-    /// Text without a prompt.
-    Text(String),
-    /// A conversation.
-    Chat(Vec<Message>),
-}
-
-impl Record {
-    /// What the model is to answer: the output, the completion, the text, or the last assistant's turn.
-    pub fn output(&self) -> &str {
-        match &self.body {
-            Body::Instruction { output, .. } => output,
-            Body::PromptCompletion { completion, .. } => completion,
-            Body::Text(text) => text,
-            Body::Chat(messages) => chat::last_answer(messages),
-        }
-    }
-
-    /// The record's format.
-    pub fn format(&self) -> Format {
-        match &self.body {
-            Body::Instruction { .. } => Format::Alpaca,
-            Body::PromptCompletion { .. } => Format::PromptCompletion,
-            Body::Text(_) => Format::Text,
-            Body::Chat(_) => Format::Chat,
-        }
+    /// The format itself, but chat where a prompt is a list of turns.
+    fn with_turns(self, fields: &Fields) -> Self {
+        let has_turns = fields.get("prompt").is_some_and(serde_json::Value::is_array);
+        if self == Self::PromptCompletion && has_turns { Self::Chat } else { self }
     }
 }
 
@@ -125,13 +78,22 @@ enum Container {
 #[derive(Debug)]
 pub struct DataFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    /// Unpacked, and without what JSON has no word for.
+    bytes: Bytes,
     container: Container,
     format: Format,
+    renaming: Renaming,
     digest: String,
 }
 
-type RawRecords<'a> = Box<dyn Iterator<Item = Result<(Place, Fields), DataError>> + 'a>;
+type RawRecords<'a> = Box<dyn Iterator<Item = Result<Raw, DataError>> + 'a>;
+
+/// A record's fields under their names, and the keys that had to give way to them.
+struct Raw {
+    place: Place,
+    fields: Fields,
+    shadowed: Vec<String>,
+}
 
 impl DataFile {
     /// Reads a file and settles its container and, where `format` is [`Format::Auto`], its format.
@@ -140,11 +102,34 @@ impl DataFile {
     ///
     /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first record fits no format.
     pub fn read(path: &Path, format: Format) -> Result<Self, DataError> {
+        Self::read_columns(path, format, &Columns::default())
+    }
+
+    /// As [`DataFile::read`], with the names of the file's columns.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataFile::read`].
+    pub fn read_columns(path: &Path, format: Format, columns: &Columns) -> Result<Self, DataError> {
+        let fault = |problem| DataError::File { path: path.to_owned(), problem };
         let bytes = std::fs::read(path)
             .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
         let digest = hexadecimal(&Sha256::digest(&bytes));
+        let bytes = packed::unpacked(bytes).map_err(fault)?;
+        let bytes = if bytes.starts_with(parquet_file::MAGIC) {
+            bytes
+        } else {
+            python_numbers::as_null(bytes)
+        };
         let container = container(path, without_mark(&bytes))?;
-        let mut file = Self { path: path.to_owned(), bytes, container, format, digest };
+        let mut file = Self {
+            path: path.to_owned(),
+            bytes: Bytes::from(bytes),
+            container,
+            format,
+            renaming: Renaming::new(columns),
+            digest,
+        };
         file.format = file.settle(format)?;
         Ok(file)
     }
@@ -176,8 +161,10 @@ impl DataFile {
             return Err(self.fault(problem.to_owned()));
         }
         Ok(self.raw()?.map(|raw| {
-            let (place, fields) = raw?;
-            record(fields, self.format, place).map_err(|problem| self.at((place, problem)))
+            let Raw { place, fields, shadowed } = raw?;
+            let record = Record::read(fields, self.format, place)
+                .map_err(|problem| self.at((place, problem)))?;
+            Ok(Record { shadowed, ..record })
         }))
     }
 
@@ -187,7 +174,7 @@ impl DataFile {
         vocab_size: usize,
     ) -> Result<impl Iterator<Item = Result<(Place, Example), DataError>>, DataError> {
         Ok(self.raw()?.map(move |raw| {
-            let (place, fields) = raw?;
+            let Raw { place, fields, .. } = raw?;
             let example = tokens::example(&fields, vocab_size)
                 .map_err(|problem| self.at((place, problem)))?;
             Ok((place, example))
@@ -198,15 +185,26 @@ impl DataFile {
         let Some(first) = self.raw()?.next() else {
             return Err(self.fault("the file holds no record".to_owned()));
         };
-        let (place, fields) = first.map_err(|error| self.explain_one_object(error))?;
-        match format {
-            Format::Auto => Format::detect(&fields).ok_or_else(|| {
-                let problem =
-                    format!("fields {} fit no format; expected {EXPECTED}", names(&fields));
-                self.at((place, problem))
-            }),
-            forced => Ok(forced),
+        let Raw { place, fields, .. } = first.map_err(|error| self.explain_one_object(error))?;
+        if format != Format::Auto {
+            return Ok(format.with_turns(&fields));
         }
+        // The fields that the configuration names say more than those that happen to be there.
+        let named = self.renaming.named();
+        let mut wanted = fields.clone();
+        wanted.retain(|name, _| named.contains(&name.as_str()));
+        Format::detect(&wanted).or_else(|| Format::detect(&fields)).ok_or_else(|| {
+            let problem = format!(
+                "fields {} fit no format; expected {EXPECTED}; `data.fields` names other columns",
+                names(&fields)
+            );
+            self.at((place, problem))
+        })
+    }
+
+    /// Fails where a column that the configuration names was in no record that was read so far.
+    pub(super) fn check_columns(&self) -> Result<(), DataError> {
+        self.renaming.missing().map_or(Ok(()), |problem| Err(self.fault(problem)))
     }
 
     /// A file that is one pretty-printed object fails on its first line for a reason worth telling.
@@ -222,15 +220,20 @@ impl DataFile {
 
     fn raw(&self) -> Result<RawRecords<'_>, DataError> {
         let bytes = without_mark(&self.bytes);
-        let records: Box<dyn Iterator<Item = Result<(Place, Fields), Fault>>> =
-            match &self.container {
-                Container::Lines => Box::new(json_file::lines(bytes)),
-                Container::Array(elements) => Box::new(json_file::array(bytes, elements)),
-                Container::Parquet => {
-                    Box::new(parquet_file::rows(&self.path).map_err(|problem| self.fault(problem))?)
-                }
-            };
-        Ok(Box::new(records.map(|record| record.map_err(|fault| self.at(fault)))))
+        let records: Box<dyn Iterator<Item = Result<(Place, Fields), Fault>>> = match &self
+            .container
+        {
+            Container::Lines => Box::new(json_file::lines(bytes)),
+            Container::Array(elements) => Box::new(json_file::array(bytes, elements)),
+            Container::Parquet => Box::new(
+                parquet_file::rows(self.bytes.clone()).map_err(|problem| self.fault(problem))?,
+            ),
+        };
+        Ok(Box::new(records.map(|record| {
+            let (place, fields) = record.map_err(|fault| self.at(fault))?;
+            let (fields, shadowed) = self.renaming.apply(fields);
+            Ok(Raw { place, fields, shadowed })
+        })))
     }
 
     fn fault(&self, problem: String) -> DataError {
@@ -242,7 +245,7 @@ impl DataFile {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
@@ -268,46 +271,10 @@ fn container(path: &Path, bytes: &[u8]) -> Result<Container, DataError> {
     }
 }
 
-/// A record of the given format from its fields.
-fn record(mut fields: Fields, format: Format, place: Place) -> Result<Record, String> {
-    let body = match format {
-        Format::Alpaca => alpaca::instruction(&mut fields)?,
-        Format::PromptCompletion => alpaca::prompt_completion(&mut fields)?,
-        Format::Chat => Body::Chat(chat::messages(&mut fields)?),
-        Format::Text => alpaca::text(&mut fields)?,
-        Format::Auto | Format::Tokens => {
-            return Err("the record holds token ids, not text".to_owned());
-        }
-    };
-    Ok(Record { body, extra: fields, place })
-}
-
-/// Takes a field that must be a string. Null counts as missing.
-pub(super) fn take(fields: &mut Fields, name: &str) -> Result<String, String> {
-    match take_optional(fields, name)? {
-        Some(text) => Ok(text),
-        None => Err(format!("field `{name}` is missing; found {}", names(fields))),
-    }
-}
-
-/// Takes a field that must be a string where it is given. Null counts as not given.
-pub(super) fn take_optional(fields: &mut Fields, name: &str) -> Result<Option<String>, String> {
-    match fields.shift_remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(format!("field `{name}` must be a string, found {}", kind(&other))),
-    }
-}
-
-fn names(fields: &Fields) -> String {
-    if fields.is_empty() {
-        return "no other field".to_owned();
-    }
-    fields.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::alpaca::Instruction;
+    use super::super::record::Body;
     use super::super::testing::{file, parquet};
     use super::*;
 
@@ -375,10 +342,6 @@ mod tests {
             (format!("{ALPACA}\n[1]"), "line 2: a record must be an object"),
             (format!("{ALPACA}\n{{\"instruction\""), "line 2: malformed JSON"),
             (format!("[{ALPACA}"), "line 1: malformed JSON"),
-            (
-                format!("{ALPACA}\n{{\"instruction\": \" \", \"output\": \"\"}}"),
-                "line 2: the record is empty",
-            ),
             (format!("{ALPACA}\n{{\"input_ids\": [1]}}"), "line 2: field `instruction` is missing"),
             (
                 "{\"question\": \"a\"}".to_owned(),
@@ -422,11 +385,11 @@ mod tests {
         let open = DataFile::read(&file.path, Format::Auto).unwrap();
         let records: Vec<_> = open.records().unwrap().collect::<Result<_, _>>().unwrap();
         assert_eq!(open.format(), Format::Alpaca);
-        let body = Body::Instruction {
+        let body = Body::Instruction(Instruction {
             instruction: "Sing.".into(),
-            input: String::new(),
             output: "la".into(),
-        };
+            ..Instruction::default()
+        });
         assert_eq!((&records[1].body, records[1].place), (&body, Place::Row(2)));
         assert_eq!(records[1].extra["id"], 1);
         assert_eq!(records[1].extra["tags"], serde_json::json!(["a", "b"]));

@@ -22,6 +22,7 @@ use ist_core::untrusted::{contained, cut};
 use minijinja::machinery::{self, CodeGenerator, Instructions};
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use serde::Serialize;
 
 pub(crate) use values::{SLOT, payable, settled, weight};
 
@@ -161,6 +162,11 @@ impl Program {
             .map(drop)?;
         Ok(text)
     }
+}
+
+/// Bytes of the text in what is to be rendered, as JSON spells it.
+pub(crate) fn size_of_text(of: &impl Serialize) -> usize {
+    serde_json::to_vec(of).map_or(0, |bytes| bytes.len())
 }
 
 struct Compiled {

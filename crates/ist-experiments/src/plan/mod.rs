@@ -39,11 +39,11 @@ const RECORD: u64 = 96;
 /// What is known of the training records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Records {
-    /// How many there are, where that is known.
-    pub count: Option<usize>,
-    /// Tokens of the longest, or what a record is cut to.
+    /// How many there are.
+    pub count: usize,
+    /// Tokens of the longest.
     pub longest: usize,
-    /// What they take in memory, where that is known.
+    /// What they take in memory.
     pub bytes: u64,
 }
 
@@ -53,12 +53,7 @@ impl Records {
         let lengths = || data.examples.iter().map(|example| example.input_ids.len());
         let tokens: usize = lengths().sum();
         let bytes = TOKEN * tokens as u64 + RECORD * data.examples.len() as u64;
-        Self { count: Some(data.examples.len()), longest: lengths().max().unwrap_or(0), bytes }
-    }
-
-    /// Nothing but that a record is cut to so many tokens.
-    pub fn cut_to(cutoff: usize) -> Self {
-        Self { count: None, longest: cutoff, bytes: 0 }
+        Self { count: data.examples.len(), longest: lengths().max().unwrap_or(0), bytes }
     }
 }
 
@@ -207,8 +202,7 @@ impl<'a> Planner<'a> {
 
     /// Records of one forward pass, and tokens of the longest.
     fn micro_batch(&self) -> (usize, usize) {
-        let most = self.records.count.unwrap_or(usize::MAX);
-        (self.config.train.micro_batch.min(most.max(1)), self.records.longest)
+        (self.config.train.micro_batch.min(self.records.count.max(1)), self.records.longest)
     }
 
     fn footprint(&self, rows: usize, sequence: usize) -> Footprint {

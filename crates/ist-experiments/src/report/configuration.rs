@@ -77,8 +77,14 @@ pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
         .collect()
 }
 
-/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole.
+/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole. Of a list, of each of its paths.
 fn name_of(value: &Value) -> Value {
+    if let Some(list) = value.as_array() {
+        return list.iter().map(name_of).collect();
+    }
+    if let Some(table) = value.as_object() {
+        return table.iter().map(|(key, value)| (key.clone(), name_of(value))).collect();
+    }
     match value.as_str() {
         Some(text) if Path::new(text).is_absolute() => {
             Path::new(text).file_name().map_or(value.clone(), |name| name.to_string_lossy().into())

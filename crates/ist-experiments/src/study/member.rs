@@ -69,7 +69,8 @@ pub fn execute<A: Adapter>(
     let resume = folder.join("config.toml").exists();
     let (place, device) = (Place::Named(folder), manner.device);
     let shown = if manner.quiet { Show::Nothing } else { Show::Lines };
-    let request = Request { config, place, resume, device, shown, verbose: manner.verbose };
+    let verbose = manner.verbose;
+    let request = Request { config, place, resume, device, strict: false, shown, verbose };
     let result = train::execute::<A>(request);
     let (outcome, reason) = match &result {
         Ok(_) => (Outcome::Done, None),

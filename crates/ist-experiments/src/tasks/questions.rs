@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Task;
-use crate::data::{Body, DataError, DataFile, Format, Record};
+use crate::data::alpaca::Instruction;
+use crate::data::{Body, DataError, DataFile, DroppedKeys, Format, Record, Template};
 use crate::failure::{Failure, OrFail};
 
 /// One record of a task's file.
@@ -35,7 +36,8 @@ impl Question {
     /// What there is to choose from.
     pub fn options(&self, task: &Task) -> Vec<String> {
         match &self.record.body {
-            Body::Instruction { instruction, input, .. } => {
+            Body::Instruction(record) => {
+                let Instruction { instruction, input, .. } = record;
                 task.answers().options(&format!("{instruction}\n{input}"))
             }
             _ => Vec::new(),
@@ -92,6 +94,14 @@ impl Questions {
         &self.digest
     }
 
+    /// The keys that nothing reads where the questions are laid out by `template`.
+    pub fn dropped_keys(&self, template: &Template) -> DroppedKeys {
+        let mut dropped = DroppedKeys::default();
+        self.questions.iter().for_each(|question| dropped.note(&question.record, template));
+        dropped.forget_answer();
+        dropped
+    }
+
     /// The questions, in the file's order; at least one.
     pub fn all(&self) -> &[Question] {
         &self.questions
@@ -99,6 +109,9 @@ impl Questions {
 }
 
 fn question(task: &Task, index: usize, record: Record) -> Result<Question, String> {
+    if record.says_nothing() {
+        return Err("the record is empty: there is nothing but white space in it".to_owned());
+    }
     let answers = task.answers();
     let whole = answers == super::Answers::Whole;
     if !whole && record.format() != Format::Alpaca {

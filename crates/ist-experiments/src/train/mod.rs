@@ -105,9 +105,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             resume,
             shown,
         } = start;
-        let order = |order, purpose| {
-            EpochOrder::new(data.train.examples.len(), order, config.seed, purpose)
-        };
+        let order = |order, purpose| data.train.epoch_order(order, config.seed, purpose);
         let (mut training, mut scoring) =
             (order(config.data.order, "training"), order(Order::Shuffled, "scoring"));
         let mut progress = Progress {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
@@ -15,8 +15,8 @@ use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
 use ist_peft::{Adapter, Dialect, FileName, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
-use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig};
-use crate::data::{DataFile, Dataset, Format, Template, pad_left};
+use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig, Source};
+use crate::data::{DataFile, Dataset, FileCounts, Format, Template, files, pad_left};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Records;
 use crate::text::TextModel;
@@ -31,6 +31,8 @@ pub struct Prepared {
     padding: Padding,
     template: String,
     model: Value,
+    /// What was found beside the data.
+    notes: Vec<String>,
 }
 
 impl Prepared {
@@ -45,8 +47,7 @@ impl Prepared {
         shape: &Shape,
         in_front: usize,
     ) -> Result<Self, Failure> {
-        let (vocab_size, context) =
-            (shape.vocab_size, shape.max_position_embeddings.saturating_sub(in_front));
+        let context = shape.max_position_embeddings.saturating_sub(in_front);
         if config.data.cutoff > context {
             let found = config.data.cutoff;
             let taken = if in_front > 0 {
@@ -63,32 +64,23 @@ impl Prepared {
                 "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; {advice}"
             )));
         }
-        let file = DataFile::read(&config.data.train, config.data.format).or_input()?;
-        let needs_text = file.format() != Format::Tokens
+        let mut reader = Reader { config: config.clone(), text, shape };
+        let mut notes = Vec::new();
+        let train = reader.joined(config.data.train.all(), &mut notes)?;
+        // What is held out is laid out as what is trained on.
+        let template = template_name(config, reader.text.as_ref().ok(), &train)?;
+        reader.config.data.template.clone_from(&template);
+        let (train, validation) = reader.held_out(train, &mut notes)?;
+        let Reader { text, .. } = reader;
+        let needs_text = train.format != Format::Tokens
             || config.eval.is_some()
             || !config.train.sample_prompts.is_empty();
         let text = if needs_text { Some(text?) } else { text.ok() };
         if let Some(text) = &text {
             check_samples(config, text, context)?;
         }
-        let config = &with_template(config, text.as_ref(), file.format())?;
-        let dataset = |file: &DataFile| match &text {
-            Some(text) if file.format() != Format::Tokens => {
-                Dataset::from_text(file, &text.encoder(config, file.format(), vocab_size)?)
-                    .or_input()
-            }
-            _ => Dataset::from_tokens(file, vocab_size, config.data.cutoff).or_input(),
-        };
-        let mut train = dataset(&file)?;
-        let mut validation = None;
-        if let Some(path) = &config.data.validation {
-            validation = Some(dataset(&DataFile::read(path, config.data.format).or_input()?)?);
-        } else if let Some(records) = config.data.validation_records {
-            let (rest, held_out) = train.split(records, config.seed).or_input()?;
-            (train, validation) = (rest, Some(held_out));
-        }
-        let template = config.data.template.clone();
-        Ok(Self { train, validation, text, padding: config.data.padding, template, model })
+        let padding = config.data.padding;
+        Ok(Self { train, validation, text, padding, template, model, notes })
     }
 
     /// The template of the records, where `data.template = "auto"` was one to be found.
@@ -101,12 +93,12 @@ impl Prepared {
         let chat = self
             .text
             .as_ref()
-            .filter(|_| self.train.format == Format::Chat)?
+            .filter(|_| self.train.files.iter().any(|file| file.format == Format::Chat))?
             .chat_template()
             .ok()
             .flatten();
         match (self.template.as_str(), chat) {
-            ("chat", Some(chat)) => {
+            ("chat" | "auto", Some(chat)) => {
                 Some(format!("conversations: the model's chat template ({})", chat.file()))
             }
             ("alpaca", Some(_)) => Some(
@@ -151,16 +143,32 @@ impl Prepared {
 
     /// The `data` part of a result.
     pub fn to_json(&self) -> Value {
-        let part = |data: &Dataset| {
-            json!({
-                "sha256": data.digest,
-                "records": data.records,
-                "used": data.examples.len(),
-                "truncated": data.truncated,
-                "skipped": data.skipped,
-            })
-        };
         json!({"train": part(&self.train), "validation": self.validation.as_ref().map(part)})
+    }
+
+    /// Fails where a record has a key that nothing reads, with every such key by its file.
+    pub fn must_read_every_key(&self) -> Result<(), Failure> {
+        let faults: Vec<String> = self.dropped_keys().collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::input(format!(
+            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in `data.fields`, use a \
+             chat template that reads them, or leave --strict out",
+            faults.join("\n  ")
+        )))
+    }
+
+    /// The keys that nothing reads, a line for each file that has any. A file of both data sets is told once.
+    fn dropped_keys(&self) -> impl Iterator<Item = String> {
+        let files = self.files().filter(|file| !file.dropped_keys.is_empty());
+        files.map(|file| format!("{}: {}", file.path.display(), file.dropped_keys))
+    }
+
+    fn files(&self) -> impl Iterator<Item = &FileCounts> {
+        // Records that were held out are counted with the file that they are of.
+        let apart = self.validation.iter().filter(|data| data.digest != self.train.digest);
+        self.train.files.iter().chain(apart.flat_map(|data| &data.files))
     }
 
     /// The `model` part of a result.
@@ -184,35 +192,156 @@ impl Prepared {
 
     /// Warnings worth a line each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let Dataset { skipped, truncated, records, .. } = &self.train;
-        if *skipped > 0 {
-            warnings.push(format!(
-                "warning: {skipped} of {records} records have nothing to predict and are left out"
-            ));
+        let mut warnings = self.notes.clone();
+        for file in self.files() {
+            let FileCounts { records, skipped, truncated, blank_answers, begin_twice, .. } = file;
+            let mut note = |count: usize, what: &str| {
+                if count > 0 {
+                    warnings.push(format!("warning: {}: {count} {what}", file.path.display()));
+                }
+            };
+            let of = format!("of {records} records");
+            note(*skipped, &format!("{of} have nothing to predict and are left out"));
+            let blank = "answers are nothing but white space and are not learned";
+            note(*blank_answers, blank);
+            note(*truncated, &format!("{of} are longer than `data.cutoff` and were cut"));
+            let twice = "begin with the beginning token twice: the text holds it and the tokenizer adds it; leave it out \
+                         of the text or of `data.template`";
+            note(*begin_twice, &format!("{of} {twice}"));
         }
-        if *truncated > 0 {
-            warnings
-                .push(format!("warning: {truncated} of {records} records are longer than `data.cutoff` and were cut"));
-        }
+        let dropped = self.dropped_keys();
+        warnings.extend(dropped.map(|keys| format!("warning: keys that nothing reads: {keys}")));
         warnings
     }
 }
 
-/// The configuration with the template that `data.template = "auto"` comes to.
-fn with_template(
+/// A data set's part of a result.
+fn part(data: &Dataset) -> Value {
+    let mut part = json!({
+        "sha256": data.digest,
+        "records": data.records(),
+        "used": data.examples.len(),
+        "truncated": data.truncated(),
+        "skipped": data.skipped(),
+        "blank_answers": data.blank_answers(),
+        "begin_twice": data.begin_twice(),
+        "dropped_keys": data.dropped_keys(),
+    });
+    if data.files.len() > 1 {
+        part["files"] = data.files.iter().map(file_part).collect();
+    }
+    part
+}
+
+fn file_part(file: &FileCounts) -> Value {
+    json!({
+        "path": file.path,
+        "sha256": file.digest,
+        "weight": file.weight,
+        "format": file.format,
+        "records": file.records,
+        "truncated": file.truncated,
+        "skipped": file.skipped,
+        "blank_answers": file.blank_answers,
+        "begin_twice": file.begin_twice,
+        "dropped_keys": file.dropped_keys,
+    })
+}
+
+/// What reads a run's files.
+struct Reader<'a> {
+    config: RunConfig,
+    text: Result<TextModel, Failure>,
+    shape: &'a Shape,
+}
+
+impl Reader<'_> {
+    /// The training records without those that are held out, and the records that evaluate.
+    fn held_out(
+        &self,
+        train: Dataset,
+        notes: &mut Vec<String>,
+    ) -> Result<(Dataset, Option<Dataset>), Failure> {
+        let data = &self.config.data;
+        if let Some(path) = &data.validation {
+            let source = Source { path: path.clone(), weight: 1.0 };
+            return Ok((train, Some(self.joined(&[source], notes)?)));
+        }
+        let Some(records) = data.validation_records else { return Ok((train, None)) };
+        let (train, held_out) = train.split(records, self.config.seed).or_input()?;
+        Ok((train, Some(held_out)))
+    }
+
+    /// The records of several files and folders.
+    fn joined(&self, sources: &[Source], notes: &mut Vec<String>) -> Result<Dataset, Failure> {
+        let mut parts: Vec<(Dataset, f64)> = Vec::new();
+        for source in sources {
+            let found = files::at(&source.path).or_input()?;
+            if !found.passed_over.is_empty() {
+                notes.push(passed_over(&source.path, &found.passed_over));
+            }
+            for path in found.files {
+                let part = self.dataset(&path)?;
+                if let Some((first, _)) = parts.first() {
+                    same_kind(first, &part)?;
+                }
+                parts.push((part, source.weight));
+            }
+        }
+        Dataset::joined(parts).or_nothing(self.config.data.cutoff).or_input()
+    }
+
+    fn dataset(&self, path: &Path) -> Result<Dataset, Failure> {
+        let data = &self.config.data;
+        let columns = data.fields.clone().unwrap_or_default();
+        let file = DataFile::read_columns(path, data.format, &columns).or_input()?;
+        if file.format() == Format::Tokens {
+            return Dataset::from_tokens(&file, self.shape.vocab_size, data.cutoff).or_input();
+        }
+        let text = self.text.as_ref().map_err(Failure::input)?;
+        let encoder = text.encoder(&self.config, file.format(), self.shape.vocab_size)?;
+        Dataset::from_text(&file, &encoder).or_input()
+    }
+}
+
+/// Fails where one file holds token ids and another text: batches are filled up on different sides.
+fn same_kind(first: &Dataset, other: &Dataset) -> Result<(), Failure> {
+    if (first.format == Format::Tokens) == (other.format == Format::Tokens) {
+        return Ok(());
+    }
+    let [one, another] = [first, other].map(|data| data.files[0].path.display());
+    Err(Failure::input(format!(
+        "`data.train`: of {one} and {another} one holds token ids and one text; give files of one kind"
+    )))
+}
+
+fn passed_over(folder: &Path, paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| {
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let names: Vec<String> = paths.iter().map(name).collect();
+    let (folder, names) = (folder.display(), names.join(", "));
+    format!("warning: {folder}: not data files of this folder, and not read: {names}")
+}
+
+/// The name of the template that `data.template = "auto"` comes to, where it is the same for every file.
+fn template_name(
     config: &RunConfig,
     text: Option<&TextModel>,
-    format: Format,
-) -> Result<RunConfig, Failure> {
-    let mut config = config.clone();
-    let text = text.filter(|_| format != Format::Tokens);
-    if config.data.template == "auto" {
-        let found = text.map(|text| text.template("auto", format)).transpose()?;
-        let name = if matches!(found, Some(Template::Chat(_))) { "chat" } else { "alpaca" };
-        name.clone_into(&mut config.data.template);
+    train: &Dataset,
+) -> Result<String, Failure> {
+    let given = config.data.template.clone();
+    if given != "auto" {
+        return Ok(given);
     }
-    Ok(config)
+    let mut names = Vec::new();
+    for file in &train.files {
+        let text = text.filter(|_| file.format != Format::Tokens);
+        let found = text.map(|text| text.template("auto", file.format)).transpose()?;
+        names.push(if matches!(found, Some(Template::Chat(_))) { "chat" } else { "alpaca" });
+    }
+    names.dedup();
+    Ok(if let [only] = names.as_slice() { (*only).to_owned() } else { given })
 }
 
 /// The configured adapters, matched against a model of that shape.

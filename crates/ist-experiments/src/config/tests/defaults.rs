@@ -21,8 +21,9 @@ fn every_default_is_the_documented_one() {
         ModelConfig { path: ModelRef::Builtin("tiny".into()), dtype: Dtype::Float32 }
     );
     let data = DataConfig {
-        train: PathBuf::from("/base/train.jsonl"),
+        train: PathBuf::from("/base/train.jsonl").into(),
         format: Format::Auto,
+        fields: None,
         cutoff: 256,
         train_on_inputs: true,
         order: Order::Shuffled,

@@ -20,6 +20,7 @@ const WHOLE: [&str; 10] = [
     [data]
     train = "train.jsonl"
     format = "prompt-completion"
+    fields = {instruction = "a", input = "b", output = "c", system = "d", history = "e", prompt = "f", completion = "g", text = "h", messages = "i", conversations = "j", tools = "k", input_ids = "l", labels = "m", attention_mask = "n"}
     cutoff = 128
     train_on_inputs = false
     order = "sequential"

@@ -48,14 +48,18 @@ fn paths_stay_relative_to_the_file_that_says_them() {
     let folder = folder(&files);
     let root = folder.path().canonicalize().unwrap();
     let config = read_in(&folder, "near.toml", &[]).unwrap();
-    assert_eq!(config.data.train, root.join("deep/train.jsonl"));
+    assert_eq!(config.data.train, root.join("deep/train.jsonl").into());
     assert_eq!(config.data.validation.unwrap().file_name().unwrap(), "held-out.jsonl");
     let config = read_in(&folder, "near.toml", &["data.train=other.jsonl"]).unwrap();
     assert_eq!(
         config.data.train,
-        root.join("other.jsonl"),
+        root.join("other.jsonl").into(),
         "--set is relative to the file that is named"
     );
+    let list = "data.train=['other.jsonl', {path = 'deep/train.jsonl', weight = 2}]";
+    let config = read_in(&folder, "near.toml", &[list]).unwrap();
+    let paths: Vec<_> = config.data.train.all().iter().map(|source| source.path.clone()).collect();
+    assert_eq!(paths, [root.join("other.jsonl"), root.join("deep/train.jsonl")]);
     let config =
         read_in(&folder, "near.toml", &["policy={kind='replay', path='other.jsonl'}"]).unwrap();
     assert_eq!(
@@ -123,7 +127,9 @@ fn faults_name_the_file_that_has_them() {
     let error = read_in(&folder, "near.toml", &["seed=-1"]).unwrap_err();
     let root = folder.path().display();
     let expected = [
-        format!("{root}/near.toml:3: `data.train` must be a string that is not empty, found 3"),
+        format!(
+            "{root}/near.toml:3: `data.train` must be a string that is not empty or a non-empty list of strings or tables, found 3"
+        ),
         format!("{root}/base.toml:1: `sed` is not a known key; did you mean `seed`?"),
         format!("{root}/base.toml:5: `train.steps` must be an integer of at least 1, found 0"),
         "--set: `seed` must be an integer of at least 0, found -1".to_owned(),

@@ -17,7 +17,7 @@ fn all_faults_are_told_at_once_with_file_line_and_key() {
 run.toml:1: `sed` is not a known key; did you mean `seed`?
 run.toml:2: `model.path` is missing; it must be a string that is not empty. The base model: a folder in Hugging Face layout, `builtin:NAME`, or a hub id `org/name[@revision]`.
 run.toml:3: `model.dtype` must be one of \"float32\", \"bfloat16\", \"float16\", \"int8\", found the string \"float8\"; did you mean \"float32\"?
-run.toml:5: `data.train` must be a string that is not empty, found 3
+run.toml:5: `data.train` must be a string that is not empty or a non-empty list of strings or tables, found 3
 run.toml:6: `data.cutof` is not a known key; did you mean `data.cutoff`?
 run.toml:9: `policy.interval` belongs to policy.kind = \"ist\", \"lisa\", not to \"rst\"; remove it
 run.toml:10: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at most 1, found 1.5
@@ -55,6 +55,8 @@ fn each_value_out_of_range_is_refused_with_the_range() {
             "data.train_on_inputs",
             "true or false, found the string \"yes\"",
         ),
+        ("data.fields = {question = 'a'}", "data.fields.question", "is not a known key"),
+        ("data.fields.output = ''", "data.fields.output", "a string that is not empty"),
         ("data.padding = 'centre'", "data.padding", "one of \"left\", \"right\""),
         ("adapter.alpha = 0", "adapter.alpha", "a number above 0, found 0"),
         ("adapter.alpha = nan", "adapter.alpha", "a number above 0, found nan"),
@@ -139,7 +141,7 @@ fn the_nearest_key_is_named_wherever_it_stands() {
         let error = faults_of(text);
         if text.starts_with("data") {
             // Nothing is close: the table's keys are listed.
-            assert!(error.contains("[data] takes train, format, cutoff"), "{error}");
+            assert!(error.contains("[data] takes train, format, fields, cutoff"), "{error}");
         } else {
             assert!(error.contains(&format!("`{near}`")), "{text}: {error}");
         }
@@ -205,6 +207,27 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn faults_in_a_list_of_files_name_the_entry() {
+    for (value, key, expected) in [
+        ("['a', {path = 'b', wieght = 2}]", "data.train[1].wieght", "is not a known key"),
+        (
+            "[{path = 'b', weight = 0}]",
+            "data.train[0].weight",
+            "a number above 0 and at most 1000, found 0",
+        ),
+        ("[{weight = 2}]", "data.train[0].path", "is missing"),
+        ("{path = 'a'}", "data.train", "found a table"),
+        ("[]", "data.train", "a non-empty list of strings or tables"),
+        ("['']", "data.train[0]", "a string that is not empty or a table"),
+    ] {
+        let error = read_with(LEAST, &[&format!("data.train={value}")]).unwrap_err();
+        let [fault] = error.faults() else { panic!("{value}: {error}") };
+        assert_eq!(fault.key, key, "{value}");
+        assert!(fault.message.contains(expected), "{value}: {}", fault.message);
+    }
+}
+
+#[test]
 fn files_that_are_named_and_not_there_are_faults_of_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.toml");
@@ -215,6 +238,15 @@ fn files_that_are_named_and_not_there_are_faults_of_their_keys() {
     let error = load(&path, &[]).unwrap_err();
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["model.path", "data.validation", "adapter.init_from"], "{error}");
+    let list = ["data.train=['there.jsonl', 'away.jsonl', {path = 'lost.jsonl'}, '.']".to_owned()];
+    let error = load(&path, &list).unwrap_err();
+    let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
+    assert!(
+        ["data.train[1]", "data.train[2].path"].iter().all(|key| keys.contains(key)),
+        "{error}"
+    );
+    assert!(!keys.contains(&"data.train[3]"), "{error}");
+    let error = load(&path, &[]).unwrap_err();
     let gone = folder.path().join("gone.jsonl");
     assert!(
         error.to_string().contains(&format!("names no file: {} does not exist", gone.display())),

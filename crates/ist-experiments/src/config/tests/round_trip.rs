@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::*;
 use super::{least_and, read};
-use crate::data::{Format, Order};
+use crate::data::{Columns, Format, Order};
 
 /// Strings with quotes, newlines, non-ASCII letters and control characters.
 fn text() -> impl Strategy<Value = String> {
@@ -76,13 +76,25 @@ fn data() -> impl Strategy<Value = DataConfig> {
     let padding = select(vec![Padding::Left, Padding::Right]);
     let template = select(templates.to_vec());
     let rest = (2_usize..9000, any::<bool>(), orders, validation, template, padding);
-    (path(), select(formats.to_vec()), rest).prop_map(|(train, format, rest)| {
+    let source = (path(), 1e-6..10.0_f64).prop_map(|(path, weight)| Source { path, weight });
+    let train = prop_oneof![
+        path().prop_map(Sources::from),
+        prop::collection::vec(source, 1..4).prop_map(Sources::from),
+    ];
+    let columns = (of("[a-z ]{1,8}"), of("[a-z ]{1,8}"));
+    let fields = of(columns.prop_map(|(instruction, tools)| Columns {
+        instruction,
+        tools,
+        ..Columns::default()
+    }));
+    (train, fields, select(formats.to_vec()), rest).prop_map(|(train, fields, format, rest)| {
         let (cutoff, train_on_inputs, order, (validation, validation_records), template, padding) =
             rest;
         let template = template.to_owned();
         DataConfig {
             train,
             format,
+            fields,
             cutoff,
             train_on_inputs,
             order,

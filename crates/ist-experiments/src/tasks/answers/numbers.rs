@@ -1,7 +1,7 @@
 //! The last number of a reply.
 //!
-//! A number is read as a person reads it: "1,234" is one number, "$-3.50" is negative and "10-5" is not, "3/4" is three
-//! quarters and "1 1/2" one and a half, a sentence's full stop is no decimal point.
+//! A number is read as a person reads it: "1,234" and "12 000" are one number, "$-3.50" is negative and "10-5" is not, "3/4"
+//! is three quarters and "1 1/2" one and a half, a sentence's full stop is no decimal point.
 
 /// How far an answer may be from the right one.
 const TOLERANCE: f64 = 1e-3;
@@ -13,7 +13,12 @@ pub(super) fn same(found: f64, expected: f64) -> bool {
 
 /// A whole text as a number, thousands separators left out.
 pub(super) fn whole(text: &str) -> Option<f64> {
-    text.trim().replace(',', "").parse().ok().filter(|number: &f64| number.is_finite())
+    let text = text.trim();
+    let start = text.len() - text.trim_start_matches(['-', '+']).len();
+    let spaced =
+        grouped_by_spaces(text, start).is_some_and(|end| decimal_end(text, end) == text.len());
+    let number = if spaced { without_separators(text) } else { text.replace(',', "") };
+    number.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// The last number of a text.
@@ -70,25 +75,35 @@ fn fraction(text: &str, start: usize) -> Option<(f64, usize)> {
 /// Digits with or without thousands separators, a fractional part, an exponent.
 fn decimal(text: &str, start: usize) -> Option<(f64, usize)> {
     let whole = grouped(text, start);
-    let mut end = whole;
-    if byte(text, whole) == Some(b'.') && digits(text, whole + 1) > whole + 1 {
+    let end = decimal_end(text, whole);
+    let has_point = byte(text, whole) == Some(b'.') && digits(text, whole + 1) > whole + 1;
+    if has_point && whole == start {
         let after_a_digit = start
             .checked_sub(1)
             .and_then(|before| byte(text, before))
             .is_some_and(|b| b.is_ascii_digit());
-        if whole == start && after_a_digit {
+        if after_a_digit {
             return None;
         }
-        end = digits(text, whole + 1);
     }
     if end == start {
         return None;
     }
     let end = exponent(text, end);
-    text[start..end].replace(',', "").parse().ok().map(|value| (value, end))
+    without_separators(&text[start..end]).parse().ok().map(|value| (value, end))
 }
 
-/// Where the digits end that begin here, groups of three behind commas included.
+/// Where the fractional part ends of a number whose whole part ends here.
+fn decimal_end(text: &str, whole: usize) -> usize {
+    let end = digits(text, whole + 1);
+    if byte(text, whole) == Some(b'.') && end > whole + 1 { end } else { whole }
+}
+
+fn without_separators(number: &str) -> String {
+    number.chars().filter(|character| *character != ',' && !SPACES.contains(character)).collect()
+}
+
+/// Where the digits end that begin here, groups of three behind commas or spaces included.
 fn grouped(text: &str, start: usize) -> usize {
     let first = digits(text, start);
     let mut end = first;
@@ -98,7 +113,43 @@ fn grouped(text: &str, start: usize) -> usize {
     {
         end += 4;
     }
-    end
+    if end > first { end } else { grouped_by_spaces(text, start).unwrap_or(first) }
+}
+
+/// The spaces that stand between groups of three digits: a plain one, and those that do not break or are thin.
+const SPACES: [char; 5] = [' ', '\u{a0}', '\u{2007}', '\u{2009}', '\u{202f}'];
+
+/// Where the last group ends of digits that begin here and are set in groups of three, all with the same space between.
+///
+/// A space also stands between two numbers. So the first group has one to three digits and no leading zero, and neither
+/// before nor behind the groups stands another number: "in 2019 300 people" and "1 200 30" are no such groups.
+fn grouped_by_spaces(text: &str, start: usize) -> Option<usize> {
+    let first = digits(text, start);
+    let space = text.get(first..)?.chars().next().filter(|next| SPACES.contains(next))?;
+    let is_group = (1..=3).contains(&(first - start)) && byte(text, start) != Some(b'0');
+    if !is_group || follows_a_number(text, start) {
+        return None;
+    }
+    let mut end = first;
+    while text[end..].starts_with(space) {
+        let group = end + space.len_utf8();
+        match digits(text, group) - group {
+            0 => break,
+            3 => end = group + 3,
+            _ => return None,
+        }
+    }
+    let next = byte(text, end);
+    let behind = end + 1;
+    let goes_on = matches!(next, Some(b'/' | b',')) && digits(text, behind) > behind;
+    (end > first && !goes_on).then_some(end)
+}
+
+/// Whether another number stands before, with nothing but a space between.
+fn follows_a_number(text: &str, start: usize) -> bool {
+    let before = text[..start].chars().rev();
+    let mut before = before.skip_while(|character| SPACES.contains(character));
+    start > 0 && before.next().is_some_and(|character| character.is_ascii_digit())
 }
 
 /// Where an exponent ends, if one begins here.
@@ -149,6 +200,22 @@ mod tests {
             ("1,2", 2.0),
             ("12,345,678 people", 12_345_678.0),
             ("1234,567", 567.0),
+            ("12 000 people", 12_000.0),
+            ("12\u{a0}000 people", 12_000.0),
+            ("12\u{2009}000\u{202f}5", 5.0),
+            ("1\u{202f}234\u{202f}567.5", 1_234_567.5),
+            ("-12 000", -12_000.0),
+            ("in 2019 300 people", 300.0),
+            ("in 2019 300 500", 500.0),
+            ("1 200 30", 30.0),
+            ("12 00", 0.0),
+            ("12 0000", 0.0),
+            ("0 100", 100.0),
+            ("12  000", 0.0),
+            ("12 345,678", 345_678.0),
+            ("5 100/200", 5.5),
+            ("3 000.", 3000.0),
+            ("1,234 567", 567.0),
             ("9.8 gallons", 9.8),
             (".5", 0.5),
             ("1.2.3", 3.0),
@@ -183,11 +250,21 @@ mod tests {
             (whole(" 1,234.5 "), whole("12 apples"), whole(""), whole("inf")),
             (Some(1234.5), None, None, None)
         );
+        assert_eq!(
+            [
+                whole("12 000"),
+                whole("-1\u{a0}234.5"),
+                whole("12 00"),
+                whole("1 2"),
+                whole("12 000 5")
+            ],
+            [Some(12_000.0), Some(-1234.5), None, None, None]
+        );
     }
 
     proptest! {
         #[test]
-        fn no_text_is_too_strange(text in "[0-9,./$ e−\\-xé]{0,20}") {
+        fn no_text_is_too_strange(text in "[0-9,./$ e−\\-xé\u{a0}\u{2009}]{0,20}") {
             last_number(&text);
         }
 
