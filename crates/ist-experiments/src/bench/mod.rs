@@ -215,7 +215,7 @@ fn must_fit<A: Adapter>(
 ) -> Result<(), Failure> {
     let shape = registry::Shape::of(config.clone());
     let mut lora = lora::<A>(setting)?;
-    let sites = attach::matching_sites::<A>(&shape.sites, shape.roles, shape.num_layers, &mut lora);
+    let sites = attach::matching_sites::<A>(&shape.sites, &shape.outline(), &mut lora);
     let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);
     let adapted: Vec<AdaptedSite> = sites.or_input()?.iter().map(planned).collect();
     let numbers: u64 = adapted.iter().map(|adapted| adapted.parameters as u64).sum();
