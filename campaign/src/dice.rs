@@ -37,6 +37,16 @@ impl Dice {
     }
 }
 
+/// The numbers below `count` in an order that the seed decides.
+pub(crate) fn shuffled(count: usize, seed: u64, purpose: &str) -> Vec<usize> {
+    let mut dice = Dice::new(seed, purpose, 0);
+    let mut order: Vec<usize> = (0..count).collect();
+    for at in (1..count).rev() {
+        order.swap(at, dice.below(at + 1));
+    }
+    order
+}
+
 /// The hash FNV-1a of 64 bits: names of places and found inputs need no more.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -55,5 +65,13 @@ mod tests {
         };
         assert_eq!(choices(3), choices(3));
         assert_ne!(choices(3), choices(4));
+    }
+
+    #[test]
+    fn an_order_holds_every_number_once() {
+        let mut order = shuffled(100, 5, "x");
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }

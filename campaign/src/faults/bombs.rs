@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::hostile::{self, Bomb};
 use super::tally::{Tally, Try};
 use super::{Campaign, Kind};
+use crate::dice::shuffled;
 use crate::process::{End, Outcome};
 
 /// Time that is enough to refuse anything.
@@ -21,9 +22,10 @@ const RESIDENT: u64 = 1 << 30;
 /// Runs every bomb once.
 pub(super) fn run(campaign: &Campaign) -> Result<Tally> {
     let bombs = hostile::all();
+    let order = shuffled(bombs.len(), campaign.arguments.seed, "bombs");
     campaign.tries(Kind::Bombs, |number, name| {
-        let Some(bomb) = bombs.get(number as usize) else { return Ok(None) };
-        explode(campaign, bomb, &name.to_string_lossy()).map(Some)
+        let Some(at) = order.get(number as usize) else { return Ok(None) };
+        explode(campaign, &bombs[*at], &name.to_string_lossy()).map(Some)
     })
 }
 

@@ -8,17 +8,38 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::scenario::{self, Reference};
+use super::scenario::Reference;
 use super::tally::{Tally, Try};
 use super::{Campaign, Kind};
-use crate::dice::Dice;
+use crate::dice::shuffled;
 use crate::process::{End, Outcome};
 
-/// Calls that change files, or that open, lock or list them. `?`: not every machine has it.
-const CHANGING: &str = "openat,write,pwrite64,?rename,?renameat,renameat2,fsync,fdatasync,?mkdir,\
-                        mkdirat,?unlink,unlinkat,?rmdir,ftruncate,flock,fchmod,?chmod,linkat";
+/// Calls that change files, or that open or lock them.
+const CHANGING: [&str; 18] = [
+    "openat",
+    "write",
+    "pwrite64",
+    "rename",
+    "renameat",
+    "renameat2",
+    "fsync",
+    "fdatasync",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "ftruncate",
+    "flock",
+    "fchmod",
+    "chmod",
+    "linkat",
+];
 /// Calls that may fail while a program only reads.
-const READING: &str = "read,pread64,getdents64,statx";
+const READING: [&str; 4] = ["read", "pread64", "getdents64", "statx"];
+
+/// How often the thread that calls it most calls each system call.
+pub(super) type Counts = BTreeMap<String, usize>;
 
 /// The errors that are tried of a call.
 fn errors_of(call: &str) -> &'static [&'static str] {
@@ -43,12 +64,29 @@ struct Hit {
     nth: usize,
 }
 
+/// How a call fails.
+struct Failure<'a> {
+    hit: &'a Hit,
+    error: &'static str,
+    /// Whether all later calls fail as well.
+    lasts: bool,
+}
+
+/// The failures that are tried of a call. One that is interrupted for ever is tried for ever, and
+/// rightly so.
+fn failures_of(hit: &Hit) -> impl Iterator<Item = Failure<'_>> {
+    let lasting = |error: &'static str| [false, true].map(|lasts| Failure { hit, error, lasts });
+    let all = errors_of(&hit.call).iter().flat_map(move |error| lasting(error));
+    all.filter(|failure| !(failure.lasts && failure.error == "EINTR"))
+}
+
 /// Kills at the N-th call.
 pub(super) fn kills(campaign: &Campaign) -> Result<Tally> {
     if let Some(why) = no_strace(campaign)? {
         return Ok(Tally::skipped(Kind::Calls.name(), why));
     }
-    let (references, hits) = prepare(campaign, CHANGING, "calls")?;
+    let references = campaign.references()?;
+    let hits = hits(campaign, &CHANGING, "calls")?;
     campaign.tries(Kind::Calls, |number, name| {
         let Some(hit) = hits.get(number as usize) else { return Ok(None) };
         let reference = &references[hit.reference];
@@ -78,26 +116,22 @@ pub(super) fn errors(campaign: &Campaign) -> Result<Tally> {
     if let Some(why) = no_strace(campaign)? {
         return Ok(Tally::skipped(Kind::Errors.name(), why));
     }
-    let (references, hits) = prepare(campaign, &format!("{CHANGING},{READING}"), "errors")?;
-    let variants: Vec<(&Hit, &str, &str)> = hits
-        .iter()
-        .flat_map(|hit| {
-            let variants =
-                errors_of(&hit.call).iter().flat_map(|error| [(*error, ""), (*error, "+")]);
-            variants.map(move |(error, lasting)| (hit, error, lasting))
-        })
-        .collect();
-    let order = shuffled(variants.len(), campaign.arguments.seed, "errors' order");
+    let references = campaign.references()?;
+    let hits = hits(campaign, &[&CHANGING[..], &READING].concat(), "errors")?;
+    let failures: Vec<Failure> = hits.iter().flat_map(failures_of).collect();
+    let order = shuffled(failures.len(), campaign.arguments.seed, "errors' order");
     campaign.tries(Kind::Errors, |number, name| {
         let Some(at) = order.get(number as usize) else { return Ok(None) };
-        let (hit, error, lasting) = variants[*at];
+        let failure = &failures[*at];
+        let Failure { hit, error, lasts } = failure;
         let reference = &references[hit.reference];
-        let inject = format!("{}:error={error}:when={}{lasting}", hit.call, hit.nth);
+        let and_later = if *lasts { "+" } else { "" };
+        let inject = format!("{}:error={error}:when={}{and_later}", hit.call, hit.nth);
         let name = name.to_string_lossy();
         let (folder, outcome) = disturbed(campaign, reference, &hit.call, &inject, &name)?;
-        let (outcome, mut faults) = judge(campaign, reference, &folder, &outcome)?;
+        let (outcome, mut faults) = judge(campaign, reference, failure, &folder, &outcome)?;
         label(&mut faults, &inject);
-        let case = format!("{}, {} of {}", reference.scenario.name, error, hit.call);
+        let case = format!("{}, {error} of {}", reference.scenario.name, hit.call);
         Ok(Some(Try { case, count: 1, outcome: outcome.to_owned(), faults, folder }))
     })
 }
@@ -107,6 +141,7 @@ pub(super) fn errors(campaign: &Campaign) -> Result<Tally> {
 fn judge(
     campaign: &Campaign,
     reference: &Reference,
+    failure: &Failure,
     folder: &Path,
     outcome: &Outcome,
 ) -> Result<(&'static str, Vec<(&'static str, String)>)> {
@@ -121,9 +156,10 @@ fn judge(
         let silent = |(_, what)| ("success with wrong files", what);
         return Ok(("succeeded", faults.into_iter().map(silent).collect()));
     }
-    // What it cannot write to stderr it cannot say.
     let mut faults = Vec::new();
-    if outcome.stderr.trim().is_empty() {
+    // Where nothing can be written, nothing can be said.
+    let mute = failure.lasts && failure.hit.call == "write";
+    if outcome.stderr.trim().is_empty() && !mute {
         faults.push(("no message", outcome.shown()));
     }
     faults.extend(reference.scenario.finish(campaign.bench, folder, &reference.right)?);
@@ -145,48 +181,42 @@ fn disturbed(
     let folder = reference.scenario.folder(campaign.bench, name)?;
     let trace = format!("trace={call}");
     let inject = format!("inject={inject}");
-    let arguments = ["-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    // Not with --seccomp-bpf, which is faster: strace 6.1 then sends no signal.
+    let arguments = ["-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
     let job = reference.scenario.first(campaign.bench, &folder).behind("strace", &arguments);
     Ok((folder, job.run()?))
 }
 
-/// All commands with their undisturbed results, and every call of theirs in an order that the seed
-/// decides.
-fn prepare(campaign: &Campaign, calls: &str, purpose: &str) -> Result<(Vec<Reference>, Vec<Hit>)> {
-    let references: Vec<Reference> = scenario::ALL
-        .iter()
-        .map(|scenario| Reference::new(campaign.bench, scenario))
-        .collect::<Result<_>>()?;
+/// Every one of some calls of every command, in an order that the seed decides.
+fn hits(campaign: &Campaign, calls: &[&str], purpose: &str) -> Result<Vec<Hit>> {
     let mut hits = Vec::new();
-    for (number, reference) in references.iter().enumerate() {
-        for (call, count) in count_calls(campaign, reference, calls)? {
-            hits.extend((1..=count).map(|nth| Hit { reference: number, call: call.clone(), nth }));
+    for (reference, counts) in counts(campaign)?.iter().enumerate() {
+        for (call, count) in counts.iter().filter(|(call, _)| calls.contains(&call.as_str())) {
+            hits.extend((1..=*count).map(|nth| Hit { reference, call: call.clone(), nth }));
         }
     }
     let order = shuffled(hits.len(), campaign.arguments.seed, purpose);
-    let hits = order.iter().map(|at| hits[*at].clone()).collect();
-    Ok((references, hits))
+    Ok(order.iter().map(|at| hits[*at].clone()).collect())
 }
 
-/// The numbers below `count` in an order that the seed decides.
-fn shuffled(count: usize, seed: u64, purpose: &str) -> Vec<usize> {
-    let mut dice = Dice::new(seed, purpose, 0);
-    let mut order: Vec<usize> = (0..count).collect();
-    for at in (1..count).rev() {
-        order.swap(at, dice.below(at + 1));
+/// The calls of every command.
+fn counts<'a>(campaign: &'a Campaign) -> Result<&'a [Counts]> {
+    if let Some(counts) = campaign.counts.get() {
+        return Ok(counts);
     }
-    order
+    let count = |reference: &Reference| count_calls(campaign, reference);
+    let all = campaign.references()?.iter().map(count).collect::<Result<Vec<_>>>()?;
+    Ok(campaign.counts.get_or_init(|| all))
 }
 
 /// How often the thread that calls it most calls each of some system calls.
-fn count_calls(
-    campaign: &Campaign,
-    reference: &Reference,
-    calls: &str,
-) -> Result<BTreeMap<String, usize>> {
+fn count_calls(campaign: &Campaign, reference: &Reference) -> Result<Counts> {
     let folder = reference.scenario.folder(campaign.bench, "traced")?;
     let log = folder.with_extension("strace");
-    let trace = format!("trace={calls}");
+    // Not every machine has every call.
+    let calls: Vec<String> =
+        CHANGING.iter().chain(&READING).map(|call| format!("?{call}")).collect();
+    let trace = format!("trace={}", calls.join(","));
     let shown = log.to_string_lossy().into_owned();
     let arguments = ["-f", "--seccomp-bpf", "-qqq", "-o", &shown, "-e", &trace];
     let outcome =
@@ -242,13 +272,5 @@ mod tests {
                    7 write(3, \"y\", 1) = 1\n";
         let most = most_by_a_thread(log);
         assert_eq!((most["openat"], most["write"], most.len()), (1, 2, 2));
-    }
-
-    #[test]
-    fn an_order_holds_every_number_once() {
-        let mut order = shuffled(100, 5, "x");
-        assert_ne!(order, (0..100).collect::<Vec<_>>());
-        order.sort_unstable();
-        assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }

@@ -19,8 +19,8 @@ const VARYING: [&str; 6] = [
 ];
 /// The part of the time that scoring took, which has a common name.
 const SHARE_OF_TIME: &str = "scoring";
-/// Files that must be there, whatever they hold: times and bytes of memory.
-const CONTENT_VARIES: [&str; 2] = ["costs.jsonl", "plan.json"];
+/// Files that must be there, whatever they hold: times and bytes of memory, or digests of such.
+const CONTENT_VARIES: [&str; 3] = ["costs.jsonl", "plan.json", "digests.json"];
 /// Folders and files that tell how often was tried.
 const LEFT_OUT: [&str; 5] = ["claims", "logs", "tensorboard", ".lock", ".manifest.lock"];
 

@@ -212,11 +212,32 @@ fn attempt(
     let (kind, bytes) = damage(&whole, dice);
     fs::write(&path, &bytes)?;
     let outcome = bench.job(patient.arguments, &folder).run()?;
-    let (outcome, faults) = judge(patient, right, &folder, &file, &outcome)?;
+    let damaged = Damaged { file: &file, bytes: &bytes };
+    let (outcome, faults) = judge(patient, right, &folder, &damaged, &outcome)?;
     let label = |(fault, what)| (fault, format!("{kind} in {file}: {what}"));
     let faults = faults.into_iter().map(label).collect();
     let case = format!("{}: {}", patient.name, without_numbers(&file));
     Ok(Try { case, count: 1, outcome: outcome.to_owned(), faults, folder })
+}
+
+/// The file that was damaged, and what it then held.
+struct Damaged<'a> {
+    file: &'a str,
+    bytes: &'a [u8],
+}
+
+impl Damaged<'_> {
+    /// Whether a difference is the damage itself, which nothing read or wrote.
+    fn lies_as_it_was(&self, folder: &Path, difference: &Difference) -> bool {
+        let same = |bytes: Vec<u8>| bytes == self.bytes;
+        difference.file() == self.file && fs::read(folder.join(self.file)).is_ok_and(same)
+    }
+
+    /// Whether a message names the file, or the one that it tells of.
+    fn is_named_in(&self, message: &str) -> bool {
+        let last = self.file.rsplit('/').next().unwrap_or(self.file);
+        message.contains(last.strip_suffix(".settings.json").unwrap_or(last))
+    }
 }
 
 type Judgement = (&'static str, Vec<(&'static str, String)>);
@@ -225,7 +246,7 @@ fn judge(
     patient: &Patient,
     right: &Picture,
     folder: &Path,
-    file: &str,
+    damaged: &Damaged,
     outcome: &Outcome,
 ) -> Result<Judgement> {
     if let Some(fault) = outcome.fault() {
@@ -238,6 +259,7 @@ fn judge(
         differences.retain(|difference| !is_set_aside(difference));
         return Ok(match (differences.as_slice(), patient.own) {
             ([], _) => ("right", Vec::new()),
+            ([only], _) if damaged.lies_as_it_was(folder, only) => ("not used", Vec::new()),
             (_, false) => ("another input", Vec::new()),
             (all, true) => {
                 let files: Vec<&str> = all.iter().map(Difference::file).collect();
@@ -247,8 +269,7 @@ fn judge(
             }
         });
     }
-    let last = file.rsplit('/').next().unwrap_or(file);
-    if !outcome.stderr.contains(last) {
+    if !damaged.is_named_in(&outcome.stderr) {
         return Ok(("refused", vec![("not named", outcome.shown())]));
     }
     Ok((if outcome.end == End::Code(2) { "refused" } else { "refused with 1" }, Vec::new()))

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::scenario::{self, Reference};
+use super::scenario::Reference;
 use super::tally::{Tally, Try};
 use super::workbench::copy;
 use super::{Campaign, Kind};
@@ -55,10 +55,7 @@ pub(super) fn run(campaign: &Campaign) -> Result<Tally> {
         let why = format!("no file system can be mounted here (root can): {error:#}");
         return Ok(Tally::skipped(Kind::Full.name(), why));
     }
-    let references: Vec<Reference> = scenario::ALL
-        .iter()
-        .map(|scenario| Reference::new(campaign.bench, scenario))
-        .collect::<Result<_>>()?;
+    let references = campaign.references()?;
     campaign.tries(Kind::Full, |number, name| {
         let reference = &references[number as usize % references.len()];
         let mut dice = Dice::new(campaign.arguments.seed, "full", number);

@@ -34,10 +34,7 @@ const BEYOND: f64 = 1.1;
 
 /// Runs the kills.
 pub(super) fn run(campaign: &Campaign) -> Result<Tally> {
-    let references: Vec<Reference> = scenario::ALL
-        .iter()
-        .map(|scenario| Reference::new(campaign.bench, scenario))
-        .collect::<Result<_>>()?;
+    let references = campaign.references()?;
     campaign.tries(Kind::Kills, |number, name| {
         let turn = TURNS[number as usize % TURNS.len()];
         let reference = references.iter().find(|reference| reference.scenario.name == turn.name);

@@ -24,14 +24,15 @@ mod tally;
 mod workbench;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use scenario::Reference;
 use tally::{Tally, Try};
 pub(crate) use workbench::Workbench;
 
@@ -110,6 +111,8 @@ const SHOWN: usize = 20;
 pub(crate) struct Campaign<'a> {
     bench: &'a Workbench,
     arguments: &'a Arguments,
+    references: OnceLock<Vec<Reference>>,
+    counts: OnceLock<Vec<calls::Counts>>,
 }
 
 /// Runs the campaign; whether nothing failed.
@@ -118,7 +121,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let kinds = if arguments.only.is_empty() { &all[..] } else { &arguments.only };
     println!("seed {}", arguments.seed);
     let bench = Workbench::new(&arguments.ist, &arguments.folder)?;
-    let campaign = Campaign { bench: &bench, arguments };
+    let campaign =
+        Campaign { bench: &bench, arguments, references: OnceLock::new(), counts: OnceLock::new() };
     let mut tallies = Vec::new();
     for kind in kinds {
         let tally = match kind {
@@ -147,6 +151,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 impl Campaign<'_> {
+    /// All commands with their undisturbed results.
+    fn references(&self) -> Result<&[Reference]> {
+        if let Some(references) = self.references.get() {
+            return Ok(references);
+        }
+        let all = scenario::ALL.iter().map(|scenario| Reference::new(self.bench, scenario));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        Ok(self.references.get_or_init(|| all))
+    }
+
     /// Makes one try after the other until there are enough, time is over, or `attempt` has none of
     /// that number.
     ///
@@ -173,7 +187,7 @@ impl Campaign<'_> {
                 }
                 let Ok(mut tally) = tally.lock() else { bail!("another thread panicked") };
                 tally.note(&tried, &self.again(kind, number));
-                let enough = tally.tries() >= self.enough();
+                let enough = tally.tries() >= self.enough(kind);
                 let late = self.time().is_some_and(|time| began.elapsed() >= time);
                 if enough || late || self.arguments.number.is_some() {
                     over.store(true, Ordering::Relaxed);
@@ -197,11 +211,12 @@ impl Campaign<'_> {
         Ok(tally)
     }
 
-    fn enough(&self) -> u64 {
+    fn enough(&self, kind: Kind) -> u64 {
+        let ends = [Kind::Calls, Kind::Errors, Kind::Bombs].contains(&kind);
         match (self.arguments.tries, self.arguments.seconds) {
             (Some(tries), _) => tries,
-            (None, Some(_)) => u64::MAX,
-            (None, None) => TRIES,
+            (None, None) if !ends => TRIES,
+            (None, _) => u64::MAX,
         }
     }
 

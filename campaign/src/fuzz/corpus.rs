@@ -166,6 +166,7 @@ impl Corpus {
             "adapter_model.safetensors",
             "optimizer.safetensors",
             "state.json",
+            "digests.json",
         ];
         self.copy("checkpoint/made-lora", "small-lora/checkpoints/6", &checkpoint)?;
         self.copy("replay/made-lora", "small-lora", &["selections.jsonl"])?;

@@ -5,7 +5,11 @@ mod json;
 use crate::dice::Dice;
 
 /// Bytes beyond which a mutated file is cut.
+const LARGE: usize = 1 << 16;
+/// Bytes beyond which one of many is cut.
 const LARGEST: usize = 1 << 20;
+/// How rarely a file may be so large.
+const RARELY: usize = 200;
 /// The most mutations of one file.
 const MOST: usize = 4;
 /// How often a piece is repeated to make something deep or long.
@@ -94,9 +98,10 @@ const PIECES: [&str; 40] = [
 /// A mutated file of that name; `others` are files to take pieces from.
 pub(crate) fn mutate(name: &str, bytes: &[u8], others: &[&[u8]], dice: &mut Dice) -> Vec<u8> {
     let mut mutated = bytes.to_vec();
+    let largest = if dice.one_in(RARELY) { LARGEST } else { LARGE.max(bytes.len()) };
     for _ in 0..=dice.below(MOST) {
         mutated = once(name, &mutated, others, dice);
-        mutated.truncate(LARGEST);
+        mutated.truncate(largest);
     }
     mutated
 }

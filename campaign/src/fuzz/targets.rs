@@ -15,7 +15,7 @@ use ist_experiments::config;
 use ist_experiments::data::{DataFile, Dataset, Encoder, EncoderOptions, Format, Template};
 use ist_experiments::failure::Failure;
 use ist_experiments::report::{At, Report};
-use ist_experiments::run::{lines, result, tensorboard};
+use ist_experiments::run::{digests, lines, result, tensorboard};
 use ist_experiments::study::{claim, manifest};
 use ist_experiments::tasks::{self, predictions, questions::Questions};
 use ist_experiments::text::TextModel;
@@ -251,7 +251,7 @@ fn run(_: &World, folder: &Path) {
 fn run_logs(_: &World, folder: &Path) {
     for name in ["metrics.jsonl", "selections.jsonl", "importance.jsonl"] {
         let _ = lines::read(&folder.join(name));
-        let _ = lines::keep_before(&folder.join(name), 4);
+        let _ = lines::bytes_before(&folder.join(name), 4, Some("loss"));
     }
     let _ = result::selection_counts(&folder.join("selections.jsonl"), 8);
     let _ = config::read(&folder.join("config.toml"), &[]);
@@ -282,15 +282,19 @@ fn known_predictions(_: &World, folder: &Path) {
     }
 }
 
-/// A checkpoint's tensors, and an adapter for llama.cpp made of them.
+/// A checkpoint's tensors and digests, and an adapter for llama.cpp made of them.
 fn checkpoint(world: &World, folder: &Path) {
     if let Ok(file) = TensorFile::open(&folder.join("optimizer.safetensors")) {
         file.names().for_each(|name| drop(file.data(name)));
     }
     let _ = std::fs::read(folder.join("state.json"))
         .map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes));
+    if let Ok(Some(digests)) = digests::Digests::check(folder) {
+        let _ = digests::check_logs(folder, &["metrics.jsonl"], &digests.logs);
+    }
     if let Ok(config) = world.small.decoder_config() {
-        let _ = ist_models::gguf::write_llama_adapter(folder, &config, &folder.join("a.gguf"));
+        let _ =
+            ist_models::gguf::write_llama_adapter(folder, &config, None, &folder.join("a.gguf"));
     }
 }
 

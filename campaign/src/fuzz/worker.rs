@@ -47,8 +47,10 @@ struct Seen {
 
 /// The exit code of a worker that ended itself because an execution does not end.
 pub(crate) const HANGS: i32 = 97;
-/// Time of an execution after which it counts as hanging.
+/// The processor's time of an execution after which it counts as hanging.
 const TIME: Duration = Duration::from_secs(10);
+/// The time of an execution that may be waiting for the processor.
+const STILL: Duration = Duration::from_mins(2);
 /// Bytes that an execution may allocate at most beyond those that were live.
 const MEMORY: usize = 512 << 20;
 /// The file in which the number in progress stands.
@@ -61,8 +63,14 @@ static PANIC: Mutex<Option<String>> = Mutex::new(None);
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     panic::set_hook(Box::new(|information| {
         let place = information.location().map(ToString::to_string).unwrap_or_default();
-        let said = information.payload_as_str().unwrap_or("a panic without a text");
-        let what = format!("panic at {place}: {}", crate::process::beginning(said));
+        // From the crate's folder on, wherever that lies.
+        let place = place.rsplit_once("/src/").map_or(place.as_str(), |(before, _)| {
+            &place[before.rfind('/').map_or(0, |at| at + 1)..]
+        });
+        let said = information.payload_as_str().unwrap_or_default();
+        // The same panic says something else of every input.
+        let said = said.split(|c: char| c.is_ascii_digit() || "(\"'`".contains(c)).next();
+        let what = format!("panic at {place}: {}", said.unwrap_or_default().trim());
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }));
     let target = named(&arguments.target)?;
@@ -121,6 +129,7 @@ fn watch() -> Arc<AtomicU64> {
     let seen = Arc::clone(&watched);
     std::thread::spawn(move || {
         let mut since = Instant::now();
+        let mut used = processor_time();
         let mut last = 0;
         loop {
             std::thread::sleep(Duration::from_millis(100));
@@ -128,12 +137,22 @@ fn watch() -> Arc<AtomicU64> {
             if now != last || now == 0 {
                 last = now;
                 since = Instant::now();
-            } else if since.elapsed() > TIME {
+                used = processor_time();
+            } else if since.elapsed() > STILL || processor_time().saturating_sub(used) > TIME {
                 std::process::exit(HANGS);
             }
         }
     });
     watched
+}
+
+/// What this process used of the processor; 0 where the system does not say.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything: user's and system's time are the 12th and 13th.
+    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// The number that a worker had begun last.

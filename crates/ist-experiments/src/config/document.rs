@@ -39,7 +39,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or is not TOML; then every syntax error is listed.
+    /// A file that cannot be read or is not TOML; then its first syntax errors are listed.
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(failed)?;
@@ -51,11 +51,9 @@ impl Document {
     /// The content `text` of the file `path`.
     pub(super) fn parse(path: &Path, folder: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let (spanned, errors) = DeTable::parse_recoverable(text);
+        let starts = LineStarts::of(text);
         let invalid = |errors: Vec<toml::de::Error>| {
-            ConfigError::invalid(
-                path.to_owned(),
-                errors.iter().map(|error| syntax(error, text)).collect(),
-            )
+            ConfigError::invalid(path.to_owned(), syntax_faults(&errors, &starts))
         };
         if !errors.is_empty() {
             return Err(invalid(errors));
@@ -63,7 +61,7 @@ impl Document {
         let deserializer = toml::Deserializer::parse(text).map_err(|error| invalid(vec![error]))?;
         let table = Table::deserialize(deserializer).map_err(|error| invalid(vec![error]))?;
         let mut lines = BTreeMap::new();
-        table_lines(spanned.get_ref(), text, "", &mut lines);
+        table_lines(spanned.get_ref(), &starts, "", &mut lines);
         let spots = lines.into_iter().map(|(key, line)| (key, Spot { file: None, line })).collect();
         let overridden = BTreeSet::new();
         let mut document =
@@ -206,36 +204,77 @@ pub(super) fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name } else { format!("{parent}.{name}") }
 }
 
-fn syntax(error: &toml::de::Error, text: &str) -> Fault {
-    let place = error.span().map_or(Place::File, |span| Place::Line(line_of(text, span.start)));
+/// Syntax errors that are listed. A file that is no TOML at all has one a line.
+const SYNTAX_ERRORS: usize = 50;
+
+fn syntax_faults(errors: &[toml::de::Error], starts: &LineStarts) -> Vec<Fault> {
+    let listed = errors.iter().take(SYNTAX_ERRORS);
+    let mut faults: Vec<Fault> = listed.map(|error| syntax(error, starts)).collect();
+    let more = errors.len().saturating_sub(SYNTAX_ERRORS);
+    if more > 0 {
+        let message = format!("not valid TOML: there are {more} more such errors");
+        faults.push(Fault::new("", message, Place::File));
+    }
+    faults
+}
+
+fn syntax(error: &toml::de::Error, starts: &LineStarts) -> Fault {
+    let place = error.span().map_or(Place::File, |span| Place::Line(starts.line_of(span.start)));
     let message = error.message().trim().replace('\n', "; ");
     Fault::new("", format!("not valid TOML: {message}"), place)
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+/// Where the lines of a text begin. To count them anew for every key would take the square of a
+/// large file's time.
+struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    fn of(text: &str) -> Self {
+        let behind = |(at, byte)| (byte == b'\n').then_some(at + 1);
+        Self(text.bytes().enumerate().filter_map(behind).collect())
+    }
+
+    /// The line, counted from 1, of a byte.
+    fn line_of(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|start| *start <= offset)
+    }
 }
 
-fn table_lines(table: &DeTable, text: &str, parent: &str, lines: &mut BTreeMap<String, usize>) {
+fn table_lines(
+    table: &DeTable,
+    starts: &LineStarts,
+    parent: &str,
+    lines: &mut BTreeMap<String, usize>,
+) {
     for (name, value) in table {
         let key = join(parent, name.get_ref());
-        lines.insert(key.clone(), line_of(text, name.span().start));
-        value_lines(value.get_ref(), text, &key, lines);
+        lines.insert(key.clone(), starts.line_of(name.span().start));
+        value_lines(value.get_ref(), starts, &key, lines);
     }
 }
 
-fn list_lines(list: &DeArray, text: &str, parent: &str, lines: &mut BTreeMap<String, usize>) {
+fn list_lines(
+    list: &DeArray,
+    starts: &LineStarts,
+    parent: &str,
+    lines: &mut BTreeMap<String, usize>,
+) {
     for (index, value) in list.iter().enumerate() {
         let key = format!("{parent}[{index}]");
-        lines.insert(key.clone(), line_of(text, value.span().start));
-        value_lines(value.get_ref(), text, &key, lines);
+        lines.insert(key.clone(), starts.line_of(value.span().start));
+        value_lines(value.get_ref(), starts, &key, lines);
     }
 }
 
-fn value_lines(value: &DeValue, text: &str, key: &str, lines: &mut BTreeMap<String, usize>) {
+fn value_lines(
+    value: &DeValue,
+    starts: &LineStarts,
+    key: &str,
+    lines: &mut BTreeMap<String, usize>,
+) {
     match value {
-        DeValue::Table(table) => table_lines(table, text, key, lines),
-        DeValue::Array(list) => list_lines(list, text, key, lines),
+        DeValue::Table(table) => table_lines(table, starts, key, lines),
+        DeValue::Array(list) => list_lines(list, starts, key, lines),
         _ => {}
     }
 }

@@ -186,6 +186,15 @@ fn every_syntax_error_has_its_line() {
 }
 
 #[test]
+fn of_a_file_that_is_no_toml_at_all_the_first_errors_are_told() {
+    let error = read(&"no TOML\n".repeat(30_000)).unwrap_err().to_string();
+    let lines = error.lines().count();
+    assert!(lines < 60, "{lines} lines");
+    assert!(error.contains("run.toml:50: not valid TOML"), "{error}");
+    assert!(error.contains("29950 more such errors"), "{error}");
+}
+
+#[test]
 fn a_number_too_large_for_toml_is_a_fault_with_its_line() {
     let error = read("model.path = 'x'\nseed = 99999999999999999999\n").unwrap_err().to_string();
     assert!(error.starts_with("run.toml:2: "), "{error}");
