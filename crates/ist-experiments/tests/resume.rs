@@ -155,6 +155,15 @@ fn a_run_resumed_without_its_folders_name_keeps_the_budget_it_began_with() {
 }
 
 #[test]
+fn a_run_whose_plan_is_broken_is_refused_with_the_file() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    bench.write("run/plan.json", "{");
+    let message = bench.refused(&["train", "run.toml", "--output", "run", "--resume"]);
+    assert!(message.contains("run/plan.json: is not a plan"), "{message}");
+}
+
+#[test]
 fn a_run_whose_data_changed_is_not_resumed() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
@@ -124,7 +125,7 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     data.template().clone_into(&mut config.data.template);
     let machine = Machine {
         free: device::free_memory(&device),
-        settled: if resume { budget_of(&place) } else { None },
+        settled: if resume { budget_of(&place)? } else { None },
         loss_scaling: prepare::loss_scaling(&config, &device),
     };
     let plan = plan::<A>(&config, &shape, &data, &*policy, &machine)?;
@@ -193,11 +194,23 @@ fn plan<A: Adapter>(
     })
 }
 
-/// The budget that a run began with: what is free now must not change how it goes on.
-fn budget_of(place: &Place) -> Option<u64> {
-    let Place::Named(folder) = place else { return None };
-    let text = regular::read(&folder.join(PLAN)).ok()?;
-    serde_json::from_slice::<Value>(&text).ok()?["budget"]["bytes"].as_u64()
+/// The budget that a run began with: what is free now must not change how it continues. `None` where nothing bounds it, or
+/// where the run was stopped before it had a plan.
+///
+/// # Errors
+///
+/// A plan that is there and cannot be read.
+fn budget_of(place: &Place) -> Result<Option<u64>, Failure> {
+    let Place::Named(folder) = place else { return Ok(None) };
+    let path = folder.join(PLAN);
+    let text = match regular::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| path.display().to_string()).or_input()?,
+    };
+    let plan: Value = serde_json::from_slice(&text)
+        .with_context(|| format!("{}: is not a plan", path.display()))
+        .or_input()?;
+    Ok(plan["budget"]["bytes"].as_u64())
 }
 
 /// The plan in a run's folder.
