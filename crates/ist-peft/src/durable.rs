@@ -142,7 +142,11 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
-    create_folder(folder_of(folder))?;
+    let above = folder_of(folder);
+    // `.` stands above itself, and the system may refuse to say that it is there.
+    if above != folder {
+        create_folder(above)?;
+    }
     match std::fs::create_dir(folder) {
         // Another process was faster.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}

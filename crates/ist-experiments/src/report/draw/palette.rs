@@ -104,8 +104,12 @@ pub(super) fn diverging(place: f64) -> RGBColor {
     map.get_color(rounded(f64::midpoint(place, 1.0)))
 }
 
-/// Neighbouring values share a colour, so that neighbouring cells are one.
+/// Neighbouring values share a colour, so that neighbouring cells are one. A value that is no number,
+/// which a log may hold, stands in the middle: the colour maps know no other place for it.
 fn rounded(share: f64) -> f64 {
+    if share.is_nan() {
+        return 0.5;
+    }
     (share.clamp(0.0, 1.0) * STEPS).round() / STEPS
 }
 
@@ -132,6 +136,13 @@ mod tests {
             assert!(contrast(pair.light, white) >= least, "{}", pair.name);
             assert!(contrast(pair.dark, dark) >= least, "{}", pair.name);
         }
+    }
+
+    #[test]
+    fn what_is_no_number_has_a_colour() {
+        assert_eq!(diverging(f64::NAN), diverging(0.0));
+        assert_eq!(sequential(f64::NAN), sequential(0.5));
+        assert_eq!(diverging(f64::INFINITY), diverging(1.0));
     }
 
     #[test]
