@@ -131,12 +131,13 @@ impl Targets {
     /// The same targets, with the defaults of whoever wrote them where they name no module.
     #[must_use]
     pub(crate) fn with_defaults_of(self, dialect: Dialect) -> Self {
-        Self { peft_defaults: dialect == Dialect::Peft, ..self }
+        let peft_defaults = dialect == Dialect::Peft && self.modules.is_none();
+        Self { peft_defaults, ..self }
     }
 
     /// Whether no module is named and PEFT's own choice for the architecture is meant.
     pub(crate) fn leaves_the_choice_to_peft(&self) -> bool {
-        self.modules.is_none() && self.peft_defaults
+        self.peft_defaults
     }
 
     /// Adds the module at `path`, whatever else is named.
@@ -175,6 +176,7 @@ impl Targets {
         self.modules.get_or_insert_with(|| {
             TargetModules::Names(names.iter().map(ToString::to_string).collect())
         });
+        self.peft_defaults = false;
     }
 
     /// Whether an adapter sits on `site`.
