@@ -172,8 +172,8 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether the template takes a content as a list of parts: it prints the text of a part, and nothing around it that
-    /// it does not print around a text.
+    /// Whether the template takes a content as a list of parts: it prints the text of a part, and
+    /// nothing around it that it does not print around a text.
     fn takes_parts(&self) -> bool {
         *self.takes_parts.get_or_init(|| {
             let rendered = |content: serde_json::Value| {

@@ -30,6 +30,7 @@ use crate::train::{Run, Start, interrupt, summary};
 
 /// `ist train`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Train {
     /// The configuration
     #[arg(value_parser = WrittenDown)]

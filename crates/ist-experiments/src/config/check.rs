@@ -224,20 +224,17 @@ impl Checker {
     }
 }
 
-/// Of a table or a list the one alternative that is meant, if a schema has any, so that its faults are told and not its
-/// absence. Of anything else the schema itself.
+/// Of a table or a list the one alternative that is meant, if a schema has any, so that its faults
+/// are told and not its absence. Of anything else the schema itself.
 fn branch_for<'a>(schema: &'a Json, value: &Value) -> &'a Json {
-    let wanted = match value {
-        Value::Table(_) => "object",
-        Value::Array(_) => "array",
-        _ => return schema,
+    let is_meant = |branch: &&Json| match value {
+        Value::Table(_) => branch["type"] == "object",
+        // A list of plain values is judged as one.
+        Value::Array(_) => branch["type"] == "array" && branch["items"]["anyOf"].is_array(),
+        _ => false,
     };
-    let branches = schema["anyOf"].as_array().into_iter().flatten();
-    let mut fitting = branches.filter(|branch| branch["type"] == wanted);
-    match (fitting.next(), fitting.next()) {
-        (Some(only), None) => only,
-        _ => schema,
-    }
+    let mut branches = schema["anyOf"].as_array().into_iter().flatten();
+    branches.find(is_meant).unwrap_or(schema)
 }
 
 /// Whether a value is one that the schema allows.

@@ -13,8 +13,8 @@ use crate::data::{Columns, Format, Order};
 #[serde(deny_unknown_fields)]
 #[schemars(extend("not" = {"required": ["validation", "validation_records"]}))]
 pub struct DataConfig {
-    /// The training records: a file (JSON, JSON Lines or Parquet), a folder of files, or a list of them, of which each may
-    /// be a table of `path` and `weight`.
+    /// The training records: a file (JSON, JSON Lines or Parquet), a folder of files, or a list of
+    /// them, of which each may be a table of `path` and `weight`.
     pub train: Sources,
     /// What the records are made of.
     #[serde(default)]

@@ -97,7 +97,8 @@ impl CustomTemplate {
         self.program.render(values, bytes).map_err(fault)
     }
 
-    /// A conversation with the assistant's turns marked, each found as what rendering it adds to its prompt.
+    /// A conversation with the assistant's turns marked, each found as what rendering it adds to
+    /// its prompt.
     pub(super) fn answered(&self, conversation: &Conversation) -> Result<Segment, DataError> {
         let Conversation { messages, tools, .. } = conversation;
         let text = self.conversation(messages, tools, false)?;
@@ -107,8 +108,8 @@ impl CustomTemplate {
             let turn = self.conversation(&messages[..=at], tools, false)?;
             if !(turn.starts_with(&prompt) && segment.text.starts_with(&turn)) {
                 return Err(DataError::Template(format!(
-                    "turn {at} cannot be told from its prompt: the text of the turns before it, with \
-                     add_generation_prompt, must begin the text that includes it"
+                    "turn {at} cannot be told from its prompt: the text of the turns before it, \
+                     with add_generation_prompt, must begin the text that includes it"
                 )));
             }
             let prints_calls = self.prints_calls(conversation, at)?;

@@ -101,7 +101,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// Several files as one data set, each with its weight. The digest of a single one of weight 1 is the file's.
+    /// Several files as one data set, each with its weight. The digest of a single one of weight 1
+    /// is the file's.
     ///
     /// # Panics
     ///

@@ -44,7 +44,8 @@ pub struct Encoded {
     pub example: Option<Example>,
     /// Whether something was cut, be it only the end token.
     pub truncated: bool,
-    /// Whether it begins with a special token twice: one that the text holds, and one that the tokenizer adds.
+    /// Whether it begins with a special token twice: one that the text holds, and one that the
+    /// tokenizer adds.
     pub begins_twice: bool,
 }
 
@@ -79,12 +80,14 @@ impl Encoder {
         &self.options
     }
 
-    /// A record's tokens: the template's text with the special tokens that the tokenizer adds, then an end token.
+    /// A record's tokens: the template's text with the special tokens that the tokenizer adds, then
+    /// an end token.
     ///
-    /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and the end token. A
-    /// token belongs to the output if it carries any of its characters: one that merges the prompt's last characters with
-    /// the output's first is learned, so that no part of the output goes unlearned. (Of what a chat template marks, the
-    /// last token is the first that carries the last character, as in transformers.) A record whose answers are blank has
+    /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and
+    /// the end token. A token belongs to the output if it carries any of its characters: one that
+    /// merges the prompt's last characters with the output's first is learned, so that no part of
+    /// the output goes unlearned. (Of what a chat template marks, the last token is the first that
+    /// carries the last character, as in transformers.) A record whose answers are blank has
     /// nothing to predict.
     ///
     /// # Errors
@@ -301,7 +304,8 @@ fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     example
 }
 
-/// What the end token behind a segment is part of: what closes an output, and with one that is not learned neither.
+/// What the end token behind a segment is part of: what closes an output, and with one that is not
+/// learned neither.
 fn end_of(segment: &Segment) -> Part {
     let stands_last =
         |ranges: &[Range<usize>]| ranges.last().is_some_and(|last| last.end == segment.text.len());
@@ -336,8 +340,8 @@ fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> 
     })
 }
 
-/// Whether a token carries any byte of some ranges. A token trimmed to nothing at the very start of a range consists of the
-/// prompt's last spaces.
+/// Whether a token carries any byte of some ranges. A token trimmed to nothing at the very start of
+/// a range consists of the prompt's last spaces.
 fn carries(ranges: &[Range<usize>], (start, end): (usize, usize)) -> bool {
     ranges.iter().any(|range| start < range.end && end > range.start)
 }

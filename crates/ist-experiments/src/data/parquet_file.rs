@@ -1,7 +1,7 @@
 //! Parquet files, row by row, as the same records that JSON gives.
 //!
-//! Rows are read through the format's record interface, which needs no columnar library; compression is none, snappy, gzip,
-//! LZ4, Brotli or Zstandard.
+//! Rows are read through the format's record interface, which needs no columnar library;
+//! compression is none, snappy, gzip, LZ4, Brotli or Zstandard.
 
 use bytes::Bytes;
 use ist_core::untrusted::contained;

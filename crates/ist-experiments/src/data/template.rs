@@ -80,9 +80,9 @@ impl Segment {
 /// | a minijinja string | `instruction`, `input`, `output` (empty), `system`, `history` | `messages`, `tools`, `add_generation_prompt` | refused |
 /// | `chat` | a user's and an assistant's turn | the model's own chat template | as they stand |
 ///
-/// The row of the string names the variables it may use; any other is an error. The begin token is the tokenizer's affair:
-/// a string that writes it as well would give it twice. A model's chat template writes every special token itself, and
-/// nothing is added to it.
+/// The row of the string names the variables it may use; any other is an error. The begin token is
+/// the tokenizer's affair: a string that writes it as well would give it twice. A model's chat
+/// template writes every special token itself, and nothing is added to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Template {
     /// The wording of Stanford Alpaca, without stray spaces.
@@ -248,7 +248,8 @@ impl Template {
         }
     }
 
-    /// In how many turns of a conversation the calls are not printed. Where the template fails, it says so elsewhere.
+    /// In how many turns of a conversation the calls are not printed. Where the template fails, it
+    /// says so elsewhere.
     pub(super) fn lost_calls(&self, conversation: &Conversation) -> usize {
         let messages = &conversation.messages;
         let calling = (0..messages.len()).filter(|at| !messages[*at].calls().is_empty());
@@ -295,7 +296,8 @@ fn joined(segments: Vec<Segment>) -> String {
     segments.into_iter().map(|segment| segment.text).collect()
 }
 
-/// The fields that are not empty, each with a newline behind it. The answers that were given before are output.
+/// The fields that are not empty, each with a newline behind it. The answers that were given before
+/// are output.
 fn lines(record: &Instruction) -> Segment {
     let mut segment = Segment::open(String::new());
     let line = |segment: &mut Segment, text: &str, standing| {
@@ -319,8 +321,8 @@ fn answer(text: &str) -> Standing {
     if text.trim().is_empty() { Standing::Never } else { Standing::Answer }
 }
 
-/// The wording of Stanford Alpaca. A system's text stands for the introduction, and every earlier exchange is a question in
-/// the same wording, answered and ended.
+/// The wording of Stanford Alpaca. A system's text stands for the introduction, and every earlier
+/// exchange is a question in the same wording, answered and ended.
 fn alpaca(record: &Instruction) -> Vec<Segment> {
     let Instruction { instruction, input, system, history, .. } = record;
     let mut segments = Vec::new();
@@ -331,15 +333,16 @@ fn alpaca(record: &Instruction) -> Vec<Segment> {
         system.clone()
     };
     for Exchange { user, assistant } in history {
-        text += &format!("\n\n### Instruction:\n{user}\n\n### Response:\n");
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n\n### Instruction:\n{user}\n\n### Response:\n");
         let mut exchange = Segment::open(std::mem::take(&mut text));
         exchange.add(assistant, answer(assistant));
         exchange.ends = true;
         segments.push(exchange);
     }
-    text += &format!("\n\n### Instruction:\n{instruction}\n\n");
+    let _ = write!(text, "\n\n### Instruction:\n{instruction}\n\n");
     if !input.is_empty() {
-        text += &format!("### Input:\n{input}\n\n");
+        let _ = write!(text, "### Input:\n{input}\n\n");
     }
     text += "### Response:\n";
     segments.push(Segment::open(text));

@@ -1,8 +1,9 @@
-//! Opening a data file: its compression, its container (JSON, JSON Lines, Parquet), its format, its records.
+//! Opening a data file: its compression, its container (JSON, JSON Lines, Parquet), its format, its
+//! records.
 //!
-//! Compression and container are told by the content, never by the file's name; the format by the fields of the first
-//! record, unless it is forced. Records are read one after the other, so that a file of token ids needs no more memory
-//! than its bytes.
+//! Compression and container are told by the content, never by the file's name; the format by the
+//! fields of the first record, unless it is forced. Records are read one after the other, so that a
+//! file of token ids needs no more memory than its bytes.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,8 @@ pub enum Format {
     Tokens,
     /// `instruction`, `output`, optionally `input`, `system`, `history`.
     Alpaca,
-    /// `messages` or `conversations`, of `role` and `content` or of `from` and `value`; optionally `system` and `tools`.
+    /// `messages` or `conversations`, of `role` and `content` or of `from` and `value`; optionally
+    /// `system` and `tools`.
     Chat,
     /// `prompt` and `completion`.
     PromptCompletion,

@@ -77,7 +77,8 @@ pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
         .collect()
 }
 
-/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole. Of a list, of each of its paths.
+/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole. Of a
+/// list, of each of its paths.
 fn name_of(value: &Value) -> Value {
     if let Some(list) = value.as_array() {
         return list.iter().map(name_of).collect();

@@ -153,13 +153,14 @@ impl Prepared {
             return Ok(());
         }
         Err(Failure::input(format!(
-            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in `data.fields`, use a \
-             chat template that reads them, or leave --strict out",
+            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in \
+             `data.fields`, use a chat template that reads them, or leave --strict out",
             faults.join("\n  ")
         )))
     }
 
-    /// The keys that nothing reads, a line for each file that has any. A file of both data sets is told once.
+    /// The keys that nothing reads, a line for each file that has any. A file of both data sets is
+    /// told once.
     fn dropped_keys(&self) -> impl Iterator<Item = String> {
         let files = self.files().filter(|file| !file.dropped_keys.is_empty());
         files.map(|file| format!("{}: {}", file.path.display(), file.dropped_keys))
@@ -205,8 +206,8 @@ impl Prepared {
             let blank = "answers are nothing but white space and are not learned";
             note(*blank_answers, blank);
             note(*truncated, &format!("{of} are longer than `data.cutoff` and were cut"));
-            let twice = "begin with the beginning token twice: the text holds it and the tokenizer adds it; leave it out \
-                         of the text or of `data.template`";
+            let twice = "begin with the beginning token twice: the text holds it and the tokenizer \
+                         adds it; leave it out of the text or of `data.template`";
             note(*begin_twice, &format!("{of} {twice}"));
         }
         let dropped = self.dropped_keys();
@@ -311,7 +312,8 @@ fn same_kind(first: &Dataset, other: &Dataset) -> Result<(), Failure> {
     }
     let [one, another] = [first, other].map(|data| data.files[0].path.display());
     Err(Failure::input(format!(
-        "`data.train`: of {one} and {another} one holds token ids and one text; give files of one kind"
+        "`data.train`: of {one} and {another} one holds token ids and one text; \
+         give files of one kind"
     )))
 }
 
@@ -324,7 +326,8 @@ fn passed_over(folder: &Path, paths: &[PathBuf]) -> String {
     format!("warning: {folder}: not data files of this folder, and not read: {names}")
 }
 
-/// The name of the template that `data.template = "auto"` comes to, where it is the same for every file.
+/// The name of the template that `data.template = "auto"` comes to, where it is the same for every
+/// file.
 fn template_name(
     config: &RunConfig,
     text: Option<&TextModel>,
