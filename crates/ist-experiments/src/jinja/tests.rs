@@ -12,7 +12,7 @@ const WORK: &str = "steps of work";
 const DEEP: &str = "nests deeper than";
 
 fn messages() -> Vec<Message> {
-    let turn = |role, content: &str| Message { role, content: content.to_owned() };
+    let turn = |role, content: &str| Message::new(role, content);
     vec![turn(Role::User, "Hi"), turn(Role::Assistant, "Hello")]
 }
 
@@ -252,7 +252,7 @@ fn a_conversation_of_megabytes_is_rendered() {
         special_tokens: vec![("eos_token".to_owned(), "</s>".to_owned())],
     };
     let template = ChatTemplate::new(&source).unwrap();
-    let turn = |content: String| Message { role: Role::User, content };
+    let turn = |content: String| Message::new(Role::User, content);
     let long: Vec<Message> = (0..3).map(|_| turn("word ".repeat(1 << 20))).collect();
     assert!(template.render(&long, false).unwrap().len() > 15 << 20);
     let many: Vec<Message> = (0..20_000).map(|n| turn(n.to_string())).collect();
