@@ -116,7 +116,8 @@ pub fn tell(notes: &[String]) {
     }
 }
 
-/// The text side of a model: its tokenizer, checked against the embedding, its end tokens and its chat template.
+/// The text side of a model: its tokenizer, checked against the embedding, its end tokens and its
+/// chat template.
 pub fn text(files: &ModelFiles) -> Result<TextModel, Failure> {
     let tokenizer = files.tokenizer().or_input()?;
     let chat_template = files.chat_template().map_err(|error| error.to_string());

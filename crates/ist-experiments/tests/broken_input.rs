@@ -1,5 +1,5 @@
-//! Input that cannot be meant: broken files and absurd numbers end with exit code 2 and a message that
-//! names what is wrong, and neither hang nor crash.
+//! Input that cannot be meant: broken files and absurd numbers end with exit code 2 and a message
+//! that names what is wrong, and neither hang nor crash.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

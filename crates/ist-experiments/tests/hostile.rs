@@ -1,4 +1,5 @@
-//! Files that strangers made to do harm: each command ends with exit code 2 and one short message that names the file.
+//! Files that strangers made to do harm: each command ends with exit code 2 and one short message
+//! that names the file.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::Workbench;
 
-/// A server that answers everything with that status, or nothing without one; what it was asked, line by line.
+/// A server that answers everything with that status, or nothing without one; what it was asked,
+/// line by line.
 fn server(status: Option<u16>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

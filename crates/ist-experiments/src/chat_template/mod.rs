@@ -1,9 +1,10 @@
 //! A model's own chat template: from a conversation to the text that the model was trained on.
 //!
-//! Published templates are written for Jinja2 as transformers sets it up. `environment` gives minijinja the same
-//! variables, functions, filters and white space, so that both render the same text. Which part of the text is an answer
-//! (what training learns) is told by the template's own `{% generation %}` blocks where it has them, and otherwise by
-//! rendering parts of the conversation and comparing.
+//! Published templates are written for Jinja2 as transformers sets it up. `environment` gives
+//! minijinja the same variables, functions, filters and white space, so that both render the same
+//! text. Which part of the text is an answer (what training learns) is told by the template's own
+//! `{% generation %}` blocks where it has them, and otherwise by rendering parts of the
+//! conversation and comparing.
 
 mod answers;
 pub(crate) mod calls;
@@ -84,8 +85,8 @@ const NAME: &str = "chat template";
 const PROBE: &str = "\u{fdd0}";
 
 impl ChatTemplate {
-    /// A template from a model's files. Its date (`strftime_now`) is a fixed one, so that what it renders does not depend
-    /// on the day; see [`ChatTemplate::today`].
+    /// A template from a model's files. Its date (`strftime_now`) is a fixed one, so that what it
+    /// renders does not depend on the day; see [`ChatTemplate::today`].
     ///
     /// # Errors
     ///

@@ -44,7 +44,8 @@ pub struct Eval {
     /// How the model answers
     #[arg(long, value_enum, default_value_t = Way::Generate)]
     pub by: Way,
-    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string [default: the task's own]
+    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string
+    /// [default: the task's own]
     #[arg(long)]
     pub template: Option<String>,
     /// Beams of the search for a reply; 1 is greedy

@@ -1,8 +1,9 @@
 //! Checks a TOML table against its schema and notes every fault.
 //!
-//! This is the part of JSON Schema that the configurations use, with two things a general validator does not give:
-//! messages that say what to write instead, and TOML's own view of types (`1` is an integer, `1.0` is not, `nan` is no
-//! number). A test holds that the schemas use no keyword that is not enforced here.
+//! This is the part of JSON Schema that the configurations use, with two things a general validator
+//! does not give: messages that say what to write instead, and TOML's own view of types (`1` is an
+//! integer, `1.0` is not, `nan` is no number). A test holds that the schemas use no keyword that is
+//! not enforced here.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -12,8 +13,8 @@ use super::schema::{COUNT, REPEATABLE, SIZE, is_default, keys, names, property, 
 use super::words::{allowed, expected, found};
 use super::{memory, nearest, words};
 
-/// More than there could be of steps, records or tokens, and little enough that products of two counts and a model's
-/// sizes stay within 64 bits.
+/// More than there could be of steps, records or tokens, and little enough that products of two
+/// counts and a model's sizes stay within 64 bits.
 const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
 
 /// Notes every fault that the schema sees.
@@ -123,8 +124,9 @@ impl Checker {
         }
     }
 
-    /// The keys of a table: those it has against `schema`, those it lacks, and those that exclude each other. `family` is
-    /// the schema with all variants, so that a key of another variant is told from an unknown one.
+    /// The keys of a table: those it has against `schema`, those it lacks, and those that exclude
+    /// each other. `family` is the schema with all variants, so that a key of another variant is
+    /// told from an unknown one.
     fn keys_of(&mut self, schema: &Json, family: &Json, table: &Table, key: &str) {
         for (name, value) in table {
             let inner = join(key, name);
@@ -145,7 +147,8 @@ impl Checker {
         self.alternatives(schema, table, key);
     }
 
-    /// A required key that is absent. Of an absent table the required keys are named, not the table.
+    /// A required key that is absent. Of an absent table the required keys are named, not the
+    /// table.
     fn missing(&mut self, schema: &Json, key: &str) {
         if schema["type"] == "object" {
             return self.table(schema, &Table::new(), key);

@@ -40,8 +40,8 @@ pub struct DataConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub validation_records: Option<usize>,
-    /// How a record becomes a prompt: `auto` (the model's chat template for conversations, if it has one, else `alpaca`),
-    /// `chat`, `alpaca`, `llm-adapters`, `none`, or a minijinja template.
+    /// How a record becomes a prompt: `auto` (the model's chat template for conversations, if it
+    /// has one, else `alpaca`), `chat`, `alpaca`, `llm-adapters`, `none`, or a minijinja template.
     #[serde(default = "template")]
     #[schemars(length(min = 1))]
     pub template: String,

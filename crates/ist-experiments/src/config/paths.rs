@@ -1,4 +1,5 @@
-//! Relative paths become absolute, once, at the gate: what a run does never depends on the current folder.
+//! Relative paths become absolute, once, at the gate: what a run does never depends on the current
+//! folder.
 
 use std::path::Path;
 

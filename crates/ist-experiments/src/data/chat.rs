@@ -186,7 +186,8 @@ pub(super) fn blank_answers(messages: &[Message]) -> (usize, bool) {
     (blank, all)
 }
 
-/// What stands before an answer to `messages` in the default layout, without the end tokens between turns.
+/// What stands before an answer to `messages` in the default layout, without the end tokens between
+/// turns.
 pub(super) fn layout_prompt(messages: &[Message]) -> Vec<Segment> {
     let mut segments = layout(messages);
     let opening =

@@ -130,7 +130,8 @@ impl CustomTemplate {
     }
 }
 
-/// What a template string of a configuration finds: no method of Python's, and no variable that is not there.
+/// What a template string of a configuration finds: no method of Python's, and no variable that is
+/// not there.
 fn strict_environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -148,7 +148,8 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Holds `count` examples out, drawn at random by `seed`: the examples to train on and those held out.
+    /// Holds `count` examples out, drawn at random by `seed`: the examples to train on and those
+    /// held out.
     ///
     /// The counts stay those of the whole files.
     ///

@@ -1,7 +1,8 @@
 //! From text to tokens: prompt, output, end token, and which of them are learned.
 //!
-//! A record's text is tokenised in one piece, prompt and output together, as the model will see it: tokenising the
-//! prompt alone can split the border differently. Which tokens are output is then told by their offsets.
+//! A record's text is tokenised in one piece, prompt and output together, as the model will see it:
+//! tokenising the prompt alone can split the border differently. Which tokens are output is then
+//! told by their offsets.
 
 use std::ops::Range;
 
@@ -24,7 +25,8 @@ pub struct EncoderOptions {
     pub train_on_inputs: bool,
     /// The most tokens of a record, end token included; what is beyond is cut.
     pub cutoff: usize,
-    /// The model's end tokens. The first is appended; a text that already ends with one of them gets no other.
+    /// The model's end tokens. The first is appended; a text that already ends with one of them
+    /// gets no other.
     pub end_tokens: Vec<u32>,
     /// The rows of the model's embedding; no token may be beyond it.
     pub vocab_size: usize,
@@ -66,8 +68,8 @@ type Token = (u32, Part);
 const CHUNK: usize = 256;
 
 impl Encoder {
-    /// An encoder with a tokenizer of its own. The truncation and padding that a `tokenizer.json` may ask for are
-    /// switched off: they would cut and fill records unseen.
+    /// An encoder with a tokenizer of its own. The truncation and padding that a `tokenizer.json`
+    /// may ask for are switched off: they would cut and fill records unseen.
     pub fn new(mut tokenizer: Tokenizer, options: EncoderOptions) -> Self {
         tokenizer.with_padding(None);
         // Switching off cannot fail: only parameters are checked.
@@ -102,7 +104,8 @@ impl Encoder {
         self.assemble(&segments, first)
     }
 
-    /// [`Encoder::encode`] of many records, on all threads. Errors name the file's place, not the file.
+    /// [`Encoder::encode`] of many records, on all threads. Errors name the file's place, not the
+    /// file.
     pub(super) fn encode_all<'a>(
         &'a self,
         records: &'a [Record],
@@ -143,7 +146,8 @@ impl Encoder {
         .collect()
     }
 
-    /// The ids that a record's answer follows in evaluation: the evaluation prompt, tokenised as in training.
+    /// The ids that a record's answer follows in evaluation: the evaluation prompt, tokenised as in
+    /// training.
     ///
     /// # Errors
     ///
@@ -152,8 +156,9 @@ impl Encoder {
         self.open_ids(&self.options.template.prompt_segments(record, false)?)
     }
 
-    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no end token behind that. Labels
-    /// are [`IGNORED_LABEL`] except on tokens that carry any character of `answer`.
+    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no
+    /// end token behind that. Labels are [`IGNORED_LABEL`] except on tokens that carry any
+    /// character of `answer`.
     ///
     /// # Errors
     ///
@@ -288,7 +293,8 @@ impl Encoder {
     }
 }
 
-/// A token record whose labels are the output's tokens, and the prompt's too where they are learned.
+/// A token record whose labels are the output's tokens, and the prompt's too where they are
+/// learned.
 fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     let label = |(id, part): &Token| match part {
         Part::Prompt if !prompt_is_learned => IGNORED_LABEL,
@@ -316,8 +322,9 @@ fn end_of(segment: &Segment) -> Part {
     }
 }
 
-/// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the text: those before it
-/// count as prompt, and so do those behind it unless [`Encoder::end`] finds an end token in the last place.
+/// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the
+/// text: those before it count as prompt, and so do those behind it unless [`Encoder::end`] finds
+/// an end token in the last place.
 fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> {
     let added = encoding.get_special_tokens_mask();
     let spans = encoding.get_offsets();
@@ -692,7 +699,8 @@ mod tests {
     proptest! {
         #[test]
         fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
-            // The text of a special token is that token, here as in transformers, and not one token a byte.
+            // The text of a special token is that token, here as in transformers, and not one token
+            // a byte.
             prop_assume!(!["<s>", "</s>"].iter().any(|special| format!("{prompt}{output}").contains(special)));
             // A blank output is left out.
             prop_assume!(!output.trim().is_empty());

@@ -78,7 +78,8 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// An order at its beginning. `purpose` separates orders of the same seed, such as `"training"` and `"scoring"`.
+    /// An order at its beginning. `purpose` separates orders of the same seed, such as `"training"`
+    /// and `"scoring"`.
     ///
     /// # Panics
     ///
@@ -142,7 +143,8 @@ impl EpochOrder {
         Ok(())
     }
 
-    /// The next `size` records (at least one), fewer at the end of an epoch: a batch never spans two epochs.
+    /// The next `size` records (at least one), fewer at the end of an epoch: a batch never spans
+    /// two epochs.
     pub fn next_batch(&mut self, size: usize) -> Vec<usize> {
         let start = self.position.offset;
         let end = start.saturating_add(size.max(1)).min(self.length());

@@ -1,4 +1,5 @@
-//! Prompt templates: from a record's fields to the text a model reads, and which part of it is learned.
+//! Prompt templates: from a record's fields to the text a model reads, and which part of it is
+//! learned.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -27,8 +28,8 @@ pub struct Segment {
     pub never: Vec<Range<usize>>,
     /// Whether an end token follows.
     pub ends: bool,
-    /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A model's chat template writes
-    /// them itself.
+    /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A
+    /// model's chat template writes them itself.
     pub special_tokens: bool,
     /// Whether the output is what a chat template marks.
     pub marked: bool,
@@ -103,8 +104,9 @@ const REQUEST: &str = ". Write a response that appropriately completes the reque
 /// What the published prompts put before every line but the first and the blank ones.
 const INDENT: &str = "                ";
 impl Template {
-    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The names `auto` and `chat`
-    /// mean something only beside a model: [`TextModel::template`](crate::text::TextModel::template).
+    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The
+    /// names `auto` and `chat` mean something only beside a model:
+    /// [`TextModel::template`](crate::text::TextModel::template).
     ///
     /// # Errors
     ///
@@ -125,7 +127,8 @@ impl Template {
         }
     }
 
-    /// What stands before the output in training, without the end tokens between the turns of a conversation.
+    /// What stands before the output in training, without the end tokens between the turns of a
+    /// conversation.
     ///
     /// # Errors
     ///
@@ -134,8 +137,9 @@ impl Template {
         Ok(joined(self.prompt_segments(record, Self::LlmAdapters == *self)?))
     }
 
-    /// What stands before the answer in evaluation: the published evaluation prompt of `llm-adapters`, which differs
-    /// from its training prompt in white space; of every other template the training prompt.
+    /// What stands before the answer in evaluation: the published evaluation prompt of
+    /// `llm-adapters`, which differs from its training prompt in white space; of every other
+    /// template the training prompt.
     ///
     /// # Errors
     ///
@@ -202,7 +206,8 @@ impl Template {
         })
     }
 
-    /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told from the rest.
+    /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told
+    /// from the rest.
     pub(super) fn segments(&self, record: &Record, apart: bool) -> Result<Vec<Segment>, DataError> {
         match (self, &record.body) {
             (Self::Alpaca, Body::Chat(conversation)) => Ok(chat::layout(&conversation.messages)),
@@ -349,8 +354,8 @@ fn alpaca(record: &Instruction) -> Vec<Segment> {
     segments
 }
 
-/// The prompts of the published training and evaluation programs. They differ in the spaces after the first line: one
-/// with an input and two without in training, none and one in evaluation.
+/// The prompts of the published training and evaluation programs. They differ in the spaces after
+/// the first line: one with an input and two without in training, none and one in evaluation.
 fn llm_adapters(instruction: &str, input: &str, training: bool) -> String {
     let (with_input, mut spaces) = if input.is_empty() { ("", 1) } else { (WITH_INPUT, 0) };
     spaces += usize::from(training);

@@ -45,8 +45,8 @@ const EXPECTED: &str = "`input_ids` (tokens), `messages` or `conversations` (cha
                         `prompt` and `completion` (prompt-completion), or `text` (text)";
 
 impl Format {
-    /// The format that a record's fields show. A record that fits several is the richer one: many Alpaca and chat files
-    /// also carry their rendered `text` or first `prompt`.
+    /// The format that a record's fields show. A record that fits several is the richer one: many
+    /// Alpaca and chat files also carry their rendered `text` or first `prompt`.
     fn detect(fields: &Fields) -> Option<Self> {
         let has = |name: &str| fields.contains_key(name);
         match () {
@@ -102,7 +102,8 @@ impl DataFile {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first record fits no format.
+    /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first
+    /// record fits no format.
     pub fn read(path: &Path, format: Format) -> Result<Self, DataError> {
         Self::read_columns(path, format, &Columns::default())
     }

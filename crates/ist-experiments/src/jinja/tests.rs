@@ -1,4 +1,5 @@
-//! Templates that mean harm, each with the reason for which it is refused; and templates that only look like them.
+//! Templates that mean harm, each with the reason for which it is refused; and templates that only
+//! look like them.
 
 use std::time::{Duration, Instant};
 

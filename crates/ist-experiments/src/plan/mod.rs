@@ -68,7 +68,8 @@ pub struct Fixed {
     pub optimizer: u64,
     /// The records.
     pub data: u64,
-    /// What the threads of the matrix product and the one that calls them keep for themselves: a second-level cache each.
+    /// What the threads of the matrix product and the one that calls them keep for themselves: a
+    /// second-level cache each.
     pub workspace: u64,
 }
 
@@ -337,7 +338,8 @@ fn activations_alone(mut footprint: Footprint) -> Footprint {
     footprint
 }
 
-/// What a step takes in bytes: its peak, and each kind at its own most, which need not be at the same time.
+/// What a step takes in bytes: its peak, and each kind at its own most, which need not be at the
+/// same time.
 #[derive(Clone, Debug)]
 pub struct Estimate {
     /// The most live bytes.

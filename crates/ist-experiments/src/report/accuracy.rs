@@ -1,7 +1,8 @@
 //! Shares of right answers: of a run's own task, and of the evaluations that lie beside its files.
 //!
-//! An evaluation is a document `NAME.eval.json` with `task`, `accuracy` (0 to 1) and `records`, and `interval` where its
-//! writer told one; a document of several tasks has a list of such under `tasks`.
+//! An evaluation is a document `NAME.eval.json` with `task`, `accuracy` (0 to 1) and `records`, and
+//! `interval` where its writer told one; a document of several tasks has a list of such under
+//! `tasks`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! Executes the members of studies, each in a process of its own, so many at once.
 //!
-//! A process for each: one that runs out of memory or is killed takes no other with it, and what is measured of a run is its
-//! own. A member's process watches the pipe to this one: when it closes, because this process ends however it ends, the
-//! member finishes its step and saves.
+//! A process for each: one that runs out of memory or is killed takes no other with it, and what is
+//! measured of a run is its own. A member's process watches the pipe to this one: when it closes,
+//! because this process ends however it ends, the member finishes its step and saves.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -61,7 +61,8 @@ pub enum End {
 
 struct Entry<'a> {
     task: &'a Task,
-    /// The newest try before this call: a later one that failed, here or elsewhere, is not tried again in this call.
+    /// The newest try before this call: a later one that failed, here or elsewhere, is not tried
+    /// again in this call.
     before: u64,
     /// The beat that was seen last, and since when.
     beat: Option<(u64, Option<u64>, Instant)>,

@@ -1,4 +1,5 @@
-//! What a run needs before its first step: data as batches, the tuner, the model's records for the result.
+//! What a run needs before its first step: data as batches, the tuner, the model's records for the
+//! result.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -36,10 +37,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to be loaded yet.
+    /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to
+    /// be loaded yet.
     ///
-    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written. `in_front` are
-    /// the positions that adapters take of the model's context.
+    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or
+    /// written. `in_front` are the positions that adapters take of the model's context.
     pub fn new(
         config: &RunConfig,
         text: Result<TextModel, Failure>,
@@ -124,7 +126,8 @@ impl Prepared {
     pub fn batch(&self, dataset: &Dataset, records: &[usize], device: &Device) -> TokenBatch {
         let mut examples: Vec<Example> =
             records.iter().map(|&record| dataset.examples[record].clone()).collect();
-        // Token records keep their own padding where it stands and are always filled up on the right.
+        // Token records keep their own padding where it stands and are always filled up on the
+        // right.
         if self.padding == Padding::Left && dataset.format != Format::Tokens {
             let longest = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
             for example in &mut examples {
@@ -451,7 +454,8 @@ pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>,
     }
 }
 
-/// Writes each method's usual targets into its table where it names none and the method has any to name.
+/// Writes each method's usual targets into its table where it names none and the method has any to
+/// name.
 pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
     for table in tables.tables_mut() {
         if let Ok(part) = parse_adapter::<A>(&table.method_fields())
@@ -471,8 +475,8 @@ pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerP
     policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
 }
 
-/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`, and the parameters named
-/// in `rates` learn at that multiple of the base rate.
+/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`,
+/// and the parameters named in `rates` learn at that multiple of the base rate.
 pub fn tuner(
     config: &RunConfig,
     policy: Box<dyn LayerPolicy>,

@@ -85,7 +85,8 @@ fn score(result: &Value, when: &str) -> Option<String> {
     Some(format!("{:.1} % ({right} of {of})", 100.0 * right as f64 / of.max(1) as f64))
 }
 
-/// A bar per layer: its chance to be chosen where there are importance scores, else how often it was chosen.
+/// A bar per layer: its chance to be chosen where there are importance scores, else how often it
+/// was chosen.
 fn layers(result: &Value) -> String {
     let list = |key: &str| -> Vec<f64> {
         result["layers"][key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()

@@ -1,5 +1,5 @@
-//! The folder in which files of the hub are kept, laid out as the `huggingface_hub` package has it, so
-//! that both find what the other fetched.
+//! The folder in which files of the hub are kept, laid out as the `huggingface_hub` package has it,
+//! so that both find what the other fetched.
 //!
 //! ```text
 //! models--ORG--NAME/blobs/ETAG                  the bytes

@@ -158,7 +158,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Writes everything that comes. A server that sends next to nothing is as silent as one that sends nothing.
+    /// Writes everything that comes. A server that sends next to nothing is as silent as one that
+    /// sends nothing.
     fn all(&mut self, body: &mut impl Read, mut progress: impl FnMut(u64)) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         let mut since = Instant::now();

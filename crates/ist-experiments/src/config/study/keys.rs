@@ -73,8 +73,8 @@ impl Sweep {
     }
 }
 
-/// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one replaces the other where files
-/// are laid over each other.
+/// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one
+/// replaces the other where files are laid over each other.
 pub(in super::super) fn spell_out(document: &mut Document) {
     let Some(Value::Table(sweep)) = document.table.get_mut("sweep") else { return };
     let mut sweep = std::mem::take(sweep);
@@ -154,7 +154,8 @@ fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
     seeds
 }
 
-/// The keys of a table of lists. Quoted keys may be dotted, and so may bare ones, which TOML makes tables of.
+/// The keys of a table of lists. Quoted keys may be dotted, and so may bare ones, which TOML makes
+/// tables of.
 fn axes(
     table: Table,
     parent: &[String],
@@ -247,7 +248,8 @@ fn case(mut table: Table, place: &str, document: &mut Document) -> Option<Case> 
     Some(Case { name, table: whole, places })
 }
 
-/// No key is given twice to one member, and none that says how files are read or expanded is varied.
+/// No key is given twice to one member, and none that says how files are read or expanded is
+/// varied.
 fn apart(sweep: &Sweep, document: &mut Document) {
     let axes: Vec<&Axis> = sweep.axes.iter().collect();
     for (at, axis) in axes.iter().enumerate() {

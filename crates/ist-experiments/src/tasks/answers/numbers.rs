@@ -166,8 +166,8 @@ fn exponent(text: &str, start: usize) -> usize {
     if end > start + 1 + sign { end } else { start }
 }
 
-/// Whether a minus stands before the number, with a currency sign between them or none. Between two numbers or words it is a
-/// dash.
+/// Whether a minus stands before the number, with a currency sign between them or none. Between two
+/// numbers or words it is a dash.
 fn is_negative(text: &str, start: usize) -> bool {
     let before = text[..start].trim_end_matches(['$', '€', '£']);
     let Some(rest) = before.strip_suffix(['-', '−']) else { return false };
