@@ -117,6 +117,9 @@ fn what_is_huge_deep_or_full_of_codes_is_told_in_a_line() {
     let deep = format!("{{\"input_ids\": {}", "[".repeat(1 << 20));
     refused(&bench, "train.jsonl", &deep, &TRAIN, "recursion limit");
     std::fs::create_dir(bench.path("adapter")).unwrap();
+    // A file of no tensors.
+    let empty = [&2u64.to_le_bytes()[..], b"{}"].concat();
+    std::fs::write(bench.path("adapter/adapter_model.safetensors"), empty).unwrap();
     for config in [
         json!({"peft_type": &long}),
         json!({"peft_type": "LORA", "r": &long}),

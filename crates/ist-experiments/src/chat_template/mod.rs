@@ -146,14 +146,20 @@ impl ChatTemplate {
             (marks::BEGINS.to_owned(), begins.into()),
             (marks::ENDS.to_owned(), ends.into()),
         ];
-        self.render_values(values)
+        let bytes = turns.messages.iter().map(Message::bytes).sum::<usize>();
+        let tools = if turns.tools.is_empty() { 0 } else { size_of_text(&turns.tools) };
+        self.render_values(values, bytes + tools)
     }
 
-    fn render_values(&self, mut values: Vec<(String, Value)>) -> Result<String, DataError> {
+    /// The text of `values`, whose own text has that many bytes.
+    fn render_values(
+        &self,
+        mut values: Vec<(String, Value)>,
+        bytes: usize,
+    ) -> Result<String, DataError> {
         values.extend(
             self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())),
         );
-        let bytes = size_of_text(&values);
         let text = self.program.render(Value::from_pairs(values), bytes);
         text.map_err(|error| fault(self.file, &error))
     }
@@ -185,7 +191,7 @@ impl ChatTemplate {
                     ("tools".to_owned(), ().into()),
                     ("documents".to_owned(), ().into()),
                 ];
-                self.render_values(values).ok().filter(|text| text.contains(PROBE))
+                self.render_values(values, PROBE.len()).ok().filter(|text| text.contains(PROBE))
             };
             let part = serde_json::json!([{"type": "text", "text": PROBE}]);
             match (rendered(part), rendered(PROBE.into())) {

@@ -15,7 +15,7 @@ use super::{memory, nearest, words};
 
 /// More than there could be of steps, records or tokens, and little enough that products of two
 /// counts and a model's sizes stay within 64 bits.
-const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
+pub(super) const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
 
 /// Notes every fault that the schema sees.
 pub(super) fn check(schema: &Json, document: &mut Document) {

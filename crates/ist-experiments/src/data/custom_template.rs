@@ -87,7 +87,7 @@ impl CustomTemplate {
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<String, DataError> {
-        let bytes = size_of_text(&(messages, tools));
+        let bytes = messages.iter().map(Message::bytes).sum::<usize>() + size_of_text(&tools);
         let messages = minijinja::value::Serde(messages);
         let tools = minijinja::value::Serde(tools);
         self.render(context! { messages, tools, add_generation_prompt }, bytes)
