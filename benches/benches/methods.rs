@@ -59,7 +59,7 @@ fn steps(criterion: &mut Criterion) {
             let times = Times::default();
             let name = format!("{fields}/{}/{memory:?}", set.len());
             group.bench_function(name, |bencher| {
-                bencher.iter_custom(|count| times.run(count, step))
+                bencher.iter_custom(|count| times.run(count, step));
             });
             let Some(milliseconds) = times.median() else { continue };
             let figures = [milliseconds, peak_above(step).1 as f64 / MIB];

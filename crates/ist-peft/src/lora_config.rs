@@ -131,7 +131,7 @@ pub(crate) fn read(fields: &mut Fields) -> LoraConfig {
     let dialect = fields.dialect();
     match dialect {
         Dialect::Toml if fields.flag("use_dora", false) => {
-            fields.fault("use_dora", "is another method: \"dora\"")
+            fields.fault("use_dora", "is another method: \"dora\"");
         }
         Dialect::Toml => {}
         Dialect::Peft => peft_init(fields),

@@ -183,7 +183,7 @@ impl TensorFile {
     ) -> std::io::Result<TensorData> {
         let mut values = Vec::with_capacity(range.len() / N);
         let mut take = |bytes: &[u8]| {
-            values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)))
+            values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)));
         };
         match &self.bytes {
             Bytes::Embedded(bytes) => take(&bytes[range]),
