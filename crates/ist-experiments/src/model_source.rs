@@ -14,6 +14,7 @@ use crate::config::{Dtype, ModelRef};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::progress::FileProgress;
+use crate::screen;
 use crate::text::TextModel;
 
 /// Finds the files of a model.
@@ -33,7 +34,7 @@ fn fetch(id: &str, revision: Option<&str>) -> Result<PathBuf, Failure> {
     let mut shown: Option<(String, FileProgress)> = None;
     let found = hub::source::snapshot(id, revision, &mut |download| {
         let file = download.file;
-        if !shown.as_ref().is_some_and(|(name, _)| name == file) {
+        if shown.as_ref().is_none_or(|(name, _)| name != file) {
             finish(shown.take());
             shown = Some((file.to_owned(), FileProgress::new(file, download.total)));
         }
@@ -112,7 +113,7 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
 /// hides it: the numbers depend on it.
 pub fn tell(notes: &[String]) {
     for note in notes {
-        eprintln!("note: {note}");
+        screen::line(format!("note: {note}"));
     }
 }
 

@@ -58,9 +58,9 @@ pub(crate) fn is_control(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
         // C0, DEL and C1.
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}'
         // Marks, embeddings, overrides and isolates of direction.
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
         _ => false,
     }
 }

@@ -135,10 +135,13 @@ fn renamed(adapter: &Path, key: impl Fn(&str) -> String) -> TempDir {
     respelt(adapter, |_| {}, key)
 }
 
+/// What a program calls its wrapper, and a key as it writes it.
+type Spelling<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
 #[test]
 fn keys_in_wrappers_are_read_and_told() {
     let adapter = folder("llama_gqa").join("adapter");
-    let spellings: [(&str, &dyn Fn(&str) -> String); 7] = [
+    let spellings: [Spelling; 7] = [
         ("_orig_mod", &|key| format!("_orig_mod.{key}")),
         ("module", &|key| format!("module.{key}")),
         ("_fsdp_wrapped_module", &|key| {

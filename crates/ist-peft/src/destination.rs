@@ -162,7 +162,8 @@ fn is_descriptor(link: &Path) -> bool {
     })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileTypeExt, symlink};

@@ -239,7 +239,7 @@ impl Job<'_> {
         let encoder = Encoder::new(self.text.tokenizer.clone(), options);
         let dropped = questions.dropped_keys(&encoder.options().template);
         if !self.quiet && !dropped.is_empty() {
-            eprintln!("warning: {task}: keys that nothing reads: {dropped}");
+            screen::line(format!("warning: {task}: keys that nothing reads: {dropped}"));
         }
         let asking = self.arguments.asking(task);
         let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };

@@ -56,7 +56,7 @@ impl Checker {
                 }
             }
             (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => {
-                self.list(schema, list, key)
+                self.list(schema, list, key);
             }
             _ if accepts(schema, value) => self.not_absurd(schema, value, key),
             _ => {
@@ -134,7 +134,7 @@ impl Checker {
                 (Some(schema), _) => self.value(schema, value, &inner),
                 (None, Json::Object(any)) => self.value(&Json::Object(any.clone()), value, &inner),
                 (None, _) if property(family, name).is_some() => {
-                    self.foreign(schema, family, name, key)
+                    self.foreign(schema, family, name, key);
                 }
                 (None, _) => self.unknown(schema, &inner, key),
             }

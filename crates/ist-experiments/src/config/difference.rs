@@ -82,7 +82,7 @@ fn flat(config: &RunConfig) -> BTreeMap<String, Value> {
 fn flatten(key: &str, value: Value, values: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(table) => {
-            table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values))
+            table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values));
         }
         value => drop(values.insert(key.to_owned(), value)),
     }

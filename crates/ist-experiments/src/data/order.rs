@@ -256,7 +256,9 @@ mod tests {
         let epochs = 400;
         for _ in 0..epochs {
             let mut times = [0_usize; 20];
-            epoch(&mut order, 6).into_iter().for_each(|record| times[record] += 1);
+            for record in epoch(&mut order, 6) {
+                times[record] += 1;
+            }
             assert!(times[..10].iter().all(|times| *times <= 1));
             assert!(times[10..].iter().all(|times| (2..=3).contains(times)));
             assert_eq!(times[..10].iter().sum::<usize>(), 3);

@@ -234,11 +234,7 @@ fn plain<'a>(expr: &Expr<'a>, names: &mut Names) -> Expr<'a> {
         Expr::Const(node) => Expr::Const(again(node, Const { value: node.value.clone() })),
         Expr::UnaryOp(node) => {
             let expr = expression(&node.expr, names);
-            let op = match node.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
-            Expr::UnaryOp(again(node, UnaryOp { op, expr }))
+            Expr::UnaryOp(again(node, UnaryOp { op: same_op(&node.op), expr }))
         }
         Expr::Compare(node) => {
             let expr = operand(&node.expr, names);
@@ -293,4 +289,9 @@ fn arguments<'a>(all: &[CallArg<'a>], names: &mut Names) -> Vec<CallArg<'a>> {
         CallArg::KwargSplat(value) => CallArg::KwargSplat(operand(value, names)),
     };
     all.iter().map(again).collect()
+}
+
+/// The engine's type of operators can be neither copied nor cloned.
+fn same_op(op: &UnaryOpKind) -> UnaryOpKind {
+    if matches!(op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg }
 }

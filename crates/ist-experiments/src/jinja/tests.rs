@@ -1,6 +1,7 @@
 //! Templates that mean harm, each with the reason for which it is refused; and templates that only
 //! look like them.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ist_models::text_files::ChatTemplateSource;
@@ -115,7 +116,7 @@ fn values_that_share_their_parts_are_weighed_as_often_as_they_stand_there() {
     }
     let mut names = String::from("{% set ns = namespace() %}{% set x = 'x' * 1000000 %}");
     for name in 0..500 {
-        names += &format!("{{% set ns.a{name} = x %}}");
+        write!(names, "{{% set ns.a{name} = x %}}").unwrap();
     }
     for used in
         ["{{ ns }}", "{{ ns ~ '' }}", "{{ ns | string }}", "{{ 'a' is in ns }}{{ ns | tojson }}"]

@@ -127,7 +127,7 @@ mod tests {
         let name = "a\x1b[2Jb\u{9b}1m\u{202e}c\u{2066}d\u{200f}";
         Line::from(name).render(buffer.area, &mut buffer);
         plain(&mut buffer);
-        let drawn: String = buffer.content.iter().map(|cell| cell.symbol()).collect();
+        let drawn: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
         assert!(!drawn.contains(plain_text::is_control), "{drawn:?}");
         assert_eq!(drawn.trim_end(), "a[2Jb1mcd");
     }

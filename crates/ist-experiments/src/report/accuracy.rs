@@ -92,7 +92,7 @@ mod tests {
     fn the_runs_own_task_and_documents_beside_it_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, value: Value| {
-            std::fs::write(folder.path().join(name), value.to_string()).unwrap()
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap();
         };
         write(
             "boolq.eval.json",

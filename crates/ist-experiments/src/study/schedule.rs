@@ -226,7 +226,7 @@ impl Schedule<'_> {
             (_, Some(0)) => self.entries[running.entry].look_at = Instant::now() + LOOK_AGAIN,
             (_, Some(130)) if interrupt::asked() => self.end(running.entry, End::Left, None),
             (_, Some(130)) => {
-                self.end(running.entry, End::Failed("it was interrupted".to_owned()), None)
+                self.end(running.entry, End::Failed("it was interrupted".to_owned()), None);
             }
             _ => {
                 let reason = reason.unwrap_or_else(|| format!("its process ended by {status}"));
@@ -239,10 +239,10 @@ impl Schedule<'_> {
         let name = shown(self.entries[at].task);
         match (&end, took) {
             (End::Done, Some(took)) => {
-                self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64()))
+                self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64()));
             }
             (End::Failed(reason), _) => {
-                self.say(&format!("failed   {name}: {}", first_line(reason)))
+                self.say(&format!("failed   {name}: {}", first_line(reason)));
             }
             _ => {}
         }

@@ -17,7 +17,7 @@ pub fn render(result: &Value, folder: &str) -> String {
         value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"))
     };
     let mut line = |label: &str, value: String| {
-        writeln!(text, "{label:<14} {value}").expect("strings take text")
+        writeln!(text, "{label:<14} {value}").expect("strings take text");
     };
     let tenths = (number(&train["loss_first_tenth"]), number(&train["loss_last_tenth"]));
     line(

@@ -93,7 +93,7 @@ impl Checkpoint {
         let mut files = Vec::new();
         for shard in &shards {
             if !folder.join(shard).is_file() {
-                return Err(fault(format!("shard {} does not exist in the folder", shard)));
+                return Err(fault(format!("shard {shard} does not exist in the folder")));
             }
             files.push(TensorFile::open(&folder.join(shard))?);
         }

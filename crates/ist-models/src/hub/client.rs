@@ -4,6 +4,7 @@
 //! goes to the hub alone and not along to the storage that the hub sends us to, which needs none
 //! and is another's.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE};
@@ -259,7 +260,7 @@ fn escaped(text: &str) -> String {
         if plain(byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            write!(out, "%{byte:02X}").expect("strings take text");
         }
         out
     })

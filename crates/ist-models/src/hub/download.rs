@@ -127,10 +127,9 @@ fn write_blob(
 fn open_alone(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        // A file system without locks: two downloads at once would write the same bytes.
-        Err(TryLockError::Error(_)) => Ok(Some(file)),
+        // On a file system without locks two downloads at once would write the same bytes.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
     }
 }
 

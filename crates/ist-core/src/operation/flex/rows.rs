@@ -95,7 +95,9 @@ mod tests {
         for (rows, width) in [(3, 5), (700, 100), (2, 40_000)] {
             let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows * width]);
             for_each_row(&mut first, width, |row, elements| {
-                elements.iter_mut().for_each(|x| *x += row as f32);
+                for x in elements {
+                    *x += row as f32;
+                }
             });
             let expected: Vec<f32> = (0..rows * width).map(|at| (at / width) as f32).collect();
             assert_eq!(first, expected);

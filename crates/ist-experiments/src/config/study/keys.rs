@@ -90,7 +90,7 @@ pub(in super::super) fn spell_out(document: &mut Document) {
         }
         let (quoted, bare) = (join("sweep", &key), format!("sweep.{}", dotted(&path)));
         (0..items).for_each(|item| {
-            document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]"))
+            document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]"));
         });
         document.stands_at(bare, &quoted);
     }
@@ -172,7 +172,7 @@ fn axes(
         match value {
             Value::Table(inner) => self::axes(inner, &path, &place, document, axes),
             Value::Array(list) if list.is_empty() => {
-                document.fault(&place, "lists no value, so there is no run")
+                document.fault(&place, "lists no value, so there is no run");
             }
             Value::Array(mut values) => {
                 let folder = document.folder.clone();
