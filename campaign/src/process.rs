@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 
 /// Between two looks at a process.
 const TICK: Duration = Duration::from_micros(500);
+/// How many times its time a process has that gets no share of the processor.
+const PATIENCE: u32 = 5;
 /// How much of a text a message shows.
 const SHOWN: usize = 400;
 
@@ -167,12 +169,13 @@ impl Job {
             let deadline = match &self.kill {
                 Kill::Alone(after) | Kill::WithChildren(after) => *after,
                 Kill::At(file) if file.exists() => elapsed,
-                Kill::At(_) | Kill::Never => self.time,
+                Kill::At(_) | Kill::Never => self.patience(child.id(), elapsed),
             };
             if elapsed >= deadline {
                 let alone = matches!(self.kill, Kill::Alone(_));
                 let status = kill(&mut child, alone)?;
-                break if elapsed >= self.time { End::TooLong } else { end(status) };
+                let hangs = matches!(self.kill, Kill::Never | Kill::At(_)) && elapsed >= self.time;
+                break if hangs { End::TooLong } else { end(status) };
             }
             std::thread::sleep(TICK.min(deadline - elapsed));
         };
@@ -184,6 +187,15 @@ impl Job {
             took,
             peak_bytes,
         })
+    }
+
+    /// How long a process may live: its time, or longer where others have the processor.
+    fn patience(&self, process: u32, elapsed: Duration) -> Duration {
+        if elapsed >= self.time && processor_time(process) < self.time / 2 {
+            self.time * PATIENCE
+        } else {
+            self.time
+        }
     }
 
     fn spawn(&self, stdout: &File, stderr: &File) -> Result<Child> {
@@ -229,6 +241,15 @@ fn text(file: &mut File) -> Result<String> {
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What a process used of the processor; 0 where the system does not say.
+pub(crate) fn processor_time(process: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: user's and system's time are the 12th and 13th.
+    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// The most bytes that a process had in memory so far; 0 where the system does not say.

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::cases::{self, Cases, Files};
 use super::named;
 use super::targets::{Target, World};
+use crate::process::processor_time;
 
 /// `ist-campaign worker`.
 #[derive(Debug, Args)]
@@ -127,9 +128,10 @@ fn execute(target: &Target, world: &World, folder: &Path) -> Option<String> {
 fn watch() -> Arc<AtomicU64> {
     let watched = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&watched);
+    let own = std::process::id();
     std::thread::spawn(move || {
         let mut since = Instant::now();
-        let mut used = processor_time();
+        let mut used = processor_time(own);
         let mut last = 0;
         loop {
             std::thread::sleep(Duration::from_millis(100));
@@ -137,22 +139,13 @@ fn watch() -> Arc<AtomicU64> {
             if now != last || now == 0 {
                 last = now;
                 since = Instant::now();
-                used = processor_time();
-            } else if since.elapsed() > STILL || processor_time().saturating_sub(used) > TIME {
+                used = processor_time(own);
+            } else if since.elapsed() > STILL || processor_time(own).saturating_sub(used) > TIME {
                 std::process::exit(HANGS);
             }
         }
     });
     watched
-}
-
-/// What this process used of the processor; 0 where the system does not say.
-fn processor_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: user's and system's time are the 12th and 13th.
-    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }
 
 /// The number that a worker had begun last.

@@ -50,7 +50,8 @@ impl<'a> Tag<'a> {
     fn read(source: &'a str) -> Option<Self> {
         // Every `{%` is looked at, so the look must be short.
         let near = &source.as_bytes()[..source.len().min(LONGEST_TAG)];
-        let close = near.windows(2).position(|two| two == b"%}")?;
+        // Behind the opening `{%`, whose second character may also begin a `%}`.
+        let close = 2 + near.get(2..)?.windows(2).position(|two| two == b"%}")?;
         let inside = &source[2..close];
         let sign = |text: &'a str| if text.starts_with(['-', '+']) { &text[..1] } else { "" };
         let left = sign(inside);
@@ -98,6 +99,13 @@ mod tests {
         let source = "{% if a %}{{ generation }}{%- endif -%}{% raw";
         let Marked { text, marks } = replace(source);
         assert_eq!((text.as_str(), marks), (source, false));
+    }
+
+    #[test]
+    fn a_tag_of_nothing_is_no_tag() {
+        for source in ["{%}", "{%%}", "a {%} b", "{%", "{%}{%}"] {
+            assert_eq!(replace(source).text, source);
+        }
     }
 
     #[test]

@@ -7,8 +7,15 @@ const CLOSE: f64 = 0.7;
 /// What a key of another table has to resemble more, to be preferred.
 const ELSEWHERE: f64 = 0.9;
 
+/// Names whose lengths differ by more bytes are not alike.
+const FAR: usize = 64;
+
 /// How alike two names are, in [0, 1]: by edits, by beginning, or because one holds the other (`lora_alpha`, `alpha`).
 fn resemblance(a: &str, b: &str) -> f64 {
+    // A key of a megabyte is no misspelling, and to compare it with all others takes seconds.
+    if a.len().abs_diff(b.len()) > FAR {
+        return 0.0;
+    }
     let (a, b) = (a.to_lowercase().replace('-', "_"), b.to_lowercase().replace('-', "_"));
     let holds = a.split('_').any(|part| part == b) || b.split('_').any(|part| part == a);
     let by_parts = if holds { 0.85 } else { 0.0 };
