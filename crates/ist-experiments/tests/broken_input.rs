@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::Workbench;
 
 /// How long a refusal may take.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Runs the command; its exit code and message. Fails the test when it does not end soon.
 fn ended(bench: &Workbench, arguments: &[&str]) -> (Option<i32>, String) {
