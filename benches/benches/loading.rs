@@ -1,4 +1,5 @@
-//! Loading a model folder against reading the bytes of its file, the file being in the system's cache.
+//! Loading a model folder against reading the bytes of its file, the file being in the system's
+//! cache.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 

@@ -1,8 +1,8 @@
-//! The matrix products of a training step against the fastest large product of this machine, and the step itself against
-//! the sum of its products.
+//! The matrix products of a training step against the fastest large product of this machine, and
+//! the step itself against the sum of its products.
 //!
-//! The second table is the share of a step's time that its products would take at the peak: what is missing to 100 % is
-//! everything that is no product, and products that stay below the peak.
+//! The second table is the share of a step's time that its products would take at the peak: what is
+//! missing to 100 % is everything that is no product, and products that stay below the peak.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -32,7 +32,8 @@ enum Layout {
 
 use Layout::{Rows, Transposed};
 
-/// Frozen weights lie as in the files, `[out, in]`: forward passes read their transpose, backward passes the rows.
+/// Frozen weights lie as in the files, `[out, in]`: forward passes read their transpose, backward
+/// passes the rows.
 fn products(shape: &Shape) -> Vec<Product> {
     let (n, hidden, intermediate) = (shape.tokens(), shape.hidden, shape.intermediate);
     let product = |what, n, k, m, left, right| Product { what, n, k, m, left, right };
@@ -88,8 +89,9 @@ impl Product {
     }
 }
 
-/// The machine's peak: the best of several large products. Squares, and a long one whose result is small: burn allocates
-/// every result anew, and the first touch of fresh memory takes time that is not the processor's arithmetic.
+/// The machine's peak: the best of several large products. Squares, and a long one whose result is
+/// small: burn allocates every result anew, and the first touch of fresh memory takes time that is
+/// not the processor's arithmetic.
 fn peak(criterion: &mut Criterion) -> f64 {
     let sizes = if quick() {
         [[512; 3], [768; 3], [256, 2048, 256]]

@@ -1,6 +1,8 @@
-//! One training step under every PEFT method, beside LoRA's: time by criterion, and the most live bytes above the weights.
+//! One training step under every PEFT method, beside LoRA's: time by criterion, and the most live
+//! bytes above the weights.
 //!
-//! `cargo bench --workspace --bench methods`; `IST_BENCH_SHAPE=small` or `medium` takes a larger model.
+//! `cargo bench --workspace --bench methods`; `IST_BENCH_SHAPE=small` or `medium` takes a larger
+//! model.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -16,7 +18,8 @@ use serde_json::{Value, json};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Every method on its usual targets, the low-rank ones and the bottlenecks with the same width; LoRA first.
+/// Every method on its usual targets, the low-rank ones and the bottlenecks with the same width;
+/// LoRA first.
 fn methods() -> Vec<Value> {
     vec![
         json!({"method": "lora", "r": 16}),
@@ -56,7 +59,7 @@ fn steps(criterion: &mut Criterion) {
             let times = Times::default();
             let name = format!("{fields}/{}/{memory:?}", set.len());
             group.bench_function(name, |bencher| {
-                bencher.iter_custom(|count| times.run(count, step))
+                bencher.iter_custom(|count| times.run(count, step));
             });
             let Some(milliseconds) = times.median() else { continue };
             let figures = [milliseconds, peak_above(step).1 as f64 / MIB];

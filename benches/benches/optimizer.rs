@@ -1,5 +1,5 @@
-//! Where the moments of resting layers live: the time of an update of a drawn quarter of the layers, and the live bytes that
-//! the optimizer holds between two steps.
+//! Where the moments of resting layers live: the time of an update of a drawn quarter of the
+//! layers, and the live bytes that the optimizer holds between two steps.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 

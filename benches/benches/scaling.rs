@@ -1,7 +1,9 @@
-//! How the peak above the weights and the time of a step grow with the sequence, the layers and the vocabulary.
+//! How the peak above the weights and the time of a step grow with the sequence, the layers and the
+//! vocabulary.
 //!
-//! Tables in Markdown instead of criterion's statistics: the growth is the point. The draw is the worst one a policy makes,
-//! which the gradient passes all layers for, because that one decides what a run needs. `--quick` takes the small sizes alone.
+//! Tables in Markdown instead of criterion's statistics: the growth is the point. The draw is the
+//! worst one a policy makes, which the gradient passes all layers for, because that one decides
+//! what a run needs. `--quick` takes the small sizes alone.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 

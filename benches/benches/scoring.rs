@@ -1,5 +1,5 @@
-//! What scoring costs: one candidate by itself, and a policy's three candidates with the layers they share, against a
-//! training step of an average draw.
+//! What scoring costs: one candidate by itself, and a policy's three candidates with the layers
+//! they share, against a training step of an average draw.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -17,7 +17,8 @@ use ist_models::TokenBatch;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Draws of candidates that are scored in turn: how many layers they share differs from draw to draw.
+/// Draws of candidates that are scored in turn: how many layers they share differs from draw to
+/// draw.
 const DRAWS: usize = 8;
 
 /// The model and what is done with it.

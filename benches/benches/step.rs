@@ -1,6 +1,8 @@
-//! One training step: time by criterion, and the most live bytes above the weights, for every kind of draw a policy makes.
+//! One training step: time by criterion, and the most live bytes above the weights, for every kind
+//! of draw a policy makes.
 //!
-//! `cargo bench --workspace --bench step`; `IST_BENCH_SHAPE=small` or `medium` takes a larger model.
+//! `cargo bench --workspace --bench step`; `IST_BENCH_SHAPE=small` or `medium` takes a larger
+//! model.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 

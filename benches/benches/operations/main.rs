@@ -1,5 +1,6 @@
-//! Each operation with a backward pass of its own against the same formula composed of burn's functions under its automatic
-//! differentiation: time forward and backward, bytes kept between the two, and the most bytes above the inputs.
+//! Each operation with a backward pass of its own against the same formula composed of burn's
+//! functions under its automatic differentiation: time forward and backward, bytes kept between the
+//! two, and the most bytes above the inputs.
 //!
 //! Before anything is timed, the two have to agree.
 
@@ -165,7 +166,8 @@ impl Inputs {
         Case::new(name, own, move || leaf(&again).matmul(same.clone().cast(DType::F32).unsqueeze()))
     }
 
-    /// A method of LoRA's family on one module, and its formula of x, W and the parameters with the dropout's seed.
+    /// A method of LoRA's family on one module, and its formula of x, W and the parameters with the
+    /// dropout's seed.
     fn low_rank(&self, name: &'static str, method: &str, dropout: f64, formula: Formula) -> Case {
         let Shape { hidden, intermediate, .. } = self.shape;
         let (x, weight) = (self.hidden(hidden), self.weight(hidden, intermediate));
@@ -246,7 +248,8 @@ fn agree(case: &Case) {
     );
 }
 
-/// MiB above the inputs: what is kept for the backward pass, the result included, and the most at any time.
+/// MiB above the inputs: what is kept for the backward pass, the result included, and the most at
+/// any time.
 fn bytes(run: &Run) -> [f64; 2] {
     let before = memory::live();
     let (kept, peak) = peak_above(|| {

@@ -1,7 +1,8 @@
 //! One measurement of loading, scoring or generating in a fresh process; prints one line of JSON.
 //!
-//! The counterpart of `benches/peer/infer.py`, with the same names of flags and fields, on a model folder that
-//! `benches/peer/make_model.py` wrote. Both read the same tokens, so their answers can be compared too.
+//! The counterpart of `benches/peer/infer.py`, with the same names of flags and fields, on a model
+//! folder that `benches/peer/make_model.py` wrote. Both read the same tokens, so their answers can
+//! be compared too.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -43,7 +44,8 @@ struct Arguments {
     /// Tokens of a row that is scored.
     #[arg(long, default_value_t = 256)]
     seq: usize,
-    /// Tokens of the longest prompt; those of further rows are shorter, down to a little over half of it.
+    /// Tokens of the longest prompt; those of further rows are shorter, down to a little over half
+    /// of it.
     #[arg(long, default_value_t = 64)]
     prompt: usize,
     /// Tokens that are generated.
@@ -93,7 +95,8 @@ impl Arguments {
     }
 }
 
-/// Tokens without a pattern that a model of random weights would notice; the peer makes the same ones.
+/// Tokens without a pattern that a model of random weights would notice; the peer makes the same
+/// ones.
 fn tokens(row: usize, count: usize, vocabulary: usize) -> Vec<u32> {
     (0..count).map(|t| ((row * 31 + t * 17 + t * t * 7) % vocabulary) as u32).collect()
 }
@@ -144,7 +147,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Loading in turn with reading the same bytes by `std::fs::read`, the file being in the system's cache.
+/// Loading in turn with reading the same bytes by `std::fs::read`, the file being in the system's
+/// cache.
 fn load(arguments: &Arguments) -> Result<Value> {
     let file = arguments.model.join("model.safetensors");
     drop(black_box(read(&file)?));
@@ -178,8 +182,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| file.display().to_string())
 }
 
-/// `measure` on the loaded model, and the most resident memory above the weights while it ran. What the allocator kept from
-/// loading counts as the measured work's.
+/// `measure` on the loaded model, and the most resident memory above the weights while it ran. What
+/// the allocator kept from loading counts as the measured work's.
 fn on_model(
     arguments: &Arguments,
     measure: fn(&Arguments, &Model) -> Result<Value>,

@@ -1,7 +1,7 @@
 //! One measurement of a training run in a fresh process; prints one line of JSON.
 //!
-//! The counterpart of `benches/peer/peer.py`, with the same names of flags and fields. A step here is a whole optimizer
-//! step: forward, backward, clipping and AdamW, through [`Tuner`].
+//! The counterpart of `benches/peer/peer.py`, with the same names of flags and fields. A step here
+//! is a whole optimizer step: forward, backward, clipping and AdamW, through [`Tuner`].
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -54,7 +54,8 @@ struct Arguments {
     /// `all`, `ist`, `rst` or `fixed:2,5`.
     #[arg(long, default_value = "all")]
     policy: String,
-    /// `keep`, `recompute`, or the most bytes that a step may take above the weights, such as `100MiB`.
+    /// `keep`, `recompute`, or the most bytes that a step may take above the weights, such as
+    /// `100MiB`.
     #[arg(long, default_value = "keep", value_parser = memory_of)]
     memory: Memory,
     /// Threads of the matrix products and of the operations.
@@ -203,7 +204,8 @@ impl Run {
         })
     }
 
-    /// Touches every code path once on a few tokens, so that what is loaded at the first use is not billed to the steps.
+    /// Touches every code path once on a few tokens, so that what is loaded at the first use is not
+    /// billed to the steps.
     fn touch(&self) {
         let shape = Shape { rows: 1, sequence: 8, ..self.batches.shape };
         let few = batch(shape, &self.batches.device);
@@ -253,8 +255,9 @@ struct Bytes {
 }
 
 impl Bytes {
-    /// The most above the weights: counted by the allocator; resident, above the warm process; resident, above the process
-    /// before it had a model and the weights. The last one also holds what the allocator keeps after building the model.
+    /// The most above the weights: counted by the allocator; resident, above the warm process;
+    /// resident, above the process before it had a model and the weights. The last one also holds
+    /// what the allocator keeps after building the model.
     fn above(&self) -> [f64; 3] {
         let live = self.peak_live.saturating_sub(self.weights);
         let warm = self.peak_resident.saturating_sub(self.warm);

@@ -47,9 +47,8 @@ fn errors_of(call: &str) -> &'static [&'static str] {
         "openat" => &["EMFILE", "EACCES", "EIO", "ENOSPC", "EINTR"],
         "write" | "pwrite64" => &["ENOSPC", "EIO", "EINTR"],
         "fsync" | "fdatasync" => &["EIO", "ENOSPC", "EINTR"],
-        "ftruncate" => &["EIO", "EINTR"],
+        "ftruncate" | "read" | "pread64" => &["EIO", "EINTR"],
         "flock" => &["EINTR", "ENOLCK"],
-        "read" | "pread64" => &["EIO", "EINTR"],
         "getdents64" => &["EIO"],
         "statx" => &["EIO", "EACCES"],
         _ => &["EIO", "ENOSPC", "EACCES"],
@@ -167,7 +166,9 @@ fn judge(
 }
 
 fn label(faults: &mut [(&'static str, String)], inject: &str) {
-    faults.iter_mut().for_each(|(_, what)| *what = format!("{inject}: {what}"));
+    for (_, what) in faults {
+        *what = format!("{inject}: {what}");
+    }
 }
 
 /// Runs a command, disturbed, in a fresh folder.

@@ -144,7 +144,6 @@ pub(crate) fn differences(right: &Picture, found: &Picture) -> Vec<Difference> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -197,7 +197,7 @@ impl Campaign<'_> {
         };
         std::thread::scope(|scope| -> Result<()> {
             let threads: Vec<_> =
-                (0..self.arguments.jobs.max(1)).map(|_| scope.spawn(&work)).collect();
+                (0..self.arguments.jobs.max(1)).map(|_| scope.spawn(work)).collect();
             for thread in threads {
                 match thread.join() {
                     Ok(ended) => ended?,

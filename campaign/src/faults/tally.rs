@@ -1,6 +1,7 @@
 //! What came of the tries: counts by case, and each failure with the command that repeats it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -123,7 +124,8 @@ impl Tally {
             let faults = counts(row.faults.iter().map(|(name, count)| (*name, *count)));
             let faults =
                 if faults.is_empty() { String::new() } else { format!("; WRONG {faults}") };
-            text += &format!("  {case:<44} {:>6}  {outcomes}{faults}\n", row.tries);
+            writeln!(text, "  {case:<44} {:>6}  {outcomes}{faults}", row.tries)
+                .expect("strings take text");
         }
         text
     }

@@ -84,7 +84,9 @@ struct Found {
 /// Fuzzes; whether nothing was found.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.list {
-        targets::ALL.iter().for_each(|target| println!("{}", target.name));
+        for target in targets::ALL {
+            println!("{}", target.name);
+        }
         return Ok(true);
     }
     let chosen = chosen(&arguments.targets)?;
@@ -117,13 +119,10 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
 
 /// The target of that name.
 fn named(name: &str) -> Result<&'static Target> {
-    match targets::ALL.iter().find(|target| target.name == name) {
-        Some(target) => Ok(target),
-        None => {
-            let all: Vec<&str> = targets::ALL.iter().map(|target| target.name).collect();
-            bail!("no target {name}; there are {}", all.join(", "))
-        }
-    }
+    targets::ALL.iter().find(|target| target.name == name).with_context(|| {
+        let all: Vec<&str> = targets::ALL.iter().map(|target| target.name).collect();
+        format!("no target {name}; there are {}", all.join(", "))
+    })
 }
 
 /// Fuzzes one target with as many processes as asked for.
@@ -176,21 +175,19 @@ fn part(
         std::fs::create_dir_all(&scratch)?;
         let outcome = worker(arguments, target, &scratch, next, until, left)?;
         let last = worker::last_number(&scratch)?;
-        match (outcome.end, serde_json::from_str::<Value>(&outcome.stdout)) {
-            (End::Code(0), Ok(summary)) => {
-                found.take(&summary, arguments, target);
-                next = until;
-            }
-            _ => {
-                let Some(last) = last else {
-                    bail!("the worker did not begin: {}", outcome.shown());
-                };
-                found.executions += last + 1 - next;
-                found.note(death(&outcome), arguments, target, last);
-                Cases::open(&arguments.corpus, target)?.keep(arguments, target, last)?;
-                next = last + 1;
-                deaths += 1;
-            }
+        let summary = serde_json::from_str::<Value>(&outcome.stdout);
+        if let (End::Code(0), Ok(summary)) = (outcome.end, summary) {
+            found.take(&summary, arguments, target);
+            next = until;
+        } else {
+            let Some(last) = last else {
+                bail!("the worker did not begin: {}", outcome.shown());
+            };
+            found.executions += last + 1 - next;
+            found.note(death(&outcome), arguments, target, last);
+            Cases::open(&arguments.corpus, target)?.keep(arguments, target, last)?;
+            next = last + 1;
+            deaths += 1;
         }
         std::fs::remove_dir_all(&scratch)?;
         if deaths == DEATHS {

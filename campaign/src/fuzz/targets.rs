@@ -90,15 +90,16 @@ const TEXT: &str = "Mira eats honey at the mill.\n\u{e9}\u{1f642} 42";
 impl World {
     /// Opens the built-in model's text side, and a small model that adapters are put on.
     pub(crate) fn new(corpus: &Path) -> Result<Self> {
-        let village = model_source::find_named("builtin:village").map_err(said)?;
+        let village =
+            model_source::find_named("builtin:village").map_err(|failure| said(&failure))?;
         let shape = registry::shape(&village)?;
         let small = corpus.join("model/made-whole");
         let small = ModelFiles::in_folder(&small).with_context(|| small.display().to_string())?;
         Ok(Self {
-            text: model_source::text(&village).map_err(said)?,
+            text: model_source::text(&village).map_err(|failure| said(&failure))?,
             vocab_size: shape.vocab_size,
             small,
-            device: device::open("cpu").map_err(said)?,
+            device: device::open("cpu").map_err(|failure| said(&failure))?,
         })
     }
 
@@ -118,7 +119,7 @@ impl World {
     }
 }
 
-fn said(failure: Failure) -> anyhow::Error {
+fn said(failure: &Failure) -> anyhow::Error {
     anyhow::anyhow!("{failure}")
 }
 

@@ -205,7 +205,6 @@ impl<'a> Bench<'a> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::super::{corpus, targets};
     use super::*;

@@ -1,9 +1,11 @@
-//! Importance-aware Sparse Tuning (IST): the algorithm and the memory-lean training step, on any [`burn`] backend.
+//! Importance-aware Sparse Tuning (IST): the algorithm and the memory-lean training step, on any
+//! [`burn`] backend.
 //!
-//! IST fine-tunes a frozen model through PEFT modules and gives gradients, in each optimizer step, to a sampled subset of
-//! the layers only, drawn by a learned layer importance (Yao et al., *Layer-wise Importance Matters*, Findings of EMNLP
-//! 2024, [arXiv 2410.11772](https://arxiv.org/abs/2410.11772)). This crate knows layers, not transformers: whatever
-//! implements [`LayeredModel`] trains under every policy.
+//! IST fine-tunes a frozen model through PEFT modules and gives gradients, in each optimizer step,
+//! to a sampled subset of the layers only, drawn by a learned layer importance (Yao et al.,
+//! *Layer-wise Importance Matters*, Findings of EMNLP 2024, [arXiv
+//! 2410.11772](https://arxiv.org/abs/2410.11772)). This crate knows layers, not transformers:
+//! whatever implements [`LayeredModel`] trains under every policy.
 //!
 //! | to read about | look at |
 //! |---|---|
@@ -77,7 +79,8 @@ pub mod tuner;
 pub mod untrusted;
 mod walk;
 
-/// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that versions cannot differ.
+/// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that
+/// versions cannot differ.
 pub use burn;
 
 pub use gradients::Gradients;

@@ -1,7 +1,8 @@
 //! AdamW on single parameters, and where the state of a resting layer lives.
 //!
-//! A parameter without a gradient in a step is not touched: not its value, not its moments, not its step count, and no
-//! weight decay. Bias correction therefore counts a parameter's own updates, as in PyTorch.
+//! A parameter without a gradient in a step is not touched: not its value, not its moments, not its
+//! step count, and no weight decay. Bias correction therefore counts a parameter's own updates, as
+//! in PyTorch.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,16 @@ use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimiz
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// AdamW's constants (Loshchilov & Hutter, arXiv 1711.05101), with PyTorch's names and transformers' defaults.
+/// AdamW's constants (Loshchilov & Hutter, arXiv 1711.05101), with PyTorch's names and
+/// transformers' defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWSettings {
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the square root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay: a parameter shrinks by the factor 1 - lr · `weight_decay` in each of its updates.
+    /// Decoupled weight decay: a parameter shrinks by the factor 1 - lr · `weight_decay` in each of
+    /// its updates.
     pub weight_decay: f64,
 }
 
@@ -101,7 +104,8 @@ impl std::fmt::Debug for Optimizer {
     }
 }
 
-/// The optimizer's state as plain data: update counts and named moments (`NAME.exp_avg`, `NAME.exp_avg_sq`).
+/// The optimizer's state as plain data: update counts and named moments (`NAME.exp_avg`,
+/// `NAME.exp_avg_sq`).
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
     /// Updates each parameter has had.
@@ -124,9 +128,11 @@ impl Optimizer {
         Self { adamw, resting, offload, slots: BTreeMap::new() }
     }
 
-    /// Applies `resting_state` to every parameter for which `trains` is false, and brings the others' moments back.
+    /// Applies `resting_state` to every parameter for which `trains` is false, and brings the
+    /// others' moments back.
     ///
-    /// Called once a step's layers are known and before its forward pass, so that resting moments are out of the way.
+    /// Called once a step's layers are known and before its forward pass, so that resting moments
+    /// are out of the way.
     pub fn rest(
         &mut self,
         device: &Device,
@@ -315,15 +321,16 @@ impl Slot {
     }
 }
 
-/// A parameter's name as part of a file's name. A restored state may come from anywhere, and what it calls a parameter
-/// must not lead out of the folder.
+/// A parameter's name as part of a file's name. A restored state may come from anywhere, and what
+/// it calls a parameter must not lead out of the folder.
 fn file_name(parameter: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let escaped = |c: char| if plain(c) { c.to_string() } else { format!("%{:x}", u32::from(c)) };
     parameter.chars().map(escaped).collect()
 }
 
-/// The optimizer's own files: a length-prefixed JSON header (dtype, shape) and the bytes as they are in memory.
+/// The optimizer's own files: a length-prefixed JSON header (dtype, shape) and the bytes as they
+/// are in memory.
 fn write(path: &Path, data: &TensorData) -> Result<(), OptimizerError> {
     let fault = |source| OptimizerError::File { path: path.to_owned(), source };
     let header = serde_json::to_vec(&(data.dtype(), data.shape().as_slice()))

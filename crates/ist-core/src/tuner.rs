@@ -1,7 +1,9 @@
-//! The tuner: policy, step, optimizer, schedule and scoring as one thing that can be saved and restored.
+//! The tuner: policy, step, optimizer, schedule and scoring as one thing that can be saved and
+//! restored.
 //!
-//! It owns everything that a step changes besides the model, so that its state and the model's parameters are all an exact
-//! resume needs. Where batches come from, and what is printed or written, is not its business.
+//! It owns everything that a step changes besides the model, so that its state and the model's
+//! parameters are all an exact resume needs. Where batches come from, and what is printed or
+//! written, is not its business.
 
 mod by_layers;
 
@@ -72,7 +74,8 @@ impl Default for TunerConfig {
 }
 
 impl TunerConfig {
-    /// Whether a step of that many micro-batches updates each layer as soon as its backward pass is done.
+    /// Whether a step of that many micro-batches updates each layer as soon as its backward pass is
+    /// done.
     ///
     /// Clipping, loss scaling and accumulation each need all gradients together.
     pub fn updates_by_layer(&self, micro_batches: usize) -> bool {
@@ -95,8 +98,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The learning rate used.
     pub learning_rate: f64,
-    /// The most live bytes the step was predicted to need above the model and its adapters; `None` for a model that does not
-    /// tell its footprint.
+    /// The most live bytes the step was predicted to need above the model and its adapters; `None`
+    /// for a model that does not tell its footprint.
     pub predicted_bytes: Option<u64>,
     /// What the loss was multiplied by; `None` without loss scaling.
     pub loss_scale: Option<f64>,
@@ -143,7 +146,8 @@ pub enum TunerError {
         /// The layers that were to train.
         layers: Vec<usize>,
     },
-    /// A gradient is not a finite number after parameters above it were updated, in a step that updates layer by layer.
+    /// A gradient is not a finite number after parameters above it were updated, in a step that
+    /// updates layer by layer.
     #[error(
         "the gradient norm of {place} is {value} in step {step}, when layers {updated:?} were updated already: the model is \
          that of no step. Go on from a checkpoint, with a lower learning rate or clip_norm"
@@ -226,8 +230,8 @@ impl Tuner {
         self.times
     }
 
-    /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r + (1 - r) · factor) with
-    /// r = `min_lr_ratio` and the factor of [`Schedule::factor`].
+    /// The learning rate of optimizer step `step`: base · factor in the warm-up, after it base · (r
+    /// + (1 - r) · factor) with r = `min_lr_ratio` and the factor of [`Schedule::factor`].
     pub fn learning_rate(&self, step: usize) -> f64 {
         let TunerConfig {
             learning_rate, schedule, min_lr_ratio, warmup_steps, total_steps, ..
@@ -237,15 +241,18 @@ impl Tuner {
         learning_rate * (floor + (1.0 - floor) * factor)
     }
 
-    /// The suppressed sets to score before the next step; empty when no scoring is due. Call once per step.
+    /// The suppressed sets to score before the next step; empty when no scoring is due. Call once
+    /// per step.
     pub fn candidates(&mut self) -> Vec<LayerSet> {
         self.policy.candidates(self.step, &mut self.streams.candidates)
     }
 
-    /// Scores `candidates` on one scoring batch (given in micro-batches) and lets the policy learn from the losses.
+    /// Scores `candidates` on one scoring batch (given in micro-batches) and lets the policy learn
+    /// from the losses.
     ///
-    /// Each candidate is one forward pass in evaluation mode, without any graph, with the layers of its set at the response
-    /// factor β; layers below the first on which candidates differ are run once. The model is not changed by it.
+    /// Each candidate is one forward pass in evaluation mode, without any graph, with the layers of
+    /// its set at the response factor β; layers below the first on which candidates differ are run
+    /// once. The model is not changed by it.
     pub fn score<M: LayeredModel>(
         &mut self,
         model: &M,
@@ -261,11 +268,14 @@ impl Tuner {
 
     /// One optimizer step on one batch (given in micro-batches): draw, walk, clip, update.
     ///
-    /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`] before every step.
+    /// It does not score: a policy that learns needs [`Tuner::candidates`] and [`Tuner::score`]
+    /// before every step.
     ///
-    /// Without clipping or loss scaling and on a single micro-batch a layer's gradients are final when its backward pass is
-    /// done. Then they are used up before the next layer's exist, and only those of one layer are ever held; the numbers are the
-    /// same. There alone a gradient that is no finite number may be found when the layers above were updated ([`TunerError::NotFiniteBelow`]).
+    /// Without clipping or loss scaling and on a single micro-batch a layer's gradients are final
+    /// when its backward pass is done. Then they are used up before the next layer's exist, and
+    /// only those of one layer are ever held; the numbers are the same. There alone a gradient that
+    /// is no finite number may be found when the layers above were updated
+    /// ([`TunerError::NotFiniteBelow`]).
     pub fn step<M: LayeredModel>(
         &mut self,
         model: &mut M,
@@ -274,7 +284,8 @@ impl Tuner {
         self.watched_step(model, micro_batches, &mut |_| {})
     }
 
-    /// [`Tuner::step`] that shows `watch` every gradient before it is used: all together or layer by layer.
+    /// [`Tuner::step`] that shows `watch` every gradient before it is used: all together or layer
+    /// by layer.
     pub fn watched_step<M: LayeredModel>(
         &mut self,
         model: &mut M,
@@ -292,8 +303,8 @@ impl Tuner {
         Ok(report)
     }
 
-    /// The first half of a step that updates at the end: draws the layers and computes their clipped gradients. Moves no
-    /// parameter.
+    /// The first half of a step that updates at the end: draws the layers and computes their
+    /// clipped gradients. Moves no parameter.
     pub fn compute<M: LayeredModel>(
         &mut self,
         model: &M,
@@ -343,7 +354,8 @@ impl Tuner {
         Ok((report, gradients))
     }
 
-    /// The second half: AdamW on every parameter that has a gradient, unless the step is to be skipped.
+    /// The second half: AdamW on every parameter that has a gradient, unless the step is to be
+    /// skipped.
     pub fn apply<M: LayeredModel>(
         &mut self,
         model: &mut M,
@@ -381,7 +393,8 @@ impl Tuner {
         if value.is_finite() { Ok(()) } else { Err(fault()) }
     }
 
-    /// AdamW on the parameters of a layer, or of what stands outside the layers, as far as they have a gradient.
+    /// AdamW on the parameters of a layer, or of what stands outside the layers, as far as they
+    /// have a gradient.
     fn update<M: LayeredModel>(
         &mut self,
         model: &mut M,
@@ -429,7 +442,8 @@ impl Tuner {
         Ok(TunerState { document, tensors: moments })
     }
 
-    /// Takes over a state that [`Tuner::state`] wrote, so that the next steps are those of the saved tuner.
+    /// Takes over a state that [`Tuner::state`] wrote, so that the next steps are those of the
+    /// saved tuner.
     pub fn restore(&mut self, state: TunerState, device: &Device) -> Result<(), TunerError> {
         let document: Document = serde_json::from_value(state.document)
             .map_err(|error| TunerError::State(error.to_string()))?;

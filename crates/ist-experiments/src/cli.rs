@@ -1,7 +1,7 @@
 //! The command line: what `ist` understands, and the way from arguments to a command.
 //!
-//! Everything is generic over the set of PEFT methods, so that a program outside this crate gets the whole command line for
-//! its own set by calling [`main`] with it.
+//! Everything is generic over the set of PEFT methods, so that a program outside this crate gets
+//! the whole command line for its own set by calling [`main`] with it.
 
 use std::process::ExitCode;
 

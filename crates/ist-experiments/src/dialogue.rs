@@ -14,7 +14,8 @@ use crate::text::TextModel;
 #[derive(Debug)]
 pub struct Dialogue {
     encoder: Encoder,
-    /// Tokens that end an answer: the model's, and with a chat template that which closes an assistant's turn.
+    /// Tokens that end an answer: the model's, and with a chat template that which closes an
+    /// assistant's turn.
     pub end_tokens: Vec<u32>,
     /// Texts that end an answer.
     pub stops: Vec<String>,

@@ -5,8 +5,9 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::memory::human;
 
-/// Bytes that programs can still get: `MemAvailable` of `/proc/meminfo`, and no more than the control group of the process
-/// and its limit of address space (`ulimit -v`) leave. `None` where the system does not say.
+/// Bytes that programs can still get: `MemAvailable` of `/proc/meminfo`, and no more than the
+/// control group of the process and its limit of address space (`ulimit -v`) leave. `None` where
+/// the system does not say.
 pub fn on_host() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let machine = read("/proc/meminfo").and_then(|text| kib_line(&text, "MemAvailable:"));
@@ -29,11 +30,13 @@ fn address_space_limit(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Fails where work needs more bytes than the `most` there are: it would end by being killed, without a word.
+/// Fails where work needs more bytes than the `most` there are: it would end by being killed,
+/// without a word.
 ///
 /// # Errors
 ///
-/// Bad usage, with what the work is and `advice`. Where it is not known what there is, nothing is refused.
+/// Bad usage, with what the work is and `advice`. Where it is not known what there is, nothing is
+/// refused.
 pub(crate) fn must_fit(
     what: &str,
     bytes: u64,
@@ -49,7 +52,8 @@ pub(crate) fn must_fit(
     )))
 }
 
-/// All that the process could ever get: the machine's memory and its swap, within its limit of address space.
+/// All that the process could ever get: the machine's memory and its swap, within its limit of
+/// address space.
 pub(crate) fn most_on_host() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let swap = kib_line(&text, "SwapTotal:").unwrap_or_default();
@@ -76,8 +80,8 @@ fn kib_line(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The least that any control group around the process has left, in both versions of their files. `groups` is
-/// `/proc/self/cgroup`; inside a container the group's own files stand at the root.
+/// The least that any control group around the process has left, in both versions of their files.
+/// `groups` is `/proc/self/cgroup`; inside a container the group's own files stand at the root.
 fn group_left(root: &Path, groups: &str) -> Option<u64> {
     let mut left = Vec::new();
     for line in groups.lines() {

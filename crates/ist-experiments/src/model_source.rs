@@ -14,6 +14,7 @@ use crate::config::{Dtype, ModelRef};
 use crate::device;
 use crate::failure::{Failure, OrFail};
 use crate::progress::FileProgress;
+use crate::screen;
 use crate::text::TextModel;
 
 /// Finds the files of a model.
@@ -33,7 +34,7 @@ fn fetch(id: &str, revision: Option<&str>) -> Result<PathBuf, Failure> {
     let mut shown: Option<(String, FileProgress)> = None;
     let found = hub::source::snapshot(id, revision, &mut |download| {
         let file = download.file;
-        if !shown.as_ref().is_some_and(|(name, _)| name == file) {
+        if shown.as_ref().is_none_or(|(name, _)| name != file) {
             finish(shown.take());
             shown = Some((file.to_owned(), FileProgress::new(file, download.total)));
         }
@@ -112,11 +113,12 @@ impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
 /// hides it: the numbers depend on it.
 pub fn tell(notes: &[String]) {
     for note in notes {
-        eprintln!("note: {note}");
+        screen::line(format!("note: {note}"));
     }
 }
 
-/// The text side of a model: its tokenizer, checked against the embedding, its end tokens and its chat template.
+/// The text side of a model: its tokenizer, checked against the embedding, its end tokens and its
+/// chat template.
 pub fn text(files: &ModelFiles) -> Result<TextModel, Failure> {
     let tokenizer = files.tokenizer().or_input()?;
     let chat_template = files.chat_template().map_err(|error| error.to_string());

@@ -1,12 +1,14 @@
 //! Text of strangers as a terminal may see it.
 //!
-//! Names in files, records and what a model writes can hold the codes that move a cursor, change a window's title or turn
-//! the direction of text around. On a terminal they stand as what they are, `\x1b` or `\u{202e}`.
+//! Names in files, records and what a model writes can hold the codes that move a cursor, change a
+//! window's title or turn the direction of text around. On a terminal they stand as what they are,
+//! `\x1b` or `\u{202e}`.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// The longest line of a message, in characters. Whoever writes a message cuts what it quotes; this is the last resort.
+/// The longest line of a message, in characters. Whoever writes a message cuts what it quotes; this
+/// is the last resort.
 const LONGEST_LINE: usize = 4000;
 
 /// Lines of a message. A file with a hundred thousand faults has shown what it is by then.
@@ -56,9 +58,9 @@ pub(crate) fn is_control(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
         // C0, DEL and C1.
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}'
         // Marks, embeddings, overrides and isolates of direction.
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
         _ => false,
     }
 }

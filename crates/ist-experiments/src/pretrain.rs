@@ -1,6 +1,7 @@
 //! Pre-training a small LLaMA from scratch, on text the built-in world generates or on a text file.
 //!
-//! The same walk, optimizer and tuner as everywhere: every weight gets a master that trains, and the policy is `all`.
+//! The same walk, optimizer and tuner as everywhere: every weight gets a master that trains, and
+//! the policy is `all`.
 
 use std::path::Path;
 
@@ -178,7 +179,8 @@ fn rows(config: &PretrainConfig, tokenizer: &Tokenizer, end: u32) -> Result<Rows
     Ok(Rows { train, validation })
 }
 
-/// Rows of `length` tokens cut from documents that follow each other without gaps, each between its begin and its end token.
+/// Rows of `length` tokens cut from documents that follow each other without gaps, each between its
+/// begin and its end token.
 ///
 /// A row may begin and end inside a document. At most `tokens` tokens are read.
 fn windows(

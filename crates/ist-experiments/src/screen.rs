@@ -1,9 +1,9 @@
 //! What leaves the program for whoever started it: lines for a person on stderr, results on stdout.
 //!
-//! `eprintln!` and `println!` panic when nobody reads any more: behind `2>&1 | head -1`, after a `tee`
-//! that died, on a terminal that was closed. A run must survive that and save what it has learned, so
-//! the lints refuse those macros and every line goes through here. What the lines quote may come from anywhere, so
-//! control codes are escaped here as well.
+//! `eprintln!` and `println!` panic when nobody reads any more: behind `2>&1 | head -1`, after a
+//! `tee` that died, on a terminal that was closed. A run must survive that and save what it has
+//! learned, so the lints refuse those macros and every line goes through here. What the lines quote
+//! may come from anywhere, so control codes are escaped here as well.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -24,8 +24,8 @@ pub(crate) fn text(text: impl Display) {
     let _ = io::stderr().write_all(plain_text::shown(&text).as_bytes());
 }
 
-/// A result on stdout, at once. A reader that went away is not a failure. A terminal sees no control codes of what a
-/// model or a file says; a file or a pipe gets the text as it is.
+/// A result on stdout, at once. A reader that went away is not a failure. A terminal sees no
+/// control codes of what a model or a file says; a file or a pipe gets the text as it is.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! A model's text side: its tokenizer, its end tokens, its chat template, and how a record becomes token ids.
+//! A model's text side: its tokenizer, its end tokens, its chat template, and how a record becomes
+//! token ids.
 
 use std::sync::Arc;
 
@@ -46,11 +47,13 @@ impl TextModel {
 
     /// The template of that name (`data.template`) for records of a format.
     ///
-    /// `chat` is the model's chat template; `auto` is that for conversations if the model has one, else `alpaca`.
+    /// `chat` is the model's chat template; `auto` is that for conversations if the model has one,
+    /// else `alpaca`.
     ///
     /// # Errors
     ///
-    /// No template of that name; `chat` where the model has none; a chat template that cannot be used.
+    /// No template of that name; `chat` where the model has none; a chat template that cannot be
+    /// used.
     pub fn template(&self, name: &str, format: Format) -> Result<Template, Failure> {
         let chat = match name {
             "chat" => self.chat_template()?,

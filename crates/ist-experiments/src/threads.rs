@@ -26,7 +26,8 @@ pub(crate) fn wanted() -> Result<usize, Failure> {
 
 /// The threads that operations of this process are spread over, for its records.
 pub(crate) fn count() -> usize {
-    // A program of its own that starts without the command line has rayon's rule: what is no number is ignored.
+    // A program of its own that starts without the command line has rayon's rule: what is no number
+    // is ignored.
     wanted().unwrap_or_else(|_| cores())
 }
 

@@ -1,5 +1,5 @@
-//! Input that cannot be meant: broken files and absurd numbers end with exit code 2 and a message that
-//! names what is wrong, and neither hang nor crash.
+//! Input that cannot be meant: broken files and absurd numbers end with exit code 2 and a message
+//! that names what is wrong, and neither hang nor crash.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::Workbench;
 
 /// How long a refusal may take.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Runs the command; its exit code and message. Fails the test when it does not end soon.
 fn ended(bench: &Workbench, arguments: &[&str]) -> (Option<i32>, String) {

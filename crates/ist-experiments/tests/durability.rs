@@ -1,10 +1,13 @@
-//! What a run promises is there after a power cut: watched as system calls, and on a disk that is cut off.
+//! What a run promises is there after a power cut: watched as system calls, and on a disk that is
+//! cut off.
 //!
-//! The order of calls is read from `strace`, and the cut needs root and an ext4 disk in a file. Where either is missing
-//! its test says so and passes, unless `IST_REQUIRE_DURABILITY` is set, as continuous integration does.
+//! The order of calls is read from `strace`, and the cut needs root and an ext4 disk in a file.
+//! Where either is missing its test says so and passes, unless `IST_REQUIRE_DURABILITY` is set, as
+//! continuous integration does.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod common;
 

@@ -59,7 +59,8 @@ fn only_one_module_writes_files_that_are_promised() {
             // The folder of a run is made exclusively, and synced; claims likewise.
             "ist-experiments/src/run/folder.rs",
             "ist-experiments/src/study/claim.rs",
-            // The hub's cache can be fetched again, and is laid out as the hub's own programs have it.
+            // The hub's cache can be fetched again, and is laid out as the hub's own programs have
+            // it.
             "ist-models/src/hub/cache.rs",
             "ist-models/src/hub/download.rs",
             // Opens what is there to write through it.

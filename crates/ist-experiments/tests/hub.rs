@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::Workbench;
 
-/// A server that answers everything with that status, or nothing without one; what it was asked, line by line.
+/// A server that answers everything with that status, or nothing without one; what it was asked,
+/// line by line.
 fn server(status: Option<u16>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -55,13 +56,16 @@ fn generate(bench: &Workbench, address: &str, variables: &[(&str, &str)]) -> Str
     message
 }
 
+/// Variables of the environment, by name.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn the_token_is_found_where_the_hub_package_looks_for_it() {
     let bench = Workbench::new("");
     std::fs::create_dir(bench.path("hub")).unwrap();
     bench.write("token.txt", "hf_secret_of_path\n");
     let path = bench.path("token.txt");
-    let cases: [(&[(&str, &str)], Option<&str>); 5] = [
+    let cases: [(Variables, Option<&str>); 5] = [
         (&[], None),
         (&[("HF_TOKEN", "hf_secret")], Some("hf_secret")),
         (&[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", "hf_secret_2")], Some("hf_secret_2")),

@@ -1,4 +1,5 @@
-//! Records with tools, calls, thoughts and contents in parts against transformers (`fixtures/chat/learned.json`).
+//! Records with tools, calls, thoughts and contents in parts against transformers
+//! (`fixtures/chat/learned.json`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -74,7 +75,8 @@ fn the_learned_tokens_of_a_template_with_marks_are_those_of_transformers() {
             let Body::Chat(conversation) = &record.body else { panic!("{record_name}") };
             let calls = record_name.starts_with("calls");
             if name == "tight" && calls {
-                // A template that drops calls: those turns are not learned, which transformers does not know.
+                // A template that drops calls: those turns are not learned, which transformers does
+                // not know.
                 continue;
             }
             let encoder = Encoder::new(

@@ -1,5 +1,7 @@
 //! The memory plan's prediction against the bytes that a step really takes, counted by the allocator.
 
+#![expect(clippy::print_stderr, reason = "a measurement prints what it found")]
+
 use std::sync::Mutex;
 
 use ist_core::burn::tensor::{DType, Device};

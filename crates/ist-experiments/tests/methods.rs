@@ -68,8 +68,8 @@ fn score(bench: &Workbench, more: &[&str]) -> f64 {
 fn every_method_trains_and_is_saved_scored_and_merged_or_refused() {
     for Case { adapter, merges } in CASES {
         let bench = configured(adapter);
-        // A prefix begins away from the base model and VeRA's vectors act through small random matrices: both are known to
-        // want a high rate.
+        // A prefix begins away from the base model and VeRA's vectors act through small random
+        // matrices: both are known to want a high rate.
         let high = adapter.contains("prefix") || adapter.contains("vera");
         let rate = if high { "optimizer.lr=0.3" } else { "optimizer.lr=1e-2" };
         let result = bench

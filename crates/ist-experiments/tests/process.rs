@@ -176,7 +176,9 @@ fn signals_that_the_parent_ignores_stay_ignored() {
     let mut child = shell(&bench, "trap '' HUP INT QUIT", &TRAIN);
     let mut child = child.stderr(Stdio::null()).spawn().unwrap();
     wait_for_steps(&mut child, &bench, 2);
-    ["-HUP", "-INT", "-QUIT"].iter().for_each(|name| signal(name, &child));
+    for name in ["-HUP", "-INT", "-QUIT"] {
+        signal(name, &child);
+    }
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_finished(&bench, 100);
 }

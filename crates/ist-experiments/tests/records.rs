@@ -1,4 +1,5 @@
-//! What a run makes of the records it is given: keys that nothing reads, several files, files that are not there.
+//! What a run makes of the records it is given: keys that nothing reads, several files, files that
+//! are not there.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,7 +34,8 @@ fn train(bench: &Workbench, name: &str, rest: &[&str]) -> (String, Value) {
     (notes, serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// A run that was stopped behind its checkpoint of step 3: a copy of another without the later ones.
+/// A run that was stopped behind its checkpoint of step 3: a copy of another without the later
+/// ones.
 fn cut_back(bench: &Workbench, from: &str, to: &str) {
     let copied = std::process::Command::new("cp")
         .arg("-r")
@@ -143,7 +145,8 @@ fn several_files_with_weights_make_an_epoch_and_a_resumed_run_goes_on_in_it() {
     let files = result["data"]["train"]["files"].as_array().unwrap();
     let weights: Vec<&Value> = files.iter().map(|file| &file["weight"]).collect();
     assert_eq!(weights, [&json!(1.5), &json!(1.0)]);
-    // 4 of the 10 records are held out; an epoch has 4 to 10 visits of the others, so 10 steps of 4 are several epochs.
+    // 4 of the 10 records are held out; an epoch has 4 to 10 visits of the others, so 10 steps of 4
+    // are several epochs.
     let epochs = log(&bench.path("whole"), "metrics.jsonl");
     assert!(epochs.iter().filter_map(|line| line["epoch"].as_f64()).any(|epoch| epoch > 2.0));
     cut_back(&bench, "whole", "parts");

@@ -177,7 +177,8 @@ fn a_broken_checkpoint_is_set_aside_for_the_one_before() {
     let bench = Workbench::new("");
     bench.run(&["train", "run.toml", "--output", "whole", "--quiet"], 0);
     bench.run(&["train", "run.toml", "--output", "broken", "--quiet"], 0);
-    // The same checkpoint breaks again and again: the one that was set aside before is no hindrance.
+    // The same checkpoint breaks again and again: the one that was set aside before is no
+    // hindrance.
     for broken in ["state.json", "optimizer.safetensors", "adapter_model.safetensors"] {
         std::fs::write(bench.path("broken").join("checkpoints/10").join(broken), "{").unwrap();
         let output = bench.run(&["train", "run.toml", "--output", "broken", "--resume"], 0);

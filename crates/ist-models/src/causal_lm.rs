@@ -19,27 +19,32 @@ pub trait CausalLm<A: Adapter>: LayeredModel<Batch = TokenBatch> + PeftModel<A> 
     fn device(&self) -> &Device;
     /// Rows of the embedding.
     fn vocab_size(&self) -> usize;
-    /// Positions there are for tokens: those the model was made for, less what an adapter puts in front.
+    /// Positions there are for tokens: those the model was made for, less what an adapter puts in
+    /// front.
     fn max_position_embeddings(&self) -> usize;
 
-    /// The logits of the given rows of the flattened batch, `[rows, vocabulary]`, in evaluation mode.
+    /// The logits of the given rows of the flattened batch, `[rows, vocabulary]`, in evaluation
+    /// mode.
     fn logits(&self, batch: &TokenBatch) -> Tensor<2>;
 
-    /// log p of every predicted token of the batch, `[predicted]`, in evaluation mode; the logits never exist in full.
+    /// log p of every predicted token of the batch, `[predicted]`, in evaluation mode; the logits
+    /// never exist in full.
     fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1>;
 
     /// An empty cache for that many rows.
     fn new_cache(&self, rows: usize) -> Self::Cache;
-    /// Feeds tokens (one list a row, equal lengths, padding on the left as `mask` says) after those in the cache; returns
-    /// the logits of the last position of each row, `[batch, vocabulary]`.
+    /// Feeds tokens (one list a row, equal lengths, padding on the left as `mask` says) after those
+    /// in the cache; returns the logits of the last position of each row, `[batch, vocabulary]`.
     ///
     /// A row's positions count its real tokens only.
     fn extend(&self, tokens: &[Vec<u32>], mask: &[Vec<bool>], cache: &mut Self::Cache)
     -> Tensor<2>;
-    /// Makes the cache hold these of its rows, in this order. A row may be named several times, or not at all.
+    /// Makes the cache hold these of its rows, in this order. A row may be named several times, or
+    /// not at all.
     fn select_rows(&self, rows: &[usize], cache: &mut Self::Cache);
 
-    /// The weights under Hugging Face's names and in its layout, in their storage type, adapters left out.
+    /// The weights under Hugging Face's names and in its layout, in their storage type, adapters
+    /// left out.
     fn weights(&self) -> Vec<(String, TensorData)>;
     /// `config.json` of this model.
     fn config_json(&self) -> serde_json::Value;

@@ -1,8 +1,9 @@
 //! Text generation with a key-value cache: greedy, temperature, top-k, top-p; beam search.
 //!
-//! [`Generation`] goes token by token, so that a caller can show what there is so far and end a row for reasons of its own;
-//! [`generate`] runs it to its end. A [`Conversation`] keeps the cache from one generation to the next: what a prompt shares
-//! with what was read before is not read again. [`beam_search`] follows several continuations of a prompt at once.
+//! [`Generation`] goes token by token, so that a caller can show what there is so far and end a row
+//! for reasons of its own; [`generate`] runs it to its end. A [`Conversation`] keeps the cache from
+//! one generation to the next: what a prompt shares with what was read before is not read again.
+//! [`beam_search`] follows several continuations of a prompt at once.
 
 mod beam;
 mod choose;
@@ -88,9 +89,9 @@ pub enum GenerateError {
     },
 }
 
-/// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding each row's result is what it
-/// would be alone, but for a prefix that padding pushes out of a sliding window. With a temperature every row draws from a
-/// stream of its own place in the batch.
+/// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding
+/// each row's result is what it would be alone, but for a prefix that padding pushes out of a
+/// sliding window. With a temperature every row draws from a stream of its own place in the batch.
 pub fn generate<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],
@@ -148,7 +149,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
         }
     }
 
-    /// Produces a token of every row that has not ended; false once all have, and then nothing is computed.
+    /// Produces a token of every row that has not ended; false once all have, and then nothing is
+    /// computed.
     pub fn step(&mut self) -> bool {
         if self.rows.iter().all(|row| row.ended) {
             return false;
@@ -193,7 +195,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
     }
 }
 
-/// Generations of one row, each of which goes on where the cache of the one before stopped, if its prompt does.
+/// Generations of one row, each of which goes on where the cache of the one before stopped, if its
+/// prompt does.
 pub struct Conversation<'a, A: Adapter, M: CausalLm<A>> {
     model: &'a M,
     /// The tokens that the cache has read.
@@ -208,8 +211,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
         Self { model, read: Vec::new(), cache: None, adapters: PhantomData }
     }
 
-    /// How many tokens of `prompt` the cache has read already: all that were read where the prompt goes on behind them, else
-    /// none.
+    /// How many tokens of `prompt` the cache has read already: all that were read where the prompt
+    /// goes on behind them, else none.
     pub fn shared(&self, prompt: &[u32]) -> usize {
         if self.cache.is_some() && prompt.len() > self.read.len() && prompt.starts_with(&self.read)
         {
@@ -219,7 +222,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
         }
     }
 
-    /// Continues the prompt. `each` sees the output so far after every token and says whether to go on.
+    /// Continues the prompt. `each` sees the output so far after every token and says whether to go
+    /// on.
     pub fn answer(
         &mut self,
         prompt: &[u32],

@@ -1,7 +1,8 @@
 //! LoRA adapters for llama.cpp: its names of a LLaMA's tensors, and its order of rotary dimensions.
 //!
-//! llama.cpp rotates neighbouring numbers of a head where Hugging Face's LLaMA rotates the halves against each other, so it
-//! keeps the rows of the query and key projections in another order, and so the rows of their B.
+//! llama.cpp rotates neighbouring numbers of a head where Hugging Face's LLaMA rotates the halves
+//! against each other, so it keeps the rows of the query and key projections in another order, and
+//! so the rows of their B.
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! The architectures, and the way from a model's files to a model.
 //!
-//! Which architecture it is, is decided once, here, by `model_type`; [`architectures`](crate::architectures) lists them.
+//! Which architecture it is, is decided once, here, by `model_type`;
+//! [`architectures`](crate::architectures) lists them.
 
 use std::path::{Path, PathBuf};
 
@@ -123,7 +124,8 @@ impl ModelFiles {
         }
     }
 
-    /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and other small ones.
+    /// The files that travel with a changed model: `tokenizer.json`, `generation_config.json` and
+    /// other small ones.
     pub fn companions(&self) -> Result<Vec<(String, Vec<u8>)>, LoadError> {
         let mut files = Vec::new();
         let others = ["generation_config.json"].into_iter().chain(PICTURE_FILES);
@@ -247,7 +249,8 @@ pub fn load<A: Adapter>(
         spelling = Spelling::of(&config, &checkpoint);
     }
     let known = |name: &str| spelling.knows(name);
-    // Every shape first: a configuration that does not fit the file must not decide how much memory is asked for.
+    // Every shape first: a configuration that does not fit the file must not decide how much memory
+    // is asked for.
     let mut shapes = checkpoint.loader();
     let misfits = layout::tensors(&config)
         .filter(|(name, shape)| !shapes.expect(&spelling.names(name), shape));
@@ -329,7 +332,8 @@ impl Shape {
         }
     }
 
-    /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
+    /// Bytes of the weights kept as `storage`, where i8 stands for the layers' matrices in eight
+    /// bits.
     pub fn weight_bytes(&self, storage: DType) -> u64 {
         if !self.shares_table {
             return layout::weight_bytes(&self.config, storage);
@@ -339,7 +343,8 @@ impl Shape {
         layout::weight_bytes(&config, storage)
     }
 
-    /// Whether one of the modules with adapters lies below the layers: the embedding, or a norm behind it.
+    /// Whether one of the modules with adapters lies below the layers: the embedding, or a norm
+    /// behind it.
     ///
     /// Then the input of the lowest layer needs a gradient too.
     pub fn trains_below_layers<'s>(&self, adapted: impl IntoIterator<Item = &'s Site>) -> bool {

@@ -88,7 +88,8 @@ impl TextFiles {
         self.tokenizer.as_deref()
     }
 
-    /// The tokenizer, checked against an embedding of `vocab_size` rows: `tokenizer.json`, else `tokenizer.model`.
+    /// The tokenizer, checked against an embedding of `vocab_size` rows: `tokenizer.json`, else
+    /// `tokenizer.model`.
     pub fn tokenizer(&self, origin: &str, vocab_size: usize) -> Result<Tokenizer, TokenizerError> {
         if let Some(bytes) = &self.tokenizer {
             return Tokenizer::from_bytes(origin, bytes, vocab_size);
@@ -117,7 +118,8 @@ impl TextFiles {
     ///
     /// # Errors
     ///
-    /// A template that is neither text nor a list of named ones, or several of which none is the default.
+    /// A template that is neither text nor a list of named ones, or several of which none is the
+    /// default.
     pub fn chat_template(&self) -> Result<Option<ChatTemplateSource>, String> {
         let source = if let Some((file, source)) = &self.template {
             Some((*file, source.clone()))
@@ -136,8 +138,9 @@ impl TextFiles {
         }))
     }
 
-    /// The special tokens by name: those of `tokenizer_config.json`, then those that only `special_tokens_map.json` has,
-    /// then the begin, end and unknown tokens of a SentencePiece model.
+    /// The special tokens by name: those of `tokenizer_config.json`, then those that only
+    /// `special_tokens_map.json` has, then the begin, end and unknown tokens of a SentencePiece
+    /// model.
     fn special_tokens(&self) -> Vec<(String, String)> {
         let mut tokens: Vec<(String, String)> = Vec::new();
         let mut add = |name: &str, text: &str| {
@@ -189,7 +192,8 @@ fn template(
     found.map(|text| Some((name, text))).ok_or_else(missing)
 }
 
-/// The template itself, or of a list of `name` and `template` that named `default`, or the only one.
+/// The template itself, or of a list of `name` and `template` that named `default`, or the only
+/// one.
 fn default_template(value: &Value) -> Result<Option<String>, String> {
     match value {
         Value::Null => Ok(None),

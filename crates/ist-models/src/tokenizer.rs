@@ -1,7 +1,8 @@
 //! Tokenizers of checkpoints, and the ids that end a text.
 //!
-//! A `tokenizer.json` is a small program from the internet. What can be seen before it runs is looked at first: levels,
-//! keys that stand twice, and how much its rules can lengthen a text. What the library panics on becomes an error.
+//! A `tokenizer.json` is a small program from the internet. What can be seen before it runs is
+//! looked at first: levels, keys that stand twice, and how much its rules can lengthen a text. What
+//! the library panics on becomes an error.
 
 use ist_core::untrusted::{contained, contained_in_pool, cut, cut_message, json};
 use serde::Deserialize;
@@ -134,7 +135,8 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizer without the truncation and padding that a file may ask for: transformers asks for its own in every call.
+/// The tokenizer without the truncation and padding that a file may ask for: transformers asks for
+/// its own in every call.
 fn read(bytes: &[u8]) -> Result<Inner, String> {
     let levels = json::check(bytes).map_err(|error| error.to_string())?;
     if levels > DEEPEST {
@@ -190,7 +192,8 @@ pub(crate) fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value["content"].as_str())
 }
 
-/// The end tokens: `eos_token_id` of `generation_config.json`, else of `config.json`; one id or a list.
+/// The end tokens: `eos_token_id` of `generation_config.json`, else of `config.json`; one id or a
+/// list.
 pub fn end_tokens(generation_config: Option<&Value>, config: &Value) -> Vec<u32> {
     let read = |value: &Value| match &value["eos_token_id"] {
         Value::Array(ids) => ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect(),

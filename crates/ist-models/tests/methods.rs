@@ -1,5 +1,5 @@
-//! Every PEFT method equals PyTorch's and PEFT's on the fixtures `fixtures/method_*`: logits, loss, every gradient, three
-//! AdamW steps, merging, greedy ids, and what is saved again.
+//! Every PEFT method equals PyTorch's and PEFT's on the fixtures `fixtures/method_*`: logits, loss,
+//! every gradient, three AdamW steps, merging, greedy ids, and what is saved again.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -110,8 +110,8 @@ fn training_fields(name: &str, expected: &Expected) -> Option<Value> {
     }
 }
 
-/// Which numbers have a gradient above rounding. Of one within it, the difference of large terms, AdamW makes a step of the
-/// whole rate, in whichever direction rounding says.
+/// Which numbers have a gradient above rounding. Of one within it, the difference of large terms,
+/// AdamW makes a step of the whole rate, in whichever direction rounding says.
 fn told_by_a_gradient(gradient: &[f32]) -> Vec<bool> {
     let largest = gradient.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     let told: Vec<bool> =
@@ -299,8 +299,8 @@ fn a_lora_for_llama_cpp_equals_the_gguf_packages_file() {
     assert!(refused.unwrap_err().to_string().contains("DoRA"));
 }
 
-/// A₀ and B₀ of the fixtures have other signs: row i of A and column i of B may be negated together. By key the sign of each
-/// of ours.
+/// A₀ and B₀ of the fixtures have other signs: row i of A and column i of B may be negated
+/// together. By key the sign of each of ours.
 fn signs(expected: &Expected, started: &BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
     let mut signs = BTreeMap::new();
     for key in expected.names("initial.").iter().filter(|key| key.contains("lora_A")) {
@@ -316,7 +316,8 @@ fn signs(expected: &Expected, started: &BTreeMap<String, Vec<f32>>) -> BTreeMap<
     signs
 }
 
-/// The first r rows of a stored A, or the first r columns of a stored B of `2 r`, with the fixtures' signs.
+/// The first r rows of a stored A, or the first r columns of a stored B of `2 r`, with the
+/// fixtures' signs.
 fn trained_part(key: &str, stored: &[f32], signs: &BTreeMap<String, Vec<f32>>) -> Vec<f32> {
     let signs = &signs[&key.replace("lora_B", "lora_A")];
     let rank = signs.len();
@@ -370,7 +371,8 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
             let worst = compared.fold(0.0f32, |most, ((a, b), _)| most.max((a - b).abs()));
             assert!(worst <= AFTER, "{method} {key}: {worst:e}");
         }
-        // What is saved is a plain LoRA of rank 4 on the untouched base, as what PEFT converts its own to.
+        // What is saved is a plain LoRA of rank 4 on the untouched base, as what PEFT converts its
+        // own to.
         let place = tempfile::tempdir().unwrap();
         ist_peft::save(&mut case.model, &case.adapters, place.path(), "").unwrap();
         let mut plain = fixture::model("llama_gqa");

@@ -135,10 +135,13 @@ fn renamed(adapter: &Path, key: impl Fn(&str) -> String) -> TempDir {
     respelt(adapter, |_| {}, key)
 }
 
+/// What a program calls its wrapper, and a key as it writes it.
+type Spelling<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
 #[test]
 fn keys_in_wrappers_are_read_and_told() {
     let adapter = folder("llama_gqa").join("adapter");
-    let spellings: [(&str, &dyn Fn(&str) -> String); 7] = [
+    let spellings: [Spelling; 7] = [
         ("_orig_mod", &|key| format!("_orig_mod.{key}")),
         ("module", &|key| format!("module.{key}")),
         ("_fsdp_wrapped_module", &|key| {
@@ -415,7 +418,13 @@ fn an_adapter_on_what_sees_too_is_loaded_for_texts_and_known_as_partial() {
     load(&mut plain, &adapter);
     let examples = Expected::of("models/mistral3").examples("");
     assert_eq!(log_probabilities(&found, &examples), log_probabilities(&plain, &examples));
-    // On a model of text alone it belongs nowhere.
+    // On a model of text alone those tensors belong nowhere.
+    let named = |fields: &mut serde_json::Map<String, Value>| {
+        let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        fields.insert("target_modules".to_owned(), json!(modules));
+        fields.insert("layers_to_transform".to_owned(), json!([0, 2]));
+    };
+    let place = respelt(place.path(), named, str::to_owned);
     let message = refused(&mut model("models/mistral"), place.path());
     assert!(message.contains("vision_tower"), "{message}");
 }

@@ -1,7 +1,9 @@
-//! A set of PEFT methods, which is what models, files and commands work with, and the set of the built-in ones.
+//! A set of PEFT methods, which is what models, files and commands work with, and the set of the
+//! built-in ones.
 //!
-//! burn's modules are closed types, so a set of methods is an enum. [`adapter_set!`](crate::adapter_set) writes it, with one
-//! line a method; an outside crate calls the same macro with its own types.
+//! burn's modules are closed types, so a set of methods is an enum.
+//! [`adapter_set!`](crate::adapter_set) writes it, with one line a method; an outside crate calls
+//! the same macro with its own types.
 
 use std::fmt::Debug;
 
@@ -17,8 +19,8 @@ use crate::{
     LayerNormTuning, Lora, NormValues, PrefixTuning, Roles, Site, Targets, Vera,
 };
 
-/// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name does, for the method that the
-/// configuration or the adapter is of.
+/// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name
+/// does, for the method that the configuration or the adapter is of.
 pub trait Adapter: Module + ModuleDisplay {
     /// The checked configuration of one of the methods.
     type Config: Clone + Debug + Send + Sync;

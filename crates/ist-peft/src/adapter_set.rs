@@ -1,9 +1,10 @@
 //! The macro that writes a set of PEFT methods.
 
-/// Writes an enum of PEFT methods and its configuration enum, and implements [`Adapter`](crate::Adapter) for it by dispatch.
+/// Writes an enum of PEFT methods and its configuration enum, and implements
+/// [`Adapter`](crate::Adapter) for it by dispatch.
 ///
-/// Each type implements [`Method`](crate::Method). `burn` must be in scope (`use ist_core::burn;`), as for every module. The
-/// first method that claims a configuration gets it.
+/// Each type implements [`Method`](crate::Method). `burn` must be in scope (`use ist_core::burn;`),
+/// as for every module. The first method that claims a configuration gets it.
 ///
 /// ```
 /// use ist_peft::ist_core::burn;

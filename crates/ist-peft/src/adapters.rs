@@ -1,7 +1,8 @@
 //! The adapters of a model: one of PEFT's folders each, with a method over its own modules.
 //!
-//! Most models carry one. Several may sit side by side, such as LoRA on attention and a parallel adapter on the MLP, as long
-//! as no module carries two. `modules_to_save` names modules that train whole beside a method and are kept in its file.
+//! Most models carry one. Several may sit side by side, such as LoRA on attention and a parallel
+//! adapter on the MLP, as long as no module carries two. `modules_to_save` names modules that train
+//! whole beside a method and are kept in its file.
 
 use ist_core::untrusted::cut_value;
 use serde_json::{Map, Value, json};
@@ -100,7 +101,8 @@ impl<A: Adapter> Part<A> {
         &self.config
     }
 
-    /// The configurations of its modules: the method's and, with modules to save, that of whole weights.
+    /// The configurations of its modules: the method's and, with modules to save, that of whole
+    /// weights.
     pub fn configs(&self) -> impl Iterator<Item = &A::Config> {
         std::iter::once(&self.config).chain(&self.whole)
     }
@@ -109,7 +111,8 @@ impl<A: Adapter> Part<A> {
         std::iter::once(&mut self.config).chain(&mut self.whole)
     }
 
-    /// Takes over from `given` what only training knows and the folder this part was read from does not say.
+    /// Takes over from `given` what only training knows and the folder this part was read from does
+    /// not say.
     ///
     /// # Errors
     /// Fields of `given` that have no effect on an adapter that is loaded.
@@ -160,7 +163,8 @@ impl<A: Adapter> Part<A> {
     /// The modules of each of its configurations, after filling in the usual targets.
     ///
     /// # Errors
-    /// Targets that do not fit the model, and a module that the method adapts and that is to be saved as well.
+    /// Targets that do not fit the model, and a module that the method adapts and that is to be
+    /// saved as well.
     pub fn sites(
         &mut self,
         every: &[Site],

@@ -179,7 +179,8 @@ fn or_none(names: &[String]) -> String {
 
 /// Puts fresh adapters on every module they target; returns their sites.
 ///
-/// A configuration without target modules gets the usual ones of its method, which are written into it.
+/// A configuration without target modules gets the usual ones of its method, which are written into
+/// it.
 pub fn attach<A: Adapter>(
     model: &mut impl PeftModel<A>,
     adapters: &mut Adapters<A>,
@@ -357,7 +358,8 @@ pub fn check_names<A: Adapter>(
     Err(AttachError::UnknownModulesToSave { unknown, exist: module_names(&every) })
 }
 
-/// Folds every adapter into its module and removes it. Nothing is changed when one of them cannot be folded.
+/// Folds every adapter into its module and removes it. Nothing is changed when one of them cannot
+/// be folded.
 pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError> {
     let merged = model
         .slots()

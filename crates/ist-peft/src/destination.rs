@@ -1,9 +1,9 @@
-//! A file that a person names for a result: replaced whole where it is a file, written to where it is
-//! something that takes bytes, and refused otherwise.
+//! A file that a person names for a result: replaced whole where it is a file, written to where it
+//! is something that takes bytes, and refused otherwise.
 //!
-//! A rename puts a file in the place of whatever bears its name. That is right for a file and wrong for
-//! everything else: `/dev/null` would become a file, a pipe's reader would wait for ever, a link would
-//! be cut from what it points at.
+//! A rename puts a file in the place of whatever bears its name. That is right for a file and wrong
+//! for everything else: `/dev/null` would become a file, a pipe's reader would wait for ever, a
+//! link would be cut from what it points at.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -102,7 +102,8 @@ fn through(target: &Path, bytes: &[u8]) -> io::Result<()> {
     file.flush()
 }
 
-/// Opens the target of [`Destination::Through`], which is neither made nor cut. A pipe waits for its reader here.
+/// Opens the target of [`Destination::Through`], which is neither made nor cut. A pipe waits for
+/// its reader here.
 ///
 /// # Errors
 ///
@@ -132,7 +133,8 @@ enum End {
     Descriptor(PathBuf),
 }
 
-/// Follows links at the path's end; those of its folders are the system's. `None` when they do not end.
+/// Follows links at the path's end; those of its folders are the system's. `None` when they do not
+/// end.
 fn end_of_links(path: &Path) -> io::Result<Option<End>> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -152,15 +154,16 @@ fn end_of_links(path: &Path) -> io::Result<Option<End>> {
     Ok(None)
 }
 
-/// Whether a link lies where the system lists a process's open files. Such a link need not name a file: its text
-/// may be `pipe:[4711]`.
+/// Whether a link lies where the system lists a process's open files. Such a link need not name a
+/// file: its text may be `pipe:[4711]`.
 fn is_descriptor(link: &Path) -> bool {
     folder_of(link).canonicalize().is_ok_and(|folder| {
         folder.starts_with("/proc") && folder.file_name().is_some_and(|name| name == "fd")
     })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileTypeExt, symlink};

@@ -1,13 +1,14 @@
 //! DoRA: LoRA with the magnitude of every output apart from its direction (Liu et al.,
 //! [arXiv 2402.09353](https://arxiv.org/abs/2402.09353)). PEFT's `use_dora` of the type `LORA`.
 //!
-//! y = (m / n) ⊙ (x W + f · s · x A B) + b, with A `[in, r]`, B `[r, out]`, m `[out]`, s as for LoRA, f the response factor and
-//! n_c = ‖W_c + f · s · A B_c‖ the norms of the columns, constants in the backward pass. Dropout acts on x in all that is added
-//! to x W, its rescaling by m / n - 1 included. r · (in + out) + out parameters a module. A and B start as LoRA's, m at the
-//! norms of W, so a fresh adapter changes nothing.
+//! y = (m / n) ⊙ (x W + f · s · x A B) + b, with A `[in, r]`, B `[r, out]`, m `[out]`, s as for
+//! LoRA, f the response factor and n_c = ‖W_c + f · s · A B_c‖ the norms of the columns, constants
+//! in the backward pass. Dropout acts on x in all that is added to x W, its rescaling by m / n - 1
+//! included. r · (in + out) + out parameters a module. A and B start as LoRA's, m at the norms of
+//! W, so a fresh adapter changes nothing.
 //!
-//! f multiplies s wherever s stands, as in the published IST: f = 0 leaves (m / ‖W‖) ⊙ x W, which is the base model only as long
-//! as m has not moved.
+//! f multiplies s wherever s stands, as in the published IST: f = 0 leaves (m / ‖W‖) ⊙ x W, which
+//! is the base model only as long as m has not moved.
 
 use ist_core::burn;
 
@@ -179,8 +180,9 @@ impl Method for Dora {
     }
 }
 
-/// The low-rank product, the input and the output stay: with dropout, or where a bias makes another output of it, an output
-/// of its own. Dropout needs the masked input and one more output for a moment.
+/// The low-rank product, the input and the output stay: with dropout, or where a bias makes another
+/// output of it, an output of its own. Dropout needs the masked input and one more output for a
+/// moment.
 fn token_cost(rank: usize, dropout: f64, site: &Site) -> TokenCost {
     let (masked, own) = if dropout > 0.0 { (site.d_in + site.d_out, true) } else { (0, site.bias) };
     TokenCost {

@@ -305,7 +305,7 @@ impl DoraLinear {
             let mut output = vec![0.0; n * d_out];
             multiply_weight(&mut output, flex::slice(&x), &weight, false);
             flex::for_each_part(&mut output, d_out, |from, output| {
-                subtract(output, &before[from..])
+                subtract(output, &before[from..]);
             });
             output
         });
@@ -315,7 +315,7 @@ impl DoraLinear {
         match &mut output {
             Some(output) => {
                 flex::for_each_part(output, d_out, |from, output| {
-                    add_scaled(output, &before[from..], &gain)
+                    add_scaled(output, &before[from..], &gain);
                 });
             }
             None => flex::for_each_row(&mut before, d_out, |_, row| scale(row, &gain)),

@@ -1,11 +1,13 @@
 //! Files and folders that are there after a power cut, whole or not at all.
 //!
-//! A name in a folder and the bytes behind it reach the disk separately and in any order. So whatever a run promises
-//! takes the same four steps, here and nowhere else: it is written under a name of its own, synced, renamed to its
-//! place, and the folder that holds the name is synced. A folder takes the same steps with all that is in it.
+//! A name in a folder and the bytes behind it reach the disk separately and in any order. So
+//! whatever a run promises takes the same four steps, here and nowhere else: it is written under a
+//! name of its own, synced, renamed to its place, and the folder that holds the name is synced. A
+//! folder takes the same steps with all that is in it.
 //!
-//! What is being written has a name that begins with [`PARTIAL`] and is locked by its writer. A process that is killed
-//! leaves it behind, and the system frees the lock, so [`sweep`] can tell leftovers from another process's work.
+//! What is being written has a name that begins with [`PARTIAL`] and is locked by its writer. A
+//! process that is killed leaves it behind, and the system frees the lock, so [`sweep`] can tell
+//! leftovers from another process's work.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -16,7 +18,8 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 /// How the name of what is being written begins.
 pub const PARTIAL: &str = ".ist-partial-";
 
-/// How often something is begun anew because another process took it for a leftover before it was locked.
+/// How often something is begun anew because another process took it for a leftover before it was
+/// locked.
 const TRIES: usize = 16;
 
 /// A file that is being written. It vanishes when it is dropped before [`PartialFile::commit`].
@@ -167,7 +170,8 @@ pub fn rename_folder(folder: &Path, to: &Path) -> io::Result<()> {
 
 /// Removes a folder: at once under its name, then piece by piece under another one.
 ///
-/// A process that is killed meanwhile leaves nothing half-removed under a name that means something.
+/// A process that is killed meanwhile leaves nothing half-removed under a name that means
+/// something.
 ///
 /// # Errors
 ///
@@ -242,7 +246,8 @@ pub fn folder_of(path: &Path) -> &Path {
 /// Keeps [`sweep`] away. Where files cannot be locked, nothing is swept either.
 fn lock(file: &File) {
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        // Somebody sweeps at this moment; once it is done, the caller sees whether the file is gone.
+        // Somebody sweeps at this moment; once it is done, the caller sees whether the file is
+        // gone.
         let _ = file.lock();
     }
 }

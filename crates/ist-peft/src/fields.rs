@@ -1,8 +1,8 @@
 //! Reading a method's fields from JSON, collecting every fault before giving up.
 //!
-//! Our TOML and PEFT's `adapter_config.json` go through the same reader. They differ in what happens to a field nobody
-//! asked for: in TOML it is a fault, in PEFT's file it passes when its value is neutral, because PEFT writes some forty
-//! fields of which most say "off".
+//! Our TOML and PEFT's `adapter_config.json` go through the same reader. They differ in what
+//! happens to a field nobody asked for: in TOML it is a fault, in PEFT's file it passes when its
+//! value is neutral, because PEFT writes some forty fields of which most say "off".
 
 use ist_core::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
@@ -153,8 +153,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Target modules (`targets`, in PEFT's file `target_modules`), with `exclude_modules`, `layers_to_transform` and
-    /// `layers_pattern`.
+    /// Target modules (`targets`, in PEFT's file `target_modules`), with `exclude_modules`,
+    /// `layers_to_transform` and `layers_pattern`.
     pub fn targets(&mut self) -> Targets {
         let key = self.spelt("targets", "target_modules");
         let modules = self.modules(key);
@@ -208,8 +208,8 @@ impl<'a> Fields<'a> {
         modules.map_err(|message| self.fault(key, message)).ok()
     }
 
-    /// Refuses what was not read: every such key in TOML, those with a value that is not neutral in PEFT's file.
-    /// `documented_defaults` are names with values as JSON.
+    /// Refuses what was not read: every such key in TOML, those with a value that is not neutral in
+    /// PEFT's file. `documented_defaults` are names with values as JSON.
     fn finish(mut self, documented_defaults: &[(&str, &str)]) -> Result<(), ConfigError> {
         for (key, value) in self.fields {
             if self.read.contains(key) {
@@ -259,8 +259,9 @@ pub fn read<C>(
     Ok(config)
 }
 
-/// Fields of PEFT's file that only describe it. The base model says how its files hold a matrix, and PEFT corrects
-/// `fan_in_fan_out` by that. Unsloth leaves marks of its own, which change nothing.
+/// Fields of PEFT's file that only describe it. The base model says how its files hold a matrix,
+/// and PEFT corrects `fan_in_fan_out` by that. Unsloth leaves marks of its own, which change
+/// nothing.
 const DESCRIPTIVE: [&str; 11] = [
     "unsloth_fixed",
     "unsloth_version",

@@ -1,14 +1,16 @@
 //! Names from outside that become part of a path.
 //!
-//! An index of shards, a manifest, a checkpoint: each names files, and whoever wrote it decides where we read and write.
-//! So a name is checked once, when it is read, and has a type of its own from then on.
+//! An index of shards, a manifest, a checkpoint: each names files, and whoever wrote it decides
+//! where we read and write. So a name is checked once, when it is read, and has a type of its own
+//! from then on.
 
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of the longest name. File systems take 255, and what is written beside a file adds an ending.
+/// Bytes of the longest name. File systems take 255, and what is written beside a file adds an
+/// ending.
 const LONGEST: usize = 220;
 
 /// The name of one file or folder within another: not a path, and nothing that leads anywhere else.

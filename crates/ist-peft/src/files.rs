@@ -1,6 +1,7 @@
 //! Hugging Face PEFT folders, both ways: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! A single adapter lies in the folder itself, several lie in a folder each within it, named after them.
+//! A single adapter lies in the folder itself, several lie in a folder each within it, named after
+//! them.
 
 use std::path::{Path, PathBuf};
 
@@ -106,7 +107,8 @@ pub enum AdapterFilesError {
     },
 }
 
-/// Reads what adapters a folder holds: one in the folder itself or, as PEFT writes several, one in each subfolder.
+/// Reads what adapters a folder holds: one in the folder itself or, as PEFT writes several, one in
+/// each subfolder.
 pub fn read_config<A: Adapter>(folder: &Path) -> Result<Adapters<A>, AdapterFilesError> {
     let parts = folders(folder)?.into_iter().map(|(name, folder)| read_part(&name, &folder));
     Ok(Adapters::new(parts.collect::<Result<_, _>>()?))
@@ -313,8 +315,8 @@ fn part_folders<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Vec<PathBu
     }
 }
 
-/// Writes the model's adapters as PEFT folders: one into `folder` itself, several into a folder each within it. Each file
-/// appears whole or not at all.
+/// Writes the model's adapters as PEFT folders: one into `folder` itself, several into a folder
+/// each within it. Each file appears whole or not at all.
 pub fn save<A: Adapter>(
     model: &mut impl PeftModel<A>,
     adapters: &Adapters<A>,

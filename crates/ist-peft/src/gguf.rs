@@ -1,10 +1,11 @@
 //! GGUF files of LoRA adapters, as llama.cpp loads them (`--lora`).
 //!
-//! The format ([specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)): magic, version 3, counts, then
-//! key-value pairs, then a description of each tensor with its dimensions from the innermost, then the data, each tensor on
-//! a multiple of 32 bytes; everything little-endian. An adapter has `general.type` `adapter`, `adapter.type` `lora` and, for
-//! each adapted tensor `t`, `t.lora_a` `[r, in]` and `t.lora_b` `[out, r]`; llama.cpp scales by `adapter.lora.alpha` / r, or
-//! by 1 where that is 0.
+//! The format ([specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)): magic,
+//! version 3, counts, then key-value pairs, then a description of each tensor with its dimensions
+//! from the innermost, then the data, each tensor on a multiple of 32 bytes; everything
+//! little-endian. An adapter has `general.type` `adapter`, `adapter.type` `lora` and, for each
+//! adapted tensor `t`, `t.lora_a` `[r, in]` and `t.lora_b` `[out, r]`; llama.cpp scales by
+//! `adapter.lora.alpha` / r, or by 1 where that is 0.
 
 use std::path::Path;
 

@@ -6,8 +6,8 @@
 //! - on most modules the output is scaled, y = (x W + b) ⊙ l_f, with l `[out]`;
 //! - on `feedforward_modules` the input is, y = (x ⊙ l_f) W + b, with l `[in]`.
 //!
-//! `out` (or `in`) parameters a module. The response factor is our extension: published IST knows none for (IA)³. There is
-//! no dropout and no scaling.
+//! `out` (or `in`) parameters a module. The response factor is our extension: published IST knows
+//! none for (IA)³. There is no dropout and no scaling.
 
 use ist_core::burn;
 
@@ -23,7 +23,8 @@ use crate::parameter::{resting, vector};
 use crate::site::{Roles, Site};
 use crate::targets::{TargetModules, Targets};
 
-/// The modules that leave an MLP, whose input is scaled where the configuration does not say: PEFT's choice by architecture.
+/// The modules that leave an MLP, whose input is scaled where the configuration does not say:
+/// PEFT's choice by architecture.
 const FEEDFORWARD: [&str; 5] = ["down_proj", "fc_out", "dense_4h_to_h", "mlp.c_proj", "fc2"];
 
 /// The checked configuration, with PEFT's field names.

@@ -1,8 +1,8 @@
 //! PEFT methods on frozen linear layers, in Hugging Face PEFT's file format.
 //!
-//! A method is one type that implements [`Method`]; a set of methods is an enum made by [`adapter_set!`] that implements
-//! [`Adapter`], so that a crate outside this one can make "the built-in ones and mine". Models are generic over the set and
-//! never know a method.
+//! A method is one type that implements [`Method`]; a set of methods is an enum made by
+//! [`adapter_set!`] that implements [`Adapter`], so that a crate outside this one can make "the
+//! built-in ones and mine". Models are generic over the set and never know a method.
 //!
 //! Weights are kept as `[in, out]` and act on rows, y = x W; files hold PyTorch's `[out, in]`.
 //!

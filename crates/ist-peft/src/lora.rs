@@ -1,26 +1,31 @@
-//! LoRA: a low-rank addition to a frozen weight (Hu et al., [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)); with
-//! `use_rslora` scaled by alpha / √r (Kalajdzievski, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)).
+//! LoRA: a low-rank addition to a frozen weight (Hu et al., [arXiv
+//! 2106.09685](https://arxiv.org/abs/2106.09685)); with `use_rslora` scaled by alpha / √r
+//! (Kalajdzievski, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)).
 //!
-//! y = x W + b + f · s · (dropout(x) A) B, with A `[in, r]`, B `[r, out]`, s = alpha / r (or alpha / √r) and f the response
-//! factor. It is computed on the activation side: the sum W + s A B never exists. r · (in + out) parameters a module.
-//! A is Kaiming-uniform with a = √5, so uniform within ±1/√in, or normal with deviation 1/r (`init_lora_weights = "gaussian"`);
-//! B is zero. On an embedding A is zero and B standard normal, as in PEFT.
+//! y = x W + b + f · s · (dropout(x) A) B, with A `[in, r]`, B `[r, out]`, s = alpha / r (or alpha
+//! / √r) and f the response factor. It is computed on the activation side: the sum W + s A B never
+//! exists. r · (in + out) parameters a module. A is Kaiming-uniform with a = √5, so uniform within
+//! ±1/√in, or normal with deviation 1/r (`init_lora_weights = "gaussian"`); B is zero. On an
+//! embedding A is zero and B standard normal, as in PEFT.
 //!
 //! With PEFT's `lora_bias`, in a loaded file, B has a bias c: f · s · c is added, r · (in + out) +
 //! out parameters.
 //!
 //! Three variants are LoRA with a difference in training; their files are plain LoRA:
 //!
-//! - LoRA-FA (`freeze_a`; Zhang et al., [arXiv 2308.03303](https://arxiv.org/abs/2308.03303)): A stays, r · out parameters train,
-//!   and the r numbers a token of x A are kept instead of x. AdamW is plain; PEFT's `create_lorafa_optimizer` rescales B's
-//!   gradient besides.
-//! - LoRA+ (`loraplus_lr_ratio`; Hayou et al., [arXiv 2402.12354](https://arxiv.org/abs/2402.12354)): B learns at that multiple
-//!   of A's rate, except on embeddings.
-//! - PiSSA (Meng et al., [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) and OLoRA (Büyükakyüz,
-//!   [arXiv 2406.01775](https://arxiv.org/abs/2406.01775)), `init_lora_weights = "pissa"`, `"pissa_niter_N"` or `"olora"`: A and
-//!   B start at a part A₀ B₀ of the weight ([`lora_init`](crate::lora_init)). PEFT takes s A₀ B₀ off the weight; here the weight
-//!   stays, in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), with A₀ and B₀ constant. Without dropout that is the same function. So f = 0 is the base model, and the file is what PEFT
-//!   converts its own to: a plain LoRA of twice the rank on the untouched base.
+//! - LoRA-FA (`freeze_a`; Zhang et al., [arXiv 2308.03303](https://arxiv.org/abs/2308.03303)): A
+//!   stays, r · out parameters train, and the r numbers a token of x A are kept instead of x. AdamW
+//!   is plain; PEFT's `create_lorafa_optimizer` rescales B's gradient besides.
+//! - LoRA+ (`loraplus_lr_ratio`; Hayou et al., [arXiv
+//!   2402.12354](https://arxiv.org/abs/2402.12354)): B learns at that multiple of A's rate, except
+//!   on embeddings.
+//! - PiSSA (Meng et al., [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) and OLoRA
+//!   (Büyükakyüz, [arXiv 2406.01775](https://arxiv.org/abs/2406.01775)), `init_lora_weights =
+//!   "pissa"`, `"pissa_niter_N"` or `"olora"`: A and B start at a part A₀ B₀ of the weight
+//!   ([`lora_init`](crate::lora_init)). PEFT takes s A₀ B₀ off the weight; here the weight stays,
+//!   in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), with A₀ and B₀
+//!   constant. Without dropout that is the same function. So f = 0 is the base model, and the file
+//!   is what PEFT converts its own to: a plain LoRA of twice the rank on the untouched base.
 
 use ist_core::burn;
 
@@ -269,7 +274,8 @@ pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {
     }
 }
 
-/// The low-rank product stays and, where A trains, the input. What an adapter is measured from has its own product; dropout needs the masked input for a moment.
+/// The low-rank product stays and, where A trains, the input. What an adapter is measured from has
+/// its own product; dropout needs the masked input for a moment.
 fn token_cost([rank, stored]: [usize; 2], dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
     let masked = if dropout > 0.0 { site.d_in } else { 0 };
     TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: stored + masked }

@@ -15,7 +15,8 @@ pub enum LoraInit {
     Kaiming,
     /// A normal with deviation 1 / r, B zero.
     Gaussian,
-    /// The largest singular values and vectors of W; `iterations` of a randomised decomposition, or the exact one.
+    /// The largest singular values and vectors of W; `iterations` of a randomised decomposition, or
+    /// the exact one.
     Pissa {
         /// Subspace iterations.
         iterations: Option<usize>,
@@ -113,7 +114,8 @@ impl LoraConfig {
         Ok(())
     }
 
-    /// The rank of that module in its file: A and B beside what they started from, where that is a part of W.
+    /// The rank of that module in its file: A and B beside what they started from, where that is a
+    /// part of W.
     pub(crate) fn stored_rank_of(&self, path: &str) -> usize {
         self.rank_of(path) * if self.init.starts_in_weight() { 2 } else { 1 }
     }
@@ -129,7 +131,7 @@ pub(crate) fn read(fields: &mut Fields) -> LoraConfig {
     let dialect = fields.dialect();
     match dialect {
         Dialect::Toml if fields.flag("use_dora", false) => {
-            fields.fault("use_dora", "is another method: \"dora\"")
+            fields.fault("use_dora", "is another method: \"dora\"");
         }
         Dialect::Toml => {}
         Dialect::Peft => peft_init(fields),
@@ -222,7 +224,8 @@ pub(crate) fn peft_init(fields: &mut Fields) {
     fields.fault("init_lora_weights", message);
 }
 
-/// The fields of PEFT's file. An adapter that started in the weight is written as a plain one of twice the rank.
+/// The fields of PEFT's file. An adapter that started in the weight is written as a plain one of
+/// twice the rank.
 pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
     let ranks = if config.init.starts_in_weight() { 2 } else { 1 };
     // So that s stays: alpha / r, or alpha / √r.

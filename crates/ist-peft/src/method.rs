@@ -1,7 +1,9 @@
-//! What a PEFT method is: how it is configured, which tensors it has on one module, and what it computes there.
+//! What a PEFT method is: how it is configured, which tensors it has on one module, and what it
+//! computes there.
 //!
-//! This is the trait that an author writes. Models and files work with *sets* of methods, [`Adapter`](crate::Adapter),
-//! which [`adapter_set!`](crate::adapter_set) writes from types that implement this one.
+//! This is the trait that an author writes. Models and files work with *sets* of methods,
+//! [`Adapter`](crate::Adapter), which [`adapter_set!`](crate::adapter_set) writes from types that
+//! implement this one.
 
 use std::fmt::Debug;
 
@@ -19,10 +21,11 @@ use crate::{
 /// Where fields come from, and so how they are spelt and how strictly they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// Our `[adapter]` table: `method`, `r`, `alpha`, `dropout`, `targets`, other fields under PEFT's names. Unknown keys
-    /// are refused.
+    /// Our `[adapter]` table: `method`, `r`, `alpha`, `dropout`, `targets`, other fields under
+    /// PEFT's names. Unknown keys are refused.
     Toml,
-    /// PEFT's `adapter_config.json`. Unknown or unsupported fields pass when their value is neutral.
+    /// PEFT's `adapter_config.json`. Unknown or unsupported fields pass when their value is
+    /// neutral.
     Peft,
 }
 
@@ -51,8 +54,8 @@ impl TensorSpec {
     }
 }
 
-/// What an adapted linear module takes of memory for one token, in numbers of the model's arithmetic, where its adapter
-/// trains. The memory plan counts with it.
+/// What an adapted linear module takes of memory for one token, in numbers of the model's
+/// arithmetic, where its adapter trains. The memory plan counts with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenCost {
     /// Whether its input stays for the backward pass; modules with the same input share one copy.
@@ -66,7 +69,8 @@ pub struct TokenCost {
 }
 
 impl TokenCost {
-    /// What is counted for a method that does not say: input and output stay, in copies of their own.
+    /// What is counted for a method that does not say: input and output stay, in copies of their
+    /// own.
     pub fn unknown(site: &Site) -> Self {
         Self {
             keeps_input: false,
@@ -98,8 +102,9 @@ pub enum MergeError {
 
 /// A PEFT method on one frozen module.
 ///
-/// The hooks [`forward`](Self::forward), [`embed`](Self::embed), [`norm`](Self::norm) and [`prefix`](Self::prefix) serve one
-/// kind of module each; a method implements those of the kinds that it [`fits`](Self::fits).
+/// The hooks [`forward`](Self::forward), [`embed`](Self::embed), [`norm`](Self::norm) and
+/// [`prefix`](Self::prefix) serve one kind of module each; a method implements those of the kinds
+/// that it [`fits`](Self::fits).
 pub trait Method: Module + ModuleDisplay {
     /// The name in our TOML.
     const NAME: &'static str;
@@ -112,7 +117,8 @@ pub trait Method: Module + ModuleDisplay {
     /// The checked configuration.
     type Config: Clone + Debug + Send + Sync;
 
-    /// Whether the fields are those of this method: by default by `method` in our TOML, by `peft_type` in PEFT's file.
+    /// Whether the fields are those of this method: by default by `method` in our TOML, by
+    /// `peft_type` in PEFT's file.
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
         let (tag, name) = match dialect {
             Dialect::Toml => ("method", Self::NAME),
@@ -196,7 +202,8 @@ pub trait Method: Module + ModuleDisplay {
         Vec::new()
     }
 
-    /// Key and shape of every tensor in the file of adapters on all `sites`. Methods whose modules share tensors say how.
+    /// Key and shape of every tensor in the file of adapters on all `sites`. Methods whose modules
+    /// share tensors say how.
     fn file_layout(config: &Self::Config, sites: &[Site]) -> Vec<(String, Vec<usize>)> {
         let of = |site| {
             Self::layout(config, site)
@@ -251,7 +258,8 @@ pub trait Method: Module + ModuleDisplay {
     fn norm(&self, _base: &FrozenNorm, _dtype: DType, _pass: &LayerPass) -> NormValues {
         unreachable!("{} fits no normalisation", Self::NAME)
     }
-    /// Keys and values in front of all tokens of self-attention, `[positions, kv_heads, head_dim]` each.
+    /// Keys and values in front of all tokens of self-attention, `[positions, kv_heads, head_dim]`
+    /// each.
     fn prefix(&self, _pass: &LayerPass) -> [Tensor<3>; 2] {
         unreachable!("{} fits no attention", Self::NAME)
     }

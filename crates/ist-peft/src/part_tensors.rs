@@ -137,8 +137,8 @@ fn missing_rows<A: Adapter>(
         .collect()
 }
 
-/// The modules without those of experts whose name no expert has in the file: transformers 5 keeps all experts of a layer as
-/// one parameter, so a name that means them reaches nothing there.
+/// The modules without those of experts whose name no expert has in the file: transformers 5 keeps
+/// all experts of a layer as one parameter, so a name that means them reaches nothing there.
 fn without_absent_experts(sites: Vec<Site>, file: &Contents) -> Vec<Site> {
     // `..experts.E.NAME..`
     let name = |path: &str| path.split_once(".experts.")?.1.split('.').nth(1).map(str::to_owned);

@@ -1,8 +1,8 @@
 //! Files that a folder is expected to hold, opened only when they are regular files.
 //!
-//! Folders come from anywhere. A FIFO in the place of a file would be waited for without end, a device would be read
-//! without end. A symbolic link is followed where a file is read, because caches of models are made of them, and never
-//! where a file is written.
+//! Folders come from anywhere. A FIFO in the place of a file would be waited for without end, a
+//! device would be read without end. A symbolic link is followed where a file is read, because
+//! caches of models are made of them, and never where a file is written.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -41,13 +41,15 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file of our own to write to it, and creates it where there is none. What it holds stays.
+/// Opens a regular file of our own to write to it, and creates it where there is none. What it
+/// holds stays.
 ///
 /// A link of that name is not followed: it could name any file of the user's.
 ///
 /// # Errors
 ///
-/// What the system says; [`ErrorKind::InvalidInput`] for a link and for something that is not a regular file.
+/// What the system says; [`ErrorKind::InvalidInput`] for a link and for something that is not a
+/// regular file.
 pub fn open_own(path: &Path) -> io::Result<File> {
     refuse_link(path)?;
     let mut options = OpenOptions::new();
@@ -55,7 +57,8 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     regular(without_following(&mut options).open(path)?)
 }
 
-/// Opens a regular file of our own to write behind what it holds, and creates it where there is none.
+/// Opens a regular file of our own to write behind what it holds, and creates it where there is
+/// none.
 ///
 /// # Errors
 ///

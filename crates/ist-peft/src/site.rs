@@ -95,7 +95,8 @@ impl Site {
     }
 }
 
-/// The module names of an architecture by the part they play, from which methods take their usual targets.
+/// The module names of an architecture by the part they play, from which methods take their usual
+/// targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roles {
     /// What people usually adapt with LoRA.

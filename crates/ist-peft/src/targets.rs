@@ -1,8 +1,8 @@
 //! Which modules an adapter sits on, by PEFT's rules.
 //!
-//! A list names modules by suffix, a string is one regular expression over the whole path, `all-linear` is every linear
-//! layer but the output head. `layers_to_transform` keeps only those layers of a list's matches; a module that the list names
-//! by its whole path stays.
+//! A list names modules by suffix, a string is one regular expression over the whole path,
+//! `all-linear` is every linear layer but the output head. `layers_to_transform` keeps only those
+//! layers of a list's matches; a module that the list names by its whole path stays.
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
@@ -104,8 +104,8 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Targets from PEFT's `target_modules`, `exclude_modules`, `layers_to_transform` and `layers_pattern`. Without
-    /// modules the architecture's usual ones are meant.
+    /// Targets from PEFT's `target_modules`, `exclude_modules`, `layers_to_transform` and
+    /// `layers_pattern`. Without modules the architecture's usual ones are meant.
     pub fn new(
         modules: Option<TargetModules>,
         exclude: Option<TargetModules>,
@@ -131,12 +131,13 @@ impl Targets {
     /// The same targets, with the defaults of whoever wrote them where they name no module.
     #[must_use]
     pub(crate) fn with_defaults_of(self, dialect: Dialect) -> Self {
-        Self { peft_defaults: dialect == Dialect::Peft, ..self }
+        let peft_defaults = dialect == Dialect::Peft && self.modules.is_none();
+        Self { peft_defaults, ..self }
     }
 
     /// Whether no module is named and PEFT's own choice for the architecture is meant.
     pub(crate) fn leaves_the_choice_to_peft(&self) -> bool {
-        self.modules.is_none() && self.peft_defaults
+        self.peft_defaults
     }
 
     /// Adds the module at `path`, whatever else is named.
@@ -160,7 +161,8 @@ impl Targets {
         }
     }
 
-    /// PEFT's `fan_in_fan_out`: whether the base model's files hold the modules' matrices `[in, out]`, as GPT-2's.
+    /// PEFT's `fan_in_fan_out`: whether the base model's files hold the modules' matrices `[in,
+    /// out]`, as GPT-2's.
     pub fn fan_in_fan_out(&self) -> bool {
         self.fan_in_fan_out
     }
@@ -175,6 +177,7 @@ impl Targets {
         self.modules.get_or_insert_with(|| {
             TargetModules::Names(names.iter().map(ToString::to_string).collect())
         });
+        self.peft_defaults = false;
     }
 
     /// Whether an adapter sits on `site`.
@@ -184,7 +187,8 @@ impl Targets {
         chosen && !excluded && (self.names_whole_path(site) || self.layer_matches(site))
     }
 
-    /// The names of a list that no module of the model has. PEFT passes over them; who wrote the list may have meant another.
+    /// The names of a list that no module of the model has. PEFT passes over them; who wrote the
+    /// list may have meant another.
     pub fn unknown_names(&self, every: &[Site]) -> Vec<&str> {
         let Some(TargetModules::Names(names)) = &self.modules else { return Vec::new() };
         let known = |name: &String| every.iter().any(|site| names_site(name, site));
@@ -223,7 +227,8 @@ impl Targets {
             .join(", ")
     }
 
-    /// The fields of PEFT's `adapter_config.json` of a method that cannot be narrowed to some layers.
+    /// The fields of PEFT's `adapter_config.json` of a method that cannot be narrowed to some
+    /// layers.
     pub fn module_fields(&self) -> Map<String, Value> {
         let mut fields = self.peft_fields();
         fields.retain(|key, _| key.ends_with("_modules"));
@@ -257,7 +262,8 @@ fn compile(pattern: &str, shown: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| format!("\"{shown}\" is no regular expression: {error}"))
 }
 
-/// Values for modules by name: PEFT's `rank_pattern` and `alpha_pattern`. The first pattern that matches counts.
+/// Values for modules by name: PEFT's `rank_pattern` and `alpha_pattern`. The first pattern that
+/// matches counts.
 #[derive(Clone, Debug)]
 pub struct Patterns<T>(Vec<(String, Regex, T)>);
 
@@ -275,7 +281,8 @@ impl<T: PartialEq> PartialEq for Patterns<T> {
 }
 
 impl<T: Clone> Patterns<T> {
-    /// Patterns in order. Each is a regular expression over the end of a path, after a dot or from its start.
+    /// Patterns in order. Each is a regular expression over the end of a path, after a dot or from
+    /// its start.
     pub fn new(entries: Vec<(String, T)>) -> Result<Self, String> {
         let compiled = entries.into_iter().map(|(source, value)| {
             let regex = compile(&format!(r"^(?:.*\.)?(?:{source})$"), &source)?;

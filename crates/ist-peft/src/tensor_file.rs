@@ -1,9 +1,9 @@
 //! Reading and writing one `.safetensors` file.
 //!
-//! Files come from anywhere, so nothing in one is believed: the header is checked against the file before any tensor is
-//! read, and every fault names the file and, where there is one, the tensor. A file is mapped into memory for its
-//! header and its digest; a tensor's values are read, so that they are in memory once and a file that was cut short is an
-//! error. Writing is all or nothing.
+//! Files come from anywhere, so nothing in one is believed: the header is checked against the file
+//! before any tensor is read, and every fault names the file and, where there is one, the tensor. A
+//! file is mapped into memory for its header and its digest; a tensor's values are read, so that
+//! they are in memory once and a file that was cut short is an error. Writing is all or nothing.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,7 +24,8 @@ use crate::regular;
 /// Why a tensor file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
-    /// The system refuses; on writing also when no space is left. Nothing half-written stays behind.
+    /// The system refuses; on writing also when no space is left. Nothing half-written stays
+    /// behind.
     #[error("{path}: {source}")]
     Io {
         /// The file.
@@ -108,8 +109,9 @@ impl TensorFile {
             unsafe_code,
             reason = "a map is the only way to read a tensor without reading the file"
         )]
-        // SAFETY: the map is read-only. Another process that cuts the file while it is mapped can end this one; model files
-        // are not edited in place, and every checkpoint of ours is replaced by renaming.
+        // SAFETY: the map is read-only. Another process that cuts the file while it is mapped can
+        // end this one; model files are not edited in place, and every checkpoint of ours is
+        // replaced by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Self::new(path, Bytes::Mapped(map, Mutex::new(file)))
     }
@@ -171,7 +173,8 @@ impl TensorFile {
         data.map_err(|source| TensorFileError::Io { path: self.path.clone(), source })
     }
 
-    /// The values in a range of the file's bytes. A tensor may begin at any byte, so they are copied to where they are aligned.
+    /// The values in a range of the file's bytes. A tensor may begin at any byte, so they are
+    /// copied to where they are aligned.
     fn values<const N: usize, T: Element>(
         &self,
         range: Range<usize>,
@@ -180,7 +183,7 @@ impl TensorFile {
     ) -> std::io::Result<TensorData> {
         let mut values = Vec::with_capacity(range.len() / N);
         let mut take = |bytes: &[u8]| {
-            values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)))
+            values.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)));
         };
         match &self.bytes {
             Bytes::Embedded(bytes) => take(&bytes[range]),
@@ -296,8 +299,9 @@ fn invalid(path: &Path, error: &SafeTensorError) -> TensorFileError {
 
 /// Writes tensors with their names. The file is there whole, also after a power cut, or not at all.
 ///
-/// The library's own writer renames a file of its own over the one it is given and syncs nothing, so it makes the header
-/// here and no more. Tensors stand in its order: wide types first, then by name.
+/// The library's own writer renames a file of its own over the one it is given and syncs nothing,
+/// so it makes the header here and no more. Tensors stand in its order: wide types first, then by
+/// name.
 pub fn write(path: &Path, tensors: &[(String, TensorData)]) -> Result<(), TensorFileError> {
     let io = |source| TensorFileError::Io { path: path.to_owned(), source };
     let mut sorted = tensors

@@ -192,7 +192,7 @@ fn neutral_and_descriptive_fields_never_block() {
 
 #[test]
 fn fields_that_would_change_the_computation_are_refused_by_name() {
-    let refused = json!({"lora_bias": true, "modules_to_save": ["lm_head"], "bias": "all",
+    let refused = json!({"modules_to_save": ["lm_head"], "bias": "all",
         "layer_replication": [[0, 1]], "target_parameters": ["weight"], "trainable_token_indices": [1],
         "alora_invocation_tokens": [1, 2], "megatron_core": "another.core", "qalora_group_size": 32, "use_qalora": true,
         "init_lora_weights": "pissa", "of_a_later_version": 1});

@@ -82,18 +82,20 @@ const ENTRANCES: [Entrance; 31] = [
 
 /// Every kind of node at every entrance.
 pub(super) fn all() -> Vec<Bomb> {
-    let nodes: [(&str, fn() -> Content); 4] = [
-        ("pipe", || Content::Fifo),
-        ("folder", || Content::Folder),
-        ("link to itself", || Content::Loop),
-        ("endless device", || Content::Zeros),
-    ];
+    let nodes = || {
+        [
+            ("pipe", Content::Fifo),
+            ("folder", Content::Folder),
+            ("link to itself", Content::Loop),
+            ("endless device", Content::Zeros),
+        ]
+    };
     let mut all = Vec::new();
     for Entrance { path, needs, arguments } in &ENTRANCES {
-        for (name, content) in nodes {
+        for (name, content) in nodes() {
             let name = format!("{name} as {path}, {}", arguments[0]);
             // What the command can do without may be passed over.
-            all.push(Bomb::file(name, needs, path, content(), arguments).or_taken());
+            all.push(Bomb::file(name, needs, path, content, arguments).or_taken());
         }
     }
     all

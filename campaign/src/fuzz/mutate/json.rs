@@ -63,7 +63,7 @@ fn visit(value: &mut Value, left: &mut usize, dice: &mut Dice) -> bool {
 fn change(value: &mut Value, dice: &mut Dice) {
     match value {
         Value::Object(fields) if !fields.is_empty() && !dice.one_in(4) => {
-            change_fields(fields, dice)
+            change_fields(fields, dice);
         }
         Value::Array(items) if !items.is_empty() && !dice.one_in(4) => change_items(items, dice),
         other => *other = hostile(other, dice),

@@ -1,7 +1,8 @@
 //! `ist`: importance-aware sparse tuning (arXiv 2410.11772).
 //!
-//! Every layer has an importance score I, starting at 0. High I means that suppressing the layer's PEFT modules is
-//! tolerated, so the layer is *less* important: it is suppressed with weight p = σ(I) and updated with weight q = σ(-I).
+//! Every layer has an importance score I, starting at 0. High I means that suppressing the layer's
+//! PEFT modules is tolerated, so the layer is *less* important: it is suppressed with weight p =
+//! σ(I) and updated with weight q = σ(-I).
 
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -20,7 +21,8 @@ pub struct IstConfig {
     pub layers_updated: Share,
     /// N_s, layers suppressed in one candidate. Default 0.5 of them.
     pub layers_suppressed: Share,
-    /// N_c, candidate suppressed sets per importance update. Default 3; with 1 the scores never move.
+    /// N_c, candidate suppressed sets per importance update. Default 3; with 1 the scores never
+    /// move.
     pub candidates: usize,
     /// β, the factor on a suppressed layer's PEFT response, in [0, 1). Default 0.25.
     pub suppression: f64,
@@ -28,7 +30,8 @@ pub struct IstConfig {
     pub interval: usize,
     /// μ, the step size of the importance update, above 0. Default 10.
     pub importance_lr: f64,
-    /// B_s, records of the batch that scores the candidates. Default 16; the policy itself does not read it.
+    /// B_s, records of the batch that scores the candidates. Default 16; the policy itself does not
+    /// read it.
     pub score_batch: usize,
     /// What a candidate's loss is worth. Default [`Reward::Exp`], the published form.
     pub reward: Reward,
@@ -38,12 +41,14 @@ pub struct IstConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reward {
-    /// a_k = r_k - mean r with r_k = exp(-l_k): the published form. The larger the loss, the less a difference counts.
+    /// a_k = r_k - mean r with r_k = exp(-l_k): the published form. The larger the loss, the less a
+    /// difference counts.
     #[default]
     Exp,
-    /// a_k = (mean l - l_k) / std l, with the standard deviation over the candidates: our variant. It is the same for every
-    /// positive affine transformation of the losses, so neither their size nor how much the adapters do decides how far
-    /// scores move; the importance learning rate alone does.
+    /// a_k = (mean l - l_k) / std l, with the standard deviation over the candidates: our variant.
+    /// It is the same for every positive affine transformation of the losses, so neither their size
+    /// nor how much the adapters do decides how far scores move; the importance learning rate alone
+    /// does.
     Normalized,
 }
 
@@ -68,8 +73,9 @@ impl Reward {
     }
 }
 
-/// Below this share of the losses their standard deviation is taken for rounding (a sum in f32 is right to about 1e-7), which
-/// [`Reward::Normalized`] must not blow up: while fresh adapters add nothing, all candidates have the same loss.
+/// Below this share of the losses their standard deviation is taken for rounding (a sum in f32 is
+/// right to about 1e-7), which [`Reward::Normalized`] must not blow up: while fresh adapters add
+/// nothing, all candidates have the same loss.
 const NOISE: f64 = 1e-6;
 
 /// exp(-l) of each loss.
@@ -130,14 +136,16 @@ pub struct Ist {
     scores: Vec<f64>,
 }
 
-/// The scores as the bits of their f64: decimal text may lose the last one, and a resumed run must not.
+/// The scores as the bits of their f64: decimal text may lose the last one, and a resumed run must
+/// not.
 #[derive(Serialize, Deserialize)]
 struct State {
     score_bits: Vec<u64>,
 }
 
 impl Ist {
-    /// The policy over `layers`, all scores 0. Layers of the model that are not among them are never drawn and stay at 0.
+    /// The policy over `layers`, all scores 0. Layers of the model that are not among them are
+    /// never drawn and stay at 0.
     pub fn new(layers: &LayerSet, config: IstConfig) -> Result<Self, PolicyError> {
         config.check()?;
         Ok(Self {
@@ -166,10 +174,12 @@ impl Ist {
         self.scores.iter().enumerate().map(weight).collect()
     }
 
-    /// N_c *distinct* suppressed sets, drawn with weights p; all sets there are when there are fewer.
+    /// N_c *distinct* suppressed sets, drawn with weights p; all sets there are when there are
+    /// fewer.
     ///
-    /// A draw that repeats an earlier set is thrown away. Scores far from 0 can make that take very long, so after
-    /// [`DRAWS_PER_CANDIDATE`] draws per candidate the likeliest sets not drawn yet fill what is missing.
+    /// A draw that repeats an earlier set is thrown away. Scores far from 0 can make that take very
+    /// long, so after [`DRAWS_PER_CANDIDATE`] draws per candidate the likeliest sets not drawn yet
+    /// fill what is missing.
     fn draw_candidates(&self, rng: &mut dyn Rng) -> Vec<LayerSet> {
         let log_p = self.log_weights(sampling::log_sigmoid);
         let wanted = sampling::subsets_up_to(
@@ -192,16 +202,19 @@ impl Ist {
     }
 }
 
-/// Candidates of an update at most: each is a forward pass over the scoring batch, and repeated draws cost their square.
+/// Candidates of an update at most: each is a forward pass over the scoring batch, and repeated
+/// draws cost their square.
 const MOST_CANDIDATES: usize = 4096;
 
-/// Draws after which repeated candidates are replaced by the likeliest sets not drawn yet, per wanted candidate.
+/// Draws after which repeated candidates are replaced by the likeliest sets not drawn yet, per
+/// wanted candidate.
 const DRAWS_PER_CANDIDATE: usize = 64;
 
-/// Adds the sets of `size` layers with the largest sums of `log_weights` that `sets` lacks, until it holds `wanted`.
+/// Adds the sets of `size` layers with the largest sums of `log_weights` that `sets` lacks, until
+/// it holds `wanted`.
 ///
-/// A best-first search over layers ranked by weight: the best set is the first `size` ranks, and every other set is
-/// reached from a better one by moving one rank up by one.
+/// A best-first search over layers ranked by weight: the best set is the first `size` ranks, and
+/// every other set is reached from a better one by moving one rank up by one.
 fn fill_with_likeliest(sets: &mut Vec<LayerSet>, wanted: usize, log_weights: &[f64], size: usize) {
     let mut ranked: Vec<usize> =
         (0..log_weights.len()).filter(|&layer| log_weights[layer].is_finite()).collect();
@@ -265,8 +278,9 @@ impl LayerPolicy for Ist {
         self.config.suppression
     }
 
-    /// With the advantages a_k of [`Reward`] and p from before the update: I_i += μ · a_k · p_i · (1 - p_i) for every
-    /// candidate k and every layer i in it. The answer is exp(-l_k) whatever the reward.
+    /// With the advantages a_k of [`Reward`] and p from before the update: I_i += μ · a_k · p_i ·
+    /// (1 - p_i) for every candidate k and every layer i in it. The answer is exp(-l_k) whatever
+    /// the reward.
     fn observe(
         &mut self,
         candidates: &[LayerSet],

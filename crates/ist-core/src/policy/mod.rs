@@ -1,9 +1,10 @@
 //! Which layers train in a step: one policy a file, no tensor anywhere.
 //!
-//! A policy sees step numbers, random numbers and losses, and answers with layer sets. That keeps it independent of models
-//! and devices, and lets a run be replayed from its log alone.
+//! A policy sees step numbers, random numbers and losses, and answers with layer sets. That keeps
+//! it independent of models and devices, and lets a run be replayed from its log alone.
 //!
-//! To add a policy, write one file here and one line in [`Registry::default`]; from outside, call [`Registry::register`].
+//! To add a policy, write one file here and one line in [`Registry::default`]; from outside, call
+//! [`Registry::register`].
 
 mod all;
 mod fixed;
@@ -39,7 +40,8 @@ pub trait LayerPolicy: Send + Debug {
     /// The layers that train in optimizer step `step` (t = 0, 1, 2, …).
     fn select(&mut self, step: usize, rng: &mut dyn Rng) -> Result<LayerSet, PolicyError>;
 
-    /// Sets of layers to suppress, one forward pass each, before step `step`. Empty when no scoring is due.
+    /// Sets of layers to suppress, one forward pass each, before step `step`. Empty when no scoring
+    /// is due.
     fn candidates(&mut self, _step: usize, _rng: &mut dyn Rng) -> Vec<LayerSet> {
         Vec::new()
     }
@@ -49,7 +51,8 @@ pub trait LayerPolicy: Send + Debug {
         1.0
     }
 
-    /// Learns from the mean token loss of every candidate, in order. Returns the rewards exp(-loss).
+    /// Learns from the mean token loss of every candidate, in order. Returns the rewards
+    /// exp(-loss).
     fn observe(
         &mut self,
         _candidates: &[LayerSet],
@@ -58,7 +61,8 @@ pub trait LayerPolicy: Send + Debug {
         Ok(Vec::new())
     }
 
-    /// The importance scores of all layers, for policies that have them. High = suppression is tolerated = less important.
+    /// The importance scores of all layers, for policies that have them. High = suppression is
+    /// tolerated = less important.
     fn scores(&self) -> Option<&[f64]> {
         None
     }
@@ -66,7 +70,8 @@ pub trait LayerPolicy: Send + Debug {
     /// The layers each step trains at most; what a plan of memory counts with.
     fn largest_set(&self) -> usize;
 
-    /// Fails when the policy cannot answer for each of the steps 0 to `steps` - 1, so that a run knows before it begins.
+    /// Fails when the policy cannot answer for each of the steps 0 to `steps` - 1, so that a run
+    /// knows before it begins.
     fn covers(&self, _steps: usize) -> Result<(), PolicyError> {
         Ok(())
     }
@@ -154,8 +159,8 @@ pub enum PolicyError {
     },
 }
 
-/// Builds a policy from the fields of its configuration (all but `kind`) over the layers that can train: those with PEFT
-/// modules, of a model of [`LayerSet::num_layers`] layers.
+/// Builds a policy from the fields of its configuration (all but `kind`) over the layers that can
+/// train: those with PEFT modules, of a model of [`LayerSet::num_layers`] layers.
 pub type Builder =
     fn(fields: &Map<String, Value>, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError>;
 

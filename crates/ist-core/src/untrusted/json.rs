@@ -1,8 +1,8 @@
 //! JSON in which each key stands once in its object.
 //!
-//! `serde_json` keeps the last of two values with one key, other readers keep the first. A file that two programs read
-//! differently is refused by the name of the key. Objects and lists may nest [`DEEPEST`] levels, which is the limit of
-//! `serde_json` itself.
+//! `serde_json` keeps the last of two values with one key, other readers keep the first. A file
+//! that two programs read differently is refused by the name of the key. Objects and lists may nest
+//! [`DEEPEST`] levels, which is the limit of `serde_json` itself.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -48,7 +48,8 @@ pub fn check(bytes: &[u8]) -> serde_json::Result<usize> {
     Ok(deepest)
 }
 
-/// What an error says, without the long texts that a file may have put into it; its line and column stay.
+/// What an error says, without the long texts that a file may have put into it; its line and column
+/// stay.
 pub fn told(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let (problem, place) = match text.rfind(" at line ") {

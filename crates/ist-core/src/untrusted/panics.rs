@@ -16,9 +16,11 @@ thread_local! {
 /// How many calls of [`contained_in_pool`] are going on.
 static IN_POOL: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `work`. A panic inside becomes an error with the first line of its message, and prints nothing.
+/// Runs `work`. A panic inside becomes an error with the first line of its message, and prints
+/// nothing.
 ///
-/// This is for readers that panic on damaged files. What they leave half-done must not be used afterwards.
+/// This is for readers that panic on damaged files. What they leave half-done must not be used
+/// afterwards.
 ///
 /// # Errors
 ///
@@ -31,7 +33,8 @@ pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     outcome.map_err(|panic| message(&*panic))
 }
 
-/// As [`contained`], for work that a pool of threads shares. Until it is done no thread prints its panic.
+/// As [`contained`], for work that a pool of threads shares. Until it is done no thread prints its
+/// panic.
 ///
 /// # Errors
 ///

@@ -1,9 +1,10 @@
 //! Training steps on random weights, timed: what `ist bench` measures.
 //!
-//! A step is a whole optimizer step: forward, backward, clipping and AdamW, scoring apart. The clock stops when the device has
-//! nothing left to do. The arithmetic that is set against the time is what the step cannot do without: products of frozen
-//! weights and of attention in the forward pass, and in the backward pass of the layers above the lowest that trains.
-//! What is computed again to save memory does not count.
+//! A step is a whole optimizer step: forward, backward, clipping and AdamW, scoring apart. The
+//! clock stops when the device has nothing left to do. The arithmetic that is set against the time
+//! is what the step cannot do without: products of frozen weights and of attention in the forward
+//! pass, and in the backward pass of the layers above the lowest that trains. What is computed
+//! again to save memory does not count.
 
 mod arithmetic;
 mod shape;
@@ -207,7 +208,8 @@ fn lora<A: Adapter>(setting: &Setting) -> Result<A::Config, Failure> {
         .or_run()
 }
 
-/// Refuses sizes that no step could be done with: weights, adapters with their moments, the batch, and the leanest step.
+/// Refuses sizes that no step could be done with: weights, adapters with their moments, the batch,
+/// and the leanest step.
 fn must_fit<A: Adapter>(
     config: &DecoderConfig,
     setting: &Setting,

@@ -1,7 +1,8 @@
 //! Which part of a conversation's text is an answer.
 //!
-//! A template's own `{% generation %}` blocks say it where there are any. Otherwise an answer is what a turn adds to its
-//! prompt, or, in a template that writes earlier turns differently, what changes with its content.
+//! A template's own `{% generation %}` blocks say it where there are any. Otherwise an answer is
+//! what a turn adds to its prompt, or, in a template that writes earlier turns differently, what
+//! changes with its content.
 
 use std::ops::Range;
 
@@ -10,8 +11,8 @@ use crate::data::chat::{Message, Role};
 use crate::data::{DataError, Segment, Standing};
 
 impl ChatTemplate {
-    /// A whole conversation. With `apart` the answers are told from the rest. A turn that is not to be learned is told
-    /// from the rest in any case.
+    /// A whole conversation. With `apart` the answers are told from the rest. A turn that is not to
+    /// be learned is told from the rest in any case.
     ///
     /// # Errors
     ///
@@ -42,8 +43,8 @@ impl ChatTemplate {
         each.map(|(at, message)| Ok(message.standing(self.prints_calls(turns, at)?))).collect()
     }
 
-    /// A conversation whose answers the template marks. A mark belongs to the assistant's turn of the same number where
-    /// there are as many, and else to the turn in whose text it stands.
+    /// A conversation whose answers the template marks. A mark belongs to the assistant's turn of
+    /// the same number where there are as many, and else to the turn in whose text it stands.
     fn by_marks(
         &self,
         turns: Turns<'_>,
@@ -100,8 +101,8 @@ impl ChatTemplate {
         Ok(Marked { text, marks })
     }
 
-    /// The bytes of `text`, the whole conversation, that are the turn at `at`: an answer with the end of its turn, of
-    /// another turn what it says.
+    /// The bytes of `text`, the whole conversation, that are the turn at `at`: an answer with the
+    /// end of its turn, of another turn what it says.
     fn turn(&self, text: &str, turns: Turns<'_>, at: usize) -> Result<Range<usize>, DataError> {
         let is_answer = turns.messages[at].role == Role::Assistant;
         let appended = if is_answer { self.appended(text, turns, at) } else { None };
@@ -110,8 +111,9 @@ impl ChatTemplate {
         }
         self.exchanged(text, turns, at)?.ok_or_else(|| {
             DataError::Template(format!(
-                "the answer in turn {at} cannot be found in what the model's chat template ({}) renders; set \
-                 `data.train_on_inputs = true`, end the conversation with that turn, or use `data.template = \"alpaca\"`",
+                "the answer in turn {at} cannot be found in what the model's chat template ({}) \
+                 renders; set `data.train_on_inputs = true`, end the conversation with that turn, \
+                 or use `data.template = \"alpaca\"`",
                 self.file
             ))
         })
@@ -127,9 +129,11 @@ impl ChatTemplate {
         appends.then_some(prompt.len()..turn.len())
     }
 
-    /// A turn, found as what changes when its content is another, with as much of what ends it as stands in `text`.
+    /// A turn, found as what changes when its content is another, with as much of what ends it as
+    /// stands in `text`.
     ///
-    /// Some templates write an earlier turn in another way than the last one, or put the system's message elsewhere.
+    /// Some templates write an earlier turn in another way than the last one, or put the system's
+    /// message elsewhere.
     fn exchanged(
         &self,
         text: &str,

@@ -1,7 +1,8 @@
 //! Whether a template prints the calls of a turn.
 //!
-//! Many templates know no calls. A turn that does nothing but call would then be learned as one that says nothing, so what
-//! a template makes of calls is tried out: others are put in their place, and looked for.
+//! Many templates know no calls. A turn that does nothing but call would then be learned as one
+//! that says nothing, so what a template makes of calls is tried out: others are put in their
+//! place, and looked for.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,8 @@ use super::answers::unused_characters;
 use crate::data::DataError;
 use crate::data::chat::Message;
 
-/// Whether `render` prints names and arguments of the calls of the turn at `at`. True of a turn without calls.
+/// Whether `render` prints names and arguments of the calls of the turn at `at`. True of a turn
+/// without calls.
 pub(crate) fn are_printed(
     messages: &[Message],
     at: usize,

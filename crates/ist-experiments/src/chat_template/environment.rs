@@ -11,8 +11,8 @@ use super::date;
 use super::python_json::{self, Spelling};
 use crate::jinja;
 
-/// An environment without a template: blocks take their line with them, Python's methods exist, and so do
-/// `raise_exception`, `strftime_now` and `tojson`.
+/// An environment without a template: blocks take their line with them, Python's methods exist, and
+/// so do `raise_exception`, `strftime_now` and `tojson`.
 pub(super) fn like_transformers() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -63,8 +63,8 @@ fn method(
     }
 }
 
-/// Fails where the text that `format` makes may cost more fuel than there is: every number in it may be a width, and
-/// every field the longest argument.
+/// Fails where the text that `format` makes may cost more fuel than there is: every number in it
+/// may be a width, and every field the longest argument.
 fn payable_format(state: &State, text: &str, arguments: &[Value]) -> Result<(), Error> {
     let numbers = text.split(|character: char| !character.is_ascii_digit());
     let width = |digits: &str| match digits {

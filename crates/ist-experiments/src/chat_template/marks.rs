@@ -1,7 +1,7 @@
 //! `{% generation %}` blocks: what a template says an assistant wrote.
 //!
-//! minijinja knows no such block. It becomes a scope with a variable printed at either end, which is empty unless somebody
-//! wants to know where the blocks stand.
+//! minijinja knows no such block. It becomes a scope with a variable printed at either end, which
+//! is empty unless somebody wants to know where the blocks stand.
 
 /// Printed where a block begins.
 pub(super) const BEGINS: &str = "__generation_begins";
@@ -14,7 +14,8 @@ pub(super) struct Marked {
     pub(super) marks: bool,
 }
 
-/// Replaces the blocks, with the white space that they take with them: a block's line, or more on the side of a `-`.
+/// Replaces the blocks, with the white space that they take with them: a block's line, or more on
+/// the side of a `-`.
 pub(super) fn replace(source: &str) -> Marked {
     let (mut text, mut rest, mut marks) = (String::with_capacity(source.len()), source, false);
     while let Some(at) = rest.find("{%") {

@@ -1,9 +1,10 @@
 //! A model's own chat template: from a conversation to the text that the model was trained on.
 //!
-//! Published templates are written for Jinja2 as transformers sets it up. `environment` gives minijinja the same
-//! variables, functions, filters and white space, so that both render the same text. Which part of the text is an answer
-//! (what training learns) is told by the template's own `{% generation %}` blocks where it has them, and otherwise by
-//! rendering parts of the conversation and comparing.
+//! Published templates are written for Jinja2 as transformers sets it up. `environment` gives
+//! minijinja the same variables, functions, filters and white space, so that both render the same
+//! text. Which part of the text is an answer (what training learns) is told by the template's own
+//! `{% generation %}` blocks where it has them, and otherwise by rendering parts of the
+//! conversation and comparing.
 
 mod answers;
 pub(crate) mod calls;
@@ -84,8 +85,8 @@ const NAME: &str = "chat template";
 const PROBE: &str = "\u{fdd0}";
 
 impl ChatTemplate {
-    /// A template from a model's files. Its date (`strftime_now`) is a fixed one, so that what it renders does not depend
-    /// on the day; see [`ChatTemplate::today`].
+    /// A template from a model's files. Its date (`strftime_now`) is a fixed one, so that what it
+    /// renders does not depend on the day; see [`ChatTemplate::today`].
     ///
     /// # Errors
     ///
@@ -145,14 +146,20 @@ impl ChatTemplate {
             (marks::BEGINS.to_owned(), begins.into()),
             (marks::ENDS.to_owned(), ends.into()),
         ];
-        self.render_values(values)
+        let bytes = turns.messages.iter().map(Message::bytes).sum::<usize>();
+        let tools = if turns.tools.is_empty() { 0 } else { size_of_text(&turns.tools) };
+        self.render_values(values, bytes + tools)
     }
 
-    fn render_values(&self, mut values: Vec<(String, Value)>) -> Result<String, DataError> {
+    /// The text of `values`, whose own text has that many bytes.
+    fn render_values(
+        &self,
+        mut values: Vec<(String, Value)>,
+        bytes: usize,
+    ) -> Result<String, DataError> {
         values.extend(
             self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())),
         );
-        let bytes = size_of_text(&values);
         let text = self.program.render(Value::from_pairs(values), bytes);
         text.map_err(|error| fault(self.file, &error))
     }
@@ -172,8 +179,8 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether the template takes a content as a list of parts: it prints the text of a part, and nothing around it that
-    /// it does not print around a text.
+    /// Whether the template takes a content as a list of parts: it prints the text of a part, and
+    /// nothing around it that it does not print around a text.
     fn takes_parts(&self) -> bool {
         *self.takes_parts.get_or_init(|| {
             let rendered = |content: serde_json::Value| {
@@ -184,7 +191,7 @@ impl ChatTemplate {
                     ("tools".to_owned(), ().into()),
                     ("documents".to_owned(), ().into()),
                 ];
-                self.render_values(values).ok().filter(|text| text.contains(PROBE))
+                self.render_values(values, PROBE.len()).ok().filter(|text| text.contains(PROBE))
             };
             let part = serde_json::json!([{"type": "text", "text": PROBE}]);
             match (rendered(part), rendered(PROBE.into())) {

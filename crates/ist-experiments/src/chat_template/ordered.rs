@@ -1,7 +1,8 @@
 //! JSON as a template's value, with every object in its own order.
 //!
-//! minijinja's own maps are sorted by key, and its feature that keeps their order would change a feature of crates far below.
-//! A template that prints a tool's description prints its keys as the record gives them, as in Python.
+//! minijinja's own maps are sorted by key, and its feature that keeps their order would change a
+//! feature of crates far below. A template that prints a tool's description prints its keys as the
+//! record gives them, as in Python.
 
 use std::sync::Arc;
 

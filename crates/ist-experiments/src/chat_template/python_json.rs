@@ -74,7 +74,8 @@ impl Python {
         match self.indent {
             Some(width) => {
                 writer.write_all(b"\n")?;
-                // A template says how wide, so it is written in pieces, and the writer stops where it is too much.
+                // A template says how wide, so it is written in pieces, and the writer stops where
+                // it is too much.
                 let mut spaces = width.saturating_mul(self.level);
                 while spaces > 0 {
                     let piece = spaces.min(SPACES.len());

@@ -1,7 +1,7 @@
 //! `ist chat`: a conversation on stdin and stdout.
 //!
-//! Every line is a turn. What the cache has read is kept from turn to turn, and read again only where the laid-out
-//! conversation does not go on behind it token for token.
+//! Every line is a turn. What the cache has read is kept from turn to turn, and read again only
+//! where the laid-out conversation does not go on behind it token for token.
 
 use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::PathBuf;
@@ -159,8 +159,8 @@ struct Session<'a, A: Adapter, M: CausalLm<A>> {
 }
 
 impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
-    /// Reads lines until there are none. At a terminal a turn that cannot be answered is told and taken back; elsewhere it
-    /// is the end.
+    /// Reads lines until there are none. At a terminal a turn that cannot be answered is told and
+    /// taken back; elsewhere it is the end.
     fn converse(&mut self, input: &mut impl BufRead, terminal: bool) -> Result<(), Failure> {
         let mut line = String::new();
         loop {
@@ -201,7 +201,8 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         Ok(())
     }
 
-    /// The tokens of the conversation, without its oldest turns where they leave no room for an answer.
+    /// The tokens of the conversation, without its oldest turns where they leave no room for an
+    /// answer.
     fn prompt(&mut self) -> Result<Vec<u32>, Failure> {
         let room = self.job.settings.max_new_tokens.min(self.context / 2).max(1);
         let mut dropped = 0;

@@ -44,7 +44,8 @@ pub struct Eval {
     /// How the model answers
     #[arg(long, value_enum, default_value_t = Way::Generate)]
     pub by: Way,
-    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string [default: the task's own]
+    /// The prompt's template: auto, chat, alpaca, llm-adapters, none, or a minijinja string
+    /// [default: the task's own]
     #[arg(long)]
     pub template: Option<String>,
     /// Beams of the search for a reply; 1 is greedy
@@ -238,7 +239,7 @@ impl Job<'_> {
         let encoder = Encoder::new(self.text.tokenizer.clone(), options);
         let dropped = questions.dropped_keys(&encoder.options().template);
         if !self.quiet && !dropped.is_empty() {
-            eprintln!("warning: {task}: keys that nothing reads: {dropped}");
+            screen::line(format!("warning: {task}: keys that nothing reads: {dropped}"));
         }
         let asking = self.arguments.asking(task);
         let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };

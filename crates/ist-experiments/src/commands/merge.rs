@@ -1,4 +1,5 @@
-//! `ist merge`: fold an adapter, or a weighted sum of several, into its model and save a folder that transformers loads.
+//! `ist merge`: fold an adapter, or a weighted sum of several, into its model and save a folder
+//! that transformers loads.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Paths on the command line: those that are written into files later, and those that results go to.
+//! Paths on the command line: those that are written into files later, and those that results go
+//! to.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use ist_peft::destination::{self, Destination};
 
 use crate::failure::Failure;
 
-/// Writes a result where a person wants it: over the file that is there, or into the device or pipe.
+/// Writes a result where a person wants it: over the file that is there, or into the device or
+/// pipe.
 ///
 /// # Errors
 ///
@@ -28,8 +30,8 @@ pub(crate) fn must_be_new(path: &Path, refusal: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A path that is written into files later: into a run's records, a study's manifest, a script. Those are UTF-8,
-/// so a path that is not would name another place there.
+/// A path that is written into files later: into a run's records, a study's manifest, a script.
+/// Those are UTF-8, so a path that is not would name another place there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WrittenDown;
 

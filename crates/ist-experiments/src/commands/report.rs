@@ -40,7 +40,8 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// Reports. Every file appears whole or not at all, over the file that was there; devices and pipes are written to.
+/// Reports. Every file appears whole or not at all, over the file that was there; devices and pipes
+/// are written to.
 pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
     let report = Report::read(&arguments.runs, arguments.baseline.as_deref(), arguments.at)?;
     let others = [&arguments.csv, &arguments.curves, &arguments.markdown];

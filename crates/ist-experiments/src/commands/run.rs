@@ -138,7 +138,8 @@ fn one_member<A: Adapter>(
     }
 }
 
-/// The study's folder, the member's name and its configuration. Of a folder only the one entry is read.
+/// The study's folder, the member's name and its configuration. Of a folder only the one entry is
+/// read.
 fn find_member<A: Adapter>(
     arguments: &Arguments,
     file: &Path,

@@ -12,7 +12,8 @@ use crate::selftest::{self, Line};
 /// Check a device against the reference
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto; several, separated by commas, for a matrix
+    /// cpu, flex, ndarray, wgpu, vulkan, cuda, cuda:1, auto; several, separated by commas, for a
+    /// matrix
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     pub device: Vec<String>,
     /// Print one JSON document on stdout
@@ -93,7 +94,8 @@ fn row(line: &Line) -> String {
     )
 }
 
-/// A row a check, a column a device: its distance, `-` where it does not claim the feature, `**FAIL**`.
+/// A row a check, a column a device: its distance, `-` where it does not claim the feature,
+/// `**FAIL**`.
 fn matrix(devices: &[String], checked: &[Vec<Line>]) -> String {
     let columns = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let head = ["group", "feature", "allowed"]

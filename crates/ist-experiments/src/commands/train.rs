@@ -30,6 +30,7 @@ use crate::train::{Run, Start, interrupt, summary};
 
 /// `ist train`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Train {
     /// The configuration
     #[arg(value_parser = WrittenDown)]
@@ -135,7 +136,8 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     model_source::open::<A, _>(&files, storage, &device, None, job)
 }
 
-/// Data, adapter and policy against the model's shape, before any weight is read. All that is wrong is told at once.
+/// Data, adapter and policy against the model's shape, before any weight is read. All that is wrong
+/// is told at once.
 fn check<A: Adapter>(
     config: &RunConfig,
     text: Result<TextModel, Failure>,
@@ -194,8 +196,8 @@ fn plan<A: Adapter>(
     })
 }
 
-/// The budget that a run began with: what is free now must not change how it continues. `None` where nothing bounds it, or
-/// where the run was stopped before it had a plan.
+/// The budget that a run began with: what is free now must not change how it continues. `None`
+/// where nothing bounds it, or where the run was stopped before it had a plan.
 ///
 /// # Errors
 ///
@@ -418,7 +420,8 @@ fn agree<A: Adapter>(
     )))
 }
 
-/// Opens the run's folder: writes the configuration of a new run, compares that of one that goes on.
+/// Opens the run's folder: writes the configuration of a new run, compares that of one that goes
+/// on.
 fn open_folder<A: Adapter>(
     place: Place,
     resume: bool,

@@ -1,4 +1,5 @@
-//! `ist world`: the built-in world's task data and texts, as the repository and pre-training use them.
+//! `ist world`: the built-in world's task data and texts, as the repository and pre-training use
+//! them.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,8 @@ pub struct World {
     pub documents: Option<u32>,
 }
 
-/// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on request.
+/// Writes `world-train.jsonl`, `world-validation.jsonl` and `world-test.jsonl`, and texts on
+/// request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
     let folder = &arguments.output;
     ist_peft::durable::create_folder(folder)

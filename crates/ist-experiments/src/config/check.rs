@@ -1,8 +1,9 @@
 //! Checks a TOML table against its schema and notes every fault.
 //!
-//! This is the part of JSON Schema that the configurations use, with two things a general validator does not give:
-//! messages that say what to write instead, and TOML's own view of types (`1` is an integer, `1.0` is not, `nan` is no
-//! number). A test holds that the schemas use no keyword that is not enforced here.
+//! This is the part of JSON Schema that the configurations use, with two things a general validator
+//! does not give: messages that say what to write instead, and TOML's own view of types (`1` is an
+//! integer, `1.0` is not, `nan` is no number). A test holds that the schemas use no keyword that is
+//! not enforced here.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -12,9 +13,9 @@ use super::schema::{COUNT, REPEATABLE, SIZE, is_default, keys, names, property, 
 use super::words::{allowed, expected, found};
 use super::{memory, nearest, words};
 
-/// More than there could be of steps, records or tokens, and little enough that products of two counts and a model's
-/// sizes stay within 64 bits.
-const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
+/// More than there could be of steps, records or tokens, and little enough that products of two
+/// counts and a model's sizes stay within 64 bits.
+pub(super) const MOST_OF_ANYTHING: i64 = 1_000_000_000_000;
 
 /// Notes every fault that the schema sees.
 pub(super) fn check(schema: &Json, document: &mut Document) {
@@ -55,7 +56,7 @@ impl Checker {
                 }
             }
             (Some("array"), Value::Array(list)) if fits_length(schema, list.len()) => {
-                self.list(schema, list, key)
+                self.list(schema, list, key);
             }
             _ if accepts(schema, value) => self.not_absurd(schema, value, key),
             _ => {
@@ -123,8 +124,9 @@ impl Checker {
         }
     }
 
-    /// The keys of a table: those it has against `schema`, those it lacks, and those that exclude each other. `family` is
-    /// the schema with all variants, so that a key of another variant is told from an unknown one.
+    /// The keys of a table: those it has against `schema`, those it lacks, and those that exclude
+    /// each other. `family` is the schema with all variants, so that a key of another variant is
+    /// told from an unknown one.
     fn keys_of(&mut self, schema: &Json, family: &Json, table: &Table, key: &str) {
         for (name, value) in table {
             let inner = join(key, name);
@@ -132,7 +134,7 @@ impl Checker {
                 (Some(schema), _) => self.value(schema, value, &inner),
                 (None, Json::Object(any)) => self.value(&Json::Object(any.clone()), value, &inner),
                 (None, _) if property(family, name).is_some() => {
-                    self.foreign(schema, family, name, key)
+                    self.foreign(schema, family, name, key);
                 }
                 (None, _) => self.unknown(schema, &inner, key),
             }
@@ -145,7 +147,8 @@ impl Checker {
         self.alternatives(schema, table, key);
     }
 
-    /// A required key that is absent. Of an absent table the required keys are named, not the table.
+    /// A required key that is absent. Of an absent table the required keys are named, not the
+    /// table.
     fn missing(&mut self, schema: &Json, key: &str) {
         if schema["type"] == "object" {
             return self.table(schema, &Table::new(), key);
@@ -224,20 +227,17 @@ impl Checker {
     }
 }
 
-/// Of a table or a list the one alternative that is meant, if a schema has any, so that its faults are told and not its
-/// absence. Of anything else the schema itself.
+/// Of a table or a list the one alternative that is meant, if a schema has any, so that its faults
+/// are told and not its absence. Of anything else the schema itself.
 fn branch_for<'a>(schema: &'a Json, value: &Value) -> &'a Json {
-    let wanted = match value {
-        Value::Table(_) => "object",
-        Value::Array(_) => "array",
-        _ => return schema,
+    let is_meant = |branch: &&Json| match value {
+        Value::Table(_) => branch["type"] == "object",
+        // A list of plain values is judged as one.
+        Value::Array(_) => branch["type"] == "array" && branch["items"]["anyOf"].is_array(),
+        _ => false,
     };
-    let branches = schema["anyOf"].as_array().into_iter().flatten();
-    let mut fitting = branches.filter(|branch| branch["type"] == wanted);
-    match (fitting.next(), fitting.next()) {
-        (Some(only), None) => only,
-        _ => schema,
-    }
+    let mut branches = schema["anyOf"].as_array().into_iter().flatten();
+    branches.find(is_meant).unwrap_or(schema)
 }
 
 /// Whether a value is one that the schema allows.

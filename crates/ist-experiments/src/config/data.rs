@@ -13,8 +13,8 @@ use crate::data::{Columns, Format, Order};
 #[serde(deny_unknown_fields)]
 #[schemars(extend("not" = {"required": ["validation", "validation_records"]}))]
 pub struct DataConfig {
-    /// The training records: a file (JSON, JSON Lines or Parquet), a folder of files, or a list of them, of which each may
-    /// be a table of `path` and `weight`.
+    /// The training records: a file (JSON, JSON Lines or Parquet), a folder of files, or a list of
+    /// them, of which each may be a table of `path` and `weight`.
     pub train: Sources,
     /// What the records are made of.
     #[serde(default)]
@@ -40,8 +40,8 @@ pub struct DataConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub validation_records: Option<usize>,
-    /// How a record becomes a prompt: `auto` (the model's chat template for conversations, if it has one, else `alpaca`),
-    /// `chat`, `alpaca`, `llm-adapters`, `none`, or a minijinja template.
+    /// How a record becomes a prompt: `auto` (the model's chat template for conversations, if it
+    /// has one, else `alpaca`), `chat`, `alpaca`, `llm-adapters`, `none`, or a minijinja template.
     #[serde(default = "template")]
     #[schemars(length(min = 1))]
     pub template: String,

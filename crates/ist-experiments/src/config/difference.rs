@@ -21,7 +21,8 @@ impl Difference {
         format!("`{}` was {}, is {}", self.key, words(&self.old), words(&self.new))
     }
 
-    /// Whether a resumed run may differ in it: it makes the run longer, or does not bear on what it computes.
+    /// Whether a resumed run may differ in it: it makes the run longer, or does not bear on what it
+    /// computes.
     fn may_differ(&self, new: &RunConfig) -> bool {
         match self.key.as_str() {
             "train.save_every" => true,
@@ -44,9 +45,10 @@ pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<String> {
     compare(old, new).iter().map(Difference::line).collect()
 }
 
-/// The differences that forbid to continue a run of configuration `old` under `new`: all but a run that grows in
-/// `train.steps` or `train.epochs`, and another `train.save_every` or `train.eval_every`. (`train.micro_batch` is not among
-/// these: sums over other batches are rounded otherwise.)
+/// The differences that forbid to continue a run of configuration `old` under `new`: all but a run
+/// that grows in `train.steps` or `train.epochs`, and another `train.save_every` or
+/// `train.eval_every`. (`train.micro_batch` is not among these: sums over other batches are rounded
+/// otherwise.)
 pub fn resume_faults(old: &RunConfig, new: &RunConfig) -> Vec<String> {
     compare(old, new)
         .iter()
@@ -80,7 +82,7 @@ fn flat(config: &RunConfig) -> BTreeMap<String, Value> {
 fn flatten(key: &str, value: Value, values: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(table) => {
-            table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values))
+            table.into_iter().for_each(|(name, value)| flatten(&join(key, &name), value, values));
         }
         value => drop(values.insert(key.to_owned(), value)),
     }

@@ -81,7 +81,8 @@ impl Document {
         &self.path
     }
 
-    /// Lays this document over the one it extends: its keys win, and what is told of the others names their file.
+    /// Lays this document over the one it extends: its keys win, and what is told of the others
+    /// names their file.
     pub(super) fn lay_over(&mut self, base: Self) {
         let file: Arc<Path> = base.path.into();
         let mut table = base.table;
@@ -149,7 +150,8 @@ impl Document {
         self.get(key).and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok())
     }
 
-    /// Gives `key` of a section that is there a value when it has none: one that a type's own default cannot express.
+    /// Gives `key` of a section that is there a value when it has none: one that a type's own
+    /// default cannot express.
     pub(super) fn default_to(&mut self, section: &str, key: &str, value: Option<Value>) {
         if let (Some(Value::Table(section)), Some(value)) = (self.table.get_mut(section), value) {
             section.entry(key.to_owned()).or_insert(value);
@@ -161,7 +163,8 @@ impl Document {
         if self.faults.is_empty() {
             match T::deserialize(Value::Table(self.table)) {
                 Ok(value) => return Ok(value),
-                // The schema has passed all of it, so this is a gap of the schema; it is told rather than hidden.
+                // The schema has passed all of it, so this is a gap of the schema; it is told
+                // rather than hidden.
                 Err(error) => {
                     self.faults.push(Fault::new("", error.message(), Place::File));
                 }

@@ -1,7 +1,8 @@
 //! `extends = "other.toml"`: a file that says only what differs from another.
 //!
-//! Each file's paths are resolved against its own folder before the tables are laid over each other, so a base can be
-//! extended from anywhere. What may be spelt in two ways is brought to one, so that each is laid over the other.
+//! Each file's paths are resolved against its own folder before the tables are laid over each
+//! other, so a base can be extended from anywhere. What may be spelt in two ways is brought to one,
+//! so that each is laid over the other.
 
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,8 @@ pub(super) struct Chain {
 ///
 /// # Errors
 ///
-/// A file that cannot be read or is not TOML. A base that is not there, or that extends what extends it, is a fault of the
-/// document.
+/// A file that cannot be read or is not TOML. A base that is not there, or that extends what
+/// extends it, is a fault of the document.
 pub(super) fn read(path: &Path) -> Result<Chain, ConfigError> {
     let (mut names, mut digest) = (Vec::new(), Sha256::new());
     let mut files = vec![open(path, &mut digest)?];

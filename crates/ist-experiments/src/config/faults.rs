@@ -94,7 +94,8 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Faults in the order they are told: those of the file by line, then those of the files it extends.
+    /// Faults in the order they are told: those of the file by line, then those of the files it
+    /// extends.
     pub(super) fn invalid(path: PathBuf, mut faults: Vec<Fault>) -> Self {
         faults.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
         // The command line's come last, as they always did.

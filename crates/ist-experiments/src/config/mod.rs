@@ -1,11 +1,12 @@
 //! Configurations: the one gate through which a TOML file becomes a checked value.
 //!
-//! Beyond this module nothing re-checks a setting and nothing knows a default: a [`RunConfig`] has every default filled
-//! in, every value in its range and every path absolute. The gate collects all faults before it refuses, because an
-//! experiment's author should not learn of them one at a time.
+//! Beyond this module nothing re-checks a setting and nothing knows a default: a [`RunConfig`] has
+//! every default filled in, every value in its range and every path absolute. The gate collects all
+//! faults before it refuses, because an experiment's author should not learn of them one at a time.
 //!
-//! The typed sections are the only list of keys. Their JSON Schema is derived from them, and the gate checks a file
-//! against that very schema; so what an editor completes, what is refused and what is documented cannot drift.
+//! The typed sections are the only list of keys. Their JSON Schema is derived from them, and the
+//! gate checks a file against that very schema; so what an editor completes, what is refused and
+//! what is documented cannot drift.
 //!
 //! | stage | look at |
 //! |---|---|

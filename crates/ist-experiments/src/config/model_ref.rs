@@ -26,8 +26,9 @@ pub enum ModelRef {
 impl ModelRef {
     /// The model that `text` names, seen from `folder`.
     ///
-    /// `builtin:NAME` is a model inside the binary. What exists as a folder, is absolute, or begins with `.` or `~` is a
-    /// path. What else looks like `org/name` or `org/name@revision` is a hub id; anything left is a path.
+    /// `builtin:NAME` is a model inside the binary. What exists as a folder, is absolute, or begins
+    /// with `.` or `~` is a path. What else looks like `org/name` or `org/name@revision` is a hub
+    /// id; anything left is a path.
     pub fn parse(text: &str, folder: &Path) -> Self {
         if let Some(name) = text.strip_prefix("builtin:") {
             return Self::Builtin(name.to_owned());
@@ -55,7 +56,8 @@ impl fmt::Display for ModelRef {
     }
 }
 
-/// A spelling that was resolved before, so that a folder is absolute. What lies in the current folder does not matter.
+/// A spelling that was resolved before, so that a folder is absolute. What lies in the current
+/// folder does not matter.
 impl From<String> for ModelRef {
     fn from(text: String) -> Self {
         match (text.strip_prefix("builtin:"), hub_id(&text)) {
@@ -96,8 +98,8 @@ pub(super) fn absolute(text: &str, folder: &Path) -> PathBuf {
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
         _ => folder.join(text),
     };
-    // Two ways to the same file are the same path, so that a resumed run compares files and not spellings. Only an empty
-    // path has no absolute form.
+    // Two ways to the same file are the same path, so that a resumed run compares files and not
+    // spellings. Only an empty path has no absolute form.
     path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path)
 }
 

@@ -1,4 +1,5 @@
-//! Relative paths become absolute, once, at the gate: what a run does never depends on the current folder.
+//! Relative paths become absolute, once, at the gate: what a run does never depends on the current
+//! folder.
 
 use std::path::Path;
 
@@ -33,7 +34,9 @@ fn resolve_value(schema: &Json, value: &mut Value, folder: &Path) {
             // A table that may be given several times has no list in its schema.
             let items = alternative(schema, "array").map(|schema| &schema["items"]);
             let items = items.unwrap_or(schema);
-            list.iter_mut().for_each(|inner| resolve_value(items, inner, folder));
+            for inner in list {
+                resolve_value(items, inner, folder);
+            }
         }
         Value::String(text) => {
             let schema = alternative(schema, "string").unwrap_or(schema);

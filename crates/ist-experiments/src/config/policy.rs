@@ -1,6 +1,7 @@
 //! `[policy]`: which layers train in a step.
 //!
-//! A key of another kind is refused rather than ignored, so a file never suggests a setting that has no effect.
+//! A key of another kind is refused rather than ignored, so a file never suggests a setting that
+//! has no effect.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -58,7 +59,8 @@ pub struct IstPolicy {
     /// Records of the batch that scores the candidates.
     #[schemars(range(min = 1))]
     pub score_batch: usize,
-    /// What a candidate's loss l is worth: exp(-l), or -l in standard deviations over the candidates.
+    /// What a candidate's loss l is worth: exp(-l), or -l in standard deviations over the
+    /// candidates.
     #[schemars(schema_with = "reward")]
     pub reward: Reward,
 }

@@ -60,7 +60,8 @@ pub struct RunConfig {
 ///
 /// # Errors
 ///
-/// A file that cannot be read; else all faults at once, among them every file or folder that is named and not there.
+/// A file that cannot be read; else all faults at once, among them every file or folder that is
+/// named and not there.
 pub fn load(path: &Path, overrides: &[String]) -> Result<RunConfig, ConfigError> {
     load_with::<BuiltinAdapter>(path, overrides)
 }
@@ -77,7 +78,8 @@ pub fn load_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunCon
     document.finish()
 }
 
-/// Reads and checks a configuration without looking for the files it names, as for a run whose data has moved.
+/// Reads and checks a configuration without looking for the files it names, as for a run whose data
+/// has moved.
 ///
 /// # Errors
 ///
@@ -97,8 +99,8 @@ pub fn read_with<A: Adapter>(path: &Path, overrides: &[String]) -> Result<RunCon
     document.finish()
 }
 
-/// The configuration that a run's [`RunConfig::to_toml`] wrote, kept in the file `path`. With `files` what it names must be
-/// there.
+/// The configuration that a run's [`RunConfig::to_toml`] wrote, kept in the file `path`. With
+/// `files` what it names must be there.
 ///
 /// # Errors
 ///
@@ -244,7 +246,8 @@ impl RunConfig {
     ///
     /// # Panics
     ///
-    /// On a number above 2⁶³ - 1 or a path that is not UTF-8, which TOML cannot hold; the gate lets none through.
+    /// On a number above 2⁶³ - 1 or a path that is not UTF-8, which TOML cannot hold; the gate lets
+    /// none through.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a checked configuration came from TOML, so TOML can hold it")
     }

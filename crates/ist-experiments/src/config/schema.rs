@@ -1,7 +1,8 @@
 //! The JSON Schema of a configuration, and what is read out of it.
 //!
-//! The schema is derived from the typed sections and is the only list of keys, types, ranges and defaults there is: the
-//! gate checks against it and editors complete from it, so the two cannot drift.
+//! The schema is derived from the typed sections and is the only list of keys, types, ranges and
+//! defaults there is: the gate checks against it and editors complete from it, so the two cannot
+//! drift.
 
 use std::sync::LazyLock;
 
@@ -51,7 +52,8 @@ pub fn pretrain_json_schema() -> Value {
     PRETRAIN.clone()
 }
 
-/// Our own word for a table that may be given several times, `[[name]]`; [`json_schema`] spells it out.
+/// Our own word for a table that may be given several times, `[[name]]`; [`json_schema`] spells it
+/// out.
 pub(super) const REPEATABLE: &str = "repeatable";
 /// A string that names a file or folder; the gate makes it absolute.
 pub(super) const PATH: &str = "path";
@@ -113,7 +115,8 @@ pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
     ]})
 }
 
-/// A table whose `tag` says which of several sets of keys it takes; without the tag it is `default`.
+/// A table whose `tag` says which of several sets of keys it takes; without the tag it is
+/// `default`.
 pub(super) fn variants(tag: &str, default: &str, variants: Vec<(&str, Schema)>) -> Schema {
     let variant = |(name, schema): (&str, Schema)| {
         let mut schema = schema.to_value();

@@ -1,8 +1,8 @@
-//! Records of plain fields: Alpaca (`instruction`, `input`, `output`, `system`, `history`), `prompt`/`completion`, and
-//! `text`.
+//! Records of plain fields: Alpaca (`instruction`, `input`, `output`, `system`, `history`),
+//! `prompt`/`completion`, and `text`.
 //!
-//! A field that is there may be empty. Evaluation data often has no output; training leaves a record out whose answer is
-//! blank, since a model would learn to say nothing.
+//! A field that is there may be empty. Evaluation data often has no output; training leaves a
+//! record out whose answer is blank, since a model would learn to say nothing.
 
 use serde_json::Value;
 

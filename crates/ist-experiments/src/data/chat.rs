@@ -1,5 +1,6 @@
-//! Conversations: `messages` or `conversations`, of `role` and `content` or of `from` and `value`; a prompt and a
-//! completion that are lists of turns. And the layout they have where a model has none of its own.
+//! Conversations: `messages` or `conversations`, of `role` and `content` or of `from` and `value`;
+//! a prompt and a completion that are lists of turns. And the layout they have where a model has
+//! none of its own.
 
 use serde_json::Value;
 
@@ -71,7 +72,7 @@ fn turns(fields: &mut Fields) -> Result<Conversation, String> {
     if fields.contains_key(PROMPT) && fields.contains_key(COMPLETION) {
         let prompt = list(fields, PROMPT, Spelling::OpenAi)?;
         let completion = list(fields, COMPLETION, Spelling::OpenAi)?;
-        let prompt = prompt.into_iter().map(Message::as_prompt);
+        let prompt = prompt.into_iter().map(Message::into_prompt);
         let messages: Vec<Message> = prompt.chain(completion).collect();
         return Ok(Conversation { key: "prompt + completion", ..messages.into() });
     }
@@ -107,7 +108,9 @@ fn put_in_front(messages: &mut Vec<Message>, system: String) -> Result<(), Strin
         None => messages.insert(0, Message::new(Role::System, system)),
         Some(first) if first.content.trim() == system.trim() => {}
         Some(_) => {
-            return Err("`system` is not what the first turn says, which is the system's too; keep one of them".to_owned());
+            return Err("`system` is not what the first turn says, which is the system's too; \
+                        keep one of them"
+                .to_owned());
         }
     }
     Ok(())
@@ -141,8 +144,9 @@ pub(super) fn before_last_answer(messages: &[Message]) -> &[Message] {
 /// ...
 /// ```
 ///
-/// Every assistant's turn ends with the end token, so that a model learns to stop; only the assistant's contents and
-/// these end tokens are learned where inputs are not. A turn that calls tools is not learned: its calls are not printed.
+/// Every assistant's turn ends with the end token, so that a model learns to stop; only the
+/// assistant's contents and these end tokens are learned where inputs are not. A turn that calls
+/// tools is not learned: its calls are not printed.
 pub(super) fn layout(messages: &[Message]) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut open = Segment::open(String::new());
@@ -182,7 +186,8 @@ pub(super) fn blank_answers(messages: &[Message]) -> (usize, bool) {
     (blank, all)
 }
 
-/// What stands before an answer to `messages` in the default layout, without the end tokens between turns.
+/// What stands before an answer to `messages` in the default layout, without the end tokens between
+/// turns.
 pub(super) fn layout_prompt(messages: &[Message]) -> Vec<Segment> {
     let mut segments = layout(messages);
     let opening =
@@ -269,7 +274,11 @@ pub(crate) mod tests {
     #[test]
     fn a_prompt_and_a_completion_of_turns_are_a_conversation_of_which_the_completion_is_learned() {
         let record = json!({
-            "prompt": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "2+2?"}],
+            "prompt": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hello"},
+                {"role": "user", "content": "2+2?"},
+            ],
             "completion": [{"role": "assistant", "content": "4"}],
         });
         let standings: Vec<Standing> =

@@ -81,7 +81,8 @@ impl Renaming {
         Self { columns: columns.clone(), found }
     }
 
-    /// The fields that a record gets its format from: those that are named, as long as there are any.
+    /// The fields that a record gets its format from: those that are named, as long as there are
+    /// any.
     pub(super) fn named(&self) -> Vec<&'static str> {
         self.columns.pairs().into_iter().map(|(field, _)| field).collect()
     }

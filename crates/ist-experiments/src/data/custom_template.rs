@@ -87,7 +87,7 @@ impl CustomTemplate {
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<String, DataError> {
-        let bytes = size_of_text(&(messages, tools));
+        let bytes = messages.iter().map(Message::bytes).sum::<usize>() + size_of_text(&tools);
         let messages = minijinja::value::Serde(messages);
         let tools = minijinja::value::Serde(tools);
         self.render(context! { messages, tools, add_generation_prompt }, bytes)
@@ -97,7 +97,8 @@ impl CustomTemplate {
         self.program.render(values, bytes).map_err(fault)
     }
 
-    /// A conversation with the assistant's turns marked, each found as what rendering it adds to its prompt.
+    /// A conversation with the assistant's turns marked, each found as what rendering it adds to
+    /// its prompt.
     pub(super) fn answered(&self, conversation: &Conversation) -> Result<Segment, DataError> {
         let Conversation { messages, tools, .. } = conversation;
         let text = self.conversation(messages, tools, false)?;
@@ -107,8 +108,8 @@ impl CustomTemplate {
             let turn = self.conversation(&messages[..=at], tools, false)?;
             if !(turn.starts_with(&prompt) && segment.text.starts_with(&turn)) {
                 return Err(DataError::Template(format!(
-                    "turn {at} cannot be told from its prompt: the text of the turns before it, with \
-                     add_generation_prompt, must begin the text that includes it"
+                    "turn {at} cannot be told from its prompt: the text of the turns before it, \
+                     with add_generation_prompt, must begin the text that includes it"
                 )));
             }
             let prints_calls = self.prints_calls(conversation, at)?;
@@ -129,7 +130,8 @@ impl CustomTemplate {
     }
 }
 
-/// What a template string of a configuration finds: no method of Python's, and no variable that is not there.
+/// What a template string of a configuration finds: no method of Python's, and no variable that is
+/// not there.
 fn strict_environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -101,7 +101,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// Several files as one data set, each with its weight. The digest of a single one of weight 1 is the file's.
+    /// Several files as one data set, each with its weight. The digest of a single one of weight 1
+    /// is the file's.
     ///
     /// # Panics
     ///
@@ -147,7 +148,8 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Holds `count` examples out, drawn at random by `seed`: the examples to train on and those held out.
+    /// Holds `count` examples out, drawn at random by `seed`: the examples to train on and those
+    /// held out.
     ///
     /// The counts stay those of the whole files.
     ///

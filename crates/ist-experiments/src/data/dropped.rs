@@ -1,13 +1,14 @@
 //! Keys that nothing reads: what a file says and a run does not hear.
 //!
-//! Other programs drop such keys in silence, and a system's text or a turn's weight with them. Here each is counted, so
-//! that a run can tell of it or refuse it.
+//! Other programs drop such keys in silence, and a system's text or a turn's weight with them. Here
+//! each is counted, so that a run can tell of it or refuse it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
+use super::message::Message;
 use super::record::{Body, Record};
 use super::template::Template;
 use super::text::Format;
@@ -15,7 +16,8 @@ use super::text::Format;
 /// What evaluation takes for the right answer.
 const ANSWER: &str = "answer";
 
-/// Keys of a file's records, or of the turns in them, that nothing reads, and how often each has a value.
+/// Keys of a file's records, or of the turns in them, that nothing reads, and how often each has a
+/// value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct DroppedKeys(BTreeMap<String, usize>);
@@ -35,7 +37,7 @@ impl DroppedKeys {
                     self.add("tools".to_owned());
                 }
                 let list = conversation.key;
-                for (key, names) in conversation.messages.iter().flat_map(|turn| turn.details()) {
+                for (key, names) in conversation.messages.iter().flat_map(Message::details) {
                     if !names.iter().any(|name| template.reads_detail(name)) {
                         self.add(format!("{list}[].{key}"));
                     }

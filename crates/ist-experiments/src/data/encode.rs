@@ -1,7 +1,8 @@
 //! From text to tokens: prompt, output, end token, and which of them are learned.
 //!
-//! A record's text is tokenised in one piece, prompt and output together, as the model will see it: tokenising the
-//! prompt alone can split the border differently. Which tokens are output is then told by their offsets.
+//! A record's text is tokenised in one piece, prompt and output together, as the model will see it:
+//! tokenising the prompt alone can split the border differently. Which tokens are output is then
+//! told by their offsets.
 
 use std::ops::Range;
 
@@ -24,7 +25,8 @@ pub struct EncoderOptions {
     pub train_on_inputs: bool,
     /// The most tokens of a record, end token included; what is beyond is cut.
     pub cutoff: usize,
-    /// The model's end tokens. The first is appended; a text that already ends with one of them gets no other.
+    /// The model's end tokens. The first is appended; a text that already ends with one of them
+    /// gets no other.
     pub end_tokens: Vec<u32>,
     /// The rows of the model's embedding; no token may be beyond it.
     pub vocab_size: usize,
@@ -44,7 +46,8 @@ pub struct Encoded {
     pub example: Option<Example>,
     /// Whether something was cut, be it only the end token.
     pub truncated: bool,
-    /// Whether it begins with a special token twice: one that the text holds, and one that the tokenizer adds.
+    /// Whether it begins with a special token twice: one that the text holds, and one that the
+    /// tokenizer adds.
     pub begins_twice: bool,
 }
 
@@ -65,8 +68,8 @@ type Token = (u32, Part);
 const CHUNK: usize = 256;
 
 impl Encoder {
-    /// An encoder with a tokenizer of its own. The truncation and padding that a `tokenizer.json` may ask for are
-    /// switched off: they would cut and fill records unseen.
+    /// An encoder with a tokenizer of its own. The truncation and padding that a `tokenizer.json`
+    /// may ask for are switched off: they would cut and fill records unseen.
     pub fn new(mut tokenizer: Tokenizer, options: EncoderOptions) -> Self {
         tokenizer.with_padding(None);
         // Switching off cannot fail: only parameters are checked.
@@ -79,12 +82,14 @@ impl Encoder {
         &self.options
     }
 
-    /// A record's tokens: the template's text with the special tokens that the tokenizer adds, then an end token.
+    /// A record's tokens: the template's text with the special tokens that the tokenizer adds, then
+    /// an end token.
     ///
-    /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and the end token. A
-    /// token belongs to the output if it carries any of its characters: one that merges the prompt's last characters with
-    /// the output's first is learned, so that no part of the output goes unlearned. (Of what a chat template marks, the
-    /// last token is the first that carries the last character, as in transformers.) A record whose answers are blank has
+    /// With `train_on_inputs` off, labels are [`IGNORED_LABEL`] except on the output's tokens and
+    /// the end token. A token belongs to the output if it carries any of its characters: one that
+    /// merges the prompt's last characters with the output's first is learned, so that no part of
+    /// the output goes unlearned. (Of what a chat template marks, the last token is the first that
+    /// carries the last character, as in transformers.) A record whose answers are blank has
     /// nothing to predict.
     ///
     /// # Errors
@@ -99,7 +104,8 @@ impl Encoder {
         self.assemble(&segments, first)
     }
 
-    /// [`Encoder::encode`] of many records, on all threads. Errors name the file's place, not the file.
+    /// [`Encoder::encode`] of many records, on all threads. Errors name the file's place, not the
+    /// file.
     pub(super) fn encode_all<'a>(
         &'a self,
         records: &'a [Record],
@@ -140,7 +146,8 @@ impl Encoder {
         .collect()
     }
 
-    /// The ids that a record's answer follows in evaluation: the evaluation prompt, tokenised as in training.
+    /// The ids that a record's answer follows in evaluation: the evaluation prompt, tokenised as in
+    /// training.
     ///
     /// # Errors
     ///
@@ -149,8 +156,9 @@ impl Encoder {
         self.open_ids(&self.options.template.prompt_segments(record, false)?)
     }
 
-    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no end token behind that. Labels
-    /// are [`IGNORED_LABEL`] except on tokens that carry any character of `answer`.
+    /// A record's evaluation prompt with `lead` and `answer` behind it, tokenised in one piece, no
+    /// end token behind that. Labels are [`IGNORED_LABEL`] except on tokens that carry any
+    /// character of `answer`.
     ///
     /// # Errors
     ///
@@ -285,7 +293,8 @@ impl Encoder {
     }
 }
 
-/// A token record whose labels are the output's tokens, and the prompt's too where they are learned.
+/// A token record whose labels are the output's tokens, and the prompt's too where they are
+/// learned.
 fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     let label = |(id, part): &Token| match part {
         Part::Prompt if !prompt_is_learned => IGNORED_LABEL,
@@ -301,7 +310,8 @@ fn example_of(tokens: &[Token], prompt_is_learned: bool) -> Example {
     example
 }
 
-/// What the end token behind a segment is part of: what closes an output, and with one that is not learned neither.
+/// What the end token behind a segment is part of: what closes an output, and with one that is not
+/// learned neither.
 fn end_of(segment: &Segment) -> Part {
     let stands_last =
         |ranges: &[Range<usize>]| ranges.last().is_some_and(|last| last.end == segment.text.len());
@@ -312,8 +322,9 @@ fn end_of(segment: &Segment) -> Part {
     }
 }
 
-/// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the text: those before it
-/// count as prompt, and so do those behind it unless [`Encoder::end`] finds an end token in the last place.
+/// A segment's tokens and what each is part of. Tokens that the tokenizer added stand outside the
+/// text: those before it count as prompt, and so do those behind it unless [`Encoder::end`] finds
+/// an end token in the last place.
 fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> {
     let added = encoding.get_special_tokens_mask();
     let spans = encoding.get_offsets();
@@ -336,8 +347,8 @@ fn parts(segment: &Segment, encoding: &Encoding) -> impl Iterator<Item = Token> 
     })
 }
 
-/// Whether a token carries any byte of some ranges. A token trimmed to nothing at the very start of a range consists of the
-/// prompt's last spaces.
+/// Whether a token carries any byte of some ranges. A token trimmed to nothing at the very start of
+/// a range consists of the prompt's last spaces.
 fn carries(ranges: &[Range<usize>], (start, end): (usize, usize)) -> bool {
     ranges.iter().any(|range| start < range.end && end > range.start)
 }
@@ -688,7 +699,8 @@ mod tests {
     proptest! {
         #[test]
         fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
-            // The text of a special token is that token, here as in transformers, and not one token a byte.
+            // The text of a special token is that token, here as in transformers, and not one token
+            // a byte.
             prop_assume!(!["<s>", "</s>"].iter().any(|special| format!("{prompt}{output}").contains(special)));
             // A blank output is left out.
             prop_assume!(!output.trim().is_empty());

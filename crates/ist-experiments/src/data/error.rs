@@ -31,7 +31,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A fault of a data file, of what was asked of it, or of a position in it. All of them are faults of the input.
+/// A fault of a data file, of what was asked of it, or of a position in it. All of them are faults
+/// of the input.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file cannot be opened or read.

@@ -18,7 +18,8 @@ pub(crate) struct Files {
     pub(crate) passed_over: Vec<PathBuf>,
 }
 
-/// The file itself, or the data files that lie in the folder. Hidden files and folders within it are passed over.
+/// The file itself, or the data files that lie in the folder. Hidden files and folders within it
+/// are passed over.
 ///
 /// # Errors
 ///
@@ -42,7 +43,8 @@ pub(crate) fn at(path: &Path) -> Result<Files, DataError> {
     found.passed_over.sort();
     if found.files.is_empty() {
         let problem = format!(
-            "the folder holds no data file; expected names that end with {}, alone or with {} behind it",
+            "the folder holds no data file; \
+             expected names that end with {}, alone or with {} behind it",
             ENDS.join(", "),
             PACKED.join(" or ")
         );

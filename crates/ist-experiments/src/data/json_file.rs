@@ -1,7 +1,7 @@
 //! JSON Lines and JSON arrays, record by record and with the line of each.
 //!
-//! The records of an array are found by a scan of their own instead of by parsing the whole array, so that a fault can
-//! be named by line and only one record is in memory as a tree at a time.
+//! The records of an array are found by a scan of their own instead of by parsing the whole array,
+//! so that a fault can be named by line and only one record is in memory as a tree at a time.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! One turn of a conversation, in the spellings that data sets have for it.
 //!
-//! A chat template of a model gets a turn as transformers hands it over: every key of the record, without those whose
-//! value is null. A layout of our own reads the role and the content alone.
+//! A chat template of a model gets a turn as transformers hands it over: every key of the record,
+//! without those whose value is null. A layout of our own reads the role and the content alone.
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -33,8 +33,8 @@ pub struct Message {
     /// The text. Text parts are joined by a space, and a turn without a content has an empty one.
     pub content: String,
     given: Given,
-    /// Every key that a chat template may read, in the record's order. None is null, but role and content, which only
-    /// hold their places here.
+    /// Every key that a chat template may read, in the record's order. None is null, but role and
+    /// content, which only hold their places here.
     fields: Fields,
     learned: Learned,
 }
@@ -88,8 +88,8 @@ impl Role {
             "assistant" | "gpt" | "chatgpt" | "bing" | "bard" | "model" => Ok(Self::Assistant),
             "tool" | "function" | "observation" | "tool_response" => Ok(Self::Tool),
             _ => Err(format!(
-                "unknown role \"{name}\"; expected system, user (human), assistant (gpt), tool (function, observation) \
-                 or function_call"
+                "unknown role \"{name}\"; expected system, user (human), assistant (gpt), \
+                 tool (function, observation) or function_call"
             )),
         }
     }
@@ -159,6 +159,12 @@ impl Message {
         Ok(message)
     }
 
+    /// Bytes of the text that it holds: the content, and what else a template may read as JSON spells it.
+    pub(crate) fn bytes(&self) -> usize {
+        let given = self.fields.values().filter(|value| !value.is_null());
+        self.content.len() + given.map(|value| value.to_string().len()).sum::<usize>()
+    }
+
     /// The keys that have a value beside role and content.
     fn found(&self) -> String {
         let mut fields = self.fields.clone();
@@ -194,7 +200,7 @@ impl Message {
 
     /// The same turn as part of a prompt: no answer.
     #[must_use]
-    pub(super) fn as_prompt(mut self) -> Self {
+    pub(super) fn into_prompt(mut self) -> Self {
         if self.learned == Learned::ByRole {
             self.learned = Learned::AsPrompt;
         }
@@ -249,8 +255,8 @@ impl Message {
         }
     }
 
-    /// The keys beside role, content and calls that a template would have to read, by every name that it can read them
-    /// under, and the keys of text parts beside their text.
+    /// The keys beside role, content and calls that a template would have to read, by every name
+    /// that it can read them under, and the keys of text parts beside their text.
     pub(super) fn details(&self) -> impl Iterator<Item = (String, Vec<&str>)> {
         let others = |key: &&String| ![ROLE, CONTENT, CALLS].contains(&key.as_str());
         let details = self.fields.keys().filter(others).map(|key| {
@@ -343,7 +349,8 @@ impl Spelling {
         }
     }
 
-    /// The keys by which a turn has role and content: of two spellings the first one that has a value.
+    /// The keys by which a turn has role and content: of two spellings the first one that has a
+    /// value.
     fn chosen(self, turn: &Fields) -> [&'static str; 2] {
         let other = match self {
             Self::OpenAi => Self::ShareGpt,
@@ -410,7 +417,8 @@ fn weight(turn: &mut Fields) -> Result<Learned, String> {
             other => {
                 let found = other.unwrap_or(f64::NAN);
                 return Err(format!(
-                    "field `{key}` must be 0 or 1, found {found}; weights in between are not available"
+                    "field `{key}` must be 0 or 1, found {found}; \
+                     weights in between are not available"
                 ));
             }
         }
@@ -418,8 +426,8 @@ fn weight(turn: &mut Fields) -> Result<Learned, String> {
     Ok(learned)
 }
 
-/// A key that must be a list where it is given, or the text of one: Parquet files often hold it as text. An empty one
-/// goes.
+/// A key that must be a list where it is given, or the text of one: Parquet files often hold it as
+/// text. An empty one goes.
 pub(super) fn read_json_text(fields: &mut Fields, key: &str) -> Result<(), String> {
     let list = match fields.get_mut(key).map(Value::take) {
         None => return Ok(()),

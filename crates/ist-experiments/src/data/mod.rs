@@ -1,9 +1,10 @@
-//! Training, validation and scoring data: from a file to token records, and the order in which a run visits them.
+//! Training, validation and scoring data: from a file to token records, and the order in which a
+//! run visits them.
 //!
-//! A run must be able to say which records it saw, in which order, and what became of each of them; so a [`Dataset`]
-//! keeps every example's index in its file, counts what was cut or left out, and carries the file's digest, and an
-//! [`EpochOrder`] is a pure function of a seed and a position. Faults are found here, once, with file and line, before
-//! the first step.
+//! A run must be able to say which records it saw, in which order, and what became of each of them;
+//! so a [`Dataset`] keeps every example's index in its file, counts what was cut or left out, and
+//! carries the file's digest, and an [`EpochOrder`] is a pure function of a seed and a position.
+//! Faults are found here, once, with file and line, before the first step.
 //!
 //! | to read about | look at |
 //! |---|---|

@@ -1,11 +1,12 @@
 //! The order in which records are visited: endless, reproducible, resumable.
 //!
-//! Every epoch's permutation is a function of (seed, purpose, epoch), so a position is two numbers and a resumed run
-//! visits exactly what the uninterrupted one would have. Orders of different purposes are independent: how often
-//! candidates are scored does not change what is trained on.
+//! Every epoch's permutation is a function of (seed, purpose, epoch), so a position is two numbers
+//! and a resumed run visits exactly what the uninterrupted one would have. Orders of different
+//! purposes are independent: how often candidates are scored does not change what is trained on.
 //!
-//! Files may have weights. A record of a file of weight w is visited w times in an epoch, as a mean: ⌊w⌋ times, and once
-//! more if it is among the round((w - ⌊w⌋) n) of the file's n records that are drawn anew for each epoch.
+//! Files may have weights. A record of a file of weight w is visited w times in an epoch, as a
+//! mean: ⌊w⌋ times, and once more if it is among the round((w - ⌊w⌋) n) of the file's n records
+//! that are drawn anew for each epoch.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -77,7 +78,8 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// An order at its beginning. `purpose` separates orders of the same seed, such as `"training"` and `"scoring"`.
+    /// An order at its beginning. `purpose` separates orders of the same seed, such as `"training"`
+    /// and `"scoring"`.
     ///
     /// # Panics
     ///
@@ -141,7 +143,8 @@ impl EpochOrder {
         Ok(())
     }
 
-    /// The next `size` records (at least one), fewer at the end of an epoch: a batch never spans two epochs.
+    /// The next `size` records (at least one), fewer at the end of an epoch: a batch never spans
+    /// two epochs.
     pub fn next_batch(&mut self, size: usize) -> Vec<usize> {
         let start = self.position.offset;
         let end = start.saturating_add(size.max(1)).min(self.length());
@@ -153,8 +156,9 @@ impl EpochOrder {
         batch
     }
 
-    /// The next `size` records, or all of them where there are fewer, never the same one twice unless its weight is above 1. Where less than a batch
-    /// is left of an epoch, the next epoch begins: the score of a smaller batch would be noisier.
+    /// The next `size` records, or all of them where there are fewer, never the same one twice
+    /// unless its weight is above 1. Where less than a batch is left of an epoch, the next epoch
+    /// begins: the score of a smaller batch would be noisier.
     pub fn next_full_batch(&mut self, size: usize) -> Vec<usize> {
         if self.length() - self.position.offset < size.min(self.length()) {
             self.enter(self.position.epoch + 1);
@@ -252,7 +256,9 @@ mod tests {
         let epochs = 400;
         for _ in 0..epochs {
             let mut times = [0_usize; 20];
-            epoch(&mut order, 6).into_iter().for_each(|record| times[record] += 1);
+            for record in epoch(&mut order, 6) {
+                times[record] += 1;
+            }
             assert!(times[..10].iter().all(|times| *times <= 1));
             assert!(times[10..].iter().all(|times| (2..=3).contains(times)));
             assert_eq!(times[..10].iter().sum::<usize>(), 3);

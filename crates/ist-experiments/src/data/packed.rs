@@ -1,7 +1,7 @@
 //! Compressed data files: gzip and Zstandard, told by the content.
 //!
-//! A few kilobytes can unpack to more than a machine holds, so what comes out is counted and the file refused beyond a
-//! limit.
+//! A few kilobytes can unpack to more than a machine holds, so what comes out is counted and the
+//! file refused beyond a limit.
 
 use std::io::Read;
 
@@ -17,8 +17,8 @@ const MOST: u64 = 16 << 30;
 
 /// A file's bytes, unpacked where they are packed.
 pub(super) fn unpacked(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-    // Half of what is free: the records take memory too.
-    let free = free_memory::on_host().map_or(MOST, |free| free / 2);
+    // A quarter of what is free: the text grows by doubling, and the records take memory too.
+    let free = free_memory::on_host().map_or(MOST, |free| free / 4);
     unpacked_within(bytes, MOST.min(free))
 }
 
@@ -54,7 +54,8 @@ pub(super) fn read_within(decoder: impl Read, name: &str, limit: u64) -> Result<
     if unpacked.len() as u64 > limit {
         let most = crate::memory::human(usize::try_from(limit).unwrap_or(usize::MAX));
         return Err(format!(
-            "the {name} file unpacks to more than {most}, the most that is read here; split it into several files"
+            "the {name} file unpacks to more than {most}, the most that is read here; \
+             split it into several files"
         ));
     }
     Ok(unpacked)

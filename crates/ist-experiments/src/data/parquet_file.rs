@@ -1,7 +1,7 @@
 //! Parquet files, row by row, as the same records that JSON gives.
 //!
-//! Rows are read through the format's record interface, which needs no columnar library; compression is none, snappy, gzip,
-//! LZ4, Brotli or Zstandard.
+//! Rows are read through the format's record interface, which needs no columnar library;
+//! compression is none, snappy, gzip, LZ4, Brotli or Zstandard.
 
 use bytes::Bytes;
 use ist_core::untrusted::contained;
@@ -16,7 +16,8 @@ use super::parquet_pages::Reader;
 /// The first bytes of every Parquet file.
 pub(super) const MAGIC: &[u8] = b"PAR1";
 
-/// The rows of a Parquet file; the outer error is the file's, the inner ones the rows'. After an error no row follows.
+/// The rows of a Parquet file; the outer error is the file's, the inner ones the rows'. After an
+/// error no row follows.
 pub(super) fn rows(
     file: Bytes,
 ) -> Result<impl Iterator<Item = Result<(Place, Fields), Fault>>, String> {
@@ -33,8 +34,8 @@ pub(super) fn rows(
     Ok(until_error(next))
 }
 
-/// Runs a step of the reader. It panics on some damaged files; here such a panic is an error like any other, and says
-/// nothing of its own.
+/// Runs a step of the reader. It panics on some damaged files; here such a panic is an error like
+/// any other, and says nothing of its own.
 fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     match contained(step) {
         Ok(result) => result.map_err(|error| explain(&error.to_string())),

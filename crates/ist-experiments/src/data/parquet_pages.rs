@@ -1,7 +1,8 @@
 //! Parquet files with pages in gzip, Brotli or Zstandard.
 //!
-//! The reader's own decoder of Zstandard is a C library, and none of the three has a limit to what a page unpacks to. So
-//! such a column chunk is opened as if it were not compressed: its pages come as they are stored and are unpacked here.
+//! The reader's own decoder of Zstandard is a C library, and none of the three has a limit to what
+//! a page unpacks to. So such a column chunk is opened as if it were not compressed: its pages come
+//! as they are stored and are unpacked here.
 
 use std::sync::Arc;
 
@@ -161,7 +162,8 @@ impl<R: ChunkReader> PageReader for Unpacked<R> {
     }
 }
 
-/// The page with its values unpacked. The levels of a page of version 2 stand before its values as they are.
+/// The page with its values unpacked. The levels of a page of version 2 stand before its values as
+/// they are.
 fn unpack(mut page: Page, codec: Codec) -> Result<Page> {
     match &mut page {
         Page::DataPage { buf, .. } | Page::DictionaryPage { buf, .. } => {

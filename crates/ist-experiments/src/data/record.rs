@@ -54,7 +54,8 @@ impl Record {
         Ok(Self { body, extra: fields, shadowed: Vec::new(), place })
     }
 
-    /// What the model is to answer: the output, the completion, the text, or the last assistant's turn.
+    /// What the model is to answer: the output, the completion, the text, or the last assistant's
+    /// turn.
     pub fn output(&self) -> &str {
         match &self.body {
             Body::Instruction(record) => &record.output,
@@ -79,7 +80,8 @@ impl Record {
         self.blanks().0
     }
 
-    /// Whether there is nothing to learn: all its answers are nothing but white space, or all that it says.
+    /// Whether there is nothing to learn: all its answers are nothing but white space, or all that
+    /// it says.
     pub(super) fn is_blank(&self) -> bool {
         self.blanks().1
     }

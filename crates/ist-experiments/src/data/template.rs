@@ -1,4 +1,5 @@
-//! Prompt templates: from a record's fields to the text a model reads, and which part of it is learned.
+//! Prompt templates: from a record's fields to the text a model reads, and which part of it is
+//! learned.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -27,8 +28,8 @@ pub struct Segment {
     pub never: Vec<Range<usize>>,
     /// Whether an end token follows.
     pub ends: bool,
-    /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A model's chat template writes
-    /// them itself.
+    /// Whether the tokenizer adds its begin and end tokens, where the segment is the first. A
+    /// model's chat template writes them itself.
     pub special_tokens: bool,
     /// Whether the output is what a chat template marks.
     pub marked: bool,
@@ -80,9 +81,9 @@ impl Segment {
 /// | a minijinja string | `instruction`, `input`, `output` (empty), `system`, `history` | `messages`, `tools`, `add_generation_prompt` | refused |
 /// | `chat` | a user's and an assistant's turn | the model's own chat template | as they stand |
 ///
-/// The row of the string names the variables it may use; any other is an error. The begin token is the tokenizer's affair:
-/// a string that writes it as well would give it twice. A model's chat template writes every special token itself, and
-/// nothing is added to it.
+/// The row of the string names the variables it may use; any other is an error. The begin token is
+/// the tokenizer's affair: a string that writes it as well would give it twice. A model's chat
+/// template writes every special token itself, and nothing is added to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Template {
     /// The wording of Stanford Alpaca, without stray spaces.
@@ -103,8 +104,9 @@ const REQUEST: &str = ". Write a response that appropriately completes the reque
 /// What the published prompts put before every line but the first and the blank ones.
 const INDENT: &str = "                ";
 impl Template {
-    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The names `auto` and `chat`
-    /// mean something only beside a model: [`TextModel::template`](crate::text::TextModel::template).
+    /// A template by its name, or from a minijinja string, which is recognised by `{{` or `{%`. The
+    /// names `auto` and `chat` mean something only beside a model:
+    /// [`TextModel::template`](crate::text::TextModel::template).
     ///
     /// # Errors
     ///
@@ -125,7 +127,8 @@ impl Template {
         }
     }
 
-    /// What stands before the output in training, without the end tokens between the turns of a conversation.
+    /// What stands before the output in training, without the end tokens between the turns of a
+    /// conversation.
     ///
     /// # Errors
     ///
@@ -134,8 +137,9 @@ impl Template {
         Ok(joined(self.prompt_segments(record, Self::LlmAdapters == *self)?))
     }
 
-    /// What stands before the answer in evaluation: the published evaluation prompt of `llm-adapters`, which differs
-    /// from its training prompt in white space; of every other template the training prompt.
+    /// What stands before the answer in evaluation: the published evaluation prompt of
+    /// `llm-adapters`, which differs from its training prompt in white space; of every other
+    /// template the training prompt.
     ///
     /// # Errors
     ///
@@ -202,7 +206,8 @@ impl Template {
         })
     }
 
-    /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told from the rest.
+    /// The whole record, in the pieces in which it is tokenised. With `apart` the output is told
+    /// from the rest.
     pub(super) fn segments(&self, record: &Record, apart: bool) -> Result<Vec<Segment>, DataError> {
         match (self, &record.body) {
             (Self::Alpaca, Body::Chat(conversation)) => Ok(chat::layout(&conversation.messages)),
@@ -248,7 +253,8 @@ impl Template {
         }
     }
 
-    /// In how many turns of a conversation the calls are not printed. Where the template fails, it says so elsewhere.
+    /// In how many turns of a conversation the calls are not printed. Where the template fails, it
+    /// says so elsewhere.
     pub(super) fn lost_calls(&self, conversation: &Conversation) -> usize {
         let messages = &conversation.messages;
         let calling = (0..messages.len()).filter(|at| !messages[*at].calls().is_empty());
@@ -295,7 +301,8 @@ fn joined(segments: Vec<Segment>) -> String {
     segments.into_iter().map(|segment| segment.text).collect()
 }
 
-/// The fields that are not empty, each with a newline behind it. The answers that were given before are output.
+/// The fields that are not empty, each with a newline behind it. The answers that were given before
+/// are output.
 fn lines(record: &Instruction) -> Segment {
     let mut segment = Segment::open(String::new());
     let line = |segment: &mut Segment, text: &str, standing| {
@@ -319,8 +326,8 @@ fn answer(text: &str) -> Standing {
     if text.trim().is_empty() { Standing::Never } else { Standing::Answer }
 }
 
-/// The wording of Stanford Alpaca. A system's text stands for the introduction, and every earlier exchange is a question in
-/// the same wording, answered and ended.
+/// The wording of Stanford Alpaca. A system's text stands for the introduction, and every earlier
+/// exchange is a question in the same wording, answered and ended.
 fn alpaca(record: &Instruction) -> Vec<Segment> {
     let Instruction { instruction, input, system, history, .. } = record;
     let mut segments = Vec::new();
@@ -331,23 +338,24 @@ fn alpaca(record: &Instruction) -> Vec<Segment> {
         system.clone()
     };
     for Exchange { user, assistant } in history {
-        text += &format!("\n\n### Instruction:\n{user}\n\n### Response:\n");
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n\n### Instruction:\n{user}\n\n### Response:\n");
         let mut exchange = Segment::open(std::mem::take(&mut text));
         exchange.add(assistant, answer(assistant));
         exchange.ends = true;
         segments.push(exchange);
     }
-    text += &format!("\n\n### Instruction:\n{instruction}\n\n");
+    let _ = write!(text, "\n\n### Instruction:\n{instruction}\n\n");
     if !input.is_empty() {
-        text += &format!("### Input:\n{input}\n\n");
+        let _ = write!(text, "### Input:\n{input}\n\n");
     }
     text += "### Response:\n";
     segments.push(Segment::open(text));
     segments
 }
 
-/// The prompts of the published training and evaluation programs. They differ in the spaces after the first line: one
-/// with an input and two without in training, none and one in evaluation.
+/// The prompts of the published training and evaluation programs. They differ in the spaces after
+/// the first line: one with an input and two without in training, none and one in evaluation.
 fn llm_adapters(instruction: &str, input: &str, training: bool) -> String {
     let (with_input, mut spaces) = if input.is_empty() { ("", 1) } else { (WITH_INPUT, 0) };
     spaces += usize::from(training);

@@ -34,7 +34,8 @@ pub(super) fn record(body: Body) -> Record {
     Record { body, extra: Fields::new(), shadowed: Vec::new(), place: Place::Line(1) }
 }
 
-/// A snappy-compressed Parquet file of instructions and outputs, each row with its number as `id` and the tags a and b.
+/// A snappy-compressed Parquet file of instructions and outputs, each row with its number as `id`
+/// and the tags a and b.
 pub(super) fn parquet(rows: &[(&str, Option<&str>)]) -> TestFile {
     let file = file("data.parquet", "");
     let schema = "message records { required binary instruction (UTF8); optional binary output (UTF8); required int64 id; \
@@ -86,8 +87,8 @@ fn write_column(column: &mut ColumnWriter<'_>, number: usize, rows: &[(&str, Opt
 pub(crate) const BEGIN: u32 = 0;
 pub(crate) const END: u32 = 1;
 
-/// A byte-level tokenizer that puts `<s>` before a text and merges the given pairs of its byte characters
-/// (`Ġ` is the space, `Ċ` the newline).
+/// A byte-level tokenizer that puts `<s>` before a text and merges the given pairs of its byte
+/// characters (`Ġ` is the space, `Ċ` the newline).
 pub(crate) fn tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
     let mut alphabet: Vec<char> =
         tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();

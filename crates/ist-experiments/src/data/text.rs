@@ -1,8 +1,9 @@
-//! Opening a data file: its compression, its container (JSON, JSON Lines, Parquet), its format, its records.
+//! Opening a data file: its compression, its container (JSON, JSON Lines, Parquet), its format, its
+//! records.
 //!
-//! Compression and container are told by the content, never by the file's name; the format by the fields of the first
-//! record, unless it is forced. Records are read one after the other, so that a file of token ids needs no more memory
-//! than its bytes.
+//! Compression and container are told by the content, never by the file's name; the format by the
+//! fields of the first record, unless it is forced. Records are read one after the other, so that a
+//! file of token ids needs no more memory than its bytes.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,8 @@ pub enum Format {
     Tokens,
     /// `instruction`, `output`, optionally `input`, `system`, `history`.
     Alpaca,
-    /// `messages` or `conversations`, of `role` and `content` or of `from` and `value`; optionally `system` and `tools`.
+    /// `messages` or `conversations`, of `role` and `content` or of `from` and `value`; optionally
+    /// `system` and `tools`.
     Chat,
     /// `prompt` and `completion`.
     PromptCompletion,
@@ -43,8 +45,8 @@ const EXPECTED: &str = "`input_ids` (tokens), `messages` or `conversations` (cha
                         `prompt` and `completion` (prompt-completion), or `text` (text)";
 
 impl Format {
-    /// The format that a record's fields show. A record that fits several is the richer one: many Alpaca and chat files
-    /// also carry their rendered `text` or first `prompt`.
+    /// The format that a record's fields show. A record that fits several is the richer one: many
+    /// Alpaca and chat files also carry their rendered `text` or first `prompt`.
     fn detect(fields: &Fields) -> Option<Self> {
         let has = |name: &str| fields.contains_key(name);
         match () {
@@ -100,7 +102,8 @@ impl DataFile {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first record fits no format.
+    /// A file that cannot be read, holds no record, is neither JSON nor Parquet, or whose first
+    /// record fits no format.
     pub fn read(path: &Path, format: Format) -> Result<Self, DataError> {
         Self::read_columns(path, format, &Columns::default())
     }

@@ -1,7 +1,8 @@
 //! NVIDIA's GPUs through CUDA.
 //!
-//! Nothing of CUDA is linked: the driver and NVRTC, which compiles the kernels, are looked up when the program runs, and the
-//! headers of the toolkit are read from `$CUDA_PATH/include`. Each is asked for before burn is, which panics where one is missing.
+//! Nothing of CUDA is linked: the driver and NVRTC, which compiles the kernels, are looked up when
+//! the program runs, and the headers of the toolkit are read from `$CUDA_PATH/include`. Each is
+//! asked for before burn is, which panics where one is missing.
 
 #[cfg(not(feature = "cuda"))]
 use ist_core::burn::tensor::Device;

@@ -1,7 +1,8 @@
 //! How deep a template's source nests, found before it is parsed.
 //!
-//! The parser bounds parentheses and blocks, but a chain of operators, of `not`s or of `elif`s becomes a tree of its
-//! length, and every later pass recurses through it. What is counted here is never less than that tree's depth.
+//! The parser bounds parentheses and blocks, but a chain of operators, of `not`s or of `elif`s
+//! becomes a tree of its length, and every later pass recurses through it. What is counted here is
+//! never less than that tree's depth.
 
 use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
@@ -32,7 +33,8 @@ pub(super) fn check(source: &str, syntax: &SyntaxConfig) -> Result<(), TemplateF
     Ok(())
 }
 
-/// The tokens of each open bracket since its last comma. Their sum bounds the depth of the tree they become.
+/// The tokens of each open bracket since its last comma. Their sum bounds the depth of the tree
+/// they become.
 #[derive(Default)]
 struct Brackets {
     open: Vec<usize>,

@@ -1,8 +1,8 @@
 //! Jinja templates of strangers, rendered within limits.
 //!
-//! A model's chat template is a program from the internet. minijinja counts the work of a rendering (its fuel) and the
-//! bytes that templates write, but prints, compares and drops values without looking at their size. So four limits stand
-//! around it:
+//! A model's chat template is a program from the internet. minijinja counts the work of a rendering
+//! (its fuel) and the bytes that templates write, but prints, compares and drops values without
+//! looking at their size. So four limits stand around it:
 //!
 //! | limit | what it stops | where |
 //! |---|---|---|
@@ -28,7 +28,8 @@ pub(crate) use values::{SLOT, payable, settled, weight};
 
 /// Bytes of a template's source. The longest published ones have about 30 thousand.
 const LONGEST_SOURCE: usize = 1 << 20;
-/// Steps of a rendering, of about an instruction or 64 bytes each, beside one for each byte of what is rendered.
+/// Steps of a rendering, of about an instruction or 64 bytes each, beside one for each byte of what
+/// is rendered.
 const STEPS: u64 = 2_000_000;
 /// Bytes that a rendering may add, beside eight for each byte of what is rendered.
 const ADDED_BYTES: usize = 1 << 20;
@@ -111,7 +112,8 @@ impl Program {
         }
         values::add_filters(&mut environment);
         depth::check(source, environment.syntax())?;
-        // Instructions borrow their source. A process compiles a few templates and keeps them to its end.
+        // Instructions borrow their source. A process compiles a few templates and keeps them to
+        // its end.
         let source: &'static str = Box::leak(source.to_owned().into_boxed_str());
         let syntax = environment.syntax().clone();
         let compiled = on_large_stack(|| compile(name, source, syntax))??;
@@ -127,7 +129,8 @@ impl Program {
         &mut self.environment
     }
 
-    /// Variables that the template reads without setting them, and that the environment does not have, sorted.
+    /// Variables that the template reads without setting them, and that the environment does not
+    /// have, sorted.
     pub(crate) fn undeclared(&self) -> impl Iterator<Item = &str> {
         let global = |name: &str| self.environment.globals().any(|(known, _)| known == name);
         self.undeclared.iter().map(String::as_str).filter(move |name| !global(name))

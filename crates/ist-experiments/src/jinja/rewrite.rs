@@ -1,8 +1,9 @@
 //! A parsed template again, with a filter around everything that makes a value which holds others.
 //!
-//! The engine's own operators build, repeat and join lists without asking anybody. So each of them gets the filter
-//! [`SETTLED`] around its result, and what is assigned to an attribute gets [`HELD`]. A variable gets [`GROWN`] where it is
-//! used as a whole, since a namespace may have grown since it was made. Everything else stays as it was parsed.
+//! The engine's own operators build, repeat and join lists without asking anybody. So each of them
+//! gets the filter [`SETTLED`] around its result, and what is assigned to an attribute gets
+//! [`HELD`]. A variable gets [`GROWN`] where it is used as a whole, since a namespace may have
+//! grown since it was made. Everything else stays as it was parsed.
 
 use std::collections::BTreeSet;
 
@@ -159,7 +160,8 @@ fn filtered<'a>(name: &'static str, expr: Expr<'a>) -> Expr<'a> {
     Expr::Filter(Spanned::new(Filter { name, expr: Some(expr), args: Vec::new() }, span))
 }
 
-/// An expression that is printed. The formatter weighs the result of a call, which the engine knows by its form.
+/// An expression that is printed. The formatter weighs the result of a call, which the engine knows
+/// by its form.
 fn printed<'a>(expr: &Expr<'a>, names: &mut Names) -> Expr<'a> {
     match expr {
         Expr::Call(node) => Expr::Call(again(node, call(node, names))),
@@ -232,11 +234,7 @@ fn plain<'a>(expr: &Expr<'a>, names: &mut Names) -> Expr<'a> {
         Expr::Const(node) => Expr::Const(again(node, Const { value: node.value.clone() })),
         Expr::UnaryOp(node) => {
             let expr = expression(&node.expr, names);
-            let op = match node.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
-            Expr::UnaryOp(again(node, UnaryOp { op, expr }))
+            Expr::UnaryOp(again(node, UnaryOp { op: same_op(&node.op), expr }))
         }
         Expr::Compare(node) => {
             let expr = operand(&node.expr, names);
@@ -291,4 +289,9 @@ fn arguments<'a>(all: &[CallArg<'a>], names: &mut Names) -> Vec<CallArg<'a>> {
         CallArg::KwargSplat(value) => CallArg::KwargSplat(operand(value, names)),
     };
     all.iter().map(again).collect()
+}
+
+/// The engine's type of operators can be neither copied nor cloned.
+fn same_op(op: &UnaryOpKind) -> UnaryOpKind {
+    if matches!(op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg }
 }

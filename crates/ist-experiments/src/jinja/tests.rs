@@ -1,5 +1,7 @@
-//! Templates that mean harm, each with the reason for which it is refused; and templates that only look like them.
+//! Templates that mean harm, each with the reason for which it is refused; and templates that only
+//! look like them.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ist_models::text_files::ChatTemplateSource;
@@ -12,7 +14,7 @@ const WORK: &str = "steps of work";
 const DEEP: &str = "nests deeper than";
 
 fn messages() -> Vec<Message> {
-    let turn = |role, content: &str| Message { role, content: content.to_owned() };
+    let turn = |role, content: &str| Message::new(role, content);
     vec![turn(Role::User, "Hi"), turn(Role::Assistant, "Hello")]
 }
 
@@ -114,7 +116,7 @@ fn values_that_share_their_parts_are_weighed_as_often_as_they_stand_there() {
     }
     let mut names = String::from("{% set ns = namespace() %}{% set x = 'x' * 1000000 %}");
     for name in 0..500 {
-        names += &format!("{{% set ns.a{name} = x %}}");
+        write!(names, "{{% set ns.a{name} = x %}}").unwrap();
     }
     for used in
         ["{{ ns }}", "{{ ns ~ '' }}", "{{ ns | string }}", "{{ 'a' is in ns }}{{ ns | tojson }}"]
@@ -252,7 +254,7 @@ fn a_conversation_of_megabytes_is_rendered() {
         special_tokens: vec![("eos_token".to_owned(), "</s>".to_owned())],
     };
     let template = ChatTemplate::new(&source).unwrap();
-    let turn = |content: String| Message { role: Role::User, content };
+    let turn = |content: String| Message::new(Role::User, content);
     let long: Vec<Message> = (0..3).map(|_| turn("word ".repeat(1 << 20))).collect();
     assert!(template.render(&long, false).unwrap().len() > 15 << 20);
     let many: Vec<Message> = (0..20_000).map(|n| turn(n.to_string())).collect();

@@ -1,8 +1,9 @@
 //! The values that a template makes: how deep they nest and how much text they hold.
 //!
-//! A list that holds a list twice, forty times over, is a small value and an endless text. A namespace that holds itself
-//! has no text at all. Every value that can hold others is weighed when it is made, each of its parts as often as it
-//! stands there, and must be one that the fuel left can pay for.
+//! A list that holds a list twice, forty times over, is a small value and an endless text. A
+//! namespace that holds itself has no text at all. Every value that can hold others is weighed when
+//! it is made, each of its parts as often as it stands there, and must be one that the fuel left
+//! can pay for.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,8 @@ pub(super) const GROWN: &str = "__grown";
 /// The name of the filter around what a namespace is to hold.
 pub(super) const HELD: &str = "__held";
 
-/// The value, once it is known to be neither too deep nor too large. What is computed while it is read becomes a list.
+/// The value, once it is known to be neither too deep nor too large. What is computed while it is
+/// read becomes a list.
 pub(crate) fn settled(state: &State, value: &Value) -> Result<Value, Error> {
     if value.as_object().is_none() {
         return Ok(value.clone());
@@ -57,7 +59,8 @@ pub(crate) fn payable(state: &State) -> u64 {
     steps.saturating_mul(BYTES_OF_A_STEP)
 }
 
-/// Bytes of a value, each part as often as it stands in it, or that the fuel left cannot pay for them.
+/// Bytes of a value, each part as often as it stands in it, or that the fuel left cannot pay for
+/// them.
 pub(crate) fn weight(state: &State, value: &Value) -> Result<u64, Error> {
     let all = payable(state);
     let mut scales = Scales { left: all, looks: 0 };

@@ -8,8 +8,9 @@
 //! | colours, or shades where there are none | `ink` |
 //! | taking the terminal and giving it back | [`terminal`] |
 //!
-//! A view reads the files that the run writes and nothing else, into the same record that a report is made of. So the loop of a
-//! run knows nothing of it, the two show the same figures, and a run of another process can be watched as well.
+//! A view reads the files that the run writes and nothing else, into the same record that a report
+//! is made of. So the loop of a run knows nothing of it, the two show the same figures, and a run
+//! of another process can be watched as well.
 
 mod follow;
 mod ink;
@@ -39,7 +40,8 @@ use view::{Asked, View};
 
 /// Between two pictures.
 const TICK: Duration = Duration::from_millis(200);
-/// How long the end of a run waits for its view: on a terminal that was closed, reading keys may never return.
+/// How long the end of a run waits for its view: on a terminal that was closed, reading keys may
+/// never return.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The view of a run of this process, in a thread of its own until it is dropped.
@@ -62,7 +64,8 @@ impl Shared {
         work(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Prints what was said; the terminal must not be a view's. A terminal that is gone is told nothing.
+    /// Prints what was said; the terminal must not be a view's. A terminal that is gone is told
+    /// nothing.
     fn print(&self) {
         for line in self.with_said(std::mem::take) {
             screen::line(line);
@@ -81,7 +84,8 @@ impl Screen {
         Ok(Self { shared, thread })
     }
 
-    /// A line among the messages; it is printed when the terminal is given back, or now if the view has ended.
+    /// A line among the messages; it is printed when the terminal is given back, or now if the view
+    /// has ended.
     pub fn say(&self, line: &str) {
         self.shared.with_said(|said| said.push(line.to_owned()));
         if self.thread.is_finished() {
@@ -102,7 +106,8 @@ impl Drop for Screen {
     }
 }
 
-/// Shows a run of this process until it is told to end, or until the terminal fails; the run goes on then.
+/// Shows a run of this process until it is told to end, or until the terminal fails; the run goes
+/// on then.
 fn own(mut terminal: Terminal, mut follower: Follower, mut view: View, shared: &Shared) {
     while !shared.end.load(Ordering::SeqCst) {
         follower.follow(&mut view.run);

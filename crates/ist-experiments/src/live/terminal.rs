@@ -1,5 +1,5 @@
-//! The terminal: taken with a screen of its own, and given back at the end of a view, after a panic, and on a signal that can be
-//! caught.
+//! The terminal: taken with a screen of its own, and given back at the end of a view, after a
+//! panic, and on a signal that can be caught.
 
 use std::io::{self, BufWriter, IsTerminal, Stderr, Write, stderr};
 use std::sync::Once;
@@ -46,8 +46,9 @@ pub fn give_back() {
     }
 }
 
-/// stderr while a view has the terminal. Afterwards it takes everything and passes nothing on: what is left to do
-/// to the terminal was done by [`give_back`], and ratatui panics where it cannot do it once more.
+/// stderr while a view has the terminal. Afterwards it takes everything and passes nothing on: what
+/// is left to do to the terminal was done by [`give_back`], and ratatui panics where it cannot do
+/// it once more.
 struct Gate(Stderr);
 
 impl Write for Gate {
@@ -100,7 +101,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Takes codes out of a picture that would turn the direction of its text around. All others the library leaves out.
+/// Takes codes out of a picture that would turn the direction of its text around. All others the
+/// library leaves out.
 fn plain(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
         if cell.symbol().contains(plain_text::is_control) {
@@ -125,7 +127,7 @@ mod tests {
         let name = "a\x1b[2Jb\u{9b}1m\u{202e}c\u{2066}d\u{200f}";
         Line::from(name).render(buffer.area, &mut buffer);
         plain(&mut buffer);
-        let drawn: String = buffer.content.iter().map(|cell| cell.symbol()).collect();
+        let drawn: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
         assert!(!drawn.contains(plain_text::is_control), "{drawn:?}");
         assert_eq!(drawn.trim_end(), "a[2Jb1mcd");
     }

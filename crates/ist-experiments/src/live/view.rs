@@ -308,7 +308,8 @@ mod tests {
         press(&mut view, KeyCode::Char('3'));
         let screen = shown(&mut view, (43 + 80, 12), None);
         let row = screen.lines().find(|line| line.contains("-2.0000")).unwrap();
-        // Half of 400 steps: 20 columns at even odds before the first update in step 100, then 20 of what was learned.
+        // Half of 400 steps: 20 columns at even odds before the first update in step 100, then 20
+        // of what was learned.
         assert_eq!(
             (row.matches('\u{2592}').count(), row.matches('\u{2588}').count()),
             (20, 20 + 8),

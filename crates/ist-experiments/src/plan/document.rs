@@ -109,7 +109,7 @@ fn expected(planner: &Planner, drawn: &BTreeMap<LayerSet, usize>, memory: Memory
 pub fn render(plan: &Value) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
-        writeln!(text, "{label:<12} {value}").expect("strings take text")
+        writeln!(text, "{label:<12} {value}").expect("strings take text");
     };
     let (parameters, batch) = (&plan["parameters"], &plan["micro_batch"]);
     let (layers, updated) = (&plan["layers"], &plan["layers_updated"]);

@@ -68,7 +68,8 @@ pub struct Fixed {
     pub optimizer: u64,
     /// The records.
     pub data: u64,
-    /// What the threads of the matrix product and the one that calls them keep for themselves: a second-level cache each.
+    /// What the threads of the matrix product and the one that calls them keep for themselves: a
+    /// second-level cache each.
     pub workspace: u64,
 }
 
@@ -94,7 +95,7 @@ pub struct Planner<'a> {
     limit: Option<[u64; 2]>,
     /// Whether the loss is scaled.
     loss_scaling: bool,
-    /// All that the device could ever give.
+    /// All that the device of the run could ever give; unknown while it is planned.
     machine: Option<u64>,
 }
 
@@ -118,7 +119,8 @@ impl<'a> Planner<'a> {
             limit: limit(config.memory.budget, free_memory::on_host()),
             // On the processor no gradient passes through float16.
             loss_scaling: config.train.loss_scaling.applies(false),
-            machine: free_memory::most_on_host(),
+            // A plan tells what a run would need, on whatever machine.
+            machine: None,
         };
         planner.fixed = planner.everywhere();
         planner
@@ -129,7 +131,7 @@ impl<'a> Planner<'a> {
     pub fn with_free(mut self, free: Option<u64>) -> Self {
         self.limit = limit(self.config.memory.budget, free);
         // A graphics card may have more than its host.
-        self.machine = self.machine.max(free);
+        self.machine = free_memory::most_on_host().max(free);
         self
     }
 
@@ -337,7 +339,8 @@ fn activations_alone(mut footprint: Footprint) -> Footprint {
     footprint
 }
 
-/// What a step takes in bytes: its peak, and each kind at its own most, which need not be at the same time.
+/// What a step takes in bytes: its peak, and each kind at its own most, which need not be at the
+/// same time.
 #[derive(Clone, Debug)]
 pub struct Estimate {
     /// The most live bytes.

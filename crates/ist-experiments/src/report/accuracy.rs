@@ -1,7 +1,8 @@
 //! Shares of right answers: of a run's own task, and of the evaluations that lie beside its files.
 //!
-//! An evaluation is a document `NAME.eval.json` with `task`, `accuracy` (0 to 1) and `records`, and `interval` where its
-//! writer told one; a document of several tasks has a list of such under `tasks`.
+//! An evaluation is a document `NAME.eval.json` with `task`, `accuracy` (0 to 1) and `records`, and
+//! `interval` where its writer told one; a document of several tasks has a list of such under
+//! `tasks`.
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +92,7 @@ mod tests {
     fn the_runs_own_task_and_documents_beside_it_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, value: Value| {
-            std::fs::write(folder.path().join(name), value.to_string()).unwrap()
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap();
         };
         write(
             "boolq.eval.json",

@@ -1,7 +1,7 @@
 //! Configurations as lists of values by dotted key: what differs between runs.
 //!
-//! A run's `config.toml` has every default written out, so it is compared as it stands; keys of other versions, of methods
-//! from outside and of data that has moved are no obstacle.
+//! A run's `config.toml` has every default written out, so it is compared as it stands; keys of
+//! other versions, of methods from outside and of data that has moved are no obstacle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -58,8 +58,8 @@ fn flatten(key: &str, value: &Value, flat: &mut Flat) {
     }
 }
 
-/// The configuration as far as it bears on what runs of different seeds and places compute: without the seed and what
-/// only shows or saves, and of a file or folder its name alone.
+/// The configuration as far as it bears on what runs of different seeds and places compute: without
+/// the seed and what only shows or saves, and of a file or folder its name alone.
 pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
     let stops_early = flat.get(EARLY_STOPPING).is_some_and(|patience| !patience.is_null());
     let aside = |key: &str| {
@@ -77,7 +77,8 @@ pub(super) fn without_seed_and_places(flat: &Flat) -> Flat {
         .collect()
 }
 
-/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole. Of a list, of each of its paths.
+/// The last part of a path; a model's name (`builtin:x`, `org/name@revision`) as a whole. Of a
+/// list, of each of its paths.
 fn name_of(value: &Value) -> Value {
     if let Some(list) = value.as_array() {
         return list.iter().map(name_of).collect();

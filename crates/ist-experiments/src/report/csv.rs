@@ -1,7 +1,8 @@
 //! Comma-separated values, as RFC 4180 has them.
 //!
-//! Spreadsheet programs compute a cell that begins like a formula, and names in a report come from files. So a text that
-//! begins like one gets an apostrophe in front, as OWASP advises. Numbers stay numbers.
+//! Spreadsheet programs compute a cell that begins like a formula, and names in a report come from
+//! files. So a text that begins like one gets an apostrophe in front, as OWASP advises. Numbers
+//! stay numbers.
 
 /// A document of a line of headers and lines of values.
 pub(super) fn document(headers: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {

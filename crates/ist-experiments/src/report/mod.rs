@@ -10,8 +10,8 @@
 //! | the figures, each with its table | `figures` |
 //! | the page | `page`, `page.html`, `style.css` |
 //!
-//! A report is a function of the runs' files alone: it reads no model and starts nothing, and the same files give the same
-//! page.
+//! A report is a function of the runs' files alone: it reads no model and starts nothing, and the
+//! same files give the same page.
 
 mod accuracy;
 mod comparison;
@@ -69,12 +69,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads the runs in `named`, folders of runs or folders that hold some, and compares their groups with the one called
-    /// `baseline`, at `at` first of all.
+    /// Reads the runs in `named`, folders of runs or folders that hold some, and compares their
+    /// groups with the one called `baseline`, at `at` first of all.
     ///
     /// # Errors
     ///
-    /// A folder without a run, a file that is broken before its last line, and a baseline that is no group.
+    /// A folder without a run, a file that is broken before its last line, and a baseline that is
+    /// no group.
     pub fn read(named: &[PathBuf], baseline: Option<&str>, at: At) -> Result<Self, Failure> {
         let found = find::runs(named)?;
         let mut runs = found
@@ -172,7 +173,8 @@ impl Report {
         )
     }
 
-    /// A row a key that differs, a column a group; values that differ within a group stand side by side.
+    /// A row a key that differs, a column a group; values that differ within a group stand side by
+    /// side.
     fn settings(&self) -> Settings {
         let keys = self.differing();
         if keys.is_empty() {

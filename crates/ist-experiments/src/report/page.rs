@@ -1,7 +1,8 @@
 //! The report as one page of HTML that needs nothing else: no script, no network, no font.
 //!
-//! Its own policy forbids it to load or to run anything. The template escapes whatever it is given; only the style sheet and the charts, which are made here, go in as they are.
-//! The page is XML as well, which is how tests read it.
+//! Its own policy forbids it to load or to run anything. The template escapes whatever it is given;
+//! only the style sheet and the charts, which are made here, go in as they are. The page is XML as
+//! well, which is how tests read it.
 
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
@@ -73,6 +74,7 @@ pub(super) fn render(page: &Page) -> Result<String, Failure> {
         .get_template("page")
         .and_then(|template| template.render(Serde(page)))
         .or_run()?;
-    // What no document may hold, neither HTML nor XML, and what would turn its text around, stands there escaped.
+    // What no document may hold, neither HTML nor XML, and what would turn its text around, stands
+    // there escaped.
     Ok(plain_text::shown(text.trim_start()).into_owned())
 }

@@ -174,7 +174,8 @@ impl RunRecord {
         }
     }
 
-    /// Reads what is replaced as a whole: plan, result, failure, evaluations, state. What to say of these files comes back.
+    /// Reads what is replaced as a whole: plan, result, failure, evaluations, state. What to say of
+    /// these files comes back.
     pub(crate) fn documents(&mut self) -> Result<Vec<String>, Failure> {
         let (folder, mut notes) = (self.folder.clone(), Vec::new());
         self.plan = document(&folder.join("plan.json"), &mut notes)?;
@@ -267,7 +268,8 @@ impl RunRecord {
         self.selected.len().max(planned as usize)
     }
 
-    /// The most live bytes that were predicted: of the draws that were made by a run that has ended, else of the worst draw.
+    /// The most live bytes that were predicted: of the draws that were made by a run that has
+    /// ended, else of the worst draw.
     pub fn predicted_peak_bytes(&self) -> Option<f64> {
         let made = self.result["memory"]["predicted_peak_bytes"].as_f64();
         made.or_else(|| self.plan["peak_bytes"].as_f64())

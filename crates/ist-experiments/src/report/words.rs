@@ -124,7 +124,8 @@ fn budgets(matched: &Matched, baseline: &str) -> Table {
     table
 }
 
-/// What is to be known of the intervals of these comparisons: every case that occurs, the fewest seeds first.
+/// What is to be known of the intervals of these comparisons: every case that occurs, the fewest
+/// seeds first.
 pub(super) fn caution(matched: &[Matched], baseline: &str) -> String {
     let comparisons = || matched.iter().flat_map(|matched| &matched.comparisons);
     let seeds: BTreeSet<usize> = comparisons()

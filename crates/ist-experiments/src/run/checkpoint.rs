@@ -1,8 +1,8 @@
 //! Checkpoints: everything an exact resume needs, whole or not there.
 //!
-//! A checkpoint is a folder named after the number of steps done. It is written under another name, synced and renamed
-//! when it is complete, so a folder with a number for a name was whole when it was saved. What happened to it since is
-//! told by its digests.
+//! A checkpoint is a folder named after the number of steps done. It is written under another name,
+//! synced and renamed when it is complete, so a folder with a number for a name was whole when it
+//! was saved. What happened to it since is told by its digests.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -162,12 +162,13 @@ pub struct Loaded {
     pub progress: Progress,
     /// What its run read.
     pub inputs: Value,
-    /// The bytes that the run could take; `None` in checkpoints of earlier versions, which do not tell.
+    /// The bytes that the run could take; `None` in checkpoints of earlier versions, which do not
+    /// tell.
     pub budget: Option<Option<u64>>,
     /// Where each log of the run is to be cut.
     pub logs: BTreeMap<String, u64>,
-    /// What the user should know: newer checkpoints that are not whole, which were renamed to `broken-STEP`, each with
-    /// the reason.
+    /// What the user should know: newer checkpoints that are not whole, which were renamed to
+    /// `broken-STEP`, each with the reason.
     pub notes: Vec<String>,
 }
 
@@ -192,7 +193,8 @@ impl Place<'_> {
 ///
 /// # Errors
 ///
-/// Input: there are some and none is whole. Run: the newest cannot be read now. It may be whole, so nothing is renamed.
+/// Input: there are some and none is whole. Run: the newest cannot be read now. It may be whole, so
+/// nothing is renamed.
 pub fn load_newest<A: Adapter>(
     place: Place,
     model: &mut impl PeftModel<A>,

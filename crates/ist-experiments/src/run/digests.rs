@@ -1,8 +1,8 @@
 //! `digests.json`: what a checkpoint's files and the run's logs held when the checkpoint was saved.
 //!
-//! A disk, a copy or an editor can change one bit, and a resumed run would silently become another one. So everything
-//! that a resume reads back is compared with its SHA-256 first. Logs are compared up to where they stood: later lines
-//! are cut off anyway.
+//! A disk, a copy or an editor can change one bit, and a resumed run would silently become another
+//! one. So everything that a resume reads back is compared with its SHA-256 first. Logs are
+//! compared up to where they stood: later lines are cut off anyway.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
@@ -35,11 +35,13 @@ pub type LogMarks = BTreeMap<FileName, LogMark>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Digests {
-    /// SHA-256 of each file in the checkpoint's folder, by the names that lead to it, joined by `/`.
+    /// SHA-256 of each file in the checkpoint's folder, by the names that lead to it, joined by
+    /// `/`.
     pub files: BTreeMap<String, String>,
     /// The run's logs.
     pub logs: LogMarks,
-    /// The bytes that the run may take, as `plan.json` says them. It differs from run to run, as logs do.
+    /// The bytes that the run may take, as `plan.json` says them. It differs from run to run, as
+    /// logs do.
     pub budget: Option<u64>,
 }
 
@@ -53,7 +55,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault that a failed read of `path` stands for: a file that is not there is broken, anything else may pass.
+    /// The fault that a failed read of `path` stands for: a file that is not there is broken,
+    /// anything else may pass.
     pub fn of_reading(path: &Path, error: io::Error) -> Self {
         let shown = path.display();
         match error.kind() {
@@ -81,7 +84,8 @@ impl Digests {
         durable::write(&folder.join(FILE), &text)
     }
 
-    /// The digests of a checkpoint, after its files were compared with them. `None` where it has none.
+    /// The digests of a checkpoint, after its files were compared with them. `None` where it has
+    /// none.
     ///
     /// # Errors
     ///
@@ -320,7 +324,8 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &bytes).unwrap();
             let whole = Digests::check(folder.path()).ok().flatten();
-            // Marks and budget are believed here, and compared with the logs and the plan themselves.
+            // Marks and budget are believed here, and compared with the logs and the plan
+            // themselves.
             let budget = whole.as_ref().map(|digests| digests.budget);
             let marks = whole.map(|digests| digests.logs);
             let name = FileName::try_from("metrics.jsonl".to_owned()).unwrap();

@@ -11,7 +11,8 @@ use crate::failure::{Failure, OrFail};
 /// The file in a run's folder.
 pub const FILE: &str = "failure.json";
 
-/// Does the work of a run in `folder`. The reason of an earlier failure goes, that of a new one stays.
+/// Does the work of a run in `folder`. The reason of an earlier failure goes, that of a new one
+/// stays.
 pub fn keep<T>(folder: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let path = folder.join(FILE);
     if path.exists() {

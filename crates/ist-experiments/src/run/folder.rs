@@ -23,7 +23,8 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Opens the folder of a run that begins (`resume` false) or goes on (`resume` true), and locks it.
+    /// Opens the folder of a run that begins (`resume` false) or goes on (`resume` true), and locks
+    /// it.
     ///
     /// A folder that holds a run needs `resume`; one that holds none cannot be resumed.
     pub fn open(path: PathBuf, resume: bool) -> Result<Self, Failure> {
@@ -61,7 +62,8 @@ impl RunFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// A new folder `runs/NAME-N` with the next free N, counted from 1. Two processes never get the same one.
+    /// A new folder `runs/NAME-N` with the next free N, counted from 1. Two processes never get the
+    /// same one.
     pub fn next(name: &str) -> Result<Self, Failure> {
         durable::create_folder(Path::new("runs")).context("runs: cannot create").or_run()?;
         for number in 1.. {
@@ -114,7 +116,8 @@ fn remove_leftovers(run: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this is how earlier versions called a file that was being written: `.tmp` and six characters.
+/// Whether this is how earlier versions called a file that was being written: `.tmp` and six
+/// characters.
 fn is_old_partial(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let rest = name.strip_prefix(".tmp");
@@ -123,8 +126,8 @@ fn is_old_partial(name: &OsStr) -> bool {
     })
 }
 
-/// Whether there is anything in `folder` that a run which was stopped at once does not leave. A file that was being written
-/// then still has its temporary name.
+/// Whether there is anything in `folder` that a run which was stopped at once does not leave. A
+/// file that was being written then still has its temporary name.
 fn holds_other_files(folder: &Path) -> Result<bool, Failure> {
     let ours = |name: &OsStr| {
         name == LOCK
@@ -164,7 +167,8 @@ pub fn open_lock(path: &Path) -> Result<File, Failure> {
     }
 }
 
-/// Keeps other processes that ask for it out until the file is closed; false where another one has it.
+/// Keeps other processes that ask for it out until the file is closed; false where another one has
+/// it.
 pub(super) fn take_lock(file: &File, path: &Path) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),

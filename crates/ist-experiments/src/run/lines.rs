@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use super::digests::{self, LogMark};
 use super::folder::take_lock;
 
-/// A log that is being written. Every line is handed to the system at once, so a killed run loses none.
+/// A log that is being written. Every line is handed to the system at once, so a killed run loses
+/// none.
 #[derive(Debug)]
 pub struct LineLog {
     path: PathBuf,
@@ -36,7 +37,8 @@ impl LineLog {
         Ok(log)
     }
 
-    /// Keeps other processes that ask for it out until the log is closed; false where another one has it.
+    /// Keeps other processes that ask for it out until the log is closed; false where another one
+    /// has it.
     pub fn lock(&self) -> Result<bool> {
         take_lock(&self.file, &self.path)
     }
@@ -80,7 +82,8 @@ impl LineLog {
     }
 }
 
-/// Reads every whole line of a log. A last line that was cut off is left out; a log that does not exist is empty.
+/// Reads every whole line of a log. A last line that was cut off is left out; a log that does not
+/// exist is empty.
 ///
 /// # Errors
 ///

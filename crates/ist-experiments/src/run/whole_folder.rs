@@ -23,8 +23,8 @@ pub fn must_be_free(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Lets `write` fill a folder of another name and renames it to `folder` when it is complete. What killed processes left
-/// half-written beside it is removed first.
+/// Lets `write` fill a folder of another name and renames it to `folder` when it is complete. What
+/// killed processes left half-written beside it is removed first.
 pub fn write(
     folder: &Path,
     write: impl FnOnce(&Path) -> Result<(), Failure>,

@@ -1,8 +1,9 @@
 //! The conformance suite: one list of checks of any device against `ndarray` in f64.
 //!
-//! A backend is right when it computes what the reference does. Values and gradients are compared relative to the largest
-//! number of each; a check that holds gives its distance, so that a device that is worse than others can be seen before it
-//! is wrong. `ist selftest` runs the list on a user's machine, a test runs it on WGSL.
+//! A backend is right when it computes what the reference does. Values and gradients are compared
+//! relative to the largest number of each; a check that holds gives its distance, so that a device
+//! that is worse than others can be seen before it is wrong. `ist selftest` runs the list on a
+//! user's machine, a test runs it on WGSL.
 
 mod attentions;
 mod growth;

@@ -1,12 +1,14 @@
 //! Claims: that one process at a time executes a member, on whatever machine it runs.
 //!
-//! Try N of a member belongs to whoever creates `MEMBER.N.json`, which the file system lets only one do, on a network folder
-//! as well. Claims are never removed or replaced, so the newest is always the one that counts; a later try is a later file.
+//! Try N of a member belongs to whoever creates `MEMBER.N.json`, which the file system lets only
+//! one do, on a network folder as well. Claims are never removed or replaced, so the newest is
+//! always the one that counts; a later try is a later file.
 //!
-//! Whether the owner of the newest claim still lives is told in two ways. Under the same kernel the file's lock says so at
-//! once, as the system frees it when a process ends however it ends. From elsewhere, where locks may mean nothing, only
-//! the beat does, a number in the file that its owner raises every few seconds: a beat that stands still for [`STALE`], by the
-//! observer's own clock, is that of a dead owner. An owner that finds a later claim than its own was taken for dead, and
+//! Whether the owner of the newest claim still lives is told in two ways. Under the same kernel the
+//! file's lock says so at once, as the system frees it when a process ends however it ends. From
+//! elsewhere, where locks may mean nothing, only the beat does, a number in the file that its owner
+//! raises every few seconds: a beat that stands still for [`STALE`], by the observer's own clock,
+//! is that of a dead owner. An owner that finds a later claim than its own was taken for dead, and
 //! ends at once.
 
 use std::fs::{File, OpenOptions};
@@ -42,7 +44,8 @@ pub enum Outcome {
 pub struct Record {
     /// The owner's machine, for people.
     pub host: String,
-    /// Its kernel since it was started; `None` where that cannot be told, or where files cannot be locked.
+    /// Its kernel since it was started; `None` where that cannot be told, or where files cannot be
+    /// locked.
     kernel: Option<String>,
     /// The owner's process.
     pub process: u32,
@@ -115,7 +118,8 @@ pub struct Claim {
     beating: Option<(Sender<()>, JoinHandle<u64>)>,
 }
 
-/// Takes a member, unless somebody else has it. `dead` is a try that the caller has seen stand still for [`STALE`].
+/// Takes a member, unless somebody else has it. `dead` is a try that the caller has seen stand
+/// still for [`STALE`].
 ///
 /// `lost` is called from another thread, once, when a later claim shows up.
 pub fn take(folder: &Path, member: &str, dead: Option<u64>, lost: fn()) -> Result<Option<Claim>> {
@@ -215,7 +219,8 @@ pub fn note_death(folder: &Path, member: &str, process: u32, reason: &str) {
     }
 }
 
-/// What a running kernel is told by: its number since it was started. Containers share it as they share file locks.
+/// What a running kernel is told by: its number since it was started. Containers share it as they
+/// share file locks.
 fn kernel() -> Option<String> {
     read_line("/proc/sys/kernel/random/boot_id")
 }

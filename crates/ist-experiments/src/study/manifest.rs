@@ -1,4 +1,5 @@
-//! `manifest.json`: the members of a study and what each runs, so that every process and machine runs the same.
+//! `manifest.json`: the members of a study and what each runs, so that every process and machine
+//! runs the same.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -155,7 +156,8 @@ pub fn register<A: Adapter>(folder: &Path, study: &Study) -> Result<(), Failure>
     durable::create_folder(folder)
         .with_context(|| format!("{}: cannot create", folder.display()))
         .or_run()?;
-    // Two that start at once add one after the other. Where files cannot be locked the loop below sees what was lost.
+    // Two that start at once add one after the other. Where files cannot be locked the loop below
+    // sees what was lost.
     let lock = open_lock(&folder.join(LOCK))?;
     let _ = lock.lock();
     durable::sweep(folder).with_context(|| folder.display().to_string()).or_run()?;

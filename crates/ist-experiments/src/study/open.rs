@@ -116,8 +116,9 @@ fn of_folder<A: Adapter>(folder: &Path, manner: &Manner) -> Result<Opened, Failu
     Ok(Opened { folder: folder.to_owned(), study, from_folder: true })
 }
 
-/// Checks what can be known of each member's adapter and policy from its model's shape, so that a study that would fail at
-/// its last member does not begin. Models of the hub are left to the runs, as they may have to be fetched.
+/// Checks what can be known of each member's adapter and policy from its model's shape, so that a
+/// study that would fail at its last member does not begin. Models of the hub are left to the runs,
+/// as they may have to be fetched.
 pub fn check_against_models<A: Adapter>(studies: &[Opened]) -> Result<(), Failure> {
     let mut shapes: HashMap<String, Result<Shape, String>> = HashMap::new();
     let mut faults: Vec<(String, Vec<String>)> = Vec::new();

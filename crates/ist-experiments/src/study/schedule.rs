@@ -1,8 +1,8 @@
 //! Executes the members of studies, each in a process of its own, so many at once.
 //!
-//! A process for each: one that runs out of memory or is killed takes no other with it, and what is measured of a run is its
-//! own. A member's process watches the pipe to this one: when it closes, because this process ends however it ends, the
-//! member finishes its step and saves.
+//! A process for each: one that runs out of memory or is killed takes no other with it, and what is
+//! measured of a run is its own. A member's process watches the pipe to this one: when it closes,
+//! because this process ends however it ends, the member finishes its step and saves.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -61,7 +61,8 @@ pub enum End {
 
 struct Entry<'a> {
     task: &'a Task,
-    /// The newest try before this call: a later one that failed, here or elsewhere, is not tried again in this call.
+    /// The newest try before this call: a later one that failed, here or elsewhere, is not tried
+    /// again in this call.
     before: u64,
     /// The beat that was seen last, and since when.
     beat: Option<(u64, Option<u64>, Instant)>,
@@ -225,7 +226,7 @@ impl Schedule<'_> {
             (_, Some(0)) => self.entries[running.entry].look_at = Instant::now() + LOOK_AGAIN,
             (_, Some(130)) if interrupt::asked() => self.end(running.entry, End::Left, None),
             (_, Some(130)) => {
-                self.end(running.entry, End::Failed("it was interrupted".to_owned()), None)
+                self.end(running.entry, End::Failed("it was interrupted".to_owned()), None);
             }
             _ => {
                 let reason = reason.unwrap_or_else(|| format!("its process ended by {status}"));
@@ -238,10 +239,10 @@ impl Schedule<'_> {
         let name = shown(self.entries[at].task);
         match (&end, took) {
             (End::Done, Some(took)) => {
-                self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64()))
+                self.say(&format!("done     {name} ({:.1} s)", took.as_secs_f64()));
             }
             (End::Failed(reason), _) => {
-                self.say(&format!("failed   {name}: {}", first_line(reason)))
+                self.say(&format!("failed   {name}: {}", first_line(reason)));
             }
             _ => {}
         }

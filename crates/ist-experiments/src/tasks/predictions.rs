@@ -1,8 +1,9 @@
 //! Every record's prediction, as a file of JSON Lines that is written while the model is asked.
 //!
-//! A line is handed to the system as soon as its batch is done, so a killed evaluation loses no more than one batch, and the
-//! same command goes on where it stopped. What the predictions came from stands beside them, in `FILE.settings.json`: under
-//! other settings the file is refused and not mixed.
+//! A line is handed to the system as soon as its batch is done, so a killed evaluation loses no
+//! more than one batch, and the same command goes on where it stopped. What the predictions came
+//! from stands beside them, in `FILE.settings.json`: under other settings the file is refused and
+//! not mixed.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -184,12 +185,14 @@ impl Log {
         Self::default()
     }
 
-    /// Opens a file to go on with, or a new one; a device or a pipe is written to and not read. `settings` tells, for every task, what its predictions come from.
+    /// Opens a file to go on with, or a new one; a device or a pipe is written to and not read.
+    /// `settings` tells, for every task, what its predictions come from.
     ///
     /// # Errors
     ///
-    /// A folder; a file that another evaluation writes; one whose predictions came from other settings or nobody knows from what; a line
-    /// that is no prediction, except a last one that was cut off, which is dropped.
+    /// A folder; a file that another evaluation writes; one whose predictions came from other
+    /// settings or nobody knows from what; a line that is no prediction, except a last one that was
+    /// cut off, which is dropped.
     pub fn open(path: &Path, settings: &Map<String, Value>) -> Result<Self, Failure> {
         let real = match Destination::of(path)? {
             Destination::Through(target) => {

@@ -1,4 +1,5 @@
-//! From a task's file to questions with checked answers: every fault of a file is found before a model is loaded.
+//! From a task's file to questions with checked answers: every fault of a file is found before a
+//! model is loaded.
 
 use std::path::Path;
 
@@ -57,7 +58,8 @@ pub struct Questions {
 impl Questions {
     /// Reads the first `limit` records of a file, or all.
     ///
-    /// The right answer is the record's field `answer`; of a task that compares whole replies it may be its output.
+    /// The right answer is the record's field `answer`; of a task that compares whole replies it
+    /// may be its output.
     ///
     /// # Errors
     ///

@@ -26,7 +26,8 @@ struct Mean {
 }
 
 impl Row {
-    /// The scores of the sets that there were, the sets that were missing, and the groups that were asked for.
+    /// The scores of the sets that there were, the sets that were missing, and the groups that were
+    /// asked for.
     pub fn new(
         scores: Vec<Score>,
         missing: Vec<(&'static Task, PathBuf)>,

@@ -1,5 +1,5 @@
-//! What a person sees of a run: a progress bar, or a plain line now and then when stderr is no terminal; on request the whole
-//! terminal.
+//! What a person sees of a run: a progress bar, or a plain line now and then when stderr is no
+//! terminal; on request the whole terminal.
 
 use std::io::IsTerminal;
 use std::path::Path;

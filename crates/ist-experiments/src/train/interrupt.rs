@@ -1,8 +1,9 @@
-//! Being asked to stop: the step in progress is finished, the run saved, and the command says how to resume.
+//! Being asked to stop: the step in progress is finished, the run saved, and the command says how
+//! to resume.
 //!
 //! Ctrl-C asks, and so do the signals by which systems end processes: a terminal that is closed, a
-//! service that is stopped, a time limit that is near. A signal that the parent told this process to
-//! ignore stays ignored, as under `nohup`.
+//! service that is stopped, a time limit that is near. A signal that the parent told this process
+//! to ignore stays ignored, as under `nohup`.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,8 @@
 //! `ist train`: one training run, from a configuration to an adapter.
 //!
-//! The loop is here, readable from top to bottom; what it needs first is in [`prepare`], what it checks in [`selfcheck`],
-//! what it measures in [`evaluate`], and what a person sees in [`display`] and [`summary`].
+//! The loop is here, readable from top to bottom; what it needs first is in [`prepare`], what it
+//! checks in [`selfcheck`], what it measures in [`evaluate`], and what a person sees in [`display`]
+//! and [`summary`].
 
 pub mod costs;
 pub mod display;
@@ -197,7 +198,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         }
         let mut status = "finished";
         while self.progress.steps < self.total_steps {
-            // Asked before the step, so that a run resumed behind its last evaluation stops where it stopped before.
+            // Asked before the step, so that a run resumed behind its last evaluation stops where
+            // it stopped before.
             if self.stops_early() {
                 status = "stopped early";
                 break;
@@ -222,7 +224,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         Ok(result)
     }
 
-    /// One optimizer step and what belongs to it: scoring before it, evaluation and checkpoint after it.
+    /// One optimizer step and what belongs to it: scoring before it, evaluation and checkpoint
+    /// after it.
     fn step(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
         let step = self.tuner.next_step();
@@ -321,8 +324,9 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         Ok(Some(Scoring { seconds, peak_bytes, micro_batch }))
     }
 
-    /// How many of the scoring records are run at once: `train.micro_batch`, or fewer where scoring would otherwise take more
-    /// than the leanest step on `training` does, so that no scoring pass sets the run's peak.
+    /// How many of the scoring records are run at once: `train.micro_batch`, or fewer where scoring
+    /// would otherwise take more than the leanest step on `training` does, so that no scoring pass
+    /// sets the run's peak.
     fn scoring_micro_batch(
         &self,
         records: &[usize],
@@ -428,7 +432,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         Ok(marks)
     }
 
-    /// Fails when an update left a parameter that is no finite number, before anything of it is saved.
+    /// Fails when an update left a parameter that is no finite number, before anything of it is
+    /// saved.
     fn check_parameters(&self) -> Result<(), Failure> {
         let mut wrong = None;
         let mut look = |name: &str, value: Tensor<1>| {
@@ -449,8 +454,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         })
     }
 
-    /// Says where the last good checkpoint is, for a run whose numbers went wrong. One of the parameters as they are now is
-    /// not good: what failed was computed with them.
+    /// Says where the last good checkpoint is, for a run whose numbers went wrong. One of the
+    /// parameters as they are now is not good: what failed was computed with them.
     fn name_last_checkpoint(&self, failure: &Failure) -> Failure {
         let newest =
             checkpoint::newest_before(&self.folder.join("checkpoints"), self.progress.steps)

@@ -1,4 +1,5 @@
-//! What a run needs before its first step: data as batches, the tuner, the model's records for the result.
+//! What a run needs before its first step: data as batches, the tuner, the model's records for the
+//! result.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -36,10 +37,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to be loaded yet.
+    /// Reads and encodes the data of `config` for a model of that shape, of which nothing needs to
+    /// be loaded yet.
     ///
-    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or written. `in_front` are
-    /// the positions that adapters take of the model's context.
+    /// `text` is the model's tokenizer, or why it has none; it is needed only where text is read or
+    /// written. `in_front` are the positions that adapters take of the model's context.
     pub fn new(
         config: &RunConfig,
         text: Result<TextModel, Failure>,
@@ -124,7 +126,8 @@ impl Prepared {
     pub fn batch(&self, dataset: &Dataset, records: &[usize], device: &Device) -> TokenBatch {
         let mut examples: Vec<Example> =
             records.iter().map(|&record| dataset.examples[record].clone()).collect();
-        // Token records keep their own padding where it stands and are always filled up on the right.
+        // Token records keep their own padding where it stands and are always filled up on the
+        // right.
         if self.padding == Padding::Left && dataset.format != Format::Tokens {
             let longest = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or(0);
             for example in &mut examples {
@@ -153,13 +156,14 @@ impl Prepared {
             return Ok(());
         }
         Err(Failure::input(format!(
-            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in `data.fields`, use a \
-             chat template that reads them, or leave --strict out",
+            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in \
+             `data.fields`, use a chat template that reads them, or leave --strict out",
             faults.join("\n  ")
         )))
     }
 
-    /// The keys that nothing reads, a line for each file that has any. A file of both data sets is told once.
+    /// The keys that nothing reads, a line for each file that has any. A file of both data sets is
+    /// told once.
     fn dropped_keys(&self) -> impl Iterator<Item = String> {
         let files = self.files().filter(|file| !file.dropped_keys.is_empty());
         files.map(|file| format!("{}: {}", file.path.display(), file.dropped_keys))
@@ -205,8 +209,8 @@ impl Prepared {
             let blank = "answers are nothing but white space and are not learned";
             note(*blank_answers, blank);
             note(*truncated, &format!("{of} are longer than `data.cutoff` and were cut"));
-            let twice = "begin with the beginning token twice: the text holds it and the tokenizer adds it; leave it out \
-                         of the text or of `data.template`";
+            let twice = "begin with the beginning token twice: the text holds it and the tokenizer \
+                         adds it; leave it out of the text or of `data.template`";
             note(*begin_twice, &format!("{of} {twice}"));
         }
         let dropped = self.dropped_keys();
@@ -311,7 +315,8 @@ fn same_kind(first: &Dataset, other: &Dataset) -> Result<(), Failure> {
     }
     let [one, another] = [first, other].map(|data| data.files[0].path.display());
     Err(Failure::input(format!(
-        "`data.train`: of {one} and {another} one holds token ids and one text; give files of one kind"
+        "`data.train`: of {one} and {another} one holds token ids and one text; \
+         give files of one kind"
     )))
 }
 
@@ -324,7 +329,8 @@ fn passed_over(folder: &Path, paths: &[PathBuf]) -> String {
     format!("warning: {folder}: not data files of this folder, and not read: {names}")
 }
 
-/// The name of the template that `data.template = "auto"` comes to, where it is the same for every file.
+/// The name of the template that `data.template = "auto"` comes to, where it is the same for every
+/// file.
 fn template_name(
     config: &RunConfig,
     text: Option<&TextModel>,
@@ -448,7 +454,8 @@ pub fn parse_adapter<A: Adapter>(fields: &Map<String, Value>) -> Result<Part<A>,
     }
 }
 
-/// Writes each method's usual targets into its table where it names none and the method has any to name.
+/// Writes each method's usual targets into its table where it names none and the method has any to
+/// name.
 pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
     for table in tables.tables_mut() {
         if let Ok(part) = parse_adapter::<A>(&table.method_fields())
@@ -468,8 +475,8 @@ pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerP
     policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
 }
 
-/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`, and the parameters named
-/// in `rates` learn at that multiple of the base rate.
+/// The tuner of a run before its first step; resting moments are offloaded to files in `offload`,
+/// and the parameters named in `rates` learn at that multiple of the base rate.
 pub fn tuner(
     config: &RunConfig,
     policy: Box<dyn LayerPolicy>,

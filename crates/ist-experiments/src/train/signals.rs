@@ -9,8 +9,8 @@ use super::interrupt;
 use crate::live::terminal;
 use crate::screen;
 
-/// Signals that follow each other faster are one request: `timeout` sends its signal to a process and then to
-/// its whole group, and so does a terminal that is closed.
+/// Signals that follow each other faster are one request: `timeout` sends its signal to a process
+/// and then to its whole group, and so does a terminal that is closed.
 const ONE_REQUEST: Duration = Duration::from_millis(300);
 
 /// What was asked for so far.
@@ -62,8 +62,8 @@ mod unix {
 
     use super::{Requests, SIGINT, SIGTERM, heard, io};
 
-    /// A closed terminal, Ctrl-C, Ctrl-\, a polite end, and the soft limit of CPU time, which comes some seconds
-    /// before the hard one.
+    /// A closed terminal, Ctrl-C, Ctrl-\, a polite end, and the soft limit of CPU time, which comes
+    /// some seconds before the hard one.
     const STOP: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU];
 
     /// Catches those signals that the parent did not tell this process to ignore.
@@ -80,8 +80,8 @@ mod unix {
         std::thread::Builder::new().name("signals".to_owned()).spawn(work).map(drop)
     }
 
-    /// Whether a second signal of that kind means to end at once. A closed terminal sends its signal several times,
-    /// and the limit of CPU time does so every second.
+    /// Whether a second signal of that kind means to end at once. A closed terminal sends its
+    /// signal several times, and the limit of CPU time does so every second.
     pub(super) fn insists(signal: i32) -> bool {
         [SIGINT, SIGQUIT, SIGTERM].contains(&signal)
     }
@@ -113,19 +113,21 @@ fn ignored_in(status: &str) -> Option<u64> {
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
-/// Makes a write beyond the limit on the size of files an error like any other, which is told and kept in
-/// `failure.json`. The signal that comes first would end the process without a word.
+/// Makes a write beyond the limit on the size of files an error like any other, which is told and
+/// kept in `failure.json`. The signal that comes first would end the process without a word.
 #[cfg(unix)]
 pub(crate) fn make_file_size_limit_an_error() {
     let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // Any handler will do. Where it cannot be installed the signal ends the process, as it does any other.
+    // Any handler will do. Where it cannot be installed the signal ends the process, as it does any
+    // other.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
 }
 
 #[cfg(not(unix))]
 pub(crate) fn make_file_size_limit_an_error() {}
 
-/// Catches Ctrl-C and a polite end. Handlers can do no more than set a flag here, so a thread looks at it.
+/// Catches Ctrl-C and a polite end. Handlers can do no more than set a flag here, so a thread looks
+/// at it.
 #[cfg(not(unix))]
 pub(super) fn watch() -> io::Result<()> {
     use std::sync::Arc;

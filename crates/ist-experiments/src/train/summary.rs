@@ -17,7 +17,7 @@ pub fn render(result: &Value, folder: &str) -> String {
         value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"))
     };
     let mut line = |label: &str, value: String| {
-        writeln!(text, "{label:<14} {value}").expect("strings take text")
+        writeln!(text, "{label:<14} {value}").expect("strings take text");
     };
     let tenths = (number(&train["loss_first_tenth"]), number(&train["loss_last_tenth"]));
     line(
@@ -85,7 +85,8 @@ fn score(result: &Value, when: &str) -> Option<String> {
     Some(format!("{:.1} % ({right} of {of})", 100.0 * right as f64 / of.max(1) as f64))
 }
 
-/// A bar per layer: its chance to be chosen where there are importance scores, else how often it was chosen.
+/// A bar per layer: its chance to be chosen where there are importance scores, else how often it
+/// was chosen.
 fn layers(result: &Value) -> String {
     let list = |key: &str| -> Vec<f64> {
         result["layers"][key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()

@@ -1,6 +1,7 @@
 //! Reading `config.json`, with every fault collected.
 //!
-//! Fields that do not bear on the computation are left alone; those that would change it and are not supported are refused.
+//! Fields that do not bear on the computation are left alone; those that would change it and are
+//! not supported are refused.
 
 use ist_core::untrusted::cut_message;
 use serde_json::{Map, Value};

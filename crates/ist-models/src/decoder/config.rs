@@ -1,4 +1,5 @@
-//! What distinguishes one decoder from another: every architecture's `config.json` becomes one of these.
+//! What distinguishes one decoder from another: every architecture's `config.json` becomes one of
+//! these.
 
 use std::sync::Arc;
 
@@ -219,7 +220,8 @@ impl DecoderConfig {
         }
     }
 
-    /// Positions a text may have: those the model was made for, and more where a dynamic rotation stretches them.
+    /// Positions a text may have: those the model was made for, and more where a dynamic rotation
+    /// stretches them.
     pub fn context(&self) -> usize {
         let stretched = self.rotaries.iter().filter_map(|rotary| match rotary.scaling {
             RopeScaling::Dynamic { factor, max_position_embeddings } => {
@@ -240,7 +242,8 @@ impl DecoderConfig {
         self.num_key_value_heads.saturating_mul(self.head_dim)
     }
 
-    /// Whether attention and MLP are halves of a layer, of which the second begins where the first ends.
+    /// Whether attention and MLP are halves of a layer, of which the second begins where the first
+    /// ends.
     pub fn divides(&self) -> bool {
         self.residual != Residual::Parallel
     }

@@ -1,4 +1,5 @@
-//! What a decoder of a configuration consists of: its tensors and the modules an adapter can sit on, with nothing loaded.
+//! What a decoder of a configuration consists of: its tensors and the modules an adapter can sit
+//! on, with nothing loaded.
 
 use ist_core::burn::tensor::DType;
 use ist_peft::Site;
@@ -249,7 +250,8 @@ pub fn parameter_count(config: &DecoderConfig) -> usize {
 /// Bytes of the scale of a block.
 const SCALE: u128 = 4;
 
-/// Bytes of the whole model's weights kept as `storage`, where i8 stands for the layers' matrices in eight bits.
+/// Bytes of the whole model's weights kept as `storage`, where i8 stands for the layers' matrices
+/// in eight bits.
 pub fn weight_bytes(config: &DecoderConfig, storage: DType) -> u64 {
     let all = parameter_count(config) as u128;
     if storage != DType::I8 {

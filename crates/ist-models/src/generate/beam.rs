@@ -1,10 +1,11 @@
 //! Beam search: of every prompt the best few continuations are followed at once.
 //!
-//! A continuation's score is the sum of its tokens' log-probabilities. It is the search of transformers 5
-//! (`generate(num_beams=K, early_stopping=False)`): a step looks at the best (1 + E) · K continuations by one token, at least
-//! 2 · K, where E is the number of end tokens; those among the best K that end are kept with their score over their
-//! length to the power of `length_penalty`, and the best K that do not end go on. A prompt is done when K have ended and the best
-//! that goes on, scored at its present length, does not beat the worst of them.
+//! A continuation's score is the sum of its tokens' log-probabilities. It is the search of
+//! transformers 5 (`generate(num_beams=K, early_stopping=False)`): a step looks at the best (1 + E)
+//! · K continuations by one token, at least 2 · K, where E is the number of end tokens; those among
+//! the best K that end are kept with their score over their length to the power of
+//! `length_penalty`, and the best K that do not end go on. A prompt is done when K have ended and
+//! the best that goes on, scored at its present length, does not beat the worst of them.
 
 use std::num::NonZeroUsize;
 
@@ -13,7 +14,8 @@ use ist_peft::Adapter;
 use super::{GenerateError, check, left_padded, logits_by_row};
 use crate::causal_lm::CausalLm;
 
-/// Beams of a search at most: each has a cache of its own, and every step ranks all continuations of all.
+/// Beams of a search at most: each has a cache of its own, and every step ranks all continuations
+/// of all.
 pub const MOST_BEAMS: usize = 4096;
 
 /// How to search.
@@ -23,7 +25,8 @@ pub struct BeamSettings {
     pub beams: NonZeroUsize,
     /// Tokens to generate at most.
     pub max_new_tokens: usize,
-    /// The power of the length by which an ended continuation's score is divided: 0 prefers short ones, 1 compares means.
+    /// The power of the length by which an ended continuation's score is divided: 0 prefers short
+    /// ones, 1 compares means.
     pub length_penalty: f64,
     /// Tokens that end a continuation; the one produced is part of the output.
     pub end_tokens: Vec<u32>,
@@ -41,12 +44,13 @@ impl BeamSettings {
     }
 }
 
-/// The best continuation of every prompt. Prompts of unequal length are padded on the left, and each row's result is what it
-/// would be alone.
+/// The best continuation of every prompt. Prompts of unequal length are padded on the left, and
+/// each row's result is what it would be alone.
 ///
 /// # Errors
 ///
-/// More than [`MOST_BEAMS`], an empty prompt, a token beyond the vocabulary, a prompt that leaves no room for the new tokens.
+/// More than [`MOST_BEAMS`], an empty prompt, a token beyond the vocabulary, a prompt that leaves
+/// no room for the new tokens.
 pub fn beam_search<A: Adapter, M: CausalLm<A>>(
     model: &M,
     prompts: &[Vec<u32>],
@@ -94,7 +98,8 @@ fn step(searches: &mut [Search], scores: &[Vec<f64>], settings: &BeamSettings) -
     rows
 }
 
-/// A continuation and its score: a sum of log-probabilities, or that over the length once it has ended.
+/// A continuation and its score: a sum of log-probabilities, or that over the length once it has
+/// ended.
 #[derive(Clone, Debug, PartialEq)]
 struct Beam {
     tokens: Vec<u32>,
@@ -125,7 +130,8 @@ impl Search {
         Self { running: vec![start], ended: Vec::new(), open: settings.max_new_tokens > 0 }
     }
 
-    /// Continues every running beam by a token, given log p of each; returns the beam that each of the new ones continues.
+    /// Continues every running beam by a token, given log p of each; returns the beam that each of
+    /// the new ones continues.
     fn step(&mut self, scores: &[Vec<f64>], settings: &BeamSettings) -> Vec<usize> {
         let (beams, length) = (settings.beams.get(), self.running[0].tokens.len() + 1);
         let ends =
@@ -161,8 +167,8 @@ impl Search {
     }
 }
 
-/// The best `count` continuations of all running beams, best first; among equals the one of the better beam, then of the lower
-/// token.
+/// The best `count` continuations of all running beams, best first; among equals the one of the
+/// better beam, then of the lower token.
 fn candidates(running: &[Beam], scores: &[Vec<f64>], count: usize) -> Vec<Candidate> {
     let descending = |a: &Candidate, b: &Candidate| {
         b.score.total_cmp(&a.score).then((a.parent, a.token).cmp(&(b.parent, b.token)))

@@ -1,5 +1,5 @@
-//! The folder in which files of the hub are kept, laid out as the `huggingface_hub` package has it, so
-//! that both find what the other fetched.
+//! The folder in which files of the hub are kept, laid out as the `huggingface_hub` package has it,
+//! so that both find what the other fetched.
 //!
 //! ```text
 //! models--ORG--NAME/blobs/ETAG                  the bytes
@@ -90,21 +90,16 @@ impl ModelCache {
         if path.is_symlink() {
             std::fs::remove_file(&path)?;
         }
-        self.point(&path, tag, name)?;
+        // A link relative to its own place, so that the cache can be moved.
+        #[cfg(unix)]
+        {
+            // Out of the folders in the name, of the commit's and of `snapshots`.
+            let up = "../".repeat(Path::new(name).components().count() + 1);
+            std::os::unix::fs::symlink(format!("{up}blobs/{tag}"), &path)?;
+        }
+        #[cfg(not(unix))]
+        std::fs::rename(self.blob(tag), &path)?;
         Ok(path)
-    }
-
-    /// A link relative to its own place, so that the cache can be moved.
-    #[cfg(unix)]
-    fn point(&self, path: &Path, tag: &str, name: &str) -> io::Result<()> {
-        // Out of the folders in the name, of the commit's and of `snapshots`.
-        let up = "../".repeat(Path::new(name).components().count() + 1);
-        std::os::unix::fs::symlink(format!("{up}blobs/{tag}"), path)
-    }
-
-    #[cfg(not(unix))]
-    fn point(&self, path: &Path, tag: &str, _: &str) -> io::Result<()> {
-        std::fs::rename(self.blob(tag), path)
     }
 
     fn reference(&self) -> PathBuf {

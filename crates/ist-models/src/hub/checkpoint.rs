@@ -1,7 +1,7 @@
 //! The weights of a model folder: one safetensors file, or shards with an index.
 //!
-//! A loader takes the tensors it needs by name and shape. What is missing, surplus or of the wrong shape is collected, so
-//! that one error tells everything.
+//! A loader takes the tensors it needs by name and shape. What is missing, surplus or of the wrong
+//! shape is collected, so that one error tells everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Checkpoint {
         let mut files = Vec::new();
         for shard in &shards {
             if !folder.join(shard).is_file() {
-                return Err(fault(format!("shard {} does not exist in the folder", shard)));
+                return Err(fault(format!("shard {shard} does not exist in the folder")));
             }
             files.push(TensorFile::open(&folder.join(shard))?);
         }
@@ -172,8 +172,8 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The tensor of the first of `names` that exists, of exactly that shape and with finite values; zeros, and a noted
-    /// fault, when there is none.
+    /// The tensor of the first of `names` that exists, of exactly that shape and with finite
+    /// values; zeros, and a noted fault, when there is none.
     pub fn take(&mut self, names: &[impl AsRef<str>], shape: &[usize]) -> TensorData {
         match self.find(names, shape) {
             Some(data) => data,
@@ -181,7 +181,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Notes a fault unless the first of `names` that exists has that shape; reads no value. False when it noted one.
+    /// Notes a fault unless the first of `names` that exists has that shape; reads no value. False
+    /// when it noted one.
     pub fn expect(&mut self, names: &[impl AsRef<str>], shape: &[usize]) -> bool {
         self.locate(names, shape).is_some()
     }

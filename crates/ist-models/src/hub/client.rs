@@ -1,8 +1,10 @@
 //! Files of the Hugging Face hub over HTTP.
 //!
-//! Every wait has an end: for a connection, for an answer, for the next bytes of a file. The token goes to
-//! the hub alone and not along to the storage that the hub sends us to, which needs none and is another's.
+//! Every wait has an end: for a connection, for an answer, for the next bytes of a file. The token
+//! goes to the hub alone and not along to the storage that the hub sends us to, which needs none
+//! and is another's.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE};
@@ -119,8 +121,8 @@ impl Client {
         self.ask(&Method::GET, file, Some(from))
     }
 
-    /// Asks for a file and goes where the answers lead: for its description only within the hub, which alone knows
-    /// what commit and tag it has.
+    /// Asks for a file and goes where the answers lead: for its description only within the hub,
+    /// which alone knows what commit and tag it has.
     fn ask(&self, method: &Method, file: &FileOfHub, from: Option<u64>) -> Result<Response, Fault> {
         let other = |message: String| Fault::Other(format!("{}: {message}", file.name));
         let mut address: Uri = file
@@ -258,7 +260,7 @@ fn escaped(text: &str) -> String {
         if plain(byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            write!(out, "%{byte:02X}").expect("strings take text");
         }
         out
     })

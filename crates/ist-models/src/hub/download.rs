@@ -127,10 +127,9 @@ fn write_blob(
 fn open_alone(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        // A file system without locks: two downloads at once would write the same bytes.
-        Err(TryLockError::Error(_)) => Ok(Some(file)),
+        // On a file system without locks two downloads at once would write the same bytes.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
     }
 }
 
@@ -158,7 +157,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Writes everything that comes. A server that sends next to nothing is as silent as one that sends nothing.
+    /// Writes everything that comes. A server that sends next to nothing is as silent as one that
+    /// sends nothing.
     fn all(&mut self, body: &mut impl Read, mut progress: impl FnMut(u64)) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         let mut since = Instant::now();

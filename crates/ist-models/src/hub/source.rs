@@ -23,11 +23,12 @@ pub struct HubError {
     message: String,
 }
 
-/// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is whole there, else fetched.
+/// The local folder of `org/name` at `revision` (`main` by default): from the cache when it is
+/// whole there, else fetched.
 ///
-/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template, the files
-/// of a model that also sees and safetensors files are fetched. With `HF_HUB_OFFLINE=1` nothing is.
-/// `progress` is called while bytes come.
+/// Only `config.json`, `generation_config.json`, the tokenizer's files, the chat template, the
+/// files of a model that also sees and safetensors files are fetched. With `HF_HUB_OFFLINE=1`
+/// nothing is. `progress` is called while bytes come.
 pub fn snapshot(
     id: &str,
     revision: Option<&str>,

@@ -1,6 +1,7 @@
 //! The hub's client against a small server of this machine.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -86,9 +87,9 @@ fn answer(mut stream: TcpStream, asked: &Asked, reply: Reply) {
         Reply::Answer(status, headers, body) => {
             let mut head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
             for (name, value) in headers {
-                head += &format!("{name}: {value}\r\n");
+                write!(head, "{name}: {value}\r\n").unwrap();
             }
-            head += &format!("Content-Length: {}\r\n\r\n", body.len());
+            write!(head, "Content-Length: {}\r\n\r\n", body.len()).unwrap();
             stream.write_all(head.as_bytes()).unwrap();
             if asked.method != "HEAD" {
                 stream.write_all(&body).unwrap();
@@ -248,9 +249,8 @@ fn a_server_that_says_nothing_is_given_up() {
 #[test]
 fn a_server_that_falls_silent_or_trickles_within_a_file_is_given_up() {
     for trickles in [false, true] {
-        let store = Server::new(move |_| match trickles {
-            true => Reply::Trickle(5000),
-            false => Reply::Stall(5000, vec![0; 100]),
+        let store = Server::new(move |_| {
+            if trickles { Reply::Trickle(5000) } else { Reply::Stall(5000, vec![0; 100]) }
         });
         let server = Server::new(hub(store.address));
         let case = Case { silence: Duration::from_millis(300), ..Case::new(&server.address) };

@@ -1,4 +1,5 @@
-//! The token by which the hub knows whoever asks, found where the `huggingface_hub` package looks for it.
+//! The token by which the hub knows whoever asks, found where the `huggingface_hub` package looks
+//! for it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in the hub's home.
+    /// `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in the
+    /// hub's home.
     ///
     /// # Errors
     ///

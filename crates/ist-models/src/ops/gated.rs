@@ -109,7 +109,7 @@ impl Gated {
         let (shape, gate) = (gate.shape(), flex::contiguous(gate));
         let (mut out, gates) = (flex::into_vec(up), flex::slice(&gate));
         flex::for_each_part(&mut out, WIDTH, |from, up| {
-            activation::gated(self.activation, up, &gates[from..])
+            activation::gated(self.activation, up, &gates[from..]);
         });
         flex::tensor(out, shape)
     }

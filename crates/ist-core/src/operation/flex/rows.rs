@@ -5,12 +5,14 @@ use rayon::prelude::*;
 /// Elements of one task, and below which a second thread costs more than it saves.
 const GRAIN: usize = 32 * 1024;
 
-/// Calls `work` with the number and the elements of every row of `out`, which has rows of `width` elements.
+/// Calls `work` with the number and the elements of every row of `out`, which has rows of `width`
+/// elements.
 pub fn for_each_row(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     for_each_part(out, width, |from, row| work(from / width, row));
 }
 
-/// Calls `work` with the first index and the elements of every run of `width` elements; the last may be shorter.
+/// Calls `work` with the first index and the elements of every run of `width` elements; the last
+/// may be shorter.
 pub fn for_each_part(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     let size = task_size(width);
     let run = |(task, chunk): (usize, &mut [f32])| {
@@ -25,8 +27,8 @@ pub fn for_each_part(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f
     }
 }
 
-/// Calls `work` with the number of every run of `widths[0]` elements of `first`, the run itself and the run of `widths[1]`
-/// elements of `second` under the same number; the last ones may be shorter.
+/// Calls `work` with the number of every run of `widths[0]` elements of `first`, the run itself and
+/// the run of `widths[1]` elements of `second` under the same number; the last ones may be shorter.
 pub fn for_each_part_pair(
     first: &mut [f32],
     second: &mut [f32],
@@ -57,12 +59,13 @@ pub fn tasks<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync + Send) -> 
     (0..count).into_par_iter().map(work).collect()
 }
 
-/// Makes the calling thread one of the `threads` that operations are spread over, in place of one that works for it: an operation then
-/// starts where it is asked for instead of waking another thread and waiting for it, which a short one takes longer for than
-/// for its work.
+/// Makes the calling thread one of the `threads` that operations are spread over, in place of one
+/// that works for it: an operation then starts where it is asked for instead of waking another
+/// thread and waiting for it, which a short one takes longer for than for its work.
 ///
-/// For a program's main thread, before its first operation; later calls, and calls of other threads, change nothing. Operations of
-/// another thread need a thread of the pool that is free: a program that waits in this one for such a thread needs two.
+/// For a program's main thread, before its first operation; later calls, and calls of other
+/// threads, change nothing. Operations of another thread need a thread of the pool that is free: a
+/// program that waits in this one for such a thread needs two.
 ///
 /// # Errors
 ///
@@ -77,7 +80,8 @@ pub fn join_pool(threads: usize) -> std::io::Result<()> {
     }
 }
 
-/// Whether the pool has one thread: to hand it the work and wait for it costs more than to do it here.
+/// Whether the pool has one thread: to hand it the work and wait for it costs more than to do it
+/// here.
 fn alone() -> bool {
     rayon::current_num_threads() == 1
 }
@@ -91,7 +95,9 @@ mod tests {
         for (rows, width) in [(3, 5), (700, 100), (2, 40_000)] {
             let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows * width]);
             for_each_row(&mut first, width, |row, elements| {
-                elements.iter_mut().for_each(|x| *x += row as f32)
+                for x in elements {
+                    *x += row as f32;
+                }
             });
             let expected: Vec<f32> = (0..rows * width).map(|at| (at / width) as f32).collect();
             assert_eq!(first, expected);

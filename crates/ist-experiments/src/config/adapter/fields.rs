@@ -1,6 +1,7 @@
 //! The fields of each built-in method, with defaults and ranges, as our TOML spells them.
 //!
-//! The schema and the defaults that a run writes out come from here; the method's own reader, in its crate, has the last word.
+//! The schema and the defaults that a run writes out come from here; the method's own reader, in
+//! its crate, has the last word.
 
 use std::collections::BTreeMap;
 
@@ -50,9 +51,9 @@ fn complete<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Writes the fields of a method: `low_rank` with those that LoRA and DoRA share, and all with those that say which modules it
-/// sits on: `in_layers` for modules that may be narrowed
-/// to some layers, `modules` for those that may not, `model` for a method that has no choice.
+/// Writes the fields of a method: `low_rank` with those that LoRA and DoRA share, and all with
+/// those that say which modules it sits on: `in_layers` for modules that may be narrowed to some
+/// layers, `modules` for those that may not, `model` for a method that has no choice.
 macro_rules! method_fields {
     (@low_rank $name:ident { $($fields:tt)* }) => {
         method_fields!(@in_layers $name {
@@ -95,7 +96,8 @@ macro_rules! method_fields {
     (@modules $name:ident { $($fields:tt)* }) => {
         method_fields!(@model $name {
             $($fields)*
-            /// The modules to adapt: name suffixes, or one regular expression. Default: the method's usual ones.
+            /// The modules to adapt: name suffixes, or one regular expression. Default: the
+            /// method's usual ones.
             #[serde(skip_serializing_if = "Option::is_none")]
             targets: Option<Names> = None,
             /// Modules to leave out: name suffixes, or one regular expression.
@@ -165,7 +167,8 @@ method_fields! {
 
 method_fields! {
     @modules Ia3 {
-        /// The targets whose input is scaled instead of their output. Default: those that leave an MLP.
+        /// The targets whose input is scaled instead of their output. Default: those that leave an
+        /// MLP.
         #[serde(skip_serializing_if = "Option::is_none")]
         feedforward_modules: Option<Names> = None,
     }

@@ -73,8 +73,8 @@ impl Sweep {
     }
 }
 
-/// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one replaces the other where files
-/// are laid over each other.
+/// Brings the quoted dotted keys of `[sweep]` to the tables that bare ones make, so that one
+/// replaces the other where files are laid over each other.
 pub(in super::super) fn spell_out(document: &mut Document) {
     let Some(Value::Table(sweep)) = document.table.get_mut("sweep") else { return };
     let mut sweep = std::mem::take(sweep);
@@ -90,7 +90,7 @@ pub(in super::super) fn spell_out(document: &mut Document) {
         }
         let (quoted, bare) = (join("sweep", &key), format!("sweep.{}", dotted(&path)));
         (0..items).for_each(|item| {
-            document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]"))
+            document.stands_at(format!("{bare}[{item}]"), &format!("{quoted}[{item}]"));
         });
         document.stands_at(bare, &quoted);
     }
@@ -154,7 +154,8 @@ fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
     seeds
 }
 
-/// The keys of a table of lists. Quoted keys may be dotted, and so may bare ones, which TOML makes tables of.
+/// The keys of a table of lists. Quoted keys may be dotted, and so may bare ones, which TOML makes
+/// tables of.
 fn axes(
     table: Table,
     parent: &[String],
@@ -171,7 +172,7 @@ fn axes(
         match value {
             Value::Table(inner) => self::axes(inner, &path, &place, document, axes),
             Value::Array(list) if list.is_empty() => {
-                document.fault(&place, "lists no value, so there is no run")
+                document.fault(&place, "lists no value, so there is no run");
             }
             Value::Array(mut values) => {
                 let folder = document.folder.clone();
@@ -247,7 +248,8 @@ fn case(mut table: Table, place: &str, document: &mut Document) -> Option<Case> 
     Some(Case { name, table: whole, places })
 }
 
-/// No key is given twice to one member, and none that says how files are read or expanded is varied.
+/// No key is given twice to one member, and none that says how files are read or expanded is
+/// varied.
 fn apart(sweep: &Sweep, document: &mut Document) {
     let axes: Vec<&Axis> = sweep.axes.iter().collect();
     for (at, axis) in axes.iter().enumerate() {

@@ -121,7 +121,7 @@ impl Expansion {
             match document.finish::<RunConfig>() {
                 Ok(config) => members.push(Member { name, config }),
                 Err(error) => {
-                    error.faults().iter().for_each(|fault| note(&mut faults, fault, &name))
+                    error.faults().iter().for_each(|fault| note(&mut faults, fault, &name));
                 }
             }
         }

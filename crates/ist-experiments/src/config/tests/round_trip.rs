@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
+use super::super::check::MOST_OF_ANYTHING;
 use super::super::*;
 use super::{least_and, read};
 use crate::data::{Columns, Format, Order};
@@ -24,7 +25,7 @@ fn path() -> impl Strategy<Value = PathBuf> {
 }
 
 fn count() -> impl Strategy<Value = usize> {
-    prop_oneof![1_usize..100, Just(i64::MAX as usize)]
+    prop_oneof![1_usize..100, Just(MOST_OF_ANYTHING as usize)]
 }
 
 fn positive() -> impl Strategy<Value = f64> {

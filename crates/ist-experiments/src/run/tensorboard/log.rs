@@ -12,10 +12,12 @@ use crate::run::lines::{self, LineLog};
 
 /// The folder in a run's folder that the file is in.
 pub const FOLDER: &str = "tensorboard";
-/// The file. TensorBoard takes every file whose name holds `tfevents`; one name lets a run that goes on find it.
+/// The file. TensorBoard takes every file whose name holds `tfevents`; one name lets a run that
+/// goes on find it.
 const FILE: &str = "events.out.tfevents.0.ist";
 
-/// The event file of a run that is going on. Every event is handed to the system at once, as the lines of the logs are.
+/// The event file of a run that is going on. Every event is handed to the system at once, as the
+/// lines of the logs are.
 #[derive(Debug)]
 pub struct EventLog {
     log: LineLog,
@@ -23,8 +25,8 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Opens the file in the run's folder. Of one that is there the events of steps below `steps` are kept, so that each
-    /// step stands once; a last event that was cut off goes.
+    /// Opens the file in the run's folder. Of one that is there the events of steps below `steps`
+    /// are kept, so that each step stands once; a last event that was cut off goes.
     pub fn open(run: &Path, steps: usize) -> Result<Self> {
         let folder = run.join(FOLDER);
         durable::create_folder(&folder).with_context(|| folder.display().to_string())?;

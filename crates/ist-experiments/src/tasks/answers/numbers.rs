@@ -1,7 +1,8 @@
 //! The last number of a reply.
 //!
-//! A number is read as a person reads it: "1,234" and "12 000" are one number, "$-3.50" is negative and "10-5" is not, "3/4"
-//! is three quarters and "1 1/2" one and a half, a sentence's full stop is no decimal point.
+//! A number is read as a person reads it: "1,234" and "12 000" are one number, "$-3.50" is negative
+//! and "10-5" is not, "3/4" is three quarters and "1 1/2" one and a half, a sentence's full stop is
+//! no decimal point.
 
 /// How far an answer may be from the right one.
 const TOLERANCE: f64 = 1e-3;
@@ -116,13 +117,16 @@ fn grouped(text: &str, start: usize) -> usize {
     if end > first { end } else { grouped_by_spaces(text, start).unwrap_or(first) }
 }
 
-/// The spaces that stand between groups of three digits: a plain one, and those that do not break or are thin.
+/// The spaces that stand between groups of three digits: a plain one, and those that do not break
+/// or are thin.
 const SPACES: [char; 5] = [' ', '\u{a0}', '\u{2007}', '\u{2009}', '\u{202f}'];
 
-/// Where the last group ends of digits that begin here and are set in groups of three, all with the same space between.
+/// Where the last group ends of digits that begin here and are set in groups of three, all with the
+/// same space between.
 ///
-/// A space also stands between two numbers. So the first group has one to three digits and no leading zero, and neither
-/// before nor behind the groups stands another number: "in 2019 300 people" and "1 200 30" are no such groups.
+/// A space also stands between two numbers. So the first group has one to three digits and no
+/// leading zero, and neither before nor behind the groups stands another number: "in 2019 300
+/// people" and "1 200 30" are no such groups.
 fn grouped_by_spaces(text: &str, start: usize) -> Option<usize> {
     let first = digits(text, start);
     let space = text.get(first..)?.chars().next().filter(|next| SPACES.contains(next))?;
@@ -162,8 +166,8 @@ fn exponent(text: &str, start: usize) -> usize {
     if end > start + 1 + sign { end } else { start }
 }
 
-/// Whether a minus stands before the number, with a currency sign between them or none. Between two numbers or words it is a
-/// dash.
+/// Whether a minus stands before the number, with a currency sign between them or none. Between two
+/// numbers or words it is a dash.
 fn is_negative(text: &str, start: usize) -> bool {
     let before = text[..start].trim_end_matches(['$', '€', '£']);
     let Some(rest) = before.strip_suffix(['-', '−']) else { return false };

@@ -1,0 +1,79 @@
+//! Figures and samples of the README and the book are those of recorded runs in
+//! `experiments/results/`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ist_experiments::train::summary;
+use serde_json::Value;
+
+fn read(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::fs::read_to_string(root.join(name)).unwrap()
+}
+
+/// The rows of a report's CSV by column. No cell of these records holds a line break.
+fn rows(csv: &str) -> Vec<BTreeMap<String, String>> {
+    let mut lines = csv.lines().map(cells);
+    let header = lines.next().unwrap();
+    lines.map(|row| header.iter().cloned().zip(row).collect()).collect()
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            other => cells.last_mut().unwrap().push(other),
+        }
+    }
+    cells
+}
+
+/// The mean, and in parentheses the least and the greatest.
+fn spread(values: &[f64], digits: usize) -> String {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{mean:.digits$} ({least:.digits$}–{greatest:.digits$})")
+}
+
+#[test]
+fn the_tables_of_three_policies_are_the_recorded_runs() {
+    let runs = rows(&read("experiments/results/quickstart.csv"));
+    assert_eq!(runs.len(), 9);
+    let book = read("docs/src/results.md");
+    let readme = read("README.md");
+    for policy in ["ist", "rst", "all"] {
+        let of = |column: &str| -> Vec<f64> {
+            let own = runs.iter().filter(|run| run["config.policy.kind"] == policy);
+            own.map(|run| run[column].parse().unwrap()).collect()
+        };
+        let accuracy: Vec<f64> =
+            of("accuracy.exact-match").iter().map(|share| 100.0 * share).collect();
+        let peak = of("peak_bytes").into_iter().fold(0.0, f64::max) / f64::from(1 << 20);
+        let figures = format!(
+            "{} % | {} | {} | {peak:.1} MiB |",
+            spread(&accuracy, 1),
+            spread(&of("eval_loss"), 4),
+            spread(&of("seconds"), 1),
+        );
+        let row = format!("| `{policy}` | {figures}");
+        assert!(book.contains(&row), "results.md should have\n{row}");
+        let named = |line: &&str| line.starts_with(&format!("| `{policy}`"));
+        let line = readme.lines().find(named).unwrap();
+        assert!(line.ends_with(&figures), "README.md should end a row with\n{figures}");
+    }
+}
+
+#[test]
+fn the_summary_on_the_quickstart_page_is_that_of_the_recorded_run() {
+    let result: Value = serde_json::from_str(&read("experiments/results/quickstart.json")).unwrap();
+    let printed = summary::render(&result, "runs/quickstart-1");
+    let page = read("docs/src/quickstart.md");
+    assert!(page.contains(printed.trim_end()), "quickstart.md should have\n{printed}");
+}
