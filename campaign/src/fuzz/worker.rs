@@ -206,12 +206,18 @@ impl<'a> Bench<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::super::{corpus, targets};
     use super::*;
+
+    /// Held by whoever looks at the bytes of the whole process.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     /// What was found once is a case, and so it is read here.
     #[test]
     fn no_case_of_the_corpus_panics_or_floods_the_memory() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = Path::new(corpus::FOLDER);
         let world = World::new(root).unwrap();
         for target in &targets::ALL {
@@ -227,6 +233,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_fault_and_an_error_is_none() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = Path::new(corpus::FOLDER);
         let world = World::new(root).unwrap();
         let target = |read| Target { name: "test", corpus: "test", read, writes: false };

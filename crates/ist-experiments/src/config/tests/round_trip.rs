@@ -150,7 +150,8 @@ fn adapters() -> impl Strategy<Value = AdapterTables> {
 
 fn policy() -> impl Strategy<Value = PolicyConfig> {
     let rewards = select(vec![Reward::Exp, Reward::Normalized]);
-    let ist = (share(), share(), count(), 0.0..0.99_f64, count(), positive(), count(), rewards)
+    let candidates = prop_oneof![1_usize..100, Just(4096_usize)];
+    let ist = (share(), share(), candidates, 0.0..0.99_f64, count(), positive(), count(), rewards)
         .prop_map(
             |(
                 layers_updated,
