@@ -192,9 +192,9 @@ fn neutral_and_descriptive_fields_never_block() {
 
 #[test]
 fn fields_that_would_change_the_computation_are_refused_by_name() {
-    let refused = json!({"modules_to_save": ["lm_head"], "bias": "all",
-        "layer_replication": [[0, 1]], "target_parameters": ["weight"], "trainable_token_indices": [1],
-        "alora_invocation_tokens": [1, 2], "megatron_core": "another.core", "qalora_group_size": 32, "use_qalora": true,
+    let refused = json!({"modules_to_save": ["lm_head"],
+        "layer_replication": [[0, 1]], "target_parameters": ["weight"],
+        "alora_invocation_tokens": [1, 2], "megatron_config": {"a": 1}, "use_qalora": true,
         "init_lora_weights": "pissa", "of_a_later_version": 1});
     let mut all = peft_document();
     for (key, value) in refused.as_object().unwrap() {
@@ -212,6 +212,14 @@ fn fields_that_would_change_the_computation_are_refused_by_name() {
     }
     let error = parse(&Value::Object(all), Dialect::Peft).unwrap_err();
     assert_eq!(error.faults.len(), refused.as_object().unwrap().len(), "all at once: {error}");
+}
+
+#[test]
+fn settings_of_what_is_switched_off_pass() {
+    for (key, value) in [("megatron_core", json!("another.core")), ("qalora_group_size", json!(32))]
+    {
+        assert!(parse(&with(key, &value), Dialect::Peft).is_ok(), "{key}");
+    }
 }
 
 #[test]

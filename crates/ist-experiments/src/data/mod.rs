@@ -8,7 +8,7 @@
 //!
 //! | to read about | look at |
 //! |---|---|
-//! | which files a path stands for | [`files`] |
+//! | which files a path stands for | `files` |
 //! | opening a file, its compression, container and format | [`DataFile`], [`Format`], [`Columns`] |
 //! | records of token ids | [`tokens`] |
 //! | records of text | [`Record`], [`alpaca`], [`chat`] |
