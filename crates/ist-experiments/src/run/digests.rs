@@ -59,6 +59,10 @@ impl Fault {
     /// anything else may pass.
     pub fn of_reading(path: &Path, error: io::Error) -> Self {
         let shown = path.display();
+        // Whatever it leads to, a link is not the file that was written.
+        if path.is_symlink() {
+            return Self::Broken(format!("{shown} is a symbolic link: {error}"));
+        }
         match error.kind() {
             ErrorKind::NotFound => Self::Broken(format!("{shown} is missing")),
             // Something else stands where the file was.
@@ -312,6 +316,16 @@ mod tests {
         for passing in [ErrorKind::PermissionDenied, ErrorKind::Other, ErrorKind::OutOfMemory] {
             assert!(matches!(fault(passing), Fault::Unreadable(_)));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_itself_in_the_place_of_a_file_is_broken() {
+        let folder = saved();
+        let path = folder.path().join("state.json");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(broken(Digests::check(folder.path())).contains("state.json is a symbolic link"));
     }
 
     proptest! {
