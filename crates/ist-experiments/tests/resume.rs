@@ -295,6 +295,17 @@ fn what_a_killed_process_left_half_written_is_removed() {
     assert!(!bench.path("run/checkpoints/.ist-partial-AbCdEf").exists());
 }
 
+#[test]
+fn a_checkpoint_that_a_killed_save_did_not_come_to_remove_goes_on_resume() {
+    let bench = Workbench::new("");
+    bench.run(&["train", "run.toml", "--output", "run", "--quiet"], 0);
+    let checkpoints = bench.path("run/checkpoints");
+    std::fs::create_dir(checkpoints.join("6")).unwrap();
+    bench.run(&["train", "run.toml", "--output", "run", "--resume", "--quiet"], 0);
+    assert!(!checkpoints.join("6").exists());
+    assert!(checkpoints.join("9").exists() && checkpoints.join("10").exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn links_planted_in_a_runs_folder_are_not_written_through() {

@@ -140,6 +140,12 @@ pub fn save<A: Adapter>(
     super::lines::replace(&partial.path().join(STATE), &document)?;
     Digests::write(partial.path(), logs, budget).context("cannot write a checkpoint's digests")?;
     partial.commit().with_context(|| format!("{}: cannot write", target.display()))?;
+    remove_oldest(folder, keep)
+}
+
+/// Removes all but the newest `keep` checkpoints: those that a save has made needless, also one
+/// that was killed before it came to that.
+pub fn remove_oldest(folder: &Path, keep: usize) -> Result<()> {
     for old in list(folder)?.iter().rev().skip(keep) {
         let old = folder.join(old.to_string());
         durable::remove_folder(&old)

@@ -140,6 +140,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             scoring.seek(saved.scoring).with_context(named).or_input()?;
             progress = saved;
             warnings = notes;
+            let checkpoints = folder.join(checkpoint::FOLDER);
+            checkpoint::remove_oldest(&checkpoints, config.train.keep_last).or_run()?;
         }
         // Without a checkpoint nothing of the logs counts.
         let log = |name: &str| {
