@@ -1,7 +1,7 @@
 //! What a command left behind, without what may differ from run to run, and how two such pictures
 //! differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -128,6 +128,39 @@ fn remove_varying(value: &mut Value) {
     }
 }
 
+/// The same picture with only the number of older checkpoints of each run.
+///
+/// A member of a study saves at the step it has reached when the study is killed. So it may keep
+/// other old checkpoints than an undisturbed run. Their number and the newest one stay the same.
+pub(crate) fn without_older_checkpoints(picture: Picture) -> Picture {
+    let mut steps: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for name in picture.keys() {
+        if let Some((run, step)) = checkpoint(name) {
+            steps.entry(run.to_owned()).or_default().insert(step);
+        }
+    }
+    let older = |name: &str| {
+        let (run, step) = checkpoint(name)?;
+        let place = steps[run].iter().rev().position(|other| *other == step)?;
+        (place > 0).then(|| format!("{run}{CHECKPOINTS}older-{place}/"))
+    };
+    let rename = |(name, bytes): (String, Vec<u8>)| match older(&name) {
+        Some(placeholder) => (placeholder, Vec::new()),
+        None => (name, bytes),
+    };
+    picture.into_iter().map(rename).collect()
+}
+
+/// The run and the step of the checkpoint that a file belongs to.
+fn checkpoint(name: &str) -> Option<(&str, usize)> {
+    let (run, rest) = name.split_once(CHECKPOINTS)?;
+    let (step, _) = rest.split_once('/')?;
+    Some((run, step.parse().ok()?))
+}
+
+/// The folder of a run's checkpoints, as it stands inside a path.
+const CHECKPOINTS: &str = "/checkpoints/";
+
 /// How `found` differs from `right`.
 pub(crate) fn differences(right: &Picture, found: &Picture) -> Vec<Difference> {
     let mut all = Vec::new();
@@ -171,6 +204,20 @@ mod tests {
             Difference::LeftOver("run/.tmp1".to_owned()),
         ];
         assert_eq!(differences(&one, &three), expected);
+    }
+
+    #[test]
+    fn of_older_checkpoints_only_the_number_counts() {
+        let run = |steps: &[&str]| {
+            let names: Vec<String> =
+                steps.iter().map(|step| format!("run/m/checkpoints/{step}/state.json")).collect();
+            let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "{}")).collect();
+            without_older_checkpoints(folder(&files).1)
+        };
+        assert_eq!(differences(&run(&["2", "10"]), &run(&["3", "10"])), []);
+        assert_eq!(differences(&run(&["2", "10"]), &run(&["10"])).len(), 1);
+        assert_eq!(differences(&run(&["2", "10"]), &run(&["2", "3", "10"])).len(), 1);
+        assert_ne!(differences(&run(&["2", "10"]), &run(&["2", "9"])), []);
     }
 
     #[test]

@@ -219,13 +219,19 @@ impl Scenario {
         self.compare(folder, right)
     }
 
+    /// What it left in a folder.
+    fn picture(&self, folder: &Path) -> Result<Picture> {
+        let picture = compare::picture(folder, self.results)?;
+        Ok(if self.has_children { compare::without_older_checkpoints(picture) } else { picture })
+    }
+
     /// How the results in a folder differ from the right ones.
     pub(crate) fn compare(
         &self,
         folder: &Path,
         right: &Picture,
     ) -> Result<Vec<(&'static str, String)>> {
-        let found = compare::picture(folder, self.results)?;
+        let found = self.picture(folder)?;
         let fault = |difference: &Difference| (difference.kind(), difference.file().to_owned());
         Ok(compare::differences(right, &found).iter().map(fault).collect())
     }
@@ -250,7 +256,7 @@ impl Reference {
             let outcome = scenario.first(bench, &folder).run()?;
             let done = outcome.end == End::Code(0);
             ensure!(done, "ist {}: {}", scenario.start.join(" "), outcome.shown());
-            Ok((outcome, compare::picture(&folder, scenario.results)?))
+            Ok((outcome, scenario.picture(&folder)?))
         };
         let (outcome, right) = run()?;
         let (_, again) = run()?;
