@@ -12,7 +12,7 @@ use ist_benches::table::Table;
 use ist_benches::{adapted_model, batch, draws, shape};
 use ist_core::burn::tensor::{DType, Device};
 use ist_core::step::{self, Memory};
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use serde_json::{Value, json};
 
 #[global_allocator]

@@ -13,7 +13,8 @@ use ist_core::optimizer::{AdamWSettings, OffloadTo, Optimizer, RestingState};
 use ist_core::policy::Registry;
 use ist_core::streams::Streams;
 use ist_core::{LayerPolicy, LayerSet, LayeredModel};
-use ist_experiments::memory::{self, PeakAlloc};
+use ist_experiments::machine::live_bytes;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -77,9 +78,9 @@ impl Scene {
 /// Live bytes of the optimizer alone, in MiB: those that go when it is dropped.
 fn held(scene: Scene) -> f64 {
     let Scene { optimizer, parameters, .. } = scene;
-    let before = memory::live();
+    let before = live_bytes::live();
     drop(optimizer);
-    let held = before.saturating_sub(memory::live()) as f64 / MIB;
+    let held = before.saturating_sub(live_bytes::live()) as f64 / MIB;
     drop(parameters);
     held
 }

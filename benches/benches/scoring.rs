@@ -11,7 +11,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::policy::{Ist, IstConfig};
 use ist_core::step::{self, Memory, StepOutput};
 use ist_core::{LayerPolicy, LayerSet, Responses, streams};
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::TokenBatch;
 
 #[global_allocator]

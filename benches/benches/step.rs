@@ -12,7 +12,7 @@ use ist_benches::table::Table;
 use ist_benches::{Recipe, batch, draws, model, shape};
 use ist_core::burn::tensor::Device;
 use ist_core::step::{self, Memory};
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

@@ -7,17 +7,17 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ist_experiments::memory;
+use ist_experiments::machine::live_bytes;
 
 /// Bytes in a MiB.
 pub const MIB: f64 = 1_048_576.0;
 
 /// What `work` makes, and by how many bytes the live ones exceeded those before it while it ran.
 pub fn peak_above<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    memory::reset_peak();
-    let before = memory::live();
+    live_bytes::reset_peak();
+    let before = live_bytes::live();
     let result = work();
-    (result, memory::peak().saturating_sub(before))
+    (result, live_bytes::peak().saturating_sub(before))
 }
 
 /// The middle value; the mean of the two middle ones of an even count, and 0 of none.

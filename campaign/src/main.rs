@@ -15,7 +15,7 @@ mod process;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 /// Counts what a mutated file makes its reader allocate.
 #[global_allocator]

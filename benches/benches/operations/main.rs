@@ -15,7 +15,8 @@ use ist_benches::{RANK, Shape, shape};
 use ist_core::LayerPass;
 use ist_core::burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use ist_core::gradients::{for_each_parameter, lift, map_parameters};
-use ist_experiments::memory::{self, PeakAlloc};
+use ist_experiments::machine::live_bytes;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::ops::activation::Activation;
 use ist_models::ops::attention::{AttentionMask, Scores, attention};
 use ist_models::ops::cross_entropy::cross_entropy;
@@ -251,10 +252,10 @@ fn agree(case: &Case) {
 /// MiB above the inputs: what is kept for the backward pass, the result included, and the most at
 /// any time.
 fn bytes(run: &Run) -> [f64; 2] {
-    let before = memory::live();
+    let before = live_bytes::live();
     let (kept, peak) = peak_above(|| {
         let result = run();
-        let kept = memory::live().saturating_sub(before);
+        let kept = live_bytes::live().saturating_sub(before);
         drop(result.backward());
         kept
     });

@@ -15,7 +15,8 @@ use clap::{Parser, ValueEnum};
 use ist_benches::measure::{MIB, median};
 use ist_benches::process;
 use ist_core::burn::tensor::{DType, Device};
-use ist_experiments::memory::{self, PeakAlloc};
+use ist_experiments::machine::live_bytes;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::generate::{Generation, Settings};
 use ist_models::registry::{self, ModelFiles};
 use ist_models::{CausalLm, Decoder, Example, TokenBatch};
@@ -154,11 +155,11 @@ fn load(arguments: &Arguments) -> Result<Value> {
     drop(black_box(read(&file)?));
     let at_start = process::resident().unwrap_or_default();
     let resets = process::reset_peak_resident();
-    memory::reset_peak();
-    let before = memory::live();
+    live_bytes::reset_peak();
+    let before = live_bytes::live();
     let (model, first) = timed(|| arguments.load());
     let model = model?;
-    let (weights, peak) = (memory::live() - before, memory::peak() - before);
+    let (weights, peak) = (live_bytes::live() - before, live_bytes::peak() - before);
     let peak_resident = process::peak_resident().filter(|_| resets).unwrap_or_default();
     drop(black_box(model));
     let (mut loads, mut reads) = (Vec::new(), Vec::new());
@@ -189,17 +190,17 @@ fn on_model(
     measure: fn(&Arguments, &Model) -> Result<Value>,
 ) -> Result<Value> {
     let at_start = process::resident().unwrap_or_default();
-    let before = memory::live();
+    let before = live_bytes::live();
     let model = arguments.load()?;
-    let weights = memory::live() - before;
+    let weights = live_bytes::live() - before;
     drop(score_once(&model, 1, 8));
     let resets = process::reset_peak_resident();
-    memory::reset_peak();
+    live_bytes::reset_peak();
     let mut figures = measure(arguments, &model)?;
     let resident = process::peak_resident().filter(|_| resets).unwrap_or_default();
     figures["weights_MiB"] = json!(tenths(weights as f64 / MIB));
     figures["peak_counted_MiB"] =
-        json!(tenths(memory::peak().saturating_sub(before + weights) as f64 / MIB));
+        json!(tenths(live_bytes::peak().saturating_sub(before + weights) as f64 / MIB));
     figures["peak_resident_MiB"] =
         json!(tenths(resident.saturating_sub(at_start + weights as u64) as f64 / MIB));
     Ok(figures)

@@ -16,7 +16,8 @@ use ist_core::policy::Registry;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
 use ist_experiments::config::Budget;
-use ist_experiments::memory::{self, PeakAlloc};
+use ist_experiments::machine::live_bytes;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::{Example, TokenBatch};
 use serde_json::{Map, Value, json};
 
@@ -275,17 +276,17 @@ fn main() -> Result<()> {
         .context("threads")?;
     let device = Device::flex();
     let at_start = process::resident().unwrap_or_default();
-    let empty = memory::live();
+    let empty = live_bytes::live();
     let mut run = Run::new(&arguments, &device)?;
-    let weights = memory::live();
+    let weights = live_bytes::live();
     run.touch();
     let warm = process::resident().unwrap_or_default();
     let resets = process::reset_peak_resident();
-    memory::reset_peak();
+    live_bytes::reset_peak();
     let timings =
         (0..arguments.warmup + arguments.steps).map(|_| run.step()).collect::<Result<Vec<_>>>()?;
     let peak_resident = process::peak_resident().filter(|_| resets).unwrap_or_default();
-    let bytes = Bytes { at_start, warm, weights, peak_live: memory::peak(), peak_resident };
+    let bytes = Bytes { at_start, warm, weights, peak_live: live_bytes::peak(), peak_resident };
     println!("{}", report(&arguments, &bytes, mebibytes((weights - empty) as f64), &timings));
     Ok(())
 }

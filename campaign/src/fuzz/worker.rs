@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use ist_experiments::memory;
+use ist_experiments::machine::live_bytes;
 use serde_json::json;
 
 use super::cases::{self, Cases, Files};
@@ -112,10 +112,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Executes a target once; what is wrong, if anything is.
 fn execute(target: &Target, world: &World, folder: &Path) -> Option<String> {
-    memory::reset_peak();
-    let before = memory::live();
+    live_bytes::reset_peak();
+    let before = live_bytes::live();
     let result = panic::catch_unwind(AssertUnwindSafe(|| (target.read)(world, folder)));
-    let more = memory::peak().saturating_sub(before);
+    let more = live_bytes::peak().saturating_sub(before);
     if result.is_err() {
         let mut last = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
         return Some(last.take().unwrap_or_else(|| "panic".to_owned()));

@@ -76,7 +76,6 @@ pub mod step;
 pub mod streams;
 pub mod times;
 pub mod tuner;
-pub mod untrusted;
 mod walk;
 
 /// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that

@@ -9,9 +9,10 @@ use clap::{Parser, Subcommand};
 use ist_peft::Adapter;
 
 use crate::commands;
-use crate::failure::Failure;
-use crate::train::signals;
-use crate::{screen, threads};
+use crate::machine::threads;
+use ist_records::Failure;
+use ist_records::terminal::screen;
+use ist_records::terminal::signals;
 
 /// Importance-aware sparse tuning of language models.
 #[derive(Debug, Parser)]

@@ -9,13 +9,13 @@ use ist_peft::Adapter;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::builtin;
 use crate::config::{Dtype, ModelRef};
-use crate::device;
-use crate::failure::{Failure, OrFail};
-use crate::progress::FileProgress;
-use crate::screen;
+use crate::machine::device;
 use crate::text::TextModel;
+use crate::village::builtin;
+use ist_records::terminal::progress::FileProgress;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// Finds the files of a model.
 pub fn find(model: &ModelRef) -> Result<ModelFiles, Failure> {

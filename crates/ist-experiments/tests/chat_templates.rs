@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use ist_experiments::chat_template::ChatTemplate;
-use ist_experiments::data::chat::Message;
+use ist_experiments::text::chat_template::ChatTemplate;
+use ist_experiments::text::records::chat::Message;
 use ist_models::text_files::ChatTemplateSource;
 use serde_json::Value;
 

@@ -52,19 +52,19 @@ fn only(allowed: &[&str], calls: &[&str], instead: &str) {
 fn only_one_module_writes_files_that_are_promised() {
     only(
         &[
-            "ist-peft/src/durable.rs",
-            "ist-peft/src/regular.rs",
+            "ist-files/src/durable.rs",
+            "ist-files/src/regular.rs",
             // Moments of resting layers, which are gone with the process.
             "ist-core/src/optimizer.rs",
             // The folder of a run is made exclusively, and synced; claims likewise.
-            "ist-experiments/src/run/folder.rs",
-            "ist-experiments/src/study/claim.rs",
+            "ist-records/src/record/folder.rs",
+            "ist-records/src/study/claim.rs",
             // The hub's cache can be fetched again, and is laid out as the hub's own programs have
             // it.
             "ist-models/src/hub/cache.rs",
             "ist-models/src/hub/download.rs",
             // Opens what is there to write through it.
-            "ist-peft/src/destination.rs",
+            "ist-files/src/destination.rs",
         ],
         &[
             "fs::write(",
@@ -78,7 +78,7 @@ fn only_one_module_writes_files_that_are_promised() {
             "NamedTempFile",
             "fs::copy(",
         ],
-        "write with `ist_peft::durable`, open logs and locks with `ist_peft::regular`",
+        "write with `ist_files::durable`, open logs and locks with `ist_files::regular`",
     );
 }
 

@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ist_experiments::chat_template::ChatTemplate;
-use ist_experiments::data::{Body, DataFile, Encoder, EncoderOptions, Format, Record, Template};
+use ist_experiments::text::chat_template::ChatTemplate;
+use ist_experiments::text::records::{
+    Body, DataFile, Encoder, EncoderOptions, Format, Record, Template,
+};
 use ist_models::text_files::ChatTemplateSource;
 use serde_json::Value;
 use tokenizers::Tokenizer;

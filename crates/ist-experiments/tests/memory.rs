@@ -10,9 +10,11 @@ use ist_core::plan::Draw;
 use ist_core::policy::Fixed;
 use ist_core::step::{self, Memory, Treatment};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
-use ist_experiments::memory::{self, PeakAlloc};
+use ist_experiments::machine::live_bytes;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
+use ist_records::terminal::human;
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -53,10 +55,13 @@ fn batch(rows: usize, sequence: usize, vocabulary: usize) -> TokenBatch {
 fn compare(model: &Model, batches: &[TokenBatch], layers: &[usize], memory: Memory) -> (u64, u64) {
     let chosen =
         LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
-    memory::reset_peak();
-    let before = memory::live();
+    live_bytes::reset_peak();
+    let before = live_bytes::live();
     let output = step::gradients(model, batches, &chosen, memory, Some(7));
-    (output.predicted_bytes.expect("a LLaMA tells its footprint"), (memory::peak() - before) as u64)
+    (
+        output.predicted_bytes.expect("a LLaMA tells its footprint"),
+        (live_bytes::peak() - before) as u64,
+    )
 }
 
 /// Predicted and measured bytes of a second optimizer step that trains every layer, so that the moments are there.
@@ -65,13 +70,13 @@ fn compare_step(model: &mut Model, batch: &TokenBatch, clip_norm: Option<f64>) -
     let all = LayerSet::all(model.layers().len());
     let mut tuner = Tuner::new(config, Box::new(Fixed::new(all)), 0);
     let mut step = || {
-        let before = memory::live()
+        let before = live_bytes::live()
             - usize::try_from(tuner.optimizer().bytes_on_device()).expect("they are in memory");
-        memory::reset_peak();
+        live_bytes::reset_peak();
         let report = tuner.step(model, std::slice::from_ref(batch)).expect("numbers are finite");
         (
             report.predicted_bytes.expect("a LLaMA tells its footprint"),
-            (memory::peak() - before) as u64,
+            (live_bytes::peak() - before) as u64,
         )
     };
     let first = step();
@@ -186,8 +191,8 @@ fn survey(
             let line = format!(
                 "{} {count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, measured {}, {ratio:.3}",
                 config.model_type,
-                memory::human(predicted as usize),
-                memory::human(measured as usize)
+                human(predicted as usize),
+                human(measured as usize)
             );
             eprintln!("{line}");
             if (ratio - 1.0).abs() > TOLERANCE {
@@ -248,10 +253,10 @@ fn the_prediction_holds_for_every_kind_of_decoder() {
 
 /// The most live bytes above those before it while `work` runs.
 fn above<R>(work: impl FnOnce() -> R) -> u64 {
-    memory::reset_peak();
-    let before = memory::live();
+    live_bytes::reset_peak();
+    let before = live_bytes::live();
     std::hint::black_box(work());
-    (memory::peak() - before) as u64
+    (live_bytes::peak() - before) as u64
 }
 
 #[test]

@@ -7,8 +7,8 @@ mod common;
 use std::path::Path;
 
 use common::Workbench;
-use ist_experiments::tasks::named;
-use ist_experiments::tasks::score::Accuracy;
+use ist_experiments::evaluate::tasks::named;
+use ist_experiments::evaluate::tasks::score::Accuracy;
 use serde_json::{Value, json};
 
 fn expected() -> Value {

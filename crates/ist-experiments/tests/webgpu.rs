@@ -5,8 +5,9 @@
 
 use std::io::Write;
 
-use ist_experiments::memory::PeakAlloc;
-use ist_experiments::{device, selftest};
+use ist_experiments::lab::selftest;
+use ist_experiments::machine::device;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ist_core::LayeredModel;
 use ist_core::burn::tensor::{Device, Tensor, TensorData};
-use ist_core::untrusted::cut_message;
+use ist_files::untrusted::cut_message;
 use ist_peft::{Adapter, PeftModel};
 
 use crate::TokenBatch;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::{DType, Device, TensorData};
-use ist_core::untrusted::json;
-use ist_peft::{Adapter, Outline, Roles, Site, regular};
+use ist_files::regular;
+use ist_files::untrusted::json;
+use ist_peft::{Adapter, Outline, Roles, Site};
 use serde_json::Value;
 
 use crate::architectures::composite;

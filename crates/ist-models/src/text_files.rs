@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use ist_core::untrusted::{contained, json};
-use ist_peft::regular;
+use ist_files::regular;
+use ist_files::untrusted::{contained, json};
 use serde_json::Value;
 
 use crate::causal_lm::LoadError;

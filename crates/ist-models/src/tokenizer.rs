@@ -4,7 +4,7 @@
 //! looked at first: levels, keys that stand twice, and how much its rules can lengthen a text. What
 //! the library panics on becomes an error.
 
-use ist_core::untrusted::{contained, contained_in_pool, cut, cut_message, json};
+use ist_files::untrusted::{contained, contained_in_pool, cut, cut_message, json};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer as Inner};

@@ -4,7 +4,7 @@
 //! adapter on the MLP, as long as no module carries two. `modules_to_save` names modules that train
 //! whole beside a method and are kept in its file.
 
-use ist_core::untrusted::cut_value;
+use ist_files::untrusted::cut_value;
 use serde_json::{Map, Value, json};
 
 use crate::ConfigError;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use ist_core::burn::module::ParamId;
 use ist_core::burn::tensor::Device;
 use ist_core::gradients::{self, OUTER, layer_prefix};
-use ist_core::untrusted::cut_message;
 use ist_core::{LayeredModel, streams};
+use ist_files::untrusted::cut_message;
 
 use crate::adapter::Adapter;
 use crate::adapters::{Adapters, Part};

@@ -4,7 +4,7 @@
 //! happens to a field nobody asked for: in TOML it is a fault, in PEFT's file it passes when its
 //! value is neutral, because PEFT writes some forty fields of which most say "off".
 
-use ist_core::untrusted::{cut, cut_message};
+use ist_files::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
 
 use crate::method::Dialect;

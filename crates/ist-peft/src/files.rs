@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{Device, TensorData};
-use ist_core::untrusted::{cut_message, cut_value, json};
+use ist_files::untrusted::{cut_message, cut_value, json};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::Adapter;
@@ -21,7 +21,7 @@ use crate::mlx;
 use crate::part_tensors::read_part_tensors;
 use crate::site::{Outline, Site, SiteKind};
 use crate::tensor_file::{TensorFile, TensorFileError, write};
-use crate::{durable, regular};
+use ist_files::{durable, regular};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";

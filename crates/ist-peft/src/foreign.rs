@@ -9,10 +9,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::contents::Contents;
-use crate::durable;
 use crate::files::{AdapterFilesError, CONFIG_FILE, TENSORS_FILE, read_fields};
 use crate::mlx;
 use crate::tensor_file::write;
+use ist_files::durable;
 
 /// Fields of older files that have no meaning today.
 const DROPPED: [&str; 4] =

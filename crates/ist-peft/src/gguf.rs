@@ -9,7 +9,8 @@
 
 use std::path::Path;
 
-use crate::destination::{self, DestinationError};
+use ist_files::destination;
+use ist_files::destination::DestinationError;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;

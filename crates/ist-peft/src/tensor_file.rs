@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ist_core::burn::tensor::{DType, Element, TensorData};
-use ist_core::untrusted::{cut, cut_message, json};
+use ist_files::untrusted::{cut, cut_message, json};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::durable::PartialFile;
-use crate::regular;
+use ist_files::durable::PartialFile;
+use ist_files::regular;
 
 /// Why a tensor file cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ mod gain;
 use std::process::ExitCode;
 
 use ist_core::burn;
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 /// Counts live bytes, for the peaks in a run's records.
 #[global_allocator]

@@ -21,8 +21,8 @@ use rand::Rng;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::untrusted::cut;
 use crate::{LayerSet, LayerSetError};
+use ist_files::untrusted::cut;
 
 pub use all::All;
 pub use fixed::Fixed;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{LayerPolicy, PolicyError, parse};
 use crate::LayerSet;
-use crate::untrusted::json;
+use ist_files::untrusted::json;
 
 /// Trains, in step t, the layers that a selection log names for step t.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ist_experiments::memory::PeakAlloc;
+use ist_experiments::machine::live_bytes::PeakAlloc;
 
 /// Counts live bytes, for the peaks in a run's records.
 #[global_allocator]

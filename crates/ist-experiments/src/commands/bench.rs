@@ -9,13 +9,14 @@ use ist_peft::Adapter;
 use serde_json::json;
 
 use super::print_json;
-use crate::bench::{self, Setting, Shape};
 use crate::config::{Budget, Dtype};
-use crate::device;
-use crate::failure::Failure;
-use crate::memory;
+use crate::lab::bench;
+use crate::lab::bench::{Setting, Shape};
+use crate::machine::device;
 use crate::model_source;
-use crate::screen;
+use ist_records::Failure;
+use ist_records::terminal::human;
+use ist_records::terminal::screen;
 
 /// Measure training steps on random weights
 #[derive(Debug, Args)]
@@ -164,7 +165,7 @@ pub fn run<A: Adapter>(arguments: &Bench) -> Result<(), Failure> {
         found.card,
         found.tokens_per_second,
         found.step_ms,
-        memory::human(found.peak_bytes),
+        human(found.peak_bytes),
         found.tflops,
         100.0 * found.tflops / found.matmul_peak_tflops
     ))

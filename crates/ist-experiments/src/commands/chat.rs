@@ -14,14 +14,14 @@ use ist_models::registry;
 use ist_peft::Adapter;
 
 use super::sampling::Sampling;
-use crate::data::chat::{Message, Role};
-use crate::device;
-use crate::dialogue::Dialogue;
-use crate::failure::{Failure, OrFail};
+use crate::machine::device;
 use crate::model_source::{self, WithAdapted};
-use crate::screen;
 use crate::text::TextModel;
-use crate::text_stream::TextStream;
+use crate::text::dialogue::Dialogue;
+use crate::text::records::chat::{Message, Role};
+use crate::text::stream::TextStream;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist chat`.
 #[derive(Debug, Args)]

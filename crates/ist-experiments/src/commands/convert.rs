@@ -8,10 +8,10 @@ use ist_peft::usable::{self, Anatomy};
 use ist_peft::{Adapter, AdapterFilesError, foreign};
 
 use super::paths;
-use crate::failure::{Failure, OrFail};
+use crate::model_folder::whole;
 use crate::model_source;
-use crate::run::whole_folder;
-use crate::screen;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist convert`.
 #[derive(Debug, Args)]
@@ -56,10 +56,10 @@ pub fn run<A: Adapter>(arguments: &Convert, quiet: bool) -> Result<(), Failure> 
 /// What was written must be an adapter that this program loads: onto the named model, or onto one
 /// with the modules that the file names.
 fn to_peft<A: Adapter>(arguments: &Convert) -> Result<(), Failure> {
-    whole_folder::must_be_free(&arguments.output)?;
+    whole::must_be_free(&arguments.output)?;
     let model = arguments.model.as_deref().map(anatomy).transpose()?;
     let mut notes = Vec::new();
-    whole_folder::write(&arguments.output, |folder| {
+    whole::write(&arguments.output, |folder| {
         notes = foreign::convert(&arguments.adapter, folder).or_input()?;
         // The new folder has another name as yet, so faults name the one that was given.
         let given = arguments.adapter.display().to_string();

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::Json;
 use super::print_json;
-use crate::device;
-use crate::failure::Failure;
-use crate::screen;
+use crate::machine::device;
+use ist_records::Failure;
+use ist_records::terminal::screen;
 
 /// Lists the devices.
 pub fn run(arguments: &Json) -> Result<(), Failure> {

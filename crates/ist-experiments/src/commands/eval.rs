@@ -5,26 +5,26 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
+use ist_files::regular;
 use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
 use ist_peft::Adapter;
-use ist_peft::regular;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ModelArgs, print_json};
-use crate::data::{Encoder, EncoderOptions};
-use crate::device;
-use crate::failure::Failure;
+use crate::evaluate::tasks::ask::{Asking, Examiner, Way};
+use crate::evaluate::tasks::predictions::Log;
+use crate::evaluate::tasks::questions::Questions;
+use crate::evaluate::tasks::row::Row;
+use crate::evaluate::tasks::{Answers, Score, Selection, Task, files};
+use crate::machine::device;
 use crate::model_source::{self, WithAdapted};
-use crate::progress::Progress;
-use crate::screen;
-use crate::tasks::ask::{Asking, Examiner, Way};
-use crate::tasks::predictions::Log;
-use crate::tasks::questions::Questions;
-use crate::tasks::row::Row;
-use crate::tasks::{Answers, Score, Selection, Task, files};
 use crate::text::TextModel;
+use crate::text::records::{Encoder, EncoderOptions};
+use ist_records::Failure;
+use ist_records::terminal::progress::Progress;
+use ist_records::terminal::screen;
 
 /// `ist eval`.
 #[derive(Debug, Args)]

@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::sampling::Sampling;
 use super::{ModelArgs, print_json};
-use crate::data::chat::{Message, Role};
-use crate::device;
-use crate::dialogue::Dialogue;
-use crate::failure::{Failure, OrFail};
+use crate::machine::device;
 use crate::model_source::{self, WithAdapted};
-use crate::screen;
+use crate::text::dialogue::Dialogue;
+use crate::text::records::chat::{Message, Role};
+use crate::text::stream::TextStream;
 use crate::text::{NO_CHAT_TEMPLATE, TextModel};
-use crate::text_stream::TextStream;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist generate`.
 #[derive(Debug, Args)]

@@ -4,16 +4,17 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
-use ist_core::untrusted::json;
+use ist_files::regular;
+use ist_files::untrusted::json;
 use ist_models::registry;
-use ist_peft::{Adapter, Part, files, regular};
+use ist_peft::{Adapter, Part, files};
 use serde_json::{Value, json};
 
 use super::print_json;
-use crate::failure::{Failure, OrFail};
 use crate::model_source;
-use crate::screen;
 use crate::train::summary;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist inspect`.
 #[derive(Debug, Args)]

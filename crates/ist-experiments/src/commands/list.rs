@@ -8,12 +8,13 @@ use ist_peft::Adapter;
 use serde_json::json;
 
 use super::print_json;
-use crate::failure::{Failure, OrFail};
-use crate::screen;
 use crate::study::manifest::{self, Manifest};
 use crate::study::open;
-use crate::study::progress;
-use crate::study::table::{self, Row};
+use ist_records::study::progress;
+use ist_records::study::table;
+use ist_records::study::table::Row;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist list`.
 #[derive(Debug, Args)]

@@ -8,12 +8,13 @@ use ist_models::CausalLm;
 use ist_models::registry::ModelFiles;
 use ist_peft::{Adapter, Adapters, Part, WeightedSum};
 
-use crate::device;
-use crate::failure::{Failure, OrFail};
+use crate::machine::device;
+use crate::model_folder::whole;
 use crate::model_folder::write_weights;
 use crate::model_source::{self, WithAdapted};
-use crate::run::{lines, whole_folder};
-use crate::screen;
+use ist_records::record::lines;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist merge`.
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub struct Merge {
 /// Merges.
 pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
     let output = &arguments.output;
-    whole_folder::must_be_free(output)?;
+    whole::must_be_free(output)?;
     let (adapters, weights) = (&arguments.adapter, &arguments.weights);
     check_weights(adapters.len(), weights)?;
     let device = device::open_host()?;
@@ -110,7 +111,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
             }
         }
         sum.fold(&mut model);
-        whole_folder::write(self.output, |folder| {
+        whole::write(self.output, |folder| {
             let weights = self.files.whole(model.weights()).or_input()?;
             write_weights(&weights, &model.config_json(), folder)?;
             for (name, bytes) in self.files.companions().or_input()? {

@@ -27,8 +27,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::failure::{Failure, OrFail};
-use crate::screen;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// A model, an optional adapter and a device.
 #[derive(Debug, Args)]

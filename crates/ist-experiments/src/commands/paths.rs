@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
-use ist_peft::destination::{self, Destination};
+use ist_files::destination;
+use ist_files::destination::Destination;
 
-use crate::failure::Failure;
+use ist_records::Failure;
 
 /// Writes a result where a person wants it: over the file that is there, or into the device or
 /// pipe.

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::print_json;
 use crate::config;
-use crate::failure::{Failure, OrFail};
+use crate::memory_plan::{Planner, document};
 use crate::model_source;
-use crate::plan::{Planner, document};
-use crate::screen;
 use crate::train::prepare::{self, Prepared};
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist plan`.
 #[derive(Debug, Args)]

@@ -6,8 +6,10 @@ use clap::Args;
 use ist_peft::Adapter;
 
 use super::paths::WrittenDown;
-use crate::failure::{Failure, OrFail};
-use crate::{config, device, pretrain};
+use crate::config;
+use crate::machine::device;
+use crate::village::pretrain;
+use ist_records::{Failure, OrFail};
 
 /// `ist pretrain`.
 #[derive(Debug, Args)]

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::paths::{self, WrittenDown};
 use super::print_json;
-use crate::failure::Failure;
-use crate::report::{At, Report};
-use crate::screen;
+use ist_records::Failure;
+use ist_records::report::{At, Report};
+use ist_records::terminal::screen;
 
 /// `ist report`.
 #[derive(Debug, Args)]
@@ -33,17 +33,41 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
     /// Where runs are compared first of all
-    #[arg(long, value_enum, default_value_t = At::End)]
-    pub at: At,
+    #[arg(long, value_enum, default_value_t = Point::End)]
+    pub at: Point,
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
 }
 
+/// Where runs are compared.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Point {
+    /// Each at its own end
+    End,
+    /// After as many steps as the shortest run has
+    Steps,
+    /// After as many seconds as the quickest run took
+    Seconds,
+    /// The best group within each group's memory
+    Bytes,
+}
+
+impl From<Point> for At {
+    fn from(point: Point) -> Self {
+        match point {
+            Point::End => Self::End,
+            Point::Steps => Self::Steps,
+            Point::Seconds => Self::Seconds,
+            Point::Bytes => Self::Bytes,
+        }
+    }
+}
+
 /// Reports. Every file appears whole or not at all, over the file that was there; devices and pipes
 /// are written to.
 pub fn run(arguments: &Arguments, quiet: bool) -> Result<(), Failure> {
-    let report = Report::read(&arguments.runs, arguments.baseline.as_deref(), arguments.at)?;
+    let report = Report::read(&arguments.runs, arguments.baseline.as_deref(), arguments.at.into())?;
     let others = [&arguments.csv, &arguments.curves, &arguments.markdown];
     let asked = others.iter().any(|path| path.is_some()) || arguments.json;
     let page = arguments.output.clone().or_else(|| (!asked).then(|| PathBuf::from("report.html")));

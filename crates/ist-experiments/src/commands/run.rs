@@ -10,17 +10,21 @@ use serde_json::json;
 use super::paths::{self, WrittenDown};
 use super::print_json;
 use crate::config::RunConfig;
-use crate::device;
-use crate::failure::{Failure, OrFail};
-use crate::screen;
+use crate::machine::{device, threads};
 use crate::study::manifest::{self, Manifest};
 use crate::study::member::{self, Executed};
 use crate::study::open::{self, Opened};
-use crate::study::progress::{self, State};
-use crate::study::schedule::{self, End, Task};
-use crate::study::slurm::{self, Script};
-use crate::study::table::{self, Row};
-use crate::train::interrupt;
+use ist_records::study::progress;
+use ist_records::study::progress::State;
+use ist_records::study::schedule;
+use ist_records::study::schedule::{End, Task};
+use ist_records::study::slurm;
+use ist_records::study::slurm::Script;
+use ist_records::study::table;
+use ist_records::study::table::Row;
+use ist_records::terminal::interrupt;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist run`.
 #[derive(Debug, Args)]
@@ -96,7 +100,14 @@ pub fn run<A: Adapter>(arguments: &Arguments, quiet: bool, verbose: bool) -> Res
     let jobs = usize::from(arguments.jobs);
     let ends = schedule::execute(
         &tasks,
-        &schedule::Manner { jobs, device: &arguments.device, quiet, verbose },
+        &schedule::Manner {
+            jobs,
+            cores: threads::cores(),
+            threads_variable: threads::VARIABLE,
+            device: &arguments.device,
+            quiet,
+            verbose,
+        },
     )?;
     close(arguments, &studies, &tasks, &ends, quiet)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use ist_models::generate::Settings;
 
-use crate::failure::Failure;
+use ist_records::Failure;
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]

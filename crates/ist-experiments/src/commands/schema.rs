@@ -2,8 +2,8 @@
 
 use super::print_json;
 use crate::config;
-use crate::failure::Failure;
 use clap::Args;
+use ist_records::Failure;
 
 /// `ist schema`.
 #[derive(Debug, Args)]

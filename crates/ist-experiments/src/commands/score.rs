@@ -9,12 +9,13 @@ use ist_peft::Adapter;
 use serde::Serialize;
 
 use super::{ModelArgs, print_json};
-use crate::data::read_tokens;
-use crate::device;
-use crate::failure::{Failure, OrFail};
+use crate::evaluate::token_scores;
+use crate::evaluate::token_scores::RecordScore;
+use crate::machine::device;
 use crate::model_source::{self, WithAdapted};
-use crate::screen;
-use crate::token_scores::{self, RecordScore};
+use crate::text::records::read_tokens;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist score`.
 #[derive(Debug, Args)]

@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::print_json;
-use crate::device;
-use crate::failure::Failure;
-use crate::screen;
-use crate::selftest::{self, Line};
+use crate::lab::selftest;
+use crate::lab::selftest::Line;
+use crate::machine::device;
+use ist_records::Failure;
+use ist_records::terminal::screen;
 
 /// Check a device against the reference
 #[derive(Debug, Args)]

@@ -6,27 +6,30 @@ use anyhow::Context;
 use clap::Args;
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
+use ist_files::regular;
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
-use ist_peft::{Adapter, Adapters, Part, attach, regular};
+use ist_peft::{Adapter, Adapters, Part, attach};
 use serde_json::{Map, Value, json};
 
 use super::paths::WrittenDown;
 use crate::config::{self, RunConfig};
-use crate::data::Order;
-use crate::device;
-use crate::failure::{Failure, OrFail};
-use crate::live::terminal;
+use crate::machine::device;
+use crate::memory_plan::{Planner, document};
 use crate::model_source::{self, WithAdapted};
-use crate::plan::{Planner, document};
-use crate::run::folder::{self, RunFolder};
-use crate::run::{failed, lines};
-use crate::screen;
 use crate::text::TextModel;
+use crate::text::records::Order;
 use crate::train::costs::Plan;
 use crate::train::display::Show;
 use crate::train::prepare::{self, Planned, Prepared};
-use crate::train::{Run, Start, interrupt, summary};
+use crate::train::{Run, Start, summary};
+use ist_records::live::terminal;
+use ist_records::record::folder;
+use ist_records::record::folder::RunFolder;
+use ist_records::record::{failed, lines};
+use ist_records::terminal::interrupt;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist train`.
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::failure::Failure;
-use crate::live;
-use crate::report::holds_run;
+use ist_records::Failure;
+use ist_records::live;
+use ist_records::report::holds_run;
 
 /// `ist watch`.
 #[derive(Debug, Args)]

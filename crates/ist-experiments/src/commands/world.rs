@@ -8,9 +8,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::paths;
-use crate::failure::{Failure, OrFail};
-use crate::screen;
-use crate::world::{self, Split};
+use crate::village::world;
+use crate::village::world::Split;
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// `ist world`.
 #[derive(Debug, Args)]
@@ -19,7 +20,7 @@ pub struct World {
     #[arg(long)]
     pub output: PathBuf,
     /// The seed of the questions
-    #[arg(long, default_value_t = crate::world::SEED)]
+    #[arg(long, default_value_t = crate::village::world::SEED)]
     pub seed: u64,
     /// Write that many of the world's texts as well
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
@@ -30,7 +31,7 @@ pub struct World {
 /// request.
 pub fn run(arguments: &World, quiet: bool) -> Result<(), Failure> {
     let folder = &arguments.output;
-    ist_peft::durable::create_folder(folder)
+    ist_files::durable::create_folder(folder)
         .with_context(|| folder.display().to_string())
         .or_run()?;
     for (split, name) in

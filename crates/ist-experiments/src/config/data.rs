@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schema::PATH;
-use crate::data::{Columns, Format, Order};
+use crate::text::records::{Columns, Format, Order};
 
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

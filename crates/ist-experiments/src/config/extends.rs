@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ist_peft::regular;
+use ist_files::regular;
 use sha2::{Digest, Sha256};
 use toml::Value;
 

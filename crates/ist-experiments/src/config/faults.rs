@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use ist_core::untrusted::{cut, cut_message};
+use ist_files::untrusted::{cut, cut_message};
 
 /// Where a faulty value comes from. The order is the one in which faults are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ist_peft::FileName;
+use ist_files::FileName;
 use serde::{Deserialize, Serialize};
 
 /// A reference to a model or, as a folder, to an adapter.

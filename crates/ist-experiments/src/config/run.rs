@@ -19,8 +19,8 @@ use super::optimizer::OptimizerConfig;
 use super::policy::{DEFAULT_KIND, PolicyConfig};
 use super::train::{EvalConfig, TrainConfig};
 use super::{check, extends, later, method, overrides, schema, study};
-use crate::data::Template;
 use crate::text::MODEL_TEMPLATES;
+use crate::text::records::Template;
 
 /// What `ist train` runs, with every default filled in and every path absolute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -107,7 +107,7 @@ impl TrainConfig {
 pub struct EvalConfig {
     /// What is scored, by its name.
     #[serde(default = "task")]
-    #[schemars(extend("enum" = crate::tasks::names()))]
+    #[schemars(extend("enum" = crate::evaluate::tasks::names()))]
     pub task: String,
     /// The held-out records with their answers.
     #[schemars(with = "String", extend("format" = PATH), length(min = 1))]

@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use ist_core::untrusted::json;
+use ist_files::untrusted::json;
+use ist_files::{FileName, durable, regular};
 use ist_peft::Adapter;
-use ist_peft::{FileName, durable, regular};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, Member, RunConfig, Study};
-use crate::failure::{Failure, OrFail};
-use crate::run::folder::open_lock;
-use crate::run::{digests, lines};
+use ist_records::record::folder::open_lock;
+use ist_records::record::{digests, lines};
+use ist_records::{Failure, OrFail};
 
 /// The file in a study's folder.
 pub const FILE: &str = "manifest.json";

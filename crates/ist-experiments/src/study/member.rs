@@ -5,13 +5,13 @@ use std::path::Path;
 use ist_peft::Adapter;
 use serde_json::Value;
 
-use super::claim::{self, Outcome, STALE};
-use super::progress::{CLAIMS, State, state_of_member};
 use crate::commands::train::{self, Place, Request};
 use crate::config::RunConfig;
-use crate::failure::{Failure, OrFail};
-use crate::screen;
 use crate::train::display::Show;
+use ist_records::study::claim::{self, Outcome, STALE};
+use ist_records::study::progress::{CLAIMS, State, state_of_member};
+use ist_records::terminal::screen;
+use ist_records::{Failure, OrFail};
 
 /// What became of a call to execute a member.
 #[derive(Debug)]

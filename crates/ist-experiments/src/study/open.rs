@@ -8,9 +8,9 @@ use ist_peft::Adapter;
 
 use super::manifest::{self, Manifest};
 use crate::config::{self, Member, ModelRef, RunConfig, Study};
-use crate::failure::{Failure, OrFail};
 use crate::model_source;
 use crate::train::prepare;
+use ist_records::{Failure, OrFail};
 
 /// Members from which on a command wants to be told that they are meant.
 pub const MANY: usize = 1000;

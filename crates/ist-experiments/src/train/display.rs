@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use ist_core::tuner::StepReport;
 
-use crate::failure::Failure;
-use crate::live::Screen;
-use crate::screen;
+use ist_records::Failure;
+use ist_records::live::Screen;
+use ist_records::terminal::screen;
 
 /// Seconds between two plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);

@@ -6,11 +6,12 @@ use ist_models::{CausalLm, generate};
 use ist_peft::Adapter;
 
 use crate::config::{EvalConfig, RunConfig};
-use crate::failure::{Failure, OrFail};
-use crate::tasks::ask::{Asking, Examiner, Way};
-use crate::tasks::predictions::Log;
-use crate::tasks::questions::Questions;
-use crate::tasks::{self, Score};
+use crate::evaluate::tasks;
+use crate::evaluate::tasks::Score;
+use crate::evaluate::tasks::ask::{Asking, Examiner, Way};
+use crate::evaluate::tasks::predictions::Log;
+use crate::evaluate::tasks::questions::Questions;
+use ist_records::{Failure, OrFail};
 
 use super::prepare::{self, Prepared};
 

@@ -4,13 +4,12 @@
 //! checks in [`selfcheck`], what it measures in [`evaluate`], and what a person sees in [`display`]
 //! and [`summary`].
 
+pub mod checkpoint;
 pub mod costs;
 pub mod display;
 pub mod evaluate;
-pub mod interrupt;
 pub mod prepare;
 pub mod selfcheck;
-pub(crate) mod signals;
 pub mod summary;
 
 use std::collections::BTreeMap;
@@ -21,28 +20,33 @@ use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
 use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
+use ist_files::{FileName, durable};
 use ist_models::{CausalLm, TokenBatch};
-use ist_peft::{Adapter, Adapters, FileName, durable};
+use ist_peft::{Adapter, Adapters};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
-use crate::data::{EpochOrder, Order};
-use crate::failure::{Failure, OrFail};
-use crate::memory;
-use crate::plan::{halve_until, least_step};
-use crate::run::checkpoint::{self, Loaded, Progress};
-use crate::run::digests::LogMarks;
-use crate::run::folder::RunFolder;
-use crate::run::lines::{self, LineLog};
-use crate::run::result::{Curve, selection_counts};
-use crate::run::tensorboard::EventLog;
-use crate::threads;
-use costs::{Costs, Plan, Scoring, StepCost};
+use crate::machine::live_bytes;
+use crate::machine::threads;
+use crate::memory_plan::{halve_until, least_step};
+use crate::text::records::{EpochOrder, Order};
+use checkpoint::{Loaded, Progress};
+use costs::Plan;
 use display::{Display, Show};
+use ist_records::record::checkpoints;
+use ist_records::record::costs::{self as cost_log, Costs, Scoring, StepCost};
+use ist_records::record::digests::LogMarks;
+use ist_records::record::folder::RunFolder;
+use ist_records::record::lines;
+use ist_records::record::lines::LineLog;
+use ist_records::record::result::{Curve, selection_counts};
+use ist_records::record::tensorboard::EventLog;
+use ist_records::terminal::interrupt;
+use ist_records::{Failure, OrFail};
 use prepare::Prepared;
 
 /// The logs of a run, in the order in which [`Run`] has them.
-const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG];
+const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", cost_log::LOG];
 
 /// A run that is going on: everything that changes from step to step.
 pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
@@ -132,7 +136,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
                 let key = "memory budget in bytes (plan.json)";
                 reads_the_same(&json!({key: before}), &json!({key: plan.budget}))?;
             }
-            let from = folder.join(checkpoint::FOLDER).join(saved.steps.to_string());
+            let from = folder.join(checkpoints::FOLDER).join(saved.steps.to_string());
             let named = || from.display().to_string();
             tuner.restore(state, &device).with_context(named).or_input()?;
             ends = logs;
@@ -140,8 +144,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             scoring.seek(saved.scoring).with_context(named).or_input()?;
             progress = saved;
             warnings = notes;
-            let checkpoints = folder.join(checkpoint::FOLDER);
-            checkpoint::remove_oldest(&checkpoints, config.train.keep_last).or_run()?;
+            let checkpoints = folder.join(checkpoints::FOLDER);
+            checkpoints::remove_oldest(&checkpoints, config.train.keep_last).or_run()?;
         }
         // Without a checkpoint nothing of the logs counts.
         let log = |name: &str| {
@@ -236,15 +240,15 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let scoring = self
             .update_importance(&batches)
             .map_err(|failure| self.name_last_checkpoint(&failure))?;
-        memory::reset_peak();
+        live_bytes::reset_peak();
         let report =
             self.advance(&batches).map_err(|failure| self.name_last_checkpoint(&failure))?;
         let (seconds, peak) =
-            (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()));
+            (started.elapsed().as_secs_f64(), live_bytes::peak_on(self.model.device()));
         let peak = scoring.map_or(peak, |scoring| peak.max(scoring.peak_bytes as usize));
         self.write_step(&report, seconds, peak).or_run()?;
         let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
-        let times = Some(self.tuner.times());
+        let times = Some(costs::step_times(self.tuner.times()));
         self.costs.write(&StepCost { step, predicted_peak_bytes, scoring, times }).or_run()?;
         self.display.step(&report, seconds);
         self.progress.steps = step + 1;
@@ -309,7 +313,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             return Ok(None);
         }
         let started = Instant::now();
-        memory::reset_peak();
+        live_bytes::reset_peak();
         let kind = self.config.policy.kind();
         let size = self.config.policy.score_batch();
         let size = size.ok_or_else(|| {
@@ -321,7 +325,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             records.chunks(micro_batch).map(|records| self.batch(records)).collect();
         let update = self.tuner.score(&self.model, &batches, candidates).or_run()?;
         let (seconds, peak_bytes) =
-            (started.elapsed().as_secs_f64(), memory::peak_on(self.model.device()) as u64);
+            (started.elapsed().as_secs_f64(), live_bytes::peak_on(self.model.device()) as u64);
         self.write_importance(&records, &update).or_run()?;
         Ok(Some(Scoring { seconds, peak_bytes, micro_batch }))
     }
@@ -404,7 +408,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     }
 
     fn save_checkpoint(&mut self) -> anyhow::Result<()> {
-        let folder = self.folder.join(checkpoint::FOLDER);
+        let folder = self.folder.join(checkpoints::FOLDER);
         let inputs = self.data.inputs();
         let saved = self.sync_logs().and_then(|logs| {
             let content = checkpoint::Content {
@@ -460,7 +464,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
     /// parameters as they are now is not good: what failed was computed with them.
     fn name_last_checkpoint(&self, failure: &Failure) -> Failure {
         let newest =
-            checkpoint::newest_before(&self.folder.join("checkpoints"), self.progress.steps)
+            checkpoints::newest_before(&self.folder.join("checkpoints"), self.progress.steps)
                 .ok()
                 .flatten();
         let place = newest.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
@@ -528,7 +532,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let after = if status == "interrupted" { None } else { self.score()? };
         self.sync_logs().context("cannot sync the logs").or_run()?;
         let curve = Curve::read(&self.folder.join("metrics.jsonl")).or_run()?;
-        let costs = Costs::read(&self.folder.join(costs::LOG)).or_run()?;
+        let costs = Costs::read(&self.folder.join(cost_log::LOG)).or_run()?;
         let layers = self.model.layers().len();
         let selected = selection_counts(&self.folder.join("selections.jsonl"), layers).or_run()?;
         let best = self.progress.best.map(|(loss, step)| json!({"step": step, "eval_loss": loss}));
@@ -538,7 +542,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
             "train": curve.to_json(self.trainable(), self.total()),
             "scoring": costs.scoring(curve.seconds),
             "time": costs.time(curve.seconds),
-            "memory": costs.memory(self.config, self.plan, curve.peak_bytes),
+            "memory": costs.memory(&self.plan.budget_used(self.config), curve.peak_bytes),
             "best": best,
             "eval": {"before": self.progress.score_before, "after": after},
             "layers": {"selected": selected, "scores": self.tuner.policy().scores()},

@@ -9,18 +9,19 @@ use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_files::FileName;
 use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
 use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, FileName, Site, attach, half_product};
+use ist_peft::{Adapter, Dialect, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig, Source};
-use crate::data::{DataFile, Dataset, FileCounts, Format, Template, files, pad_left};
-use crate::failure::{Failure, OrFail};
-use crate::plan::Records;
+use crate::memory_plan::Records;
 use crate::text::TextModel;
+use crate::text::records::{DataFile, Dataset, FileCounts, Format, Template, files, pad_left};
+use ist_records::{Failure, OrFail};
 
 /// A run's data.
 pub struct Prepared {

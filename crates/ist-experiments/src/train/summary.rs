@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::memory;
+use ist_records::terminal::human;
 
 /// Cells of the longest bar.
 const BAR: f64 = 24.0;
@@ -66,7 +66,7 @@ fn scoring(scoring: &Value) -> Option<String> {
 }
 
 fn peak(train: &Value, memory: &Value) -> String {
-    let human = |bytes: &Value| memory::human(bytes.as_u64().unwrap_or_default() as usize);
+    let human = |bytes: &Value| human(bytes.as_u64().unwrap_or_default() as usize);
     let measured = human(&train["peak_bytes"]);
     match &memory["predicted_peak_bytes"] {
         Value::Null => measured,

@@ -3,7 +3,7 @@
 //! Fields that do not bear on the computation are left alone; those that would change it and are
 //! not supported are refused.
 
-use ist_core::untrusted::cut_message;
+use ist_files::untrusted::cut_message;
 use serde_json::{Map, Value};
 
 use crate::ops::activation::Activation;

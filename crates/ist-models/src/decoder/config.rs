@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ist_core::untrusted::json;
+use ist_files::untrusted::json;
 use ist_peft::Roles;
 use serde_json::{Map, Value};
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, TensorData};
-use ist_core::untrusted::{cut, cut_message, json};
-use ist_peft::{FileName, TensorFile, TensorFileError, regular};
+use ist_files::untrusted::{cut, cut_message, json};
+use ist_files::{FileName, regular};
+use ist_peft::{TensorFile, TensorFileError};
 use serde::Deserialize;
 
 const SINGLE: &str = "model.safetensors";

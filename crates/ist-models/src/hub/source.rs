@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ist_core::untrusted::json;
-use ist_peft::{FileName, regular};
+use ist_files::untrusted::json;
+use ist_files::{FileName, regular};
 use serde::Deserialize;
 
 use super::cache::{Cache, ModelCache};

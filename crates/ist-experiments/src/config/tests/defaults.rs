@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::*;
 use super::{LEAST, least_and, read};
-use crate::data::{Format, Order};
+use crate::text::records::{Format, Order};
 
 #[test]
 fn every_default_is_the_documented_one() {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::super::check::MOST_OF_ANYTHING;
 use super::super::*;
 use super::{least_and, read};
-use crate::data::{Columns, Format, Order};
+use crate::text::records::{Columns, Format, Order};
 
 /// Strings with quotes, newlines, non-ASCII letters and control characters.
 fn text() -> impl Strategy<Value = String> {
@@ -250,7 +250,7 @@ fn train() -> impl Strategy<Value = TrainConfig> {
 }
 
 fn eval() -> impl Strategy<Value = Option<EvalConfig>> {
-    let task = select(crate::tasks::names()).prop_map(str::to_owned);
+    let task = select(crate::evaluate::tasks::names()).prop_map(str::to_owned);
     let eval =
         (task, path(), of(count()), count()).prop_map(|(task, data, limit, max_new_tokens)| {
             EvalConfig { task, data, limit, max_new_tokens }
