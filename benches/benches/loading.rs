@@ -11,7 +11,6 @@ use ist_benches::table::Table;
 use ist_benches::{Model, Recipe, model, shape};
 use ist_core::burn::tensor::{DType, Device};
 use ist_experiments::memory::PeakAlloc;
-use ist_models::CausalLm;
 use ist_models::registry::{self, ModelFiles};
 
 #[global_allocator]

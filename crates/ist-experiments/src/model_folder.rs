@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use ist_core::burn::tensor::{DType, TensorData};
-use ist_models::CausalLm;
+use ist_models::Decoder;
 use ist_peft::Adapter;
 
 use crate::failure::{Failure, OrFail};
 use crate::run::lines;
 
 /// Writes `config.json` and `model.safetensors` of a model, in its storage type.
-pub fn write_model<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn write_model<A: Adapter>(
+    model: &Decoder<A>,
     config: &serde_json::Value,
     folder: &Path,
 ) -> Result<(), Failure> {

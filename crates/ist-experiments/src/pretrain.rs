@@ -13,7 +13,7 @@ use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
 use ist_models::footprint::Resident;
 use ist_models::generate::{Settings, generate};
 use ist_models::registry::Shape;
-use ist_models::{BatchShape, CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -77,11 +77,7 @@ pub fn run<A: Adapter>(
     display.finish();
     let validation = validation_loss(&model, &rows, config.train.batch);
     whole_folder::write(folder, |folder| {
-        write_model::<A, _>(
-            &model.store_as(storage(config.model.dtype.into())),
-            &document,
-            folder,
-        )?;
+        write_model::<A>(&model.store_as(storage(config.model.dtype.into())), &document, folder)?;
         write_companions(folder, &tokenizer, [begin, end, pad])?;
         let record = training_record(config, &losses, validation).or_run()?;
         lines::replace(&folder.join("training.json"), &record).or_run()

@@ -11,7 +11,7 @@ use ist_core::policy::Fixed;
 use ist_core::step::{self, Memory, Treatment};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_experiments::memory::{self, PeakAlloc};
-use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
+use ist_models::{Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use serde_json::{Value, json};
 

@@ -8,14 +8,12 @@
 mod beam;
 mod choose;
 
-use std::marker::PhantomData;
-
 use ist_core::burn::tensor::Tensor;
 use ist_core::streams;
 use ist_peft::Adapter;
 use rand_chacha::ChaCha8Rng;
 
-use crate::causal_lm::CausalLm;
+use crate::decoder::{Decoder, DecoderCache};
 use choose::choose;
 
 pub use beam::{BeamSettings, MOST_BEAMS, beam_search};
@@ -92,8 +90,8 @@ pub enum GenerateError {
 /// Continues every prompt. Prompts of unequal length are padded on the left; under greedy decoding
 /// each row's result is what it would be alone, but for a prefix that padding pushes out of a
 /// sliding window. With a temperature every row draws from a stream of its own place in the batch.
-pub fn generate<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn generate<A: Adapter>(
+    model: &Decoder<A>,
     prompts: &[Vec<u32>],
     settings: &Settings,
 ) -> Result<Vec<Vec<u32>>, GenerateError> {
@@ -103,16 +101,15 @@ pub fn generate<A: Adapter, M: CausalLm<A>>(
 }
 
 /// A generation under way: one token of every running row a step.
-pub struct Generation<'a, A: Adapter, M: CausalLm<A>> {
-    model: &'a M,
+pub struct Generation<'a, A: Adapter> {
+    model: &'a Decoder<A>,
     settings: &'a Settings,
-    cache: M::Cache,
+    cache: DecoderCache,
     /// What the next step reads, one list a row, and which of it is real.
     tokens: Vec<Vec<u32>>,
     mask: Vec<Vec<bool>>,
     streams: Vec<ChaCha8Rng>,
     rows: Vec<Row>,
-    adapters: PhantomData<A>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,10 +118,10 @@ struct Row {
     ended: bool,
 }
 
-impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
+impl<'a, A: Adapter> Generation<'a, A> {
     /// The generation that [`generate`] runs, before its first step.
     pub fn new(
-        model: &'a M,
+        model: &'a Decoder<A>,
         prompts: &[Vec<u32>],
         settings: &'a Settings,
     ) -> Result<Self, GenerateError> {
@@ -133,7 +130,12 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
     }
 
     /// A generation that reads `prompts` behind what the cache holds.
-    fn over(model: &'a M, cache: M::Cache, prompts: &[Vec<u32>], settings: &'a Settings) -> Self {
+    fn over(
+        model: &'a Decoder<A>,
+        cache: DecoderCache,
+        prompts: &[Vec<u32>],
+        settings: &'a Settings,
+    ) -> Self {
         let (tokens, mask) = left_padded(prompts);
         let stream = |row| streams::stream(settings.seed, &format!("generation {row}"));
         let row = Row { output: Vec::new(), ended: settings.max_new_tokens == 0 };
@@ -145,7 +147,6 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
             mask,
             streams: (0..prompts.len()).map(stream).collect(),
             rows: vec![row; prompts.len()],
-            adapters: PhantomData,
         }
     }
 
@@ -197,18 +198,17 @@ impl<'a, A: Adapter, M: CausalLm<A>> Generation<'a, A, M> {
 
 /// Generations of one row, each of which goes on where the cache of the one before stopped, if its
 /// prompt does.
-pub struct Conversation<'a, A: Adapter, M: CausalLm<A>> {
-    model: &'a M,
+pub struct Conversation<'a, A: Adapter> {
+    model: &'a Decoder<A>,
     /// The tokens that the cache has read.
     read: Vec<u32>,
-    cache: Option<M::Cache>,
-    adapters: PhantomData<A>,
+    cache: Option<DecoderCache>,
 }
 
-impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
+impl<'a, A: Adapter> Conversation<'a, A> {
     /// A conversation in which nothing was said.
-    pub fn new(model: &'a M) -> Self {
-        Self { model, read: Vec::new(), cache: None, adapters: PhantomData }
+    pub fn new(model: &'a Decoder<A>) -> Self {
+        Self { model, read: Vec::new(), cache: None }
     }
 
     /// How many tokens of `prompt` the cache has read already: all that were read where the prompt
@@ -250,8 +250,8 @@ impl<'a, A: Adapter, M: CausalLm<A>> Conversation<'a, A, M> {
     }
 }
 
-fn check<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+fn check<A: Adapter>(
+    model: &Decoder<A>,
     prompts: &[Vec<u32>],
     max_new_tokens: usize,
 ) -> Result<(), GenerateError> {

@@ -23,12 +23,12 @@
 
 pub mod architectures;
 pub mod batch;
-pub mod causal_lm;
 pub mod decoder;
 pub mod footprint;
 pub mod generate;
 pub mod gguf;
 pub mod hub;
+mod load_error;
 pub mod ops;
 pub mod registry;
 mod sentencepiece;
@@ -37,6 +37,6 @@ pub mod text_files;
 pub mod tokenizer;
 
 pub use batch::{Example, IGNORED_LABEL, TokenBatch};
-pub use causal_lm::{CausalLm, LoadError};
 pub use decoder::{Decoder, DecoderConfig};
 pub use footprint::BatchShape;
+pub use load_error::LoadError;

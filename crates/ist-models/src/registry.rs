@@ -12,10 +12,10 @@ use ist_peft::{Adapter, Outline, Roles, Site, regular};
 use serde_json::Value;
 
 use crate::architectures::composite;
-use crate::causal_lm::{CausalLm, LoadError};
 use crate::decoder::{Decoder, DecoderConfig, layout, memory};
 use crate::footprint::{BatchShape, Resident};
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};
+use crate::load_error::LoadError;
 use crate::spelling::Spelling;
 use crate::text_files::{self, ChatTemplateSource, TextFiles};
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
@@ -213,25 +213,10 @@ impl ModelFiles {
     }
 }
 
-/// What is done with a model of whatever architecture.
-pub trait WithModel<A: Adapter> {
-    /// What comes of it.
-    type Output;
-    /// Does it.
-    fn call<M: CausalLm<A>>(self, model: M) -> Self::Output;
-}
-
-/// Loads the model, its weights kept as `storage`, and hands it to `with`.
-pub fn open<A: Adapter, W: WithModel<A>>(
-    files: &ModelFiles,
-    storage: DType,
-    device: &Device,
-    with: W,
-) -> Result<W::Output, LoadError> {
-    Ok(with.call(load::<A>(files, storage, device)?))
-}
-
-/// Loads a decoder.
+/// Loads a model, its weights kept as `storage`.
+///
+/// # Errors
+/// Files that cannot be read, a configuration that is wrong, and tensors that do not fit it.
 pub fn load<A: Adapter>(
     files: &ModelFiles,
     storage: DType,

@@ -6,7 +6,7 @@ use ist_core::untrusted::{contained, json};
 use ist_peft::regular;
 use serde_json::Value;
 
-use crate::causal_lm::LoadError;
+use crate::load_error::LoadError;
 use crate::sentencepiece::{self, SentencePieceModel};
 use crate::tokenizer::{Tokenizer, TokenizerError, token_text};
 

@@ -21,7 +21,7 @@ use ist_core::{
     Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner,
     TunerConfig, TunerError, streams,
 };
-use ist_models::{CausalLm, Example, TokenBatch};
+use ist_models::{Example, TokenBatch};
 use ist_peft::{Adapters, BuiltinAdapter};
 use proptest::prelude::*;
 use serde_json::json;

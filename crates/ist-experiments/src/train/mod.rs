@@ -20,8 +20,8 @@ use std::time::Instant;
 use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
-use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
-use ist_models::{CausalLm, TokenBatch};
+use ist_core::{Footprint, Gradients, LayeredModel, Responses, Tuner, gradients, step};
+use ist_models::{Decoder, TokenBatch};
 use ist_peft::{Adapter, Adapters, FileName, durable};
 use serde_json::{Value, json};
 
@@ -45,11 +45,11 @@ use prepare::Prepared;
 const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", costs::LOG];
 
 /// A run that is going on: everything that changes from step to step.
-pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
+pub struct Run<'a, A: Adapter> {
     config: &'a RunConfig,
     folder: &'a RunFolder,
     data: &'a Prepared,
-    model: M,
+    model: Decoder<A>,
     adapters: Adapters<A>,
     tuner: Tuner,
     training: EpochOrder,
@@ -68,7 +68,7 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
 }
 
 /// What a run starts from.
-pub struct Start<'a, A: Adapter, M> {
+pub struct Start<'a, A: Adapter> {
     /// The configuration.
     pub config: &'a RunConfig,
     /// The run's folder.
@@ -76,7 +76,7 @@ pub struct Start<'a, A: Adapter, M> {
     /// The data.
     pub data: &'a Prepared,
     /// The model with its adapters on.
-    pub model: M,
+    pub model: Decoder<A>,
     /// The adapters' configurations.
     pub adapters: Adapters<A>,
     /// The tuner before its first step.
@@ -91,9 +91,9 @@ pub struct Start<'a, A: Adapter, M> {
     pub shown: Show,
 }
 
-impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
+impl<'a, A: Adapter> Run<'a, A> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
-    pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
+    pub fn new(start: Start<'a, A>) -> Result<Self, Failure> {
         let Start {
             config,
             folder,

@@ -33,7 +33,6 @@ use ist_peft::parameter::normal;
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, Weight};
 
 use crate::TokenBatch;
-use crate::causal_lm::CausalLm;
 use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::linear_cross_entropy::{Head, linear_cross_entropy};

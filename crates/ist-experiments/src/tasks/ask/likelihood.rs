@@ -1,6 +1,6 @@
 //! Answers that the model finds likeliest: every option behind the prompt, and how probable its tokens are there.
 
-use ist_models::{CausalLm, Example};
+use ist_models::Example;
 use ist_peft::Adapter;
 
 use super::super::Task;
@@ -11,8 +11,8 @@ use crate::failure::{Failure, OrFail};
 use crate::token_scores::{self, RecordScore};
 
 /// The outcome of each of some questions.
-pub(super) fn comparisons<A: Adapter, M: CausalLm<A>>(
-    examiner: &Examiner<'_, M>,
+pub(super) fn comparisons<A: Adapter>(
+    examiner: &Examiner<'_, A>,
     task: &Task,
     questions: &[&Question],
 ) -> Result<Vec<Prediction>, Failure> {
@@ -26,8 +26,7 @@ pub(super) fn comparisons<A: Adapter, M: CausalLm<A>>(
         let fits = own.iter().all(|example| example.input_ids.len() <= context);
         examples.push(if fits { own } else { Vec::new() });
     }
-    let mut scores =
-        token_scores::of_examples::<A, M>(examiner.model, &examples.concat()).into_iter();
+    let mut scores = token_scores::of_examples(examiner.model, &examples.concat()).into_iter();
     let outcome = |(question, examples): (&&Question, &Vec<Example>)| {
         let (index, prompt, answer) =
             (question.index(), examiner.prompt(question)?, question.answer().to_owned());
