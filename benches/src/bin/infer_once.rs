@@ -17,8 +17,8 @@ use ist_benches::process;
 use ist_core::burn::tensor::{DType, Device};
 use ist_experiments::memory::{self, PeakAlloc};
 use ist_models::generate::{Generation, Settings};
-use ist_models::registry::{self, ModelFiles};
 use ist_models::{Decoder, Example, TokenBatch};
+use ist_models::{ModelFiles, registry};
 use ist_peft::BuiltinAdapter;
 use serde_json::{Value, json};
 

@@ -22,8 +22,8 @@ use ist_experiments::text::TextModel;
 use ist_experiments::{device, model_source};
 use ist_models::Decoder;
 use ist_models::hub::checkpoint::Checkpoint;
-use ist_models::registry::{self, ModelFiles};
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::text_files::ChatTemplateSource;
+use ist_models::{ModelFiles, registry};
 use ist_peft::{BuiltinAdapter, TensorFile, files, foreign};
 
 /// A reader that is fuzzed.

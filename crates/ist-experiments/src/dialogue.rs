@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ist_models::tokenizer;
+use ist_models::text::tokenizer;
 
 use crate::chat_template::ChatTemplate;
 use crate::data::chat::Message;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::data::chat::Role;
     use crate::data::testing::{BEGIN, END, tokenizer};
-    use ist_models::text_files::ChatTemplateSource;
+    use ist_models::text::text_files::ChatTemplateSource;
 
     fn model(template: Option<&str>) -> TextModel {
         let source = |source: &str| ChatTemplateSource {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, Device};
-use ist_models::registry::{self, ModelFiles};
 use ist_models::{Decoder, hub};
+use ist_models::{ModelFiles, registry};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ist_experiments::chat_template::ChatTemplate;
 use ist_experiments::data::{Body, DataFile, Encoder, EncoderOptions, Format, Record, Template};
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::text_files::ChatTemplateSource;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 

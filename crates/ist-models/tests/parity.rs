@@ -16,7 +16,7 @@ use ist_core::policy::{All, Ist, IstConfig, LayerPolicy, PolicyError};
 use ist_core::schedule::Schedule;
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig};
-use ist_models::registry::{self, ModelFiles};
+use ist_models::{ModelFiles, registry};
 use ist_models::{TokenBatch, generate};
 use ist_peft::{Adapters, BuiltinAdapter};
 use rand::Rng;

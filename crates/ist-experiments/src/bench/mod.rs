@@ -15,8 +15,8 @@ use ist_core::burn::tensor::{DType, Device, Distribution, Tensor};
 use ist_core::policy::Registry;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
-use ist_models::footprint::{AdaptedSite, Resident};
-use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch, registry};
+use ist_models::shape::{AdaptedSite, Resident};
+use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::linear::linear;
 use ist_peft::{Adapter, Adapters, Dialect, Site, attach, half_product};
 use serde_json::{Map, Value, json};
@@ -215,7 +215,7 @@ fn must_fit<A: Adapter>(
     setting: &Setting,
     device: &Device,
 ) -> Result<(), Failure> {
-    let shape = registry::Shape::of(config.clone());
+    let shape = ist_models::Shape::of(config.clone());
     let mut lora = lora::<A>(setting)?;
     let sites = attach::matching_sites::<A>(&shape.sites, &shape.outline(), &mut lora);
     let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::Decoder;
-use ist_models::registry::ModelFiles;
+use ist_models::ModelFiles;
 use ist_peft::Adapter;
 use ist_peft::regular;
 use serde_json::{Map, Value, json};

@@ -7,7 +7,7 @@ use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_models::Decoder;
 use ist_models::generate::{BeamSettings, Generation, beam_search};
-use ist_models::registry::{self, ModelFiles};
+use ist_models::{ModelFiles, registry};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 

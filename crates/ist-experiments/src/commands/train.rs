@@ -7,7 +7,7 @@ use clap::Args;
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::Decoder;
-use ist_models::registry::{self, Shape};
+use ist_models::{Shape, registry};
 use ist_peft::{Adapter, Adapters, Part, attach, regular};
 use serde_json::{Map, Value, json};
 

@@ -184,19 +184,19 @@ impl<A: Adapter> Decoder<A> {
     fn part_weights(
         &self,
         prefix: &str,
-        shape: &layout::Part,
+        shape: &layout::PartShape,
         part: &Part<'_, A>,
     ) -> Vec<(String, TensorData)> {
         match (shape, part) {
-            (layout::Part::Linear(shape), Part::Linear(linear)) => linear_weights(
+            (layout::PartShape::Linear(shape), Part::Linear(linear)) => linear_weights(
                 &format!("{prefix}{}", shape.path),
                 &linear.base,
                 self.config.fan_in_fan_out,
             ),
-            (layout::Part::Norm(path, _), Part::Norm(norm)) => {
+            (layout::PartShape::Norm(path, _), Part::Norm(norm)) => {
                 norm_weights(&format!("{prefix}{path}"), norm)
             }
-            (layout::Part::Router(path), Part::Router(router)) => {
+            (layout::PartShape::Router(path), Part::Router(router)) => {
                 vec![(format!("{prefix}{path}.weight"), router.current().transpose().into_data())]
             }
             _ => Vec::new(),
