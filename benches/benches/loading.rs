@@ -11,8 +11,7 @@ use ist_benches::table::Table;
 use ist_benches::{Model, Recipe, model, shape};
 use ist_core::burn::tensor::{DType, Device};
 use ist_experiments::machine::live_bytes::PeakAlloc;
-use ist_models::CausalLm;
-use ist_models::registry::{self, ModelFiles};
+use ist_models::{ModelFiles, registry};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

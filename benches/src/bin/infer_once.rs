@@ -18,8 +18,7 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_experiments::machine::live_bytes;
 use ist_experiments::machine::live_bytes::PeakAlloc;
 use ist_models::generate::{Generation, Settings};
-use ist_models::registry::{self, ModelFiles};
-use ist_models::{CausalLm, Decoder, Example, TokenBatch};
+use ist_models::{Decoder, Example, ModelFiles, TokenBatch, registry};
 use ist_peft::BuiltinAdapter;
 use serde_json::{Value, json};
 
@@ -238,7 +237,7 @@ fn generate(arguments: &Arguments, model: &Model) -> Result<Value> {
     let mut outputs = Vec::new();
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
     for _ in 0..=arguments.repeat {
-        let mut generation = Generation::<BuiltinAdapter, _>::new(model, &prompts, &settings)?;
+        let mut generation = Generation::new(model, &prompts, &settings)?;
         prefills.push(timed(|| generation.step()).1);
         let steps = (arguments.new - 1) as f64;
         decodes.push(timed(|| while generation.step() {}).1.map(|time| time / steps));

@@ -10,22 +10,20 @@ use anyhow::{Context, Result};
 use ist_core::LayerSet;
 use ist_core::burn::tensor::{DType, Device};
 use ist_core::policy::Registry;
-use ist_experiments::config;
 use ist_experiments::evaluate::tasks;
 use ist_experiments::evaluate::tasks::predictions;
 use ist_experiments::evaluate::tasks::questions::Questions;
 use ist_experiments::machine::device;
-use ist_experiments::model_source;
 use ist_experiments::study::manifest;
 use ist_experiments::text::TextModel;
 use ist_experiments::text::chat_template::ChatTemplate;
 use ist_experiments::text::records::{
     DataFile, Dataset, Encoder, EncoderOptions, Format, Template,
 };
-use ist_models::Decoder;
+use ist_experiments::{config, model_source};
 use ist_models::hub::checkpoint::Checkpoint;
-use ist_models::registry::{self, ModelFiles};
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::text_files::ChatTemplateSource;
+use ist_models::{Decoder, ModelFiles, registry};
 use ist_peft::{BuiltinAdapter, TensorFile, files, foreign};
 use ist_records::Failure;
 use ist_records::record::{digests, lines, result, tensorboard};

@@ -11,8 +11,7 @@ use ist_peft::Adapter;
 use crate::commands;
 use crate::machine::threads;
 use ist_records::Failure;
-use ist_records::terminal::screen;
-use ist_records::terminal::signals;
+use ist_records::terminal::{screen, signals};
 
 /// Importance-aware sparse tuning of language models.
 #[derive(Debug, Parser)]

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ist_core::burn::tensor::{DType, Device};
-use ist_models::registry::{self, ModelFiles, WithModel};
-use ist_models::{CausalLm, hub};
+use ist_models::{Decoder, ModelFiles, hub, registry};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -67,46 +66,34 @@ pub fn storage(dtype: Dtype) -> DType {
     }
 }
 
-/// Loads the model, puts the adapter folder on where one is given, and hands it to `with`.
-pub fn open<A: Adapter, W>(
-    files: &ModelFiles,
-    storage: DType,
-    device: &Device,
-    adapter: Option<&Path>,
-    with: W,
-) -> Result<W::Output, Failure>
-where
-    W: WithAdapted<A>,
-{
+/// What [`open`] makes a model of.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The model's files.
+    pub files: &'a ModelFiles,
+    /// The type its weights are kept as.
+    pub storage: DType,
+    /// Where it is put.
+    pub device: &'a Device,
+    /// The folder of an adapter to put on it.
+    pub adapter: Option<&'a Path>,
+}
+
+/// Loads a model, and puts an adapter on it where one is given.
+///
+/// # Errors
+/// A storage type that the device cannot hold, files that cannot be read, an adapter that does not
+/// fit the model.
+pub fn open<A: Adapter>(opening: Opening<'_>) -> Result<Decoder<A>, Failure> {
+    let Opening { files, storage, device, adapter } = opening;
     device::check_storage(device, storage)?;
     tell(&files.notes().or_input()?);
-    registry::open::<A, _>(files, storage, device, Adapted { adapter, with }).or_input()?
-}
-
-/// What is done with a model once its adapter is on.
-pub trait WithAdapted<A: Adapter> {
-    /// What comes of it.
-    type Output;
-    /// Does it.
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<Self::Output, Failure>;
-}
-
-struct Adapted<'a, W> {
-    adapter: Option<&'a Path>,
-    with: W,
-}
-
-impl<A: Adapter, W: WithAdapted<A>> WithModel<A> for Adapted<'_, W> {
-    type Output = Result<W::Output, Failure>;
-
-    fn call<M: CausalLm<A>>(self, mut model: M) -> Self::Output {
-        if let Some(folder) = self.adapter {
-            let device = model.device().clone();
-            let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
-            tell(adapters.notes());
-        }
-        self.with.call(model)
+    let mut model = registry::load::<A>(files, storage, device).or_input()?;
+    if let Some(folder) = adapter {
+        let adapters = ist_peft::load::<A>(&mut model, folder, device).or_input()?;
+        tell(adapters.notes());
     }
+    Ok(model)
 }
 
 /// Tells what was read otherwise than it stands in files, one line each on stderr. No `--quiet`

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ist_experiments::text::chat_template::ChatTemplate;
 use ist_experiments::text::records::chat::Message;
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::ChatTemplateSource;
 use serde_json::Value;
 
 fn expected() -> Value {

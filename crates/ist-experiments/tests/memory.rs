@@ -12,7 +12,7 @@ use ist_core::step::{self, Memory, Treatment};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_experiments::machine::live_bytes;
 use ist_experiments::machine::live_bytes::PeakAlloc;
-use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
+use ist_models::{Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, attach};
 use ist_records::terminal::human;
 use serde_json::{Value, json};

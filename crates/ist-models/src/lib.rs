@@ -23,20 +23,20 @@
 
 pub mod architectures;
 pub mod batch;
-pub mod causal_lm;
 pub mod decoder;
-pub mod footprint;
 pub mod generate;
 pub mod gguf;
 pub mod hub;
+mod load_error;
+pub mod model_files;
 pub mod ops;
 pub mod registry;
-mod sentencepiece;
+pub mod shape;
 mod spelling;
-pub mod text_files;
-pub mod tokenizer;
+pub mod text;
 
 pub use batch::{Example, IGNORED_LABEL, TokenBatch};
-pub use causal_lm::{CausalLm, LoadError};
 pub use decoder::{Decoder, DecoderConfig};
-pub use footprint::BatchShape;
+pub use load_error::LoadError;
+pub use model_files::ModelFiles;
+pub use shape::{BatchShape, Shape};

@@ -13,7 +13,7 @@ use ist_core::burn::tensor::{DType, Tensor, TensorData};
 use ist_core::gradients::{OUTER, layer_of, layer_prefix, map_parameters};
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, step};
-use ist_models::{CausalLm, Decoder, Example, TokenBatch, generate};
+use ist_models::{Decoder, Example, TokenBatch, generate};
 use ist_peft::{Adapters, BuiltinAdapter, PeftModel};
 use serde_json::{Value, json};
 

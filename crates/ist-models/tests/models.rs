@@ -18,7 +18,7 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses};
 use ist_models::architectures::ARCHITECTURES;
 use ist_models::decoder::layout;
-use ist_models::{CausalLm, DecoderConfig, Example, TokenBatch, generate};
+use ist_models::{DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::files::named_tensors;
 use ist_peft::{Adapters, BuiltinAdapter};
 use serde_json::Value;

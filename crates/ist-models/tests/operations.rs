@@ -4,10 +4,9 @@
 //! formula in f64. (The formulas multiply where they could divide by a number: burn's derivative of that division rounds
 //! the number to f32.)
 
-use ist_core::burn;
+use ist_core::{burn, streams};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
-use ist_core::streams;
 use ist_models::ops::activate::activate;
 use ist_models::ops::activation::Activation;
 use ist_models::ops::attention::{AttentionMask, Scores, attention};

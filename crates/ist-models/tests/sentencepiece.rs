@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ist_models::text_files::TextFiles;
+use ist_models::text::text_files::TextFiles;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -37,7 +37,7 @@ fn tokenizer(folder: &Path) -> Result<Tokenizer, String> {
     let files = TextFiles::in_folder(folder).map_err(|error| error.to_string())?;
     files
         .tokenizer("model", 1000)
-        .map(ist_models::tokenizer::Tokenizer::into_inner)
+        .map(ist_models::text::tokenizer::Tokenizer::into_inner)
         .map_err(|error| error.to_string())
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use ist_models::registry::{self, ModelFiles, Shape};
+use ist_models::{ModelFiles, Shape, registry};
 
 fn shape(model: &str) -> Shape {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(model);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use fixture::{Expected, LOGITS, Model, assert_logits, folder, model};
 use ist_core::burn::tensor::{Device, TensorData};
-use ist_models::{CausalLm, Example, TokenBatch};
+use ist_models::{Example, TokenBatch};
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE};
 use ist_peft::{Adapters, BuiltinAdapter, PeftModel, TensorFile, foreign, tensor_file, usable};
 use serde_json::{Value, json};
@@ -308,7 +308,7 @@ fn names_under_language_model_are_read_in_either_order() {
             file.names().map(|name| (older(name), file.data(name).unwrap())).collect();
         tensor_file::write(&place.path().join("model.safetensors"), &tensors).unwrap();
         std::fs::copy(folder(&base).join("config.json"), place.path().join("config.json")).unwrap();
-        let files = ist_models::registry::ModelFiles::in_folder(place.path()).unwrap();
+        let files = ist_models::ModelFiles::in_folder(place.path()).unwrap();
         let notes = files.notes().unwrap();
         assert!(notes.iter().any(|note| note.contains("text model alone")), "{case}: {notes:?}");
         let mut found: Model =
@@ -389,7 +389,7 @@ fn where_a_model_that_also_sees_does_not_say_its_files_tell_whether_the_head_is_
             config.remove("tie_word_embeddings");
             config["text_config"].as_object_mut().unwrap().remove("tie_word_embeddings");
         });
-        let files = ist_models::registry::ModelFiles::in_folder(place.path()).unwrap();
+        let files = ist_models::ModelFiles::in_folder(place.path()).unwrap();
         let found: Model =
             ist_models::registry::load(&files, ist_core::burn::tensor::DType::F32, &Device::flex())
                 .unwrap();

@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{LAYERS, Model, Numbers, VOCABULARY, floats, named, padded, records, relative};
-use ist_core::burn;
 use ist_core::burn::module::{Module, ModuleVisitor, Param};
 use ist_core::burn::tensor::{DType, Device, Gradients as Graph, Tensor, TensorData};
 use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
@@ -19,9 +18,9 @@ use ist_core::step::{self, Memory, StepOutput, Treatment};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{
     Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner,
-    TunerConfig, TunerError, streams,
+    TunerConfig, TunerError, burn, streams,
 };
-use ist_models::{CausalLm, Example, TokenBatch};
+use ist_models::{Example, TokenBatch};
 use ist_peft::{Adapters, BuiltinAdapter};
 use proptest::prelude::*;
 use serde_json::json;

@@ -8,7 +8,7 @@ use ist_core::gradients::{
 };
 use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, LayeredModel, Responses, streams};
-use ist_models::{CausalLm, Decoder, DecoderConfig, Example, TokenBatch, generate};
+use ist_models::{Decoder, DecoderConfig, Example, TokenBatch, generate};
 use ist_peft::files::named_tensors;
 use ist_peft::{
     Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach, load, merge, save,

@@ -7,16 +7,15 @@
 
 use std::fmt::Debug;
 
-use ist_core::LayerPass;
 use ist_core::burn::module::{Module, ModuleDisplay, ParamId};
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use ist_core::{LayerPass, burn};
 use serde_json::{Map, Value};
 
-use crate::adapter_set;
 use crate::method::{Dialect, MergeError, Place, TokenCost};
 use crate::{
     Base, BitFit, Bottleneck, ConfigError, Dora, FrozenLinear, FrozenNorm, Full, Ia3,
-    LayerNormTuning, Lora, NormValues, PrefixTuning, Roles, Site, Targets, Vera,
+    LayerNormTuning, Lora, NormValues, PrefixTuning, Roles, Site, Targets, Vera, adapter_set,
 };
 
 /// A set of PEFT methods. Each function does what [`Method`](crate::Method)'s of the same name
@@ -90,8 +89,6 @@ pub trait Adapter: Module + ModuleDisplay {
     /// The frozen module with the adapter folded in.
     fn merge(&self, base: Base) -> Result<Base, MergeError>;
 }
-
-use ist_core::burn;
 
 adapter_set! {
     /// The methods of this crate.

@@ -5,11 +5,10 @@
 //! for the bias of a norm. `out` parameters a module. The copy begins at b₀, so a fresh adapter is the base model; weight
 //! decay pulls it to 0, not to b₀. Modules without a bias are left alone, and a model without any is refused.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::LayerPass;
 
 use crate::fields::Fields;
 use crate::frozen::{Base, FrozenLinear, FrozenNorm, NormValues, add_bias};

@@ -16,11 +16,10 @@
 //! `series` and `adapterp` differ in their usual targets alone. D is Kaiming-uniform with a = √5, U zero. act lies between D
 //! and U, so none of the forms can be merged.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn, streams};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
-use ist_core::{LayerPass, streams};
 use serde_json::{Map, Value, json};
 
 use crate::dropout::dropout;

@@ -10,11 +10,10 @@
 //! f multiplies s wherever s stands, as in the published IST: f = 0 leaves (m / ‖W‖) ⊙ x W, which
 //! is the base model only as long as m has not moved.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData, module};
-use ist_core::LayerPass;
 use serde_json::{Map, Value};
 
 use crate::dora_linear::{dora_linear, gains};

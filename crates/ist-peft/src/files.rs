@@ -12,15 +12,13 @@ use serde_json::{Map, Value, json};
 use crate::adapter::Adapter;
 use crate::adapters::{Adapters, DEFAULT_NAME, Part};
 use crate::attach::{AttachError, PeftModel, places, put, untie_for};
-use crate::bodies;
-use crate::carried;
 use crate::contents::{self, Contents};
 use crate::fields::ConfigError;
 use crate::method::Dialect;
-use crate::mlx;
 use crate::part_tensors::read_part_tensors;
 use crate::site::{Outline, Site, SiteKind};
 use crate::tensor_file::{TensorFile, TensorFileError, write};
+use crate::{bodies, carried, mlx};
 use ist_files::{durable, regular};
 
 /// The configuration's file name.

@@ -1,10 +1,9 @@
 //! Frozen modules as an adapter sees them: what it adds to, starts from, and is folded into.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
-use ist_core::LayerPass;
 
 use crate::Weight;
 use crate::linear::{linear, linear_in};

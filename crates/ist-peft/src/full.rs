@@ -13,11 +13,10 @@
 //! As many parameters as the module has: a bias trains with its weight. The copies begin at W₀, so a fresh adapter is the base
 //! model; weight decay pulls them to 0, not to W₀. W₀ stays beside W for the factors of probes.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ist_core::LayerPass;
 
 use crate::blended::blended;
 use crate::fields::Fields;

@@ -9,11 +9,10 @@
 //! `out` (or `in`) parameters a module. The response factor is our extension: published IST knows
 //! none for (IA)³. There is no dropout and no scaling.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use ist_core::LayerPass;
 use serde_json::{Map, Value, json};
 
 use crate::fields::Fields;

@@ -6,11 +6,10 @@
 //! adapter is the base model; weight decay pulls it to 0, not to w₀. Usual are all norms, the one behind the last layer
 //! too: it lies outside the layers and trains in every step.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_core::LayerPass;
 use serde_json::{Map, Value};
 
 use crate::fields::Fields;

@@ -27,11 +27,10 @@
 //!   constant. Without dropout that is the same function. So f = 0 is the base model, and the file
 //!   is what PEFT converts its own to: a plain LoRA of twice the rank on the untouched base.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
-use ist_core::LayerPass;
 use serde_json::{Map, Value};
 
 use crate::dropout::dropout;

@@ -11,11 +11,10 @@
 //! Signs are arbitrary: row i of B₀ and column i of A₀ may both be negated. Where r exceeds min(in, out), the rest of A₀ and B₀
 //! is zero. Decompositions run in f64.
 
-use ist_core::burn;
+use ist_core::{burn, streams};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use faer::{Mat, MatRef};
-use ist_core::streams;
 use rand::RngExt;
 
 use crate::lora_config::{LoraConfig, LoraInit};

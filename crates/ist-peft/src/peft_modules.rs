@@ -1,10 +1,9 @@
 //! Frozen modules with an optional adapter.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, module};
-use ist_core::LayerPass;
 
 use crate::{Adapter, FrozenLinear, FrozenNorm, NormValues, Weight};
 

@@ -12,11 +12,10 @@
 //! PEFT keeps all layers in one tensor `prompt_embeddings` `[positions, layers · 2 · kv_heads · head_dim]`: layer l's keys, then
 //! its values, behind those of the layers before it.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn, streams};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use ist_core::{LayerPass, streams};
 use serde_json::{Map, Value, json};
 
 use crate::fields::{ConfigError, FieldFault, Fields};

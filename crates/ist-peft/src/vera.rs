@@ -13,14 +13,13 @@
 //! The file holds A and B once. PEFT can leave them out (`save_projection = false`) and draw them again from PyTorch's generator,
 //! which is not to be had here; that is refused.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn, streams};
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Shape, Tensor, TensorData, module};
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::{LayerPass, streams};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 

@@ -15,8 +15,7 @@ use crate::lab::bench::{Setting, Shape};
 use crate::machine::device;
 use crate::model_source;
 use ist_records::Failure;
-use ist_records::terminal::human;
-use ist_records::terminal::screen;
+use ist_records::terminal::{human, screen};
 
 /// Measure training steps on random weights
 #[derive(Debug, Args)]

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
-use ist_models::CausalLm;
 use ist_models::generate::{Conversation, Settings};
 use ist_models::registry;
 use ist_peft::Adapter;
 
 use super::sampling::Sampling;
 use crate::machine::device;
-use crate::model_source::{self, WithAdapted};
+use crate::model_source::{self, Opening};
 use crate::text::TextModel;
 use crate::text::dialogue::Dialogue;
 use crate::text::records::chat::{Message, Role};
@@ -72,9 +71,26 @@ pub fn run<A: Adapter>(arguments: &Chat, quiet: bool, verbose: bool) -> Result<(
     };
     notes.tell(&format!("turns are laid out by {layout}; {COMMANDS}, Ctrl-D ends"));
     let settings = Settings { end_tokens: dialogue.end_tokens.clone(), ..settings };
-    let job =
-        Job { text: &text, dialogue: &dialogue, settings, system: arguments.system.clone(), notes };
-    model_source::open::<A, _>(&files, DType::F32, &device, arguments.adapter.as_deref(), job)
+    let model = model_source::open::<A>(Opening {
+        files: &files,
+        storage: DType::F32,
+        device: &device,
+        adapter: arguments.adapter.as_deref(),
+    })?;
+    let mut session = Session {
+        text: &text,
+        dialogue: &dialogue,
+        settings,
+        system: arguments.system.clone(),
+        notes,
+        conversation: Conversation::new(&model),
+        context: model.max_position_embeddings(),
+        turns: Vec::new(),
+        answers: 0,
+    };
+    let stdin = std::io::stdin();
+    let terminal = stdin.is_terminal();
+    session.converse(&mut stdin.lock(), terminal)
 }
 
 /// What a line can be beside a turn.
@@ -123,42 +139,21 @@ impl<'a> Line<'a> {
     }
 }
 
-struct Job<'a> {
+/// A conversation under way.
+struct Session<'a, A: Adapter> {
     text: &'a TextModel,
     dialogue: &'a Dialogue,
     settings: Settings,
     system: Option<String>,
     notes: Notes,
-}
-
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = ();
-
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<(), Failure> {
-        let context = model.max_position_embeddings();
-        let mut session = Session {
-            job: self,
-            conversation: Conversation::new(&model),
-            context,
-            turns: Vec::new(),
-            answers: 0,
-        };
-        let stdin = std::io::stdin();
-        let terminal = stdin.is_terminal();
-        session.converse(&mut stdin.lock(), terminal)
-    }
-}
-
-struct Session<'a, A: Adapter, M: CausalLm<A>> {
-    job: Job<'a>,
-    conversation: Conversation<'a, A, M>,
+    conversation: Conversation<'a, A>,
     context: usize,
     /// The user's and the assistant's turns that are remembered.
     turns: Vec<Message>,
     answers: u64,
 }
 
-impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
+impl<A: Adapter> Session<'_, A> {
     /// Reads lines until there are none. At a terminal a turn that cannot be answered is told and
     /// taken back; elsewhere it is the end.
     fn converse(&mut self, input: &mut impl BufRead, terminal: bool) -> Result<(), Failure> {
@@ -180,7 +175,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
                 Line::Nothing => {}
                 Line::Exit => return Ok(()),
                 Line::Reset => self.turns.clear(),
-                Line::System(text) => self.job.system = text.map(str::to_owned),
+                Line::System(text) => self.system = text.map(str::to_owned),
                 Line::Unknown(command) => refuse(&unknown(command), terminal)?,
                 Line::Say(text) => self.say(text, terminal)?,
             }
@@ -204,16 +199,15 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
     /// The tokens of the conversation, without its oldest turns where they leave no room for an
     /// answer.
     fn prompt(&mut self) -> Result<Vec<u32>, Failure> {
-        let room = self.job.settings.max_new_tokens.min(self.context / 2).max(1);
+        let room = self.settings.max_new_tokens.min(self.context / 2).max(1);
         let mut dropped = 0;
         loop {
-            let system =
-                self.job.system.iter().map(|text| Message::new(Role::System, text.clone()));
+            let system = self.system.iter().map(|text| Message::new(Role::System, text.clone()));
             let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
-            let prompt = self.job.dialogue.prompt(&messages)?;
+            let prompt = self.dialogue.prompt(&messages)?;
             if prompt.len() + room <= self.context {
                 if dropped > 0 {
-                    self.job.notes.tell(&format!(
+                    self.notes.tell(&format!(
                         "(the model's context of {} positions is full: the oldest {dropped} turns were forgotten)",
                         self.context
                     ));
@@ -235,16 +229,16 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
 
     /// Streams the answer to stdout and returns it.
     fn answer(&mut self, prompt: &[u32]) -> Result<String, Failure> {
-        let most = self.job.settings.max_new_tokens.min(self.context - prompt.len());
+        let most = self.settings.max_new_tokens.min(self.context - prompt.len());
         // Every answer has draws of its own.
-        let seed = self.job.settings.seed.wrapping_add(self.answers);
+        let seed = self.settings.seed.wrapping_add(self.answers);
         self.answers += 1;
-        let settings = Settings { max_new_tokens: most, seed, ..self.job.settings.clone() };
-        if self.job.notes == Notes::All {
+        let settings = Settings { max_new_tokens: most, seed, ..self.settings.clone() };
+        if self.notes == Notes::All {
             let shared = self.conversation.shared(prompt);
             screen::line(format!("({shared} of {} tokens were read before)", prompt.len()));
         }
-        let mut stream = TextStream::new(self.job.text, &self.job.dialogue.stops);
+        let mut stream = TextStream::new(self.text, &self.dialogue.stops);
         let mut outcome = Ok(());
         let mut stopped = false;
         let output = self.conversation.answer(prompt, &settings, |output| {
@@ -261,7 +255,7 @@ impl<A: Adapter, M: CausalLm<A>> Session<'_, A, M> {
         screen::result(&(rest + "\n"))?;
         let ended = stopped || output.last().is_some_and(|last| settings.end_tokens.contains(last));
         if !ended {
-            self.job.notes.tell(&format!("(cut after {most} tokens)"));
+            self.notes.tell(&format!("(cut after {most} tokens)"));
         }
         Ok(if stopped { whole.trim_end().to_owned() } else { whole })
     }

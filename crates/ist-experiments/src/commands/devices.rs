@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::Json;
-use super::print_json;
+use super::{Json, print_json};
 use crate::machine::device;
 use ist_records::Failure;
 use ist_records::terminal::screen;

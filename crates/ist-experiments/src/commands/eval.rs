@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ist_core::burn::tensor::DType;
 use ist_files::regular;
-use ist_models::CausalLm;
-use ist_models::registry::ModelFiles;
+use ist_models::{Decoder, ModelFiles};
 use ist_peft::Adapter;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -19,7 +18,7 @@ use crate::evaluate::tasks::questions::Questions;
 use crate::evaluate::tasks::row::Row;
 use crate::evaluate::tasks::{Answers, Score, Selection, Task, files};
 use crate::machine::device;
-use crate::model_source::{self, WithAdapted};
+use crate::model_source::{self, Opening};
 use crate::text::TextModel;
 use crate::text::records::{Encoder, EncoderOptions};
 use ist_records::Failure;
@@ -73,18 +72,21 @@ pub fn run<A: Adapter>(arguments: &Eval, quiet: bool) -> Result<(), Failure> {
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
     let text = model_source::text(&files)?;
-    let log = match &arguments.predictions {
+    let mut log = match &arguments.predictions {
         Some(path) => Log::open(path, &settings(arguments, &files, &sets)?)?,
         None => Log::none(),
     };
-    let job = Job { arguments, text, sets: &sets, log, quiet };
-    let scores = model_source::open::<A, _>(
-        &files,
-        DType::F32,
-        &device,
-        arguments.model.adapter.as_deref(),
-        job,
-    )?;
+    let model = model_source::open::<A>(Opening {
+        files: &files,
+        storage: DType::F32,
+        device: &device,
+        adapter: arguments.model.adapter.as_deref(),
+    })?;
+    let scoring = Scoring { arguments, text: &text, quiet };
+    let scores = sets
+        .iter()
+        .map(|questions| scoring.score(&model, questions, &mut log))
+        .collect::<Result<Vec<Score>, Failure>>()?;
     if !selection.is_row() {
         return show(arguments, &scores[0]);
     }
@@ -205,28 +207,19 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     screen::result(&(lines.join("\n") + "\n"))
 }
 
-struct Job<'a> {
+/// What a model is scored with, task by task.
+struct Scoring<'a> {
     arguments: &'a Eval,
-    text: TextModel,
-    sets: &'a [Questions],
-    log: Log,
+    text: &'a TextModel,
     quiet: bool,
 }
 
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Vec<Score>;
-
-    fn call<M: CausalLm<A>>(mut self, model: M) -> Result<Vec<Score>, Failure> {
-        let sets = self.sets;
-        sets.iter().map(|questions| self.score(&model, questions)).collect()
-    }
-}
-
-impl Job<'_> {
-    fn score<A: Adapter, M: CausalLm<A>>(
-        &mut self,
-        model: &M,
+impl Scoring<'_> {
+    fn score<A: Adapter>(
+        &self,
+        model: &Decoder<A>,
         questions: &Questions,
+        log: &mut Log,
     ) -> Result<Score, Failure> {
         let task = questions.task();
         let options = EncoderOptions {
@@ -242,10 +235,9 @@ impl Job<'_> {
             screen::line(format!("warning: {task}: keys that nothing reads: {dropped}"));
         }
         let asking = self.arguments.asking(task);
-        let examiner = Examiner { model, text: &self.text, encoder: &encoder, asking };
+        let examiner = Examiner { model, text: self.text, encoder: &encoder, asking };
         let mut progress = Progress::new(task.name(), questions.all().len(), self.quiet);
-        let predictions =
-            examiner.ask::<A>(questions, &mut self.log, |done| progress.reach(done))?;
+        let predictions = examiner.ask(questions, log, |done| progress.reach(done))?;
         progress.finish();
         Ok(Score::of(task, self.arguments.by, &predictions))
     }

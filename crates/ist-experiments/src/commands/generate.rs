@@ -5,16 +5,15 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
-use ist_models::CausalLm;
-use ist_models::generate::{BeamSettings, Generation, Settings, beam_search};
-use ist_models::registry::{self, ModelFiles};
+use ist_models::generate::{BeamSettings, Generation, beam_search};
+use ist_models::{Decoder, ModelFiles, registry};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 
 use super::sampling::Sampling;
 use super::{ModelArgs, print_json};
 use crate::machine::device;
-use crate::model_source::{self, WithAdapted};
+use crate::model_source::{self, Opening};
 use crate::text::dialogue::Dialogue;
 use crate::text::records::chat::{Message, Role};
 use crate::text::stream::TextStream;
@@ -73,22 +72,31 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
         && arguments.beams.is_none()
         && !arguments.model.json
         && std::io::stdout().is_terminal();
-    let beams = arguments.beams;
-    let job = Job {
-        prompts: &prompts,
-        settings,
-        beams,
-        text: text.as_ref(),
-        stops: &arguments.stop,
-        stream,
+    let model = model_source::open::<A>(Opening {
+        files: &files,
+        storage: DType::F32,
+        device: &device,
+        adapter: arguments.model.adapter.as_deref(),
+    })?;
+    let outputs = if let Some(beams) = arguments.beams {
+        let settings = BeamSettings {
+            beams,
+            max_new_tokens: settings.max_new_tokens,
+            length_penalty: 1.0,
+            end_tokens: settings.end_tokens,
+        };
+        searched(&model, &prompts, &settings, text.as_ref())?
+    } else {
+        let mut generation = Generation::new(&model, &prompts, &settings).or_input()?;
+        match &text {
+            Some(text) => generated(generation, &Reading { text, stops: &arguments.stop, stream })?,
+            None => {
+                while generation.step() {}
+                let ids = generation.into_outputs().into_iter();
+                ids.map(|ids| Output { ids, text: None }).collect()
+            }
+        }
     };
-    let outputs = model_source::open::<A, _>(
-        &files,
-        DType::F32,
-        &device,
-        arguments.model.adapter.as_deref(),
-        job,
-    )?;
     if arguments.model.json {
         return print_json(&document(&prompts, &outputs));
     }
@@ -148,79 +156,65 @@ fn document(prompts: &[Vec<u32>], outputs: &[Output]) -> Value {
     document
 }
 
-struct Job<'a> {
-    prompts: &'a [Vec<u32>],
-    settings: Settings,
-    beams: Option<NonZeroUsize>,
-    text: Option<&'a TextModel>,
-    stops: &'a [String],
-    stream: bool,
-}
-
 /// What came of one prompt.
 struct Output {
     ids: Vec<u32>,
     text: Option<String>,
 }
 
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Vec<Output>;
-
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<Vec<Output>, Failure> {
-        if let Some(beams) = self.beams {
-            return self.search(&model, beams);
-        }
-        let mut generation = Generation::new(&model, self.prompts, &self.settings).or_input()?;
-        let Some(text) = self.text else {
-            while generation.step() {}
-            return Ok(generation
-                .into_outputs()
-                .into_iter()
-                .map(|ids| Output { ids, text: None })
-                .collect());
-        };
-        let mut streams: Vec<_> =
-            self.prompts.iter().map(|_| TextStream::new(text, self.stops)).collect();
-        let looks = self.stream || !self.stops.is_empty();
-        loop {
-            let running: Vec<usize> =
-                (0..generation.rows()).filter(|row| !generation.has_ended(*row)).collect();
-            if !generation.step() {
-                break;
-            }
-            for row in running.into_iter().filter(|_| looks) {
-                let read = streams[row].read(generation.output(row))?;
-                if read.stopped {
-                    generation.end(row);
-                }
-                if self.stream {
-                    screen::result(&read.new)?;
-                }
-            }
-        }
-        let ended = generation.into_outputs().into_iter().zip(streams);
-        ended
-            .map(|(ids, stream)| {
-                let (whole, rest) = stream.finish(&ids)?;
-                if self.stream {
-                    screen::result(&rest)?;
-                }
-                Ok(Output { ids, text: Some(whole) })
-            })
-            .collect()
-    }
+/// What is done with the tokens of a prompt as they come.
+struct Reading<'a> {
+    text: &'a TextModel,
+    /// The texts before which an output ends.
+    stops: &'a [String],
+    /// Whether the text is printed as it comes.
+    stream: bool,
 }
 
-impl Job<'_> {
-    fn search<A: Adapter, M: CausalLm<A>>(
-        &self,
-        model: &M,
-        beams: NonZeroUsize,
-    ) -> Result<Vec<Output>, Failure> {
-        let Settings { max_new_tokens, end_tokens, .. } = self.settings.clone();
-        let settings = BeamSettings { beams, max_new_tokens, length_penalty: 1.0, end_tokens };
-        let outputs = beam_search(model, self.prompts, &settings).or_input()?;
-        let text = |ids: &[u32]| self.text.map(|text| text.decode(ids)).transpose();
-        outputs.into_iter().map(|ids| Ok(Output { text: text(&ids)?, ids })).collect()
+/// Runs a generation to its end, token by token.
+fn generated<A: Adapter>(
+    mut generation: Generation<'_, A>,
+    reading: &Reading<'_>,
+) -> Result<Vec<Output>, Failure> {
+    let each = 0..generation.rows();
+    let mut streams: Vec<_> = each.map(|_| TextStream::new(reading.text, reading.stops)).collect();
+    let looks = reading.stream || !reading.stops.is_empty();
+    loop {
+        let running: Vec<usize> =
+            (0..generation.rows()).filter(|row| !generation.has_ended(*row)).collect();
+        if !generation.step() {
+            break;
+        }
+        // Text is decoded on the way only where somebody looks at it.
+        for row in running.into_iter().filter(|_| looks) {
+            let read = streams[row].read(generation.output(row))?;
+            if read.stopped {
+                generation.end(row);
+            }
+            if reading.stream {
+                screen::result(&read.new)?;
+            }
+        }
     }
+    let mut outputs = Vec::new();
+    for (ids, stream) in generation.into_outputs().into_iter().zip(streams) {
+        let (whole, rest) = stream.finish(&ids)?;
+        if reading.stream {
+            screen::result(&rest)?;
+        }
+        outputs.push(Output { ids, text: Some(whole) });
+    }
+    Ok(outputs)
+}
+
+/// The outputs of a beam search.
+fn searched<A: Adapter>(
+    model: &Decoder<A>,
+    prompts: &[Vec<u32>],
+    settings: &BeamSettings,
+    text: Option<&TextModel>,
+) -> Result<Vec<Output>, Failure> {
+    let outputs = beam_search(model, prompts, settings).or_input()?;
+    let decode = |ids: &[u32]| text.map(|text| text.decode(ids)).transpose();
+    outputs.into_iter().map(|ids| Ok(Output { text: decode(&ids)?, ids })).collect()
 }

@@ -10,9 +10,8 @@ use serde_json::json;
 use super::print_json;
 use crate::study::manifest::{self, Manifest};
 use crate::study::open;
-use ist_records::study::progress;
-use ist_records::study::table;
 use ist_records::study::table::Row;
+use ist_records::study::{progress, table};
 use ist_records::terminal::screen;
 use ist_records::{Failure, OrFail};
 

@@ -4,14 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ist_models::CausalLm;
-use ist_models::registry::ModelFiles;
 use ist_peft::{Adapter, Adapters, Part, WeightedSum};
 
 use crate::machine::device;
-use crate::model_folder::whole;
-use crate::model_folder::write_weights;
-use crate::model_source::{self, WithAdapted};
+use crate::model_folder::{whole, write_weights};
+use crate::model_source::{self, Opening};
 use ist_records::record::lines;
 use ist_records::terminal::screen;
 use ist_records::{Failure, OrFail};
@@ -35,14 +32,35 @@ pub struct Merge {
 
 /// Merges.
 pub fn run<A: Adapter>(arguments: &Merge, quiet: bool) -> Result<(), Failure> {
-    let output = &arguments.output;
+    let Merge { adapter: folders, weights, output, .. } = arguments;
     whole::must_be_free(output)?;
-    let (adapters, weights) = (&arguments.adapter, &arguments.weights);
-    check_weights(adapters.len(), weights)?;
+    check_weights(folders.len(), weights)?;
     let device = device::open_host()?;
     let files = model_source::find_named(&arguments.model)?;
-    let job = Job { files: &files, adapters, weights, output };
-    model_source::open::<A, _>(&files, files.dtype().or_input()?, &device, None, job)?;
+    let storage = files.dtype().or_input()?;
+    let opening = Opening { files: &files, storage, device: &device, adapter: None };
+    let mut model = model_source::open::<A>(opening)?;
+    let mut sum = WeightedSum::default();
+    for (number, folder) in folders.iter().enumerate() {
+        let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
+        model_source::tell(adapters.notes());
+        // Without `--weights` there is one adapter, which is merged as it is.
+        let weight = weights.get(number).copied();
+        can_be_merged(&adapters, folder, weight)?;
+        match weight {
+            Some(weight) => sum.add(&mut model, weight).or_input()?,
+            None => ist_peft::merge(&mut model).or_input()?,
+        }
+    }
+    sum.fold(&mut model);
+    whole::write(output, |folder| {
+        let weights = files.whole(model.weights()).or_input()?;
+        write_weights(&weights, &model.config_json(), folder)?;
+        for (name, bytes) in files.companions().or_input()? {
+            lines::replace(&folder.join(name), &bytes).or_run()?;
+        }
+        Ok(())
+    })?;
     if !quiet {
         screen::line(output.display());
     }
@@ -85,39 +103,4 @@ fn can_be_merged<A: Adapter>(
         )));
     }
     Ok(())
-}
-
-struct Job<'a> {
-    files: &'a ModelFiles,
-    adapters: &'a [PathBuf],
-    /// Empty for one adapter as it is.
-    weights: &'a [f64],
-    output: &'a Path,
-}
-
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = ();
-
-    fn call<M: CausalLm<A>>(self, mut model: M) -> Result<(), Failure> {
-        let device = model.device().clone();
-        let mut sum = WeightedSum::default();
-        for (number, folder) in self.adapters.iter().enumerate() {
-            let adapters = ist_peft::load::<A>(&mut model, folder, &device).or_input()?;
-            model_source::tell(adapters.notes());
-            can_be_merged(&adapters, folder, self.weights.get(number).copied())?;
-            match self.weights.get(number) {
-                Some(weight) => sum.add(&mut model, *weight).or_input()?,
-                None => ist_peft::merge(&mut model).or_input()?,
-            }
-        }
-        sum.fold(&mut model);
-        whole::write(self.output, |folder| {
-            let weights = self.files.whole(model.weights()).or_input()?;
-            write_weights(&weights, &model.config_json(), folder)?;
-            for (name, bytes) in self.files.companions().or_input()? {
-                lines::replace(&folder.join(name), &bytes).or_run()?;
-            }
-            Ok(())
-        })
-    }
 }

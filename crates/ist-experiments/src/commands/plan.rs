@@ -8,10 +8,9 @@ use ist_peft::Adapter;
 use serde_json::Value;
 
 use super::print_json;
-use crate::config;
 use crate::memory_plan::{Planner, document};
-use crate::model_source;
 use crate::train::prepare::{self, Prepared};
+use crate::{config, model_source};
 use ist_records::terminal::screen;
 use ist_records::{Failure, OrFail};
 

@@ -14,16 +14,12 @@ use crate::machine::{device, threads};
 use crate::study::manifest::{self, Manifest};
 use crate::study::member::{self, Executed};
 use crate::study::open::{self, Opened};
-use ist_records::study::progress;
 use ist_records::study::progress::State;
-use ist_records::study::schedule;
 use ist_records::study::schedule::{End, Task};
-use ist_records::study::slurm;
 use ist_records::study::slurm::Script;
-use ist_records::study::table;
 use ist_records::study::table::Row;
-use ist_records::terminal::interrupt;
-use ist_records::terminal::screen;
+use ist_records::study::{progress, schedule, slurm, table};
+use ist_records::terminal::{interrupt, screen};
 use ist_records::{Failure, OrFail};
 
 /// `ist run`.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ist_core::burn::tensor::DType;
-use ist_models::CausalLm;
 use ist_peft::Adapter;
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use super::{ModelArgs, print_json};
 use crate::evaluate::token_scores;
 use crate::evaluate::token_scores::RecordScore;
 use crate::machine::device;
-use crate::model_source::{self, WithAdapted};
+use crate::model_source::{self, Opening};
 use crate::text::records::read_tokens;
 use ist_records::terminal::screen;
 use ist_records::{Failure, OrFail};
@@ -43,14 +42,16 @@ pub struct Report {
 pub fn run<A: Adapter>(arguments: &Score) -> Result<(), Failure> {
     let device = device::open(&arguments.model.device)?;
     let files = model_source::find_named(&arguments.model.model)?;
-    let job = Job { arguments };
-    let report = model_source::open::<A, _>(
-        &files,
-        DType::F32,
-        &device,
-        arguments.model.adapter.as_deref(),
-        job,
-    )?;
+    let model = model_source::open::<A>(Opening {
+        files: &files,
+        storage: DType::F32,
+        device: &device,
+        adapter: arguments.model.adapter.as_deref(),
+    })?;
+    let vocabulary = model.vocab_size();
+    let context = model.max_position_embeddings();
+    let examples = read_tokens(&arguments.tokens, vocabulary, context).or_input()?;
+    let report = report(token_scores::of_examples(&model, &examples));
     if arguments.model.json {
         return print_json(&report);
     }
@@ -61,20 +62,6 @@ pub fn run<A: Adapter>(arguments: &Score) -> Result<(), Failure> {
     let rows: String = report.records.iter().enumerate().map(row).collect();
     let loss = report.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.6}"));
     screen::result(&format!("{rows}mean loss {loss} over {} tokens\n", report.tokens))
-}
-
-struct Job<'a> {
-    arguments: &'a Score,
-}
-
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Report;
-
-    fn call<M: CausalLm<A>>(self, model: M) -> Result<Report, Failure> {
-        let (vocabulary, context) = (model.vocab_size(), model.max_position_embeddings());
-        let examples = read_tokens(&self.arguments.tokens, vocabulary, context).or_input()?;
-        Ok(report(token_scores::of_examples::<A, M>(&model, &examples)))
-    }
 }
 
 fn report(records: Vec<RecordScore>) -> Report {

@@ -7,8 +7,7 @@ use clap::Args;
 use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_files::regular;
-use ist_models::CausalLm;
-use ist_models::registry::{self, Shape};
+use ist_models::{Decoder, Shape, registry};
 use ist_peft::{Adapter, Adapters, Part, attach};
 use serde_json::{Map, Value, json};
 
@@ -16,7 +15,7 @@ use super::paths::WrittenDown;
 use crate::config::{self, RunConfig};
 use crate::machine::device;
 use crate::memory_plan::{Planner, document};
-use crate::model_source::{self, WithAdapted};
+use crate::model_source::{self, Opening};
 use crate::text::TextModel;
 use crate::text::records::Order;
 use crate::train::costs::Plan;
@@ -24,11 +23,9 @@ use crate::train::display::Show;
 use crate::train::prepare::{self, Planned, Prepared};
 use crate::train::{Run, Start, summary};
 use ist_records::live::terminal;
-use ist_records::record::folder;
 use ist_records::record::folder::RunFolder;
-use ist_records::record::{failed, lines};
-use ist_records::terminal::interrupt;
-use ist_records::terminal::screen;
+use ist_records::record::{failed, folder, lines};
+use ist_records::terminal::{interrupt, screen};
 use ist_records::{Failure, OrFail};
 
 /// `ist train`.
@@ -133,10 +130,57 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
         loss_scaling: prepare::loss_scaling(&config, &device),
     };
     let plan = plan::<A>(&config, &shape, &data, &*policy, &machine)?;
-    let job =
-        Job { config: &config, place, resume, shown, verbose, device: &device, data, policy, plan };
     let storage = model_source::storage(config.model.dtype);
-    model_source::open::<A, _>(&files, storage, &device, None, job)
+    let opening = Opening { files: &files, storage, device: &device, adapter: None };
+    let mut model = model_source::open::<A>(opening)?;
+    let adapters = put_adapters_on(&config, &mut model, &device)?;
+    let order = data.train.epoch_order(Order::Sequential, 0, "count");
+    let per_epoch = order.batches_per_epoch(config.train.batch);
+    let total_steps = config.train.total_steps(per_epoch);
+    policy.covers(total_steps).or_input()?;
+    // Everything that can be wrong with the input is known by now: the folder is made last.
+    let folder = open_folder::<A>(place, resume, &config)?;
+    let offload = folder.join("offload");
+    if offload.exists() {
+        // Left by a process that was killed; the checkpoint has all of it.
+        std::fs::remove_dir_all(&offload).or_run()?;
+    }
+    let mut document = plan.document.clone();
+    document["total_steps"] = json!(total_steps);
+    let document = serde_json::to_vec_pretty(&document).or_run()?;
+    lines::replace(&folder.join(PLAN), &document).or_run()?;
+    let rates = attach::learning_rates(&mut model);
+    let tuner = prepare::tuner(&config, policy, plan.memory, &offload, total_steps, rates, &device);
+    let say = |line: &str| {
+        if shown != Show::Nothing {
+            screen::line(line);
+        }
+    };
+    data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));
+    say(&format!(
+        "run {}: {total_steps} steps, {} records",
+        folder.path().display(),
+        data.train.examples.len()
+    ));
+    if verbose {
+        say(&config.to_toml());
+    }
+    interrupt::install();
+    let start = Start {
+        config: &config,
+        folder: &folder,
+        data: &data,
+        model,
+        adapters,
+        tuner,
+        plan: &plan,
+        total_steps,
+        resume,
+        shown,
+    };
+    let result = failed::keep(folder.path(), || Run::new(start)?.finish())?;
+    say(&summary::render(&result, &folder.path().display().to_string()));
+    Ok(result)
 }
 
 /// Data, adapter and policy against the model's shape, before any weight is read. All that is wrong
@@ -242,88 +286,10 @@ fn place(arguments: &Train, name: &str) -> Result<Place, Failure> {
     }
 }
 
-struct Job<'a> {
-    config: &'a RunConfig,
-    place: Place,
-    resume: bool,
-    shown: Show,
-    verbose: bool,
-    device: &'a Device,
-    data: Prepared,
-    policy: Box<dyn LayerPolicy>,
-    plan: Plan,
-}
-
-impl<A: Adapter> WithAdapted<A> for Job<'_> {
-    type Output = Value;
-
-    fn call<M: CausalLm<A>>(self, mut model: M) -> Result<Value, Failure> {
-        let (config, data, policy, plan) = (self.config, self.data, self.policy, self.plan);
-        let adapters = put_adapters_on::<A, M>(config, &mut model, self.device)?;
-        let order = data.train.epoch_order(Order::Sequential, 0, "count");
-        let per_epoch = order.batches_per_epoch(config.train.batch);
-        let total_steps = config.train.total_steps(per_epoch);
-        policy.covers(total_steps).or_input()?;
-        // Everything that can be wrong with the input is known by now: the folder is made last.
-        let folder = open_folder::<A>(self.place, self.resume, config)?;
-        let offload = folder.join("offload");
-        if offload.exists() {
-            // Left by a process that was killed; the checkpoint has all of it.
-            std::fs::remove_dir_all(&offload).or_run()?;
-        }
-        let mut document = plan.document.clone();
-        document["total_steps"] = json!(total_steps);
-        let document = serde_json::to_vec_pretty(&document).or_run()?;
-        lines::replace(&folder.join(PLAN), &document).or_run()?;
-        let rates = attach::learning_rates(&mut model);
-        let tuner = prepare::tuner(
-            config,
-            policy,
-            plan.memory,
-            &offload,
-            total_steps,
-            rates,
-            model.device(),
-        );
-        let say = |line: &str| {
-            if self.shown != Show::Nothing {
-                screen::line(line);
-            }
-        };
-        data.warnings().iter().chain(&data.layout()).for_each(|line| say(line));
-        say(&format!(
-            "run {}: {total_steps} steps, {} records",
-            folder.path().display(),
-            data.train.examples.len()
-        ));
-        if self.verbose {
-            say(&config.to_toml());
-        }
-        interrupt::install();
-        let (resume, shown) = (self.resume, self.shown);
-        let (folder, data, plan) = (&folder, &data, &plan);
-        let start = Start {
-            config,
-            folder,
-            data,
-            model,
-            adapters,
-            tuner,
-            plan,
-            total_steps,
-            resume,
-            shown,
-        };
-        let result = failed::keep(folder.path(), || Run::new(start)?.finish())?;
-        say(&summary::render(&result, &folder.path().display().to_string()));
-        Ok(result)
-    }
-}
-
 /// Fresh adapters as the configuration says, or those of `adapter.init_from`.
-fn put_adapters_on<A: Adapter, M: CausalLm<A>>(
+fn put_adapters_on<A: Adapter>(
     config: &RunConfig,
-    model: &mut M,
+    model: &mut Decoder<A>,
     device: &Device,
 ) -> Result<Adapters<A>, Failure> {
     let parts = prepare::parts::<A>(&config.adapter)?;

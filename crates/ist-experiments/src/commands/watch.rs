@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use ist_records::Failure;
-use ist_records::live;
 use ist_records::report::holds_run;
+use ist_records::{Failure, live};
 
 /// `ist watch`.
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Log-probabilities of token records, batch by batch: what `ist score` prints and what options are compared by.
 
-use ist_models::{CausalLm, Example, TokenBatch};
+use ist_models::{Decoder, Example, TokenBatch};
 use ist_peft::Adapter;
 use serde::Serialize;
 
@@ -19,11 +19,8 @@ pub struct RecordScore {
 }
 
 /// The figures of every record, in order.
-pub fn of_examples<A: Adapter, M: CausalLm<A>>(
-    model: &M,
-    examples: &[Example],
-) -> Vec<RecordScore> {
-    batches(examples).flat_map(|batch| score_batch::<A, M>(model, batch)).collect()
+pub fn of_examples<A: Adapter>(model: &Decoder<A>, examples: &[Example]) -> Vec<RecordScore> {
+    batches(examples).flat_map(|batch| score_batch(model, batch)).collect()
 }
 
 /// Neighbouring records in batches of at most [`POSITIONS`] padded positions, at least one record each.
@@ -44,7 +41,7 @@ fn batches(examples: &[Example]) -> impl Iterator<Item = &[Example]> {
     })
 }
 
-fn score_batch<A: Adapter, M: CausalLm<A>>(model: &M, examples: &[Example]) -> Vec<RecordScore> {
+fn score_batch<A: Adapter>(model: &Decoder<A>, examples: &[Example]) -> Vec<RecordScore> {
     let batch = TokenBatch::new(examples, model.device());
     let mut logprobs: Vec<f64> = Vec::new();
     if batch.predicted_tokens() > 0 {

@@ -17,9 +17,8 @@ use ist_core::plan::{self, Draw, Footprint};
 use ist_core::step::{Memory, Treatment};
 use ist_core::tuner::TunerConfig;
 use ist_core::{LayerPolicy, LayerSet};
-use ist_models::BatchShape;
-use ist_models::footprint::{AdaptedSite, Resident};
-use ist_models::registry::Shape;
+use ist_models::shape::{AdaptedSite, Resident};
+use ist_models::{BatchShape, Shape};
 use serde::Serialize;
 
 use crate::config::{Budget, PolicyConfig, RunConfig, TrainConfig};

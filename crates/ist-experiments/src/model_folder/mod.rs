@@ -5,15 +5,15 @@ pub mod whole;
 use std::path::Path;
 
 use ist_core::burn::tensor::{DType, TensorData};
-use ist_models::CausalLm;
+use ist_models::Decoder;
 use ist_peft::Adapter;
 
 use ist_records::record::lines;
 use ist_records::{Failure, OrFail};
 
 /// Writes `config.json` and `model.safetensors` of a model, in its storage type.
-pub fn write_model<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn write_model<A: Adapter>(
+    model: &Decoder<A>,
     config: &serde_json::Value,
     folder: &Path,
 ) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use ist_models::registry::{self, Shape};
+use ist_models::{Shape, registry};
 use ist_peft::Adapter;
 
 use super::manifest::{self, Manifest};

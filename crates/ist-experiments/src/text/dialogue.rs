@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ist_models::tokenizer;
+use ist_models::text::tokenizer;
 
 use crate::text::TextModel;
 use crate::text::chat_template::ChatTemplate;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::text::records::chat::Role;
     use crate::text::records::testing::{BEGIN, END, tokenizer};
-    use ist_models::text_files::ChatTemplateSource;
+    use ist_models::text::text_files::ChatTemplateSource;
 
     fn model(template: Option<&str>) -> TextModel {
         let source = |source: &str| ChatTemplateSource {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use ist_models::text_files::ChatTemplateSource;
-use ist_models::tokenizer;
+use ist_models::text::text_files::ChatTemplateSource;
+use ist_models::text::tokenizer;
 use tokenizers::Tokenizer;
 
 use crate::config::RunConfig;

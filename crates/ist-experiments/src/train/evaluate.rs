@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use ist_models::{CausalLm, generate};
+use ist_models::{Decoder, generate};
 use ist_peft::Adapter;
 
 use crate::config::{EvalConfig, RunConfig};
@@ -19,8 +19,8 @@ use super::prepare::{self, Prepared};
 const ROWS: NonZeroUsize = NonZeroUsize::new(25).expect("25 is not 0");
 
 /// The score of the configured task, by greedy replies.
-pub fn score<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn score<A: Adapter>(
+    model: &Decoder<A>,
     eval: &EvalConfig,
     config: &RunConfig,
     data: &Prepared,
@@ -31,13 +31,13 @@ pub fn score<A: Adapter, M: CausalLm<A>>(
     let (beams, max_new_tokens) = (NonZeroUsize::MIN, eval.max_new_tokens);
     let asking = Asking { way: Way::Generate, beams, batch: ROWS, max_new_tokens };
     let examiner = Examiner { model, text, encoder: &encoder, asking };
-    let predictions = examiner.ask::<A>(&questions, &mut Log::none(), |_| ())?;
+    let predictions = examiner.ask(&questions, &mut Log::none(), |_| ())?;
     Ok(Score::of(questions.task(), Way::Generate, &predictions))
 }
 
 /// A greedy continuation of every `train.sample_prompts`.
-pub fn samples<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn samples<A: Adapter>(
+    model: &Decoder<A>,
     config: &RunConfig,
     data: &Prepared,
 ) -> Result<Vec<(String, String)>, Failure> {

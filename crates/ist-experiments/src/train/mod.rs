@@ -19,28 +19,26 @@ use std::time::Instant;
 use anyhow::Context;
 use ist_core::burn::tensor::Tensor;
 use ist_core::tuner::{ImportanceUpdate, StepReport, TunerError};
-use ist_core::{Footprint, Gradients, Responses, Tuner, gradients, step};
+use ist_core::{Footprint, Gradients, LayeredModel, Responses, Tuner, gradients, step};
 use ist_files::{FileName, durable};
-use ist_models::{CausalLm, TokenBatch};
+use ist_models::{Decoder, TokenBatch};
 use ist_peft::{Adapter, Adapters};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
-use crate::machine::live_bytes;
-use crate::machine::threads;
+use crate::machine::{live_bytes, threads};
 use crate::memory_plan::{halve_until, least_step};
 use crate::text::records::{EpochOrder, Order};
 use checkpoint::{Loaded, Progress};
 use costs::Plan;
 use display::{Display, Show};
-use ist_records::record::checkpoints;
 use ist_records::record::costs::{self as cost_log, Costs, Scoring, StepCost};
 use ist_records::record::digests::LogMarks;
 use ist_records::record::folder::RunFolder;
-use ist_records::record::lines;
 use ist_records::record::lines::LineLog;
 use ist_records::record::result::{Curve, selection_counts};
 use ist_records::record::tensorboard::EventLog;
+use ist_records::record::{checkpoints, lines};
 use ist_records::terminal::interrupt;
 use ist_records::{Failure, OrFail};
 use prepare::Prepared;
@@ -49,11 +47,11 @@ use prepare::Prepared;
 const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", cost_log::LOG];
 
 /// A run that is going on: everything that changes from step to step.
-pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
+pub struct Run<'a, A: Adapter> {
     config: &'a RunConfig,
     folder: &'a RunFolder,
     data: &'a Prepared,
-    model: M,
+    model: Decoder<A>,
     adapters: Adapters<A>,
     tuner: Tuner,
     training: EpochOrder,
@@ -72,7 +70,7 @@ pub struct Run<'a, A: Adapter, M: CausalLm<A>> {
 }
 
 /// What a run starts from.
-pub struct Start<'a, A: Adapter, M> {
+pub struct Start<'a, A: Adapter> {
     /// The configuration.
     pub config: &'a RunConfig,
     /// The run's folder.
@@ -80,7 +78,7 @@ pub struct Start<'a, A: Adapter, M> {
     /// The data.
     pub data: &'a Prepared,
     /// The model with its adapters on.
-    pub model: M,
+    pub model: Decoder<A>,
     /// The adapters' configurations.
     pub adapters: Adapters<A>,
     /// The tuner before its first step.
@@ -95,9 +93,9 @@ pub struct Start<'a, A: Adapter, M> {
     pub shown: Show,
 }
 
-impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
+impl<'a, A: Adapter> Run<'a, A> {
     /// The run at its beginning, or at its newest checkpoint with later lines cut off.
-    pub fn new(start: Start<'a, A, M>) -> Result<Self, Failure> {
+    pub fn new(start: Start<'a, A>) -> Result<Self, Failure> {
         let Start {
             config,
             folder,

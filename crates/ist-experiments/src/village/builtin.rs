@@ -1,6 +1,6 @@
 //! Models inside the binary.
 
-use ist_models::registry::ModelFiles;
+use ist_models::ModelFiles;
 
 use ist_records::{Failure, OrFail};
 

@@ -10,10 +10,9 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_core::policy::All;
 use ist_core::step::Memory;
 use ist_core::{LayerSet, LayeredModel, Responses, Tuner, TunerConfig, step};
-use ist_models::footprint::Resident;
 use ist_models::generate::{Settings, generate};
-use ist_models::registry::Shape;
-use ist_models::{BatchShape, CausalLm, Decoder, DecoderConfig, Example, TokenBatch};
+use ist_models::shape::Resident;
+use ist_models::{BatchShape, Decoder, DecoderConfig, Example, Shape, TokenBatch};
 use ist_peft::Adapter;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -21,14 +20,12 @@ use tokenizers::Tokenizer;
 use crate::config::{PretrainConfig, TextSource};
 use crate::machine::free_memory;
 use crate::memory_plan::least_step;
-use crate::model_folder::whole;
-use crate::model_folder::write_model;
+use crate::model_folder::{whole, write_model};
 use crate::model_source::storage;
 use crate::train::display::Display;
 use crate::village::world;
 use ist_records::record::lines;
-use ist_records::terminal::interrupt;
-use ist_records::terminal::screen;
+use ist_records::terminal::{interrupt, screen};
 use ist_records::{Failure, OrFail};
 
 /// Trains a model and writes it as a folder in Hugging Face layout.
@@ -78,11 +75,7 @@ pub fn run<A: Adapter>(
     display.finish();
     let validation = validation_loss(&model, &rows, config.train.batch);
     whole::write(folder, |folder| {
-        write_model::<A, _>(
-            &model.store_as(storage(config.model.dtype.into())),
-            &document,
-            folder,
-        )?;
+        write_model::<A>(&model.store_as(storage(config.model.dtype.into())), &document, folder)?;
         write_companions(folder, &tokenizer, [begin, end, pad])?;
         let record = training_record(config, &losses, validation).or_run()?;
         lines::replace(&folder.join("training.json"), &record).or_run()

@@ -4,10 +4,9 @@
 use ist_peft::Roles;
 use serde_json::json;
 
-use super::Architecture;
 use super::fields::Fields;
 use super::gpt_neox::NEOX_ROLES;
-use super::gpt2;
+use super::{Architecture, gpt2};
 use crate::decoder::DecoderConfig;
 use crate::decoder::config::{Positions, Projection, Residual};
 use crate::decoder::names::Names;

@@ -3,9 +3,8 @@
 
 use ist_peft::Roles;
 
-use super::Architecture;
 use super::fields::Fields;
-use super::{gemma, llama};
+use super::{Architecture, gemma, llama};
 use crate::decoder::DecoderConfig;
 use crate::decoder::names::Names;
 use crate::ops::activation::Activation;

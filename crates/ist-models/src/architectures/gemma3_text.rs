@@ -3,10 +3,9 @@
 
 use serde_json::Value;
 
-use super::Architecture;
 use super::fields::Fields;
 use super::rope::{RopeDefaults, rotary_of};
-use super::{gemma2, llama};
+use super::{Architecture, gemma2, llama};
 use crate::decoder::DecoderConfig;
 use crate::decoder::config::HeadNorm;
 use crate::decoder::rotary::Rotary;

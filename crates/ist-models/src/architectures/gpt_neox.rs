@@ -3,10 +3,9 @@
 
 use ist_peft::Roles;
 
-use super::Architecture;
 use super::fields::Fields;
-use super::gpt2;
 use super::rope::{self, RopeDefaults};
+use super::{Architecture, gpt2};
 use crate::decoder::DecoderConfig;
 use crate::decoder::config::{Projection, Residual};
 use crate::decoder::names::Names;

@@ -3,11 +3,10 @@
 
 use ist_peft::Roles;
 
-use super::Architecture;
 use super::fields::Fields;
 use super::llama::{self, Defaults};
 use super::qwen2::CONTEXT;
-use super::qwen3;
+use super::{Architecture, qwen3};
 use crate::decoder::DecoderConfig;
 use crate::decoder::config::ExpertsConfig;
 

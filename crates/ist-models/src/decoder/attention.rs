@@ -1,10 +1,9 @@
 //! The self-attention of one layer.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ist_core::LayerPass;
 use ist_peft::{Adapter, PeftLinear, PeftNorm};
 
 use super::config::{DecoderConfig, HeadNorm, Projection};

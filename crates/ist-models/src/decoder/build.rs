@@ -20,7 +20,7 @@ use super::mlp::DecoderMlp;
 pub type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> TensorData + 'a;
 
 /// Where the tensors of a model come from.
-pub(super) enum Source<'a, 'b> {
+pub(super) enum TensorSource<'a, 'b> {
     /// Values, which are brought to the device.
     Values(&'a mut WeightSource<'b>),
     /// Random numbers, which are made there: matrices normal with deviation 0.02, vectors ones.
@@ -30,7 +30,7 @@ pub(super) enum Source<'a, 'b> {
 /// Builds the modules of one model from a source of weights.
 pub(super) struct Builder<'a, 'b> {
     pub config: &'a DecoderConfig,
-    pub source: Source<'a, 'b>,
+    pub source: TensorSource<'a, 'b>,
     /// Of the layers' matrices.
     pub storage: DType,
     pub device: &'a Device,
@@ -40,11 +40,11 @@ impl Builder<'_, '_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         let dtype = if self.storage == DType::I8 { DType::F32 } else { self.storage };
         match &mut self.source {
-            Source::Values(source) => {
+            TensorSource::Values(source) => {
                 Tensor::from_data(source(name, &shape).convert_dtype(dtype), (self.device, dtype))
             }
-            Source::Device if D == 1 => Tensor::ones(shape, (self.device, dtype)),
-            Source::Device => {
+            TensorSource::Device if D == 1 => Tensor::ones(shape, (self.device, dtype)),
+            TensorSource::Device => {
                 let normal: Tensor<D> =
                     Tensor::random(shape, Distribution::Normal(0.0, 0.02), self.device);
                 normal.cast(dtype)
@@ -65,7 +65,7 @@ impl Builder<'_, '_> {
 
     /// A matrix of a layer, `[in, out]`. Its columns lie in one piece, whichever way a file holds them.
     fn matrix(&mut self, name: &str, [d_in, d_out]: [usize; 2]) -> Weight<2> {
-        let Source::Values(source) = &mut self.source else {
+        let TensorSource::Values(source) = &mut self.source else {
             return Weight::frozen(self.tensor(name, [d_out, d_in]).transpose());
         };
         let data = if self.config.fan_in_fan_out {

@@ -5,11 +5,10 @@
 //! chosen divided by their sum where the model says so. An expert runs on the tokens that chose it, and on nothing else. The
 //! choice itself has no derivative; p has.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use ist_core::LayerPass;
 use ist_peft::linear::linear;
 use ist_peft::{Adapter, PeftLinear, Weight};
 

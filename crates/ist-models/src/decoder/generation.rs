@@ -1,9 +1,8 @@
 //! A decoder as commands use it: logits, log-probabilities, generation with a key-value cache, its weights by name.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use ist_core::LayerPass;
 use ist_peft::{Adapter, FrozenLinear, PeftNorm};
 
 use super::attention::LayerCache;
@@ -11,7 +10,6 @@ use super::context::DecoderContext;
 use super::parts::Part;
 use super::{Decoder, layout};
 use crate::TokenBatch;
-use crate::causal_lm::CausalLm;
 use crate::ops::attention::AttentionMask;
 
 /// What a generation keeps.
@@ -26,32 +24,44 @@ pub struct DecoderCache {
     regimes: Vec<usize>,
 }
 
-impl<A: Adapter> CausalLm<A> for Decoder<A> {
-    type Cache = DecoderCache;
-
-    fn device(&self) -> &Device {
+impl<A: Adapter> Decoder<A> {
+    /// The device the weights are on.
+    pub fn device(&self) -> &Device {
         &self.device
     }
 
-    fn vocab_size(&self) -> usize {
+    /// Rows of the embedding.
+    pub fn vocab_size(&self) -> usize {
         self.config.vocab_size
     }
 
-    fn max_position_embeddings(&self) -> usize {
+    /// Positions there are for tokens: those the model was made for, less those of an adapter's
+    /// prefix.
+    pub fn max_position_embeddings(&self) -> usize {
         self.config.context().saturating_sub(self.prefix_length())
     }
 
-    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+    /// The logits of the predicting positions, in evaluation mode.
+    ///
+    /// # Shapes
+    /// `[predicted, vocabulary]`
+    pub fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
         let pass = &LayerPass::EVALUATION;
         self.head(&self.outer, self.last_hidden(batch, pass), pass).squeeze_dim(0)
     }
 
-    fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1> {
+    /// log p of every predicted token of the batch, in evaluation mode. The logits never exist in
+    /// full.
+    ///
+    /// # Shapes
+    /// `[predicted]`
+    pub fn token_log_probabilities(&self, batch: &TokenBatch) -> Tensor<1> {
         let pass = &LayerPass::EVALUATION;
         self.token_losses(&self.outer, self.last_hidden(batch, pass), batch, pass).neg()
     }
 
-    fn new_cache(&self, rows: usize) -> DecoderCache {
+    /// An empty cache for that many rows.
+    pub fn new_cache(&self, rows: usize) -> DecoderCache {
         DecoderCache {
             layers: vec![None; self.layers.len()],
             mask: vec![vec![true; self.prefix_length()]; rows],
@@ -60,7 +70,14 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         }
     }
 
-    fn extend(
+    /// Reads tokens behind those in the cache: one list a row, of equal lengths, padded on the left
+    /// as `mask` says. Returns the logits behind the last position of each row.
+    ///
+    /// A row's positions count its real tokens only.
+    ///
+    /// # Shapes
+    /// `[rows, vocabulary]`
+    pub fn extend(
         &self,
         tokens: &[Vec<u32>],
         mask: &[Vec<bool>],
@@ -87,7 +104,9 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         self.advance(&all, cache)
     }
 
-    fn select_rows(&self, rows: &[usize], cache: &mut DecoderCache) {
+    /// Makes the cache hold these of its rows, in this order. A row may be named several times, or
+    /// not at all.
+    pub fn select_rows(&self, rows: &[usize], cache: &mut DecoderCache) {
         if rows.iter().copied().eq(0..cache.mask.len()) {
             return;
         }
@@ -103,7 +122,9 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         cache.regimes = rows.iter().map(|&row| cache.regimes[row]).collect();
     }
 
-    fn weights(&self) -> Vec<(String, TensorData)> {
+    /// The weights under Hugging Face's names and in its layout, in their storage type, without the
+    /// adapters.
+    pub fn weights(&self) -> Vec<(String, TensorData)> {
         let (names, outer) = (self.config.names, &self.outer);
         let table = outer.embed_tokens.weight.current().into_data();
         let mut weights = vec![(format!("{}.weight", names.in_body(names.embed_tokens)), table)];
@@ -132,7 +153,8 @@ impl<A: Adapter> CausalLm<A> for Decoder<A> {
         weights
     }
 
-    fn config_json(&self) -> serde_json::Value {
+    /// `config.json` of this model.
+    pub fn config_json(&self) -> serde_json::Value {
         self.config.to_json()
     }
 }
@@ -161,19 +183,19 @@ impl<A: Adapter> Decoder<A> {
     fn part_weights(
         &self,
         prefix: &str,
-        shape: &layout::Part,
+        shape: &layout::PartShape,
         part: &Part<'_, A>,
     ) -> Vec<(String, TensorData)> {
         match (shape, part) {
-            (layout::Part::Linear(shape), Part::Linear(linear)) => linear_weights(
+            (layout::PartShape::Linear(shape), Part::Linear(linear)) => linear_weights(
                 &format!("{prefix}{}", shape.path),
                 &linear.base,
                 self.config.fan_in_fan_out,
             ),
-            (layout::Part::Norm(path, _), Part::Norm(norm)) => {
+            (layout::PartShape::Norm(path, _), Part::Norm(norm)) => {
                 norm_weights(&format!("{prefix}{path}"), norm)
             }
-            (layout::Part::Router(path), Part::Router(router)) => {
+            (layout::PartShape::Router(path), Part::Router(router)) => {
                 vec![(format!("{prefix}{path}.weight"), router.current().transpose().into_data())]
             }
             _ => Vec::new(),

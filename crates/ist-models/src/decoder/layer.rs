@@ -3,11 +3,10 @@
 //! With the norms that the architecture has: h = x + `after_attention`(attention(`before_attention`(x))), then
 //! h + `after_mlp`(mlp(`before_mlp`(h))). In a parallel layer the MLP gets x as well, and both are added to it.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ist_core::LayerPass;
 use ist_peft::{Adapter, PeftNorm};
 
 use super::attention::{DecoderAttention, LayerCache};

@@ -9,7 +9,7 @@ use super::config::{DecoderConfig, HeadNorm, Mlp, Norm, Positions, Projection};
 
 /// A module of a layer by its path within the layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum PartShape {
     /// A linear module.
     Linear(LinearShape),
     /// A norm and its width.
@@ -94,25 +94,27 @@ pub(crate) fn expert(config: &DecoderConfig, index: usize) -> [LinearShape; 3] {
 }
 
 /// The modules of a layer in the order of the model.
-pub(crate) fn layer_parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
+pub(crate) fn layer_parts(config: &DecoderConfig, layer: usize) -> Vec<PartShape> {
     let (names, hidden) = (config.names, config.hidden_size);
-    let norm = |name: Option<&str>| name.map(|name| Part::Norm(name.to_owned(), hidden));
-    let mut parts: Vec<Part> = norm(names.before_attention).into_iter().collect();
-    parts.push(Part::Attention(names.attention.to_owned()));
-    parts.extend(projections(config).into_iter().map(Part::Linear));
+    let norm = |name: Option<&str>| name.map(|name| PartShape::Norm(name.to_owned(), hidden));
+    let mut parts: Vec<PartShape> = norm(names.before_attention).into_iter().collect();
+    parts.push(PartShape::Attention(names.attention.to_owned()));
+    parts.extend(projections(config).into_iter().map(PartShape::Linear));
     parts.extend(
-        head_norms(config).into_iter().flatten().map(|(path, width)| Part::Norm(path, width)),
+        head_norms(config).into_iter().flatten().map(|(path, width)| PartShape::Norm(path, width)),
     );
-    parts.push(Part::Linear(output(config)));
+    parts.push(PartShape::Linear(output(config)));
     parts.extend(norm(names.after_attention).into_iter().chain(norm(names.before_mlp)));
     match config.experts.filter(|_| config.layers[layer].experts) {
         Some(experts) => {
-            parts.push(Part::Router(names.in_mlp(names.router)));
+            parts.push(PartShape::Router(names.in_mlp(names.router)));
             parts.extend(
-                (0..experts.num_experts).flat_map(|index| expert(config, index)).map(Part::Linear),
+                (0..experts.num_experts)
+                    .flat_map(|index| expert(config, index))
+                    .map(PartShape::Linear),
             );
         }
-        None => parts.extend(mlp(config).into_iter().map(Part::Linear)),
+        None => parts.extend(mlp(config).into_iter().map(PartShape::Linear)),
     }
     parts.extend(norm(names.after_mlp));
     parts
@@ -147,19 +149,19 @@ fn layer_sites(config: &DecoderConfig, layer: usize) -> Vec<Site> {
     layer_parts(config, layer).into_iter().filter_map(|part| site(config, layer, part)).collect()
 }
 
-fn site(config: &DecoderConfig, layer: usize, part: Part) -> Option<Site> {
+fn site(config: &DecoderConfig, layer: usize, part: PartShape) -> Option<Site> {
     let at = |path: &str| format!("{}{path}", config.names.layer(layer));
     match part {
-        Part::Linear(LinearShape { path, d_in, d_out, bias }) => {
+        PartShape::Linear(LinearShape { path, d_in, d_out, bias }) => {
             let site = Site::linear(at(&path), Some(layer), d_in, d_out).with_bias(bias);
             Some(site.with_fan_in_fan_out(config.fan_in_fan_out))
         }
-        Part::Norm(path, width) => Some(norm_site(config, at(&path), Some(layer), width)),
-        Part::Attention(path) => {
+        PartShape::Norm(path, width) => Some(norm_site(config, at(&path), Some(layer), width)),
+        PartShape::Attention(path) => {
             let heads = [config.num_key_value_heads, config.head_dim];
             Some(Site::attention(at(&path), layer, config.hidden_size, heads))
         }
-        Part::Router(_) => None,
+        PartShape::Router(_) => None,
     }
 }
 
@@ -209,20 +211,20 @@ fn norm_tensors(config: &DecoderConfig, path: &str, width: usize) -> Vec<(String
 
 fn layer_tensors(config: &DecoderConfig, layer: usize) -> Vec<(String, Vec<usize>)> {
     let prefix = config.names.layer(layer);
-    let of = |part: Part| match part {
-        Part::Linear(LinearShape { path, d_in, d_out, bias }) => {
+    let of = |part: PartShape| match part {
+        PartShape::Linear(LinearShape { path, d_in, d_out, bias }) => {
             let shape = if config.fan_in_fan_out { [d_in, d_out] } else { [d_out, d_in] };
             let bias = bias.then(|| (format!("{prefix}{path}.bias"), vec![d_out]));
             std::iter::once((format!("{prefix}{path}.weight"), shape.to_vec()))
                 .chain(bias)
                 .collect()
         }
-        Part::Norm(path, width) => norm_tensors(config, &format!("{prefix}{path}"), width),
-        Part::Router(path) => {
+        PartShape::Norm(path, width) => norm_tensors(config, &format!("{prefix}{path}"), width),
+        PartShape::Router(path) => {
             let experts = config.experts.map_or(0, |experts| experts.num_experts);
             vec![(format!("{prefix}{path}.weight"), vec![experts, config.hidden_size])]
         }
-        Part::Attention(_) => Vec::new(),
+        PartShape::Attention(_) => Vec::new(),
     };
     layer_parts(config, layer).into_iter().flat_map(of).collect()
 }
@@ -259,7 +261,7 @@ pub fn weight_bytes(config: &DecoderConfig, storage: DType) -> u64 {
     }
     let matrices = |layer| {
         let shapes = layer_parts(config, layer).into_iter().filter_map(|part| match part {
-            Part::Linear(shape) => {
+            PartShape::Linear(shape) => {
                 Some((shape.d_in as u128 * shape.d_out as u128, block(shape.d_in) as u128))
             }
             _ => None,

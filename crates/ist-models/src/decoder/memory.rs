@@ -1,21 +1,23 @@
 //! What a decoder takes of memory on a batch, from its configuration and its adapters alone.
 //!
-//! `Layer` writes a layer's forward pass down operation by operation, in the order of `layer.rs`, with what
-//! the operations of `ops/` and the adapters keep; [`tape`](ist_core::plan::tape) plays it. All of it that is an estimate
-//! stands in the constants and in what is said of experts; the rest is what the code keeps.
+//! [`LayerOperations`] lists a layer's forward pass operation by operation, in the order of
+//! `layer.rs`, and [`tape`](ist_core::plan::tape) plays it. What an operation of
+//! [`ops`](crate::ops) keeps, its own `cost` says. The estimates are the constants here and what is
+//! said of experts. All else is what the code keeps.
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
-use ist_core::plan::tape::{Operation, Place, Tape, Value};
+use ist_core::plan::tape::{Operation as TapeOp, Place, Tape, Value};
 use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
 use ist_peft::SiteKind;
 use ist_peft::frozen_matrix::PANEL;
 
 use super::config::{DecoderConfig, Mlp, Norm, Residual};
 use super::layout::{self, LinearShape};
-use crate::footprint::{AdaptedSite, BatchShape, Resident};
-use crate::ops::attention::BLOCK;
-use crate::ops::linear_cross_entropy::chunk_rows;
+use crate::ops::attention::{self, AttentionBytes, BLOCK};
+use crate::ops::linear_cross_entropy::{self, LossBytes, chunk_rows};
+use crate::ops::{activate, cross_entropy, gated, layer_norm, rms_norm, rope};
+use crate::shape::{AdaptedSite, BatchShape, Resident};
 
 /// Bytes of a token id, of a predicting position and of a target.
 const INDEX: u64 = 8;
@@ -25,14 +27,17 @@ const GRADIENT: u64 = 4;
 const PACKED: u64 = 1 << 20;
 /// A tensor larger than this counts as this large: sums cannot overflow, and no machine holds it.
 const LARGEST: u64 = 1 << 40;
-/// Matrices of queries × keys that one thread of the attention works on, in the forward and in the backward pass.
-const SCORES: [u64; 2] = [1, 2];
 
 /// The footprint of a batch of that shape.
 pub fn footprint(config: &DecoderConfig, resident: Resident, batch: BatchShape) -> Footprint {
-    let sizes = Sizes::new(config, resident, batch);
+    let sizes = BatchSizes::new(config, resident, batch);
     let per_layer = |index| {
-        let layer = Layer { config, sizes: &sizes, index, adapted: here(resident.adapted, index) };
+        let layer = LayerOperations {
+            config,
+            sizes: &sizes,
+            index,
+            adapted: here(resident.adapted, index),
+        };
         let role = |trains, below_trains| layer.cost(trains, below_trains);
         let [attention, mlp] = layer.work(batch);
         LayerFootprint {
@@ -56,7 +61,7 @@ fn here(adapted: &[AdaptedSite], index: usize) -> Vec<&AdaptedSite> {
 }
 
 /// Sizes in bytes.
-struct Sizes {
+struct BatchSizes {
     tokens: u64,
     predicted: u64,
     /// Bytes of a number of the arithmetic.
@@ -80,7 +85,7 @@ struct Sizes {
     narrow: [bool; 2],
 }
 
-impl Sizes {
+impl BatchSizes {
     fn new(config: &DecoderConfig, resident: Resident, batch: BatchShape) -> Self {
         let (tokens, number) = (batch.tokens() as u64, resident.arithmetic.size() as u64);
         let tensor = |width: usize| product(&[tokens, width as u64, number]);
@@ -152,14 +157,14 @@ struct Module<'a> {
 }
 
 /// A layer, and what adapters there are in it.
-struct Layer<'a> {
+struct LayerOperations<'a> {
     config: &'a DecoderConfig,
-    sizes: &'a Sizes,
+    sizes: &'a BatchSizes,
     index: usize,
     adapted: Vec<&'a AdaptedSite>,
 }
 
-impl Layer<'_> {
+impl LayerOperations<'_> {
     fn module(&self, shape: &LinearShape) -> Module<'_> {
         let path = format!("{}{}", self.config.names.layer(self.index), shape.path);
         let adapter = self.adapted.iter().copied().find(|adapted| adapted.site.path == path);
@@ -263,7 +268,7 @@ impl Layer<'_> {
                     ));
                 }
                 if config.layers[self.index].rotary.is_some() {
-                    tape.push(rotate(heads, width))
+                    tape.push(rope::cost(heads, width))
                 } else {
                     heads
                 }
@@ -273,13 +278,15 @@ impl Layer<'_> {
             [turned[1], v] =
                 [turned[1], v].map(|tokens| tape.push(after_prefix(sizes, tokens, gradient)));
         }
-        let mixed = tape.push(attention(
-            sizes,
-            config.attention_soft_cap.is_some(),
-            turned[0],
-            turned[1],
-            v,
-        ));
+        let [q, k] = turned;
+        let bytes = AttentionBytes {
+            query: sizes.query,
+            keys: sizes.all_keys,
+            logs: sizes.statistics,
+            block: sizes.scores,
+            capped: config.attention_soft_cap.is_some(),
+        };
+        let mixed = tape.push(attention::cost([q, k, v], &bytes));
         self.linear(tape, &layout::output(config), trains, mixed)
     }
 
@@ -294,12 +301,12 @@ impl Layer<'_> {
             inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let width = self.numbers(config.intermediate_size, self.sizes.tokens);
         let hidden = match (config.mlp, &made[..]) {
-            (Mlp::Gated, [gate, up]) => tape.push(gated(*gate, *up, width)),
+            (Mlp::Gated, [gate, up]) => tape.push(gated::cost(*gate, *up, width)),
             (Mlp::FusedGated, [both]) => {
                 let [gate, up] = [(); 2].map(|()| tape.push(part(*both, width, 2 * width)));
-                tape.push(gated(gate, up, width))
+                tape.push(gated::cost(gate, up, width))
             }
-            (_, made) => tape.push(activated(made[0], width)),
+            (_, made) => tape.push(activate::cost(made[0], width)),
         };
         self.linear(tape, &down[0], trains, hidden)
     }
@@ -316,18 +323,19 @@ impl Layer<'_> {
             let gradients =
                 if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
             let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
-            tape.push(Operation { trains: gradients, ..operation })
+            tape.push(TapeOp { trains: gradients, ..operation })
         };
         let [gate, up] =
             [(0, gate), (1, up)].map(|(which, shape)| push(tape, which, &shape, given));
-        let inner = tape.push(gated(gate, up, self.numbers(experts.intermediate_size, tokens)));
+        let inner =
+            tape.push(gated::cost(gate, up, self.numbers(experts.intermediate_size, tokens)));
         let made = push(tape, 2, &down, inner);
         let weighted = self.numbers(self.config.hidden_size, tokens);
-        let weighted = tape.push(Operation {
+        let weighted = tape.push(TapeOp {
             reads: vec![made],
             writes: weighted,
             keeps: vec![made],
-            ..Operation::default()
+            ..TapeOp::default()
         });
         tape.push(copy(weighted, self.sizes.hidden))
     }
@@ -364,13 +372,13 @@ impl Layer<'_> {
 }
 
 /// y = x W with an adapter that trains or rests, for `tokens` rows of x.
-fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -> Operation {
+fn linear(sizes: &BatchSizes, module: &Module, trains: bool, x: Value, tokens: u64) -> TapeOp {
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
     let moment =
         sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
-    Operation {
+    TapeOp {
         reads: vec![x],
         writes: numbers(module.d_out),
         keeps: if kept.is_some() && cost.keeps_input { vec![x] } else { Vec::new() },
@@ -381,102 +389,53 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
         backward: moment,
         // What is kept serves the adapter's own gradients, which come first.
         gradient: if kept.is_some() { Place::OverKept } else { Place::New },
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
-/// A norm, whose backward pass reads x again. `trains` is the size of its own gradients where it trains.
-fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> Operation {
-    let gradient = if config.norm == Norm::Layer { Place::New } else { Place::OverIncoming };
-    Operation { reads: vec![x], writes, keeps: vec![x], trains, gradient, ..Operation::default() }
+/// A norm of the model's kind. `trains` is the size of its own gradients where it trains.
+fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> TapeOp {
+    let cost = match config.norm {
+        Norm::Layer => layer_norm::cost(x, writes),
+        Norm::Rms | Norm::RmsPlusOne => rms_norm::cost(x, writes),
+    };
+    TapeOp { trains, ..cost }
 }
 
 /// A part of what one module wrote, whose gradient is as large as all of it.
-fn part(of: Value, writes: u64, whole: u64) -> Operation {
-    Operation { reads: vec![of], writes, backward: whole, ..Operation::default() }
+fn part(of: Value, writes: u64, whole: u64) -> TapeOp {
+    TapeOp { reads: vec![of], writes, backward: whole, ..TapeOp::default() }
 }
 
 /// Rows of x put together in another order, or summed.
-fn copy(x: Value, writes: u64) -> Operation {
-    Operation { reads: vec![x], writes, ..Operation::default() }
-}
-
-/// act(x), which keeps x.
-fn activated(x: Value, writes: u64) -> Operation {
-    Operation {
-        reads: vec![x],
-        writes,
-        keeps: vec![x],
-        gradient: Place::OverKept,
-        ..Operation::default()
-    }
-}
-
-fn rotate(x: Value, writes: u64) -> Operation {
-    Operation {
-        reads: vec![x],
-        writes,
-        in_place: true,
-        gradient: Place::OverIncoming,
-        ..Operation::default()
-    }
+fn copy(x: Value, writes: u64) -> TapeOp {
+    TapeOp { reads: vec![x], writes, ..TapeOp::default() }
 }
 
 /// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
-fn after_prefix(sizes: &Sizes, tokens: Value, trains: u64) -> Operation {
+fn after_prefix(sizes: &BatchSizes, tokens: Value, trains: u64) -> TapeOp {
     let backward = sizes.all_keys - sizes.key;
-    Operation {
-        reads: vec![tokens],
-        writes: sizes.all_keys,
-        trains,
-        backward,
-        ..Operation::default()
-    }
+    TapeOp { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..TapeOp::default() }
 }
 
-/// Keeps q, k, v and a number a query and head. The heads' results are put together at the end, in both passes.
-fn attention(sizes: &Sizes, capped: bool, q: Value, k: Value, v: Value) -> Operation {
-    let slopes = if capped { sizes.scores } else { 0 };
-    Operation {
-        reads: vec![q, k, v],
-        writes: sizes.query,
-        keeps: vec![q, k, v],
-        notes: sizes.statistics,
-        forward: sizes.query + sizes.statistics + SCORES[0] * sizes.scores,
-        backward: sizes.query + 2 * sizes.all_keys + SCORES[1] * sizes.scores + slopes,
-        ..Operation::default()
-    }
-}
-
-/// act(gate) ⊙ up, whose gradients take the place of gate and up.
-fn gated(gate: Value, up: Value, writes: u64) -> Operation {
-    Operation {
-        reads: vec![up, gate],
-        writes,
-        keeps: vec![gate, up],
-        in_place: true,
-        gradient: Place::OverKept,
-        ..Operation::default()
-    }
-}
-
-fn residual(x: Value, added: Value, writes: u64) -> Operation {
-    Operation {
+/// A sum, which lies where what is added lay. Its gradient is that of both.
+fn residual(x: Value, added: Value, writes: u64) -> TapeOp {
+    TapeOp {
         reads: vec![added, x],
         writes,
         in_place: true,
         gradient: Place::Incoming,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
 /// The predicted positions, the final norm and the head with its cross-entropy.
-fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossCost {
+fn loss(config: &DecoderConfig, sizes: &BatchSizes, adapted: &[AdaptedSite]) -> LossCost {
     let mut tape = Tape::new(sizes.hidden);
     let rows = product(&[sizes.predicted, sizes.width as u64, sizes.number]);
     let losses = product(&[sizes.predicted, sizes.number]);
     let predicted =
-        tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
+        tape.push(TapeOp { reads: vec![Tape::INPUT], writes: rows, ..TapeOp::default() });
     let normal = tape.push(norm(config, predicted, rows, 0));
     let head = adapted.iter().find(|adapted| adapted.site.path == config.names.lm_head);
     let logits = match head {
@@ -491,19 +450,11 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
             adapter: head,
         };
         let logits = tape.push(linear(sizes, &module, true, normal, sizes.predicted));
-        tape.push(full_cross_entropy(sizes, logits, losses));
+        // The logits of a head with an adapter exist in full.
+        tape.push(cross_entropy::cost(logits, self::logits(sizes, sizes.predicted), losses));
     } else {
-        let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
-        let reads = vec![normal];
-        let gradient = Place::OverKept;
-        tape.push(Operation {
-            reads,
-            writes: losses,
-            notes: rows,
-            forward,
-            gradient,
-            ..Operation::default()
-        });
+        let chunk = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
+        tape.push(linear_cross_entropy::cost(normal, &LossBytes { x: rows, losses, chunk }));
     }
     let cost = tape.cost(true);
     let outside = adapted.iter().filter(|adapted| adapted.site.layer.is_none());
@@ -511,19 +462,6 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
     LossCost { plain: cost.plain, tracked: cost.tracked.max(cost.backward), logits, gradients }
 }
 
-fn logits(sizes: &Sizes, rows: u64) -> u64 {
+fn logits(sizes: &BatchSizes, rows: u64) -> u64 {
     product(&[rows, sizes.vocabulary as u64, sizes.number])
-}
-
-/// The cross-entropy of a head with an adapter: the logits exist in full, and once more in its forward pass.
-fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
-    let forward = logits(sizes, sizes.predicted);
-    Operation {
-        reads: vec![of],
-        writes: losses,
-        keeps: vec![of],
-        forward,
-        gradient: Place::OverKept,
-        ..Operation::default()
-    }
 }

@@ -21,24 +21,22 @@ mod norm;
 mod parts;
 pub mod rotary;
 
-use ist_core::burn;
+use ist_core::{Footprint, Half, LayerPass, LayeredModel, burn, streams};
 
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
 use ist_peft::linear::linear;
 use ist_peft::parameter::normal;
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, Weight};
 
 use crate::TokenBatch;
-use crate::causal_lm::CausalLm;
-use crate::footprint::{AdaptedSite, BatchShape, Resident};
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::linear_cross_entropy::{Head, linear_cross_entropy};
+use crate::shape::{AdaptedSite, BatchShape, Resident};
 
-use build::{Builder, Source};
+use build::{Builder, TensorSource};
 use norm::{normalise, normed};
 use parts::{Part, PartMut};
 
@@ -82,12 +80,12 @@ impl<A: Adapter> Decoder<A> {
         storage: DType,
         device: &Device,
     ) -> Self {
-        Self::built(config, Source::Values(source), storage, device)
+        Self::built(config, TensorSource::Values(source), storage, device)
     }
 
     fn built(
         config: DecoderConfig,
-        source: Source<'_, '_>,
+        source: TensorSource<'_, '_>,
         storage: DType,
         device: &Device,
     ) -> Self {
@@ -129,7 +127,7 @@ impl<A: Adapter> Decoder<A> {
         device: &Device,
     ) -> Self {
         device.seed(seed);
-        Self::built(config, Source::Device, storage, device)
+        Self::built(config, TensorSource::Device, storage, device)
     }
 
     /// The same model with every weight training, for pre-training.

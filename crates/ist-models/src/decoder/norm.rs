@@ -1,9 +1,8 @@
 //! The norms of a decoder.
 
-use ist_core::burn;
+use ist_core::{LayerPass, burn};
 
 use burn::tensor::Tensor;
-use ist_core::LayerPass;
 use ist_peft::{Adapter, NormValues, PeftNorm};
 
 use super::config::{DecoderConfig, Norm};

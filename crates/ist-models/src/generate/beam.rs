@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use ist_peft::Adapter;
 
 use super::{GenerateError, check, left_padded, logits_by_row};
-use crate::causal_lm::CausalLm;
+use crate::decoder::Decoder;
 
 /// Beams of a search at most: each has a cache of its own, and every step ranks all continuations
 /// of all.
@@ -51,8 +51,8 @@ impl BeamSettings {
 ///
 /// More than [`MOST_BEAMS`], an empty prompt, a token beyond the vocabulary, a prompt that leaves
 /// no room for the new tokens.
-pub fn beam_search<A: Adapter, M: CausalLm<A>>(
-    model: &M,
+pub fn beam_search<A: Adapter>(
+    model: &Decoder<A>,
     prompts: &[Vec<u32>],
     settings: &BeamSettings,
 ) -> Result<Vec<Vec<u32>>, GenerateError> {

@@ -56,9 +56,10 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, usize>,
 }
 
+/// `model.safetensors.index.json`: of every tensor the file that holds it.
 #[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, FileName>,
+pub(super) struct ShardIndex {
+    pub(super) weight_map: BTreeMap<String, FileName>,
 }
 
 impl Checkpoint {
@@ -88,7 +89,7 @@ impl Checkpoint {
         let path = folder.join(INDEX);
         let fault = |message: String| CheckpointError::Index { path: path.clone(), message };
         let text = regular::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
-        let Index { weight_map } =
+        let ShardIndex { weight_map } =
             json::from_slice(text.as_bytes()).map_err(|error| fault(json::told(&error)))?;
         let shards: BTreeSet<&FileName> = weight_map.values().collect();
         let mut files = Vec::new();

@@ -24,7 +24,7 @@ type Response = ureq::http::Response<Body>;
 
 /// What is asked of the hub, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct HubSettings {
     /// Where the hub is.
     pub(crate) endpoint: String,
     /// Who asks.
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     pub(crate) silence: Duration,
 }
 
-impl Settings {
+impl HubSettings {
     /// As the environment says.
     pub(crate) fn from_env() -> Result<Self, String> {
         let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.trim().is_empty());
@@ -79,12 +79,12 @@ impl From<Fault> for String {
 pub(crate) struct Client {
     agent: Agent,
     endpoint: Uri,
-    settings: Settings,
+    settings: HubSettings,
 }
 
 impl Client {
     /// A client with those settings; nothing is sent yet.
-    pub(crate) fn new(settings: Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: HubSettings) -> Result<Self, String> {
         let named = settings.endpoint.trim().trim_end_matches('/').to_owned();
         let endpoint = named.parse::<Uri>().ok().filter(is_http);
         let endpoint = endpoint.ok_or_else(|| {

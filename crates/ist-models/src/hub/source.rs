@@ -1,17 +1,17 @@
 //! Model folders from the Hugging Face hub, or from its cache.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ist_files::untrusted::json;
 use ist_files::{FileName, regular};
-use serde::Deserialize;
 
 use super::cache::{Cache, ModelCache};
-use super::client::{Client, Fault, FileOfHub, Settings};
+use super::checkpoint::ShardIndex;
+use super::client::{Client, Fault, FileOfHub, HubSettings};
 use super::download::{self, Download};
-use crate::registry::PICTURE_FILES;
-use crate::text_files::FILES;
+use crate::model_files::PICTURE_FILES;
+use crate::text::text_files::FILES;
 
 /// Why a hub id gives no folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +42,8 @@ pub fn snapshot(
     if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
         return Err(fault("HF_HUB_OFFLINE is set".to_owned()));
     }
-    let client = Settings::from_env().and_then(Client::new).map_err(fault)?;
-    let source = Source { client, cache, id, revision: revision.unwrap_or(MAIN) };
+    let client = HubSettings::from_env().and_then(Client::new).map_err(fault)?;
+    let source = HubModel { client, cache, id, revision: revision.unwrap_or(MAIN) };
     source.fetch(progress).map_err(|found| fault(found.into()))
 }
 
@@ -61,14 +61,14 @@ pub(super) fn cached(cache: &ModelCache) -> Option<PathBuf> {
 }
 
 /// A model of the hub and where its files go.
-pub(super) struct Source<'a> {
+pub(super) struct HubModel<'a> {
     pub(super) client: Client,
     pub(super) cache: ModelCache,
     pub(super) id: &'a str,
     pub(super) revision: &'a str,
 }
 
-impl Source<'_> {
+impl HubModel<'_> {
     pub(super) fn fetch(&self, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, Fault> {
         let (config, commit) = self.get(self.revision, "config.json", progress)?;
         // The rest comes from the same commit, even when somebody moves the branch now.
@@ -113,14 +113,9 @@ fn unless_missing<T>(found: Result<T, Fault>) -> Result<Option<T>, Fault> {
 fn shards(index: &Path) -> Result<BTreeSet<FileName>, String> {
     let said = |error: &dyn std::fmt::Display| format!("{}: {error}", index.display());
     let bytes = regular::read(index).map_err(|error| said(&error))?;
-    let Index { weight_map } =
+    let ShardIndex { weight_map } =
         json::from_slice(&bytes).map_err(|error| said(&json::told(&error)))?;
     Ok(weight_map.into_values().collect())
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, FileName>,
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
-use super::client::{Client, Fault, Settings};
-use super::source::Source;
+use super::client::{Client, Fault, HubSettings};
+use super::source::HubModel;
 use super::token::Token;
 
 /// A request as the server read it.
@@ -172,11 +172,12 @@ impl Case {
         Self { folder, endpoint: endpoint.to_owned(), token: Some("hf_secret"), silence }
     }
 
-    fn source(&self) -> Source<'static> {
+    fn source(&self) -> HubModel<'static> {
         let token = self.token.and_then(|token| Token::new(token, "HF_TOKEN").unwrap());
-        let settings = Settings { endpoint: self.endpoint.clone(), token, silence: self.silence };
+        let settings =
+            HubSettings { endpoint: self.endpoint.clone(), token, silence: self.silence };
         let cache = Cache::new(self.folder.path().to_owned()).model("org/name", "main");
-        Source { client: Client::new(settings).unwrap(), cache, id: "org/name", revision: "main" }
+        HubModel { client: Client::new(settings).unwrap(), cache, id: "org/name", revision: "main" }
     }
 
     fn fetch(&self) -> Result<std::path::PathBuf, Fault> {

@@ -1,8 +1,7 @@
 //! A model of two layers with two linear modules each, an embedding and a head, to put adapters on.
 
-use ist_core::LayerPass;
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ist_core::streams;
+use ist_core::{LayerPass, streams};
 use ist_peft::{
     Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear,
     PeftModel, Roles, Site, Slot, Weight, attach,

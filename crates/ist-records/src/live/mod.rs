@@ -31,8 +31,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use crate::failure::{Failure, OrFail};
 use crate::report::RunRecord;
-use crate::terminal::interrupt;
-use crate::terminal::screen;
+use crate::terminal::{interrupt, screen};
 use follow::Follower;
 use ink::Ink;
 use terminal::Terminal;

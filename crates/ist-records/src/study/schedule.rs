@@ -15,8 +15,7 @@ use ist_files::{durable, regular};
 use super::claim::{self, Look, STALE};
 use super::progress::{CLAIMS, State, state_of_member};
 use crate::failure::{Failure, OrFail};
-use crate::terminal::interrupt;
-use crate::terminal::screen;
+use crate::terminal::{interrupt, screen};
 
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(50);

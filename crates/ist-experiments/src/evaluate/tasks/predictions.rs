@@ -12,18 +12,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use ist_files::destination;
 use ist_files::destination::Destination;
 use ist_files::untrusted::{cut, cut_value, json};
-use ist_files::{durable, regular};
+use ist_files::{destination, durable, regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Task;
-use ist_records::record::digests;
-use ist_records::record::lines;
 use ist_records::record::lines::LineLog;
+use ist_records::record::{digests, lines};
 use ist_records::{Failure, OrFail};
 
 /// One record's outcome.

@@ -15,15 +15,14 @@ use ist_core::burn::tensor::{DType, Device, Distribution, Tensor};
 use ist_core::policy::Registry;
 use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
-use ist_models::footprint::{AdaptedSite, Resident};
-use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch, registry};
+use ist_models::shape::{AdaptedSite, Resident};
+use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch};
 use ist_peft::linear::linear;
 use ist_peft::{Adapter, Adapters, Dialect, Site, attach, half_product};
 use serde_json::{Map, Value, json};
 
-use crate::machine::device;
 use crate::machine::device::name_of;
-use crate::machine::{free_memory, live_bytes};
+use crate::machine::{device, free_memory, live_bytes};
 use crate::memory_plan::least_step;
 use ist_records::report::statistics::quantile;
 use ist_records::{Failure, OrFail};
@@ -216,7 +215,7 @@ fn must_fit<A: Adapter>(
     setting: &Setting,
     device: &Device,
 ) -> Result<(), Failure> {
-    let shape = registry::Shape::of(config.clone());
+    let shape = ist_models::Shape::of(config.clone());
     let mut lora = lora::<A>(setting)?;
     let sites = attach::matching_sites::<A>(&shape.sites, &shape.outline(), &mut lora);
     let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);

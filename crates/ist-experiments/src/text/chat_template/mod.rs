@@ -17,7 +17,7 @@ mod python_json;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::text_files::ChatTemplateSource;
 use minijinja::value::Value;
 use serde::Serialize;
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use ist_models::text_files::ChatTemplateSource;
+use ist_models::text::text_files::ChatTemplateSource;
 use proptest::prelude::*;
 
 use crate::text::chat_template::ChatTemplate;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use ist_models::batch::{Example, IGNORED_LABEL};
-use ist_models::tokenizer;
+use ist_models::text::tokenizer;
 use tokenizers::{Encoding, Tokenizer};
 
 use super::chat::Message;
@@ -375,7 +375,7 @@ mod tests {
     use super::super::text::Format;
     use super::*;
     use crate::text::chat_template::ChatTemplate;
-    use ist_models::text_files::ChatTemplateSource;
+    use ist_models::text::text_files::ChatTemplateSource;
     use proptest::prelude::*;
     use serde_json::json;
 

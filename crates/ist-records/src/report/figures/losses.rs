@@ -1,11 +1,10 @@
 //! Loss curves: of training, smoothed over steps, and of evaluations over steps and over time.
 
 use super::super::comparison::Unit;
-use super::super::curves;
 use super::super::draw::{Axes, Line, lines};
-use super::super::format;
 use super::super::record::RunRecord;
 use super::super::table::Table;
+use super::super::{curves, format};
 use super::{Figure, Section, Study};
 
 /// Runs whose every step is drawn at most: behind more of them nothing else would be seen.

@@ -1,6 +1,5 @@
 //! Answers that the model writes: greedily, or by beam search.
 
-use ist_models::CausalLm;
 use ist_models::generate::{self, BeamSettings, Settings};
 use ist_peft::Adapter;
 
@@ -11,8 +10,8 @@ use super::Examiner;
 use ist_records::{Failure, OrFail};
 
 /// What the model replies to each of some questions, all asked at once. One whose prompt leaves no room is not asked.
-pub(super) fn replies<A: Adapter, M: CausalLm<A>>(
-    examiner: &Examiner<'_, M>,
+pub(super) fn replies<A: Adapter>(
+    examiner: &Examiner<'_, A>,
     task: &Task,
     questions: &[&Question],
 ) -> Result<Vec<Prediction>, Failure> {
@@ -41,8 +40,8 @@ pub(super) fn replies<A: Adapter, M: CausalLm<A>>(
     questions.iter().zip(&prompts).map(outcome).collect()
 }
 
-fn continued<A: Adapter, M: CausalLm<A>>(
-    examiner: &Examiner<'_, M>,
+fn continued<A: Adapter>(
+    examiner: &Examiner<'_, A>,
     prompts: &[Vec<u32>],
 ) -> Result<Vec<Vec<u32>>, Failure> {
     let (beams, max_new_tokens) = (examiner.asking.beams, examiner.asking.max_new_tokens);

@@ -1,6 +1,6 @@
 //! Answers that the model finds likeliest: every option behind the prompt, and how probable its tokens are there.
 
-use ist_models::{CausalLm, Example};
+use ist_models::Example;
 use ist_peft::Adapter;
 
 use super::super::Task;
@@ -12,8 +12,8 @@ use crate::evaluate::token_scores::RecordScore;
 use ist_records::{Failure, OrFail};
 
 /// The outcome of each of some questions.
-pub(super) fn comparisons<A: Adapter, M: CausalLm<A>>(
-    examiner: &Examiner<'_, M>,
+pub(super) fn comparisons<A: Adapter>(
+    examiner: &Examiner<'_, A>,
     task: &Task,
     questions: &[&Question],
 ) -> Result<Vec<Prediction>, Failure> {
@@ -27,8 +27,7 @@ pub(super) fn comparisons<A: Adapter, M: CausalLm<A>>(
         let fits = own.iter().all(|example| example.input_ids.len() <= context);
         examples.push(if fits { own } else { Vec::new() });
     }
-    let mut scores =
-        token_scores::of_examples::<A, M>(examiner.model, &examples.concat()).into_iter();
+    let mut scores = token_scores::of_examples(examiner.model, &examples.concat()).into_iter();
     let outcome = |(question, examples): (&&Question, &Vec<Example>)| {
         let (index, prompt, answer) =
             (question.index(), examiner.prompt(question)?, question.answer().to_owned());

@@ -5,7 +5,7 @@ mod likelihood;
 
 use std::num::NonZeroUsize;
 
-use ist_models::CausalLm;
+use ist_models::Decoder;
 use ist_peft::Adapter;
 
 use super::predictions::{Log, Prediction};
@@ -48,9 +48,9 @@ pub struct Asking {
 
 /// A model, its text side and how it is asked.
 #[derive(Debug)]
-pub struct Examiner<'a, M> {
+pub struct Examiner<'a, A: Adapter> {
     /// The model.
-    pub model: &'a M,
+    pub model: &'a Decoder<A>,
     /// Its tokenizer and end tokens.
     pub text: &'a TextModel,
     /// From records to tokens.
@@ -59,21 +59,18 @@ pub struct Examiner<'a, M> {
     pub asking: Asking,
 }
 
-impl<M> Examiner<'_, M> {
+impl<A: Adapter> Examiner<'_, A> {
     /// Asks every question that `log` does not know the outcome of. After each batch `progress` gets how many are done.
     ///
     /// # Errors
     ///
     /// Prompts none of which fits the model's context; records that the template does not fit; a log that cannot be written.
-    pub fn ask<A: Adapter>(
+    pub fn ask(
         &self,
         questions: &Questions,
         log: &mut Log,
         mut progress: impl FnMut(usize),
-    ) -> Result<Vec<Prediction>, Failure>
-    where
-        M: CausalLm<A>,
-    {
+    ) -> Result<Vec<Prediction>, Failure> {
         let (mut predictions, mut open) = (Vec::new(), Vec::new());
         for question in questions.all() {
             match log.take(questions.task(), question.index()) {
@@ -83,8 +80,8 @@ impl<M> Examiner<'_, M> {
         }
         for batch in open.chunks(self.asking.batch.get()) {
             let new = match self.asking.way {
-                Way::Generate => generate::replies::<A, M>(self, questions.task(), batch),
-                Way::Likelihood => likelihood::comparisons::<A, M>(self, questions.task(), batch),
+                Way::Generate => generate::replies(self, questions.task(), batch),
+                Way::Likelihood => likelihood::comparisons(self, questions.task(), batch),
             }?;
             new.iter().try_for_each(|prediction| log.write(prediction))?;
             predictions.extend(new);
@@ -101,10 +98,7 @@ impl<M> Examiner<'_, M> {
         self.encoder.options().template.evaluation_prompt(question.record()).or_input()
     }
 
-    fn nothing_fits<A: Adapter>(&self, questions: &Questions) -> Failure
-    where
-        M: CausalLm<A>,
-    {
+    fn nothing_fits(&self, questions: &Questions) -> Failure {
         let (context, new) = (self.model.max_position_embeddings(), self.asking.max_new_tokens);
         let room = match self.asking.way {
             Way::Generate => format!(" and {new} new tokens (--max-new-tokens)"),
