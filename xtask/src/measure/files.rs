@@ -14,6 +14,8 @@ const LISTED: usize = 5;
 pub(crate) struct Files {
     /// Lines of the files that are not tests, everything counted.
     pub(crate) lines: Summary,
+    /// The same with the tests among them left out.
+    pub(crate) without_tests: Summary,
     /// How many files are there for tests alone.
     pub(crate) test_files: usize,
     /// Lines of code outside tests; empty lines and comments do not count.
@@ -29,6 +31,7 @@ pub(crate) struct Files {
 /// Measures the files.
 pub(crate) fn measure(sources: &Sources) -> Files {
     let mut lengths = Vec::new();
+    let mut without_tests = Vec::new();
     let mut code = 0;
     let mut test_code = 0;
     for file in &sources.files {
@@ -37,6 +40,8 @@ pub(crate) fn measure(sources: &Sources) -> Files {
         test_code += in_tests;
         code += file.lexed.code_lines.len() - in_tests;
         if !file.is_test {
+            let lines = 1..=file.text.lines().count();
+            without_tests.push(lines.filter(|line| !file.is_test_line(*line)).count());
             lengths.push((file.path.display().to_string(), file.text.lines().count()));
         }
     }
@@ -45,6 +50,7 @@ pub(crate) fn measure(sources: &Sources) -> Files {
     lengths.truncate(LISTED);
     Files {
         lines,
+        without_tests: Summary::of(without_tests),
         test_files: sources.files.iter().filter(|file| file.is_test).count(),
         code,
         test_code,
@@ -62,6 +68,7 @@ impl Files {
             format!("{} / {}", self.lines.count, self.test_files),
         );
         table.row("lines of a source", self.lines);
+        table.row("lines of a source without its tests", self.without_tests);
         table.row("lines of code, sources / tests", format!("{} / {}", self.code, self.test_code));
         for file in &self.longest {
             table.entry(format!("{:>5}  {}", file.1, file.0));
@@ -83,6 +90,7 @@ mod tests {
         let files = measure(&Sources::sample(&[("lib", text), ("a", "fn c() {}\n")]));
         assert_eq!((files.code, files.test_code), (2, 4));
         assert_eq!(files.lines, Summary { count: 2, median: 1, p90: 8, max: 8 });
+        assert_eq!(files.without_tests, Summary { count: 2, median: 1, p90: 3, max: 3 });
         assert_eq!(files.longest[0], ("src/lib.rs".to_owned(), 8));
     }
 
