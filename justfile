@@ -74,6 +74,14 @@ dist-gpu:
 bench-gpu IST DEVICE="cuda":
     benches/gpu.sh {{IST}} {{DEVICE}}
 
+# Figures of the sources and the prose: `just measure`, `just measure --check`, `just measure --json FILE ../ripgrep`
+measure *ARGS:
+    cargo run --release --locked --package xtask -- measure {{ARGS}}
+
+# Seconds that cargo needs after one edit: `just rebuild --only policy --tries 1`
+rebuild *ARGS:
+    cargo run --release --locked --package xtask -- rebuild {{ARGS}}
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny check
