@@ -23,7 +23,7 @@ use ist_models::ops::gated::gated;
 use ist_models::ops::linear_cross_entropy::linear_cross_entropy;
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
-use ist_peft::linear::linear;
+use ist_peft::frozen::linear;
 use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
 use serde_json::json;
 
@@ -186,7 +186,7 @@ impl Inputs {
         let own = move || lift(&linear).forward(leaf(&x), &pass);
         let composed = move || {
             let x = leaf(&again);
-            let dropped = ist_peft::dropout::dropout(x.clone(), dropout, seed);
+            let dropped = ist_peft::frozen::dropout(x.clone(), dropout, seed);
             let leaves: Vec<_> = parameters.iter().map(leaf).collect();
             let factors = [
                 leaves[0].clone().reshape([hidden, RANK]),

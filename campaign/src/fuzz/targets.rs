@@ -24,7 +24,8 @@ use ist_models::Decoder;
 use ist_models::hub::checkpoint::Checkpoint;
 use ist_models::registry::{self, ModelFiles};
 use ist_models::text_files::ChatTemplateSource;
-use ist_peft::{BuiltinAdapter, TensorFile, files, foreign};
+use ist_peft::files::{self, foreign};
+use ist_peft::{BuiltinAdapter, TensorFile};
 
 /// A reader that is fuzzed.
 #[derive(Clone, Copy, Debug)]

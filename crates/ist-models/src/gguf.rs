@@ -8,8 +8,8 @@ use std::path::Path;
 
 use ist_core::untrusted::json;
 use ist_peft::destination::DestinationError;
+use ist_peft::files::gguf::{LowRank, Matrix, write};
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
-use ist_peft::gguf::{LowRank, Matrix, write};
 use ist_peft::regular;
 use ist_peft::{AdapterFilesError, Dialect, Lora, LoraConfig, TensorFile, method};
 use serde_json::{Map, Value};

@@ -7,8 +7,18 @@
 use ist_core::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
 
-use crate::method::Dialect;
-use crate::targets::{Patterns, TargetModules, Targets};
+use crate::site::targets::{Patterns, TargetModules, Targets};
+
+/// Where fields come from, and so how they are spelt and how strictly they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Our `[adapter]` table: `method`, `r`, `alpha`, `dropout`, `targets`, other fields under
+    /// PEFT's names. Unknown keys are refused.
+    Toml,
+    /// PEFT's `adapter_config.json`. Unknown or unsupported fields pass when their value is
+    /// neutral.
+    Peft,
+}
 
 /// One fault in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,16 +188,20 @@ impl<'a> Fields<'a> {
             self.fault("layers_pattern", message);
             Targets::default()
         });
-        targets.with_defaults_of(self.dialect)
+        self.with_defaults(targets)
     }
 
     /// Target modules and `exclude_modules` alone, of a method that PEFT does not narrow to layers.
     pub fn targets_in_every_layer(&mut self) -> Targets {
         let key = self.spelt("targets", "target_modules");
         let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
-        Targets::new(modules, exclude, None, Vec::new())
-            .expect("only `layers_pattern` can be wrong")
-            .with_defaults_of(self.dialect)
+        let targets = Targets::new(modules, exclude, None, Vec::new());
+        self.with_defaults(targets.expect("only `layers_pattern` can be wrong"))
+    }
+
+    /// The same targets, with the defaults of whoever wrote them where they name no module.
+    fn with_defaults(&self, targets: Targets) -> Targets {
+        if self.dialect == Dialect::Peft { targets.or_those_of_peft() } else { targets }
     }
 
     /// Modules by name suffixes or by one regular expression.

@@ -2,7 +2,7 @@
 //! computes there.
 //!
 //! This is the trait that an author writes. Models and files work with *sets* of methods,
-//! [`Adapter`](crate::Adapter), which [`adapter_set!`](crate::adapter_set) writes from types that
+//! [`Adapter`](crate::Adapter), which [`adapter_set!`](crate::set) writes from types that
 //! implement this one.
 
 use std::fmt::Debug;
@@ -12,22 +12,10 @@ use ist_core::burn::module::{Module, ModuleDisplay, ParamId};
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value};
 
-use crate::fields::{Fields, read};
-use crate::files::key_of;
+use crate::fields::{Dialect, Fields, read};
 use crate::{
     Base, ConfigError, FrozenLinear, FrozenNorm, NormValues, Roles, Site, SiteKind, Targets,
 };
-
-/// Where fields come from, and so how they are spelt and how strictly they are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Our `[adapter]` table: `method`, `r`, `alpha`, `dropout`, `targets`, other fields under
-    /// PEFT's names. Unknown keys are refused.
-    Toml,
-    /// PEFT's `adapter_config.json`. Unknown or unsupported fields pass when their value is
-    /// neutral.
-    Peft,
-}
 
 /// A module that gets an adapter, with what is frozen there.
 #[derive(Clone, Debug)]
@@ -52,6 +40,14 @@ impl TensorSpec {
     pub fn new(suffix: &'static str, shape: impl Into<Vec<usize>>) -> Self {
         Self { suffix, shape: shape.into() }
     }
+}
+
+/// What PEFT puts before a module path.
+pub const PREFIX: &str = "base_model.model.";
+
+/// The key of one tensor in PEFT's file.
+pub fn key_of(site: &Site, suffix: &str) -> String {
+    format!("{PREFIX}{}.{suffix}", site.path)
 }
 
 /// What an adapted linear module takes of memory for one token, in numbers of the model's

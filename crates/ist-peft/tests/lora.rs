@@ -9,10 +9,9 @@ use std::path::Path;
 
 use common::{Tiny, largest_difference, parse, random};
 use ist_core::burn::tensor::{DType, Device, TensorData};
-use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
+use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors, tensor_file};
 use ist_peft::{
     Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save,
-    tensor_file,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

@@ -8,6 +8,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::CausalLm;
 use ist_models::registry::{self, Shape};
+use ist_peft::model::attach::learning_rates;
 use ist_peft::{Adapter, Adapters, Part, attach, regular};
 use serde_json::{Map, Value, json};
 
@@ -272,7 +273,7 @@ impl<A: Adapter> WithAdapted<A> for Job<'_> {
         document["total_steps"] = json!(total_steps);
         let document = serde_json::to_vec_pretty(&document).or_run()?;
         lines::replace(&folder.join(PLAN), &document).or_run()?;
-        let rates = attach::learning_rates(&mut model);
+        let rates = learning_rates(&mut model);
         let tuner = prepare::tuner(
             config,
             policy,

@@ -12,8 +12,10 @@ use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
 use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};
-use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, FileName, Site, attach, half_product};
+use ist_peft::frozen::half;
+use ist_peft::model::adapters::{Adapters, DEFAULT_NAME, Part};
+use ist_peft::model::attach;
+use ist_peft::{Adapter, Dialect, FileName, Site};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig, Source};
@@ -505,7 +507,7 @@ pub fn tuner(
 
 /// Whether a run on that device scales its loss.
 pub fn loss_scaling(config: &RunConfig, device: &Device) -> bool {
-    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
+    let through_float16 = config.model.dtype == Dtype::Float16 && half::is_narrow(device);
     config.train.loss_scaling.applies(through_float16)
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
-use ist_peft::linear::linear;
+use ist_peft::frozen::linear;
 use ist_peft::parameter::normal;
 use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, Weight};
 

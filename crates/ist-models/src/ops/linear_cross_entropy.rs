@@ -13,7 +13,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 use ist_core::operation::{Operands, Operation, Recorded, apply};
-use ist_peft::frozen_matrix::Stored;
+use ist_peft::frozen::Stored;
 
 use super::cross_entropy::{d_logits, softmax};
 
@@ -301,7 +301,7 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor};
 #[cfg(feature = "flex")]
-use ist_peft::frozen_product::{fits, multiply_weight, multiply_weight_transposed};
+use ist_peft::frozen::product::{fits, multiply_weight, multiply_weight_transposed};
 
 #[cfg(feature = "flex")]
 fn fast(inputs: &Operands<Flex>) -> bool {

@@ -214,7 +214,7 @@ fn alphas(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn activations(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "enum": json!(ist_peft::bottleneck::ACTIVATIONS)})
+    json_schema!({"type": "string", "enum": json!(ist_peft::methods::bottleneck::ACTIVATIONS)})
 }
 
 fn beginnings(_: &mut SchemaGenerator) -> Schema {
