@@ -177,7 +177,8 @@ impl Inputs {
         let site = Site::linear("up_proj", Some(0), hidden, intermediate);
         let mut linear = PeftLinear::new("up_proj", Weight::frozen(weight.clone()), None);
         let place = Place { site, base: Base::Linear(linear.base.clone()) };
-        linear.adapter = BuiltinAdapter::init_all(&config, &[place], 0, &self.device).pop();
+        linear.adapter =
+            BuiltinAdapter::init_all(&config.settings, &[place], 0, &self.device).pop();
         let linear = map_parameters("", linear, &mut |_, value| Some(self.random(value.dims())));
         let mut parameters = Vec::new();
         for_each_parameter("", &linear, &mut |_, value| parameters.push(value));

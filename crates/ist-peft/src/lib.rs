@@ -1,8 +1,9 @@
 //! PEFT methods on frozen linear layers, in Hugging Face PEFT's file format.
 //!
-//! A method is one type that implements [`Method`]; a set of methods is an enum made by
-//! [`adapter_set!`] that implements [`Adapter`], so that a crate outside this one can make "the
-//! built-in ones and mine". Models are generic over the set and never know a method.
+//! A method is a type that implements [`Method`], with its settings as a [`MethodConfig`]. A set of
+//! methods is an enum made by [`adapter_set!`] that implements [`Adapter`], so that a crate outside
+//! this one can make "the built-in ones and mine". Models are generic over the set and never know a
+//! method.
 //!
 //! Weights are kept as `[in, out]` and act on rows, y = x W; files hold PyTorch's `[out, in]`.
 //!
@@ -22,7 +23,7 @@
 //! let x = Tensor::<3>::random([1, 5, 8], Distribution::Default, &device);
 //! let base = linear.forward(x.clone(), &LayerPass::EVALUATION);
 //! let place = Place { site, base: Base::Linear(linear.base.clone()) };
-//! linear.adapter = BuiltinAdapter::init_all(&config, &[place], 7, &device).pop();
+//! linear.adapter = BuiltinAdapter::init_all(&config.settings, &[place], 7, &device).pop();
 //! // B starts at zero: a fresh LoRA is the base model.
 //! linear.forward(x, &LayerPass::EVALUATION).into_data().assert_eq(&base.into_data(), true);
 //! ```
@@ -51,15 +52,18 @@ pub use file_name::{FileName, FileNameError};
 pub use files::tensor_file::{TensorFile, TensorFileError};
 pub use files::{AdapterFilesError, load, read_config, restore, save};
 pub use frozen::{Base, BaseMut, FrozenLinear, FrozenNorm, NormValues, Weight};
-pub use method::{MergeError, Method, Place, TensorSpec, TokenCost};
+pub use method::{
+    AdapterModule, Configured, EmbeddingAdapter, LinearAdapter, MergeError, Method, MethodConfig,
+    MethodInfo, NormAdapter, Place, PrefixAdapter, PrefixValues, TensorSpec, TokenCost,
+};
 pub use methods::bitfit::{BitFit, BitFitConfig};
 pub use methods::bottleneck::{Bottleneck, BottleneckConfig};
-pub use methods::dora::Dora;
+pub use methods::dora::{Dora, DoraConfig};
 pub use methods::full::{Full, FullConfig};
 pub use methods::ia3::{Ia3, Ia3Config};
 pub use methods::layernorm::{LayerNormConfig, LayerNormTuning};
 pub use methods::lora::Lora;
-pub use methods::lora::config::{LoraConfig, LoraInit};
+pub use methods::lora::config::{LoraConfig, LoraInit, LowRankConfig};
 pub use methods::prefix::{PrefixConfig, PrefixModel, PrefixTuning};
 pub use methods::vera::{Vera, VeraConfig};
 pub use model::adapters::{Adapters, Part};
@@ -68,5 +72,5 @@ pub use model::carried::{BaseTensor, Carried};
 pub use model::modules::{PeftEmbedding, PeftLinear, PeftNorm};
 pub use model::weighted::WeightedSum;
 pub use set::{Adapter, BuiltinAdapter, BuiltinConfig};
-pub use site::targets::{TargetModules, Targets};
+pub use site::targets::{TargetFields, TargetModules, Targets};
 pub use site::{Outline, Roles, Site, SiteKind};

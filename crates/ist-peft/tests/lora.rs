@@ -11,14 +11,15 @@ use common::{Tiny, largest_difference, parse, random};
 use ist_core::burn::tensor::{DType, Device, TensorData};
 use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors, tensor_file};
 use ist_peft::{
-    Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save,
+    Adapters, BuiltinConfig, Configured, Dialect, LoraConfig, PeftModel, Targets, TensorFile,
+    attach, load, merge, save,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-fn lora(config: &BuiltinConfig) -> &LoraConfig {
-    let BuiltinConfig::Lora(config) = config else { panic!("{config:?} is no LoRA") };
-    config
+fn lora(config: &Configured<BuiltinConfig>) -> (&LoraConfig, &Targets) {
+    let BuiltinConfig::Lora(lora) = &config.settings else { panic!("{config:?} is no LoRA") };
+    (lora, &config.targets)
 }
 
 /// Targets as lists, as a pattern and as PEFT's word, with whatever else a configuration can say.

@@ -54,7 +54,7 @@ fn configurations() -> impl Strategy<Value = (Value, Count, usize)> {
 }
 
 fn is_dora(adapters: &Adapters<BuiltinAdapter>) -> bool {
-    BuiltinAdapter::method(adapters.parts()[0].config()) == "dora"
+    adapters.parts()[0].config().name() == "dora"
 }
 
 fn adapters(model: &mut Tiny) -> Vec<BuiltinAdapter> {
@@ -77,8 +77,9 @@ proptest! {
         for (adapter, site) in adapters(&mut model).iter().zip(&sites) {
             let expected = count(site.d_in, site.d_out, r);
             prop_assert_eq!(count_parameters(adapter), expected);
-            prop_assert_eq!(BuiltinAdapter::parameters(config.parts()[0].config(), site), expected);
-            prop_assert_eq!(BuiltinAdapter::token_cost(config.parts()[0].config(), site), adapter.token_cost_of(site));
+            prop_assert_eq!(config.parts()[0].config().settings.parameters(site), expected);
+            let planned = config.parts()[0].config().settings.token_cost(site);
+            prop_assert_eq!(planned, adapter.view().token_cost(site));
         }
     }
 

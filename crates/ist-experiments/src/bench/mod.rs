@@ -19,7 +19,7 @@ use ist_models::footprint::{AdaptedSite, Resident};
 use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch, registry};
 use ist_peft::frozen::{half, linear};
 use ist_peft::model::attach;
-use ist_peft::{Adapter, Adapters, Dialect, Site};
+use ist_peft::{Adapter, Adapters, Configured, Dialect, Site};
 use serde_json::{Map, Value, json};
 
 use crate::device::{self, name_of};
@@ -201,7 +201,7 @@ fn model<A: Adapter>(
 }
 
 /// The LoRA that is measured.
-fn lora<A: Adapter>(setting: &Setting) -> Result<A::Config, Failure> {
+fn lora<A: Adapter>(setting: &Setting) -> Result<Configured<A::Config>, Failure> {
     let fields = json!({"method": "lora", "r": setting.rank, "alpha": 2 * setting.rank});
     let fields: &Map<String, Value> = fields.as_object().expect("fields are an object");
     A::parse(fields, Dialect::Toml)
@@ -219,7 +219,7 @@ fn must_fit<A: Adapter>(
     let shape = registry::Shape::of(config.clone());
     let mut lora = lora::<A>(setting)?;
     let sites = attach::matching_sites::<A>(&shape.sites, &shape.outline(), &mut lora);
-    let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);
+    let planned = |site: &Site| AdaptedSite::planned(&*lora.settings, site);
     let adapted: Vec<AdaptedSite> = sites.or_input()?.iter().map(planned).collect();
     let numbers: u64 = adapted.iter().map(|adapted| adapted.parameters as u64).sum();
     let narrow = half::is_narrow(device);

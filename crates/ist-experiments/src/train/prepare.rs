@@ -377,14 +377,14 @@ impl<A: Adapter> Planned<A> {
 
     /// Positions that the adapters put in front of all tokens.
     pub fn positions_in_front(&self) -> usize {
-        self.adapters.configs().map(A::positions_in_front).sum()
+        self.adapters.configs().map(|config| config.settings.positions_in_front()).sum()
     }
 
     /// The modules with what their adapters take.
     pub fn adapted(&self) -> Vec<AdaptedSite> {
         let each = self.adapters.configs().zip(&self.sites);
         each.flat_map(|(config, sites)| {
-            sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))
+            sites.iter().map(|site| AdaptedSite::planned(&*config.settings, site))
         })
         .collect()
     }
@@ -426,7 +426,7 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
             None => vec![parse_adapter::<A>(&table.method_fields())?],
         };
         if let (true, [only]) = (several, parts.as_mut_slice()) {
-            only.name = table.name.clone().unwrap_or_else(|| A::method(only.config()).to_owned());
+            only.name = table.name.clone().unwrap_or_else(|| only.config().name().to_owned());
         }
         for part in &parts {
             if taken.contains(&part.name) {

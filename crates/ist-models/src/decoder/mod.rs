@@ -30,7 +30,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::{Footprint, Half, LayerPass, LayeredModel, streams};
 use ist_peft::frozen::linear;
 use ist_peft::parameter::normal;
-use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, Weight};
+use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, PrefixAdapter, Weight};
 
 use crate::TokenBatch;
 use crate::causal_lm::CausalLm;
@@ -185,7 +185,8 @@ impl<A: Adapter> Decoder<A> {
         self.layers
             .iter()
             .find_map(|layer| layer.self_attn.prefix.as_ref())
-            .map_or(0, A::prefix_length)
+            .and_then(|adapter| adapter.view().as_prefix())
+            .map_or(0, PrefixAdapter::length)
     }
 
     /// Rows of the embedding at their positions, `[batch, sequence, hidden]`.

@@ -76,12 +76,12 @@ impl Numbers {
             BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
         let mut adapters = Adapters::one(config.clone());
         let sites = targeted_sites(&mut model, &mut adapters).unwrap().concat();
-        let layout = BuiltinAdapter::file_layout(&config, &sites).into_iter();
+        let layout = config.settings.file_layout(&sites).into_iter();
         let tensors = layout.map(|(key, shape)| self.random(&key, [0.0, 0.4], &shape)).collect();
         let slots: Vec<_> =
             model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
-        let made = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
+        let made = BuiltinAdapter::from_file(&config.settings, &places, tensors, &self.device);
         for (slot, adapter) in slots.into_iter().zip(made) {
             *slot.adapter = Some(adapter);
         }

@@ -17,7 +17,7 @@ use crate::files::contents::{self, Contents};
 use crate::files::mlx;
 use crate::files::part_tensors::read_part_tensors;
 use crate::files::tensor_file::{TensorFile, TensorFileError, write};
-use crate::method::key_of;
+use crate::method::{Configured, key_of};
 use crate::model::adapters::{Adapters, DEFAULT_NAME, Part};
 use crate::model::attach::{AttachError, PeftModel, places, put, untie_for};
 use crate::set::Adapter;
@@ -258,7 +258,7 @@ fn fill<A: Adapter>(
         part.set_partial(found.partial);
         for (config, (sites, tensors)) in part.configs().zip(found.methods) {
             let places = places(model, &sites);
-            put(model, &sites, A::from_file(config, &places, tensors, device));
+            put(model, &sites, A::from_file(&config.settings, &places, tensors, device));
         }
         adapters.note(found.notes);
     }
@@ -361,18 +361,19 @@ fn part_tensors<A: Adapter>(
 
 fn config_tensors<A: Adapter>(
     model: &mut impl PeftModel<A>,
-    config: &A::Config,
+    config: &Configured<A::Config>,
 ) -> Vec<(String, TensorData)> {
-    let (mut sites, mut adapters) = (Vec::new(), Vec::new());
+    let mut sites = Vec::new();
+    let mut adapters = Vec::new();
     for slot in model.slots() {
         if let Some(adapter) = slot.adapter
-            && A::fits(config, &slot.site)
-            && A::targets(config).matches(&slot.site)
+            && config.settings.fits(&slot.site)
+            && config.targets.matches(&slot.site)
         {
             sites.push(slot.site);
             adapters.push(adapter.clone());
         }
     }
-    let tensors = A::to_file(config, &sites.iter().zip(&adapters).collect::<Vec<_>>());
-    A::file_layout(config, &sites).into_iter().map(|(key, _)| key).zip(tensors).collect()
+    let keys = config.settings.file_layout(&sites).into_iter().map(|(key, _)| key);
+    keys.zip(A::to_file(&config.settings, &adapters)).collect()
 }

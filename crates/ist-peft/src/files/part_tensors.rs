@@ -8,6 +8,7 @@ use crate::files::bodies;
 use crate::files::carried::{self, Spare, Values};
 use crate::files::contents::Contents;
 use crate::files::{AdapterFilesError, CONFIG_FILE};
+use crate::method::Configured;
 use crate::model::adapters::Part;
 use crate::model::carried::{BaseTensor, Carried};
 use crate::set::Adapter;
@@ -36,7 +37,7 @@ pub(crate) fn read_part_tensors<A: Adapter>(
     for (config, sites) in part.configs().zip(sites) {
         let sites = without_absent_experts(sites, file);
         let mut own = Vec::new();
-        for (key, shape) in A::file_layout(config, &sites) {
+        for (key, shape) in config.settings.file_layout(&sites) {
             unused.remove(key.as_str());
             match file.shape(&key) {
                 None => faults.push(format!("{key} is missing, expected shape {shape:?}")),
@@ -92,8 +93,8 @@ fn unmatched_patterns<A: Adapter>(
     methods: &[(Vec<Site>, Vec<TensorData>)],
     file: &Contents,
 ) -> Vec<String> {
-    let tell = |(config, (sites, _)): (&A::Config, &(Vec<Site>, Vec<TensorData>))| {
-        let patterns = A::unmatched_patterns(config, sites);
+    let tell = |(config, (sites, _)): (&Configured<A::Config>, &(Vec<Site>, Vec<TensorData>))| {
+        let patterns = config.settings.unmatched_patterns(sites);
         (!patterns.is_empty()).then(|| {
             format!(
                 "{}: `rank_pattern` or `alpha_pattern` names {}, which match no module of the adapter",

@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use ist_core::LayerPass;
 
-use crate::Weight;
 use crate::frozen::linear::{linear, linear_in};
+use crate::frozen::weight::Weight;
 
 /// A frozen linear map y = x W + b with W `[in, out]`, and nothing beside it.
 #[derive(Module, Debug)]

@@ -21,7 +21,8 @@ use burn::tensor::{Shape, Tensor};
 use ist_core::operation::{Operands, Operation, Recorded, apply};
 
 use crate::frozen::dora_norm::norms;
-use crate::frozen::dropout::masked;
+use crate::frozen::dropout::{DropoutMask, masked};
+use crate::frozen::lora_linear::Factors;
 use crate::frozen::matrix::{FrozenMatrix, Stored, cast_like, like, rows};
 
 /// What a magnitude of 0 counts as.
@@ -29,38 +30,44 @@ const TINY: f64 = 1e-20;
 /// What a norm of 0 counts as.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
-/// DoRA's output without the bias for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]`, B `[r, out]`
-/// and the magnitudes m `[out]`.
-///
-/// `dropout` is the probability and the seed of the mask; `None` switches it off.
-pub(crate) fn dora_linear(
-    x: Tensor<3>,
-    weight: FrozenMatrix,
-    [a, b]: [Tensor<2>; 2],
-    magnitude: Tensor<1>,
-    scale: f64,
-    dropout: Option<(f64, u64)>,
-) -> Tensor<3> {
-    let (weight, values) = weight.operands();
-    let floats = [
-        x.into_dispatch(),
-        weight,
-        a.into_dispatch(),
-        b.into_dispatch(),
-        magnitude.into_dispatch(),
-    ];
-    apply(DoraLinear { scale, dropout }, floats, values)
-}
-
 /// k = m / n of magnitudes and norms, with the operation's care for zeros.
 pub(crate) fn gains(magnitude: Tensor<1>, norms: Tensor<1>) -> Tensor<1> {
     magnitude / norms.clamp_min(SMALLEST)
 }
 
+/// The numbers of the operation.
 #[derive(Clone, Debug)]
-struct DoraLinear {
-    scale: f64,
-    dropout: Option<(f64, u64)>,
+pub(crate) struct DoraLinear {
+    /// s.
+    pub(crate) scale: f64,
+    /// The mask of the input of all that is added.
+    pub(crate) mask: Option<DropoutMask>,
+}
+
+impl DoraLinear {
+    /// y without the bias.
+    ///
+    /// # Shapes
+    /// - x `[batch, sequence, in]`
+    /// - W `[in, out]` in its storage type
+    /// - A `[in, r]`, B `[r, out]`, magnitudes m `[out]`
+    pub(crate) fn apply(
+        self,
+        x: Tensor<3>,
+        weight: FrozenMatrix,
+        factors: Factors,
+        magnitude: Tensor<1>,
+    ) -> Tensor<3> {
+        let (weight, values) = weight.operands();
+        let floats = [
+            x.into_dispatch(),
+            weight,
+            factors.a.into_dispatch(),
+            factors.b.into_dispatch(),
+            magnitude.into_dispatch(),
+        ];
+        apply(self, floats, values)
+    }
 }
 
 /// A forward pass.
@@ -142,18 +149,18 @@ impl DoraLinear {
         let weight = Stored::<B>::of(weight, &ints);
         let norms = B::float_clamp_min(norms::<B>(&weight, &a, &b, self.scale), SMALLEST.into());
         let gain = B::float_div(not_zero::<B>(cast_like::<B>(magnitude, &a)), norms);
-        let input = masked::<B>(x.clone(), self.dropout);
+        let input = masked::<B>(x.clone(), self.mask);
         let low = B::float_matmul(rows::<B>(input.clone()), cast_like::<B>(a, &x));
         let low = B::float_mul_scalar(low, self.scale.into());
         let plain = rows::<B>(weight.product(input));
         let before =
             B::float_add(plain.clone(), B::float_matmul(low.clone(), cast_like::<B>(b, &x)));
         let mut output = B::float_mul(before.clone(), row::<B>(gain.clone(), &x));
-        if self.dropout.is_some() {
+        if self.mask.is_some() {
             output =
                 B::float_add(output, B::float_sub(rows::<B>(weight.product(x.clone())), plain));
         }
-        let before = self.dropout.map(|_| before);
+        let before = self.mask.map(|_| before);
         Computed { output: like::<B>(output, &x.shape()), gain, low, before }
     }
 
@@ -166,7 +173,7 @@ impl DoraLinear {
     ) -> FloatTensor<B> {
         let sum = B::float_sum_dim(B::float_mul(gradient, rows::<B>(trained.kept.clone())), 0);
         let sum = B::float_reshape(cast_like::<B>(sum, gain), gain.shape());
-        let sum = if self.dropout.is_some() { B::float_mul(sum, gain.clone()) } else { sum };
+        let sum = if self.mask.is_some() { B::float_mul(sum, gain.clone()) } else { sum };
         let d_magnitude =
             B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), gain)));
         cast_like::<B>(d_magnitude, &trained.magnitude)
@@ -202,7 +209,7 @@ impl Operation for DoraLinear {
         let up = B::float_mul_scalar(up, self.scale.into());
         let d_m = trained.as_ref().map(|trained| self.magnitude_gradient(flat, trained, &gain));
         let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
-            let input = rows::<B>(masked::<B>(x, self.dropout));
+            let input = rows::<B>(masked::<B>(x, self.mask));
             let d_a = B::float_matmul(B::float_transpose(input), up.clone());
             let d_b = B::float_matmul(B::float_transpose(low), scaled.clone());
             (Some(cast_like::<B>(d_a, &a)), Some(cast_like::<B>(d_b, &b)))
@@ -211,11 +218,11 @@ impl Operation for DoraLinear {
             let through = B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
             let scaled = weight.transposed_product(like::<B>(scaled, &gradient.shape()));
             let added = B::float_add(scaled, like::<B>(through, &gradient.shape()));
-            if self.dropout.is_none() {
+            if self.mask.is_none() {
                 return added;
             }
             let base = weight.transposed_product(gradient);
-            B::float_add(base.clone(), masked::<B>(B::float_sub(added, base), self.dropout))
+            B::float_add(base.clone(), masked::<B>(B::float_sub(added, base), self.mask))
         });
         vec![d_x, None, d_a, d_b, d_m]
     }
@@ -289,7 +296,7 @@ impl DoraLinear {
         let gain = flex::slice(&magnitude).iter().zip(norms);
         let gain: Vec<f32> =
             gain.map(|(m, norm)| not_zero_flex(*m) / norm.max(SMALLEST as f32)).collect();
-        let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
+        let input = flex::contiguous(masked::<Flex>(x.clone(), self.mask));
         let mut low = vec![0.0; n * rank];
         let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
         let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
@@ -303,7 +310,7 @@ impl DoraLinear {
         );
         let mut before = vec![0.0; n * d_out];
         multiply_weight(&mut before, flex::slice(&input), &weight, false);
-        let mut output = self.dropout.map(|_| {
+        let mut output = self.mask.map(|_| {
             let mut output = vec![0.0; n * d_out];
             multiply_weight(&mut output, flex::slice(&x), &weight, false);
             flex::for_each_part(&mut output, d_out, |from, output| {
@@ -349,7 +356,7 @@ impl DoraLinear {
         *shape.last_mut().expect("a gradient has a last dimension") = d_in;
         let d_m =
             trained.as_ref().map(|trained| self.magnitude_gradient_flex(&gradient, trained, &gain));
-        let base = (wanted[0] && self.dropout.is_some()).then(|| {
+        let base = (wanted[0] && self.mask.is_some()).then(|| {
             let mut base = vec![0.0; n * d_in];
             multiply_weight_transposed(&mut base, &gradient, &weight, false);
             base
@@ -369,7 +376,7 @@ impl DoraLinear {
         );
         let up = Matrix::new(&up, n, rank, rank);
         let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
-            let input = flex::contiguous(masked::<Flex>(x, self.dropout));
+            let input = flex::contiguous(masked::<Flex>(x, self.mask));
             let d_a = outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank]);
             (
                 Some(d_a),
@@ -384,7 +391,7 @@ impl DoraLinear {
             let Some(base) = base else { return flex::tensor(d_x, shape) };
             flex::for_each_part(&mut d_x, d_in, |from, d_x| subtract(d_x, &base[from..]));
             let mut d_x =
-                flex::into_vec(masked::<Flex>(flex::tensor(d_x, shape.clone()), self.dropout));
+                flex::into_vec(masked::<Flex>(flex::tensor(d_x, shape.clone()), self.mask));
             flex::for_each_part(&mut d_x, d_in, |from, d_x| add(d_x, &base[from..]));
             flex::tensor(d_x, shape)
         });
@@ -417,7 +424,7 @@ impl DoraLinear {
         });
         let of = |(column, magnitude): (usize, &f32)| {
             let sum: f32 = parts.iter().map(|part| part[column]).sum();
-            let sum = if self.dropout.is_some() { sum * gain[column] } else { sum };
+            let sum = if self.mask.is_some() { sum * gain[column] } else { sum };
             sum / not_zero_flex(*magnitude)
         };
         flex::tensor(flex::slice(&magnitude).iter().enumerate().map(of).collect(), [d_out])
@@ -461,30 +468,11 @@ mod tests {
     use super::*;
     use crate::frozen::dora_norm::column_norms;
     use crate::frozen::dropout::dropout;
-    use crate::frozen::int8::Int8Matrix;
+    use crate::frozen::testing::{distance, ndarray, random, stored, widened};
     use burn::tensor::{DType, Device, TensorData};
-    use ist_core::streams;
-    use rand::RngExt;
 
     const SIZES: [usize; 4] = [9, 37, 21, 3]; // tokens, in, out, rank
     const SCALE: f64 = 1.75;
-
-    #[expect(deprecated, reason = "a separate implementation to check the others against")]
-    fn ndarray() -> Device {
-        Device::ndarray()
-    }
-
-    fn random<const D: usize>(
-        name: &str,
-        shape: [usize; D],
-        device: &Device,
-        dtype: DType,
-    ) -> Tensor<D> {
-        let mut rng = streams::stream(3, name);
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
-        Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype))
-    }
 
     /// What a case varies.
     #[derive(Clone, Copy, Debug)]
@@ -493,7 +481,7 @@ mod tests {
         own: bool,
         /// Whether x is tracked, and whether the adapter is.
         tracked: [bool; 2],
-        masked: Option<(f64, u64)>,
+        masked: Option<DropoutMask>,
         dtype: DType,
         storage: DType,
     }
@@ -509,30 +497,16 @@ mod tests {
         let a = leaf(random("a", [d_in, rank], device, dtype), case.tracked[1]);
         let b = leaf(random("b", [rank, d_out], device, dtype), case.tracked[1]);
         let magnitude = leaf(random("m", [1, d_out], device, dtype), case.tracked[1]);
-        let weight: Tensor<2> = random("w", [d_out, d_in], device, DType::F32);
-        let weight = match case.storage {
-            DType::I8 => {
-                FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device()))
-            }
-            float => FrozenMatrix::Float(weight.cast(float).transpose()),
-        };
-        let wide = match &weight {
-            FrozenMatrix::Float(weight) => weight.clone().cast(dtype),
-            FrozenMatrix::Int8(packed) => packed.dequantise(dtype),
-        };
+        let weight = stored(random("w", [d_out, d_in], device, DType::F32), case.storage);
+        let wide = widened(&weight, dtype);
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if case.own {
-            dora_linear(
-                input,
-                weight,
-                [a.clone(), b.clone()],
-                magnitude.clone().squeeze_dim(0),
-                SCALE,
-                case.masked,
-            )
+            let operation = DoraLinear { scale: SCALE, mask: case.masked };
+            let factors = Factors { a: a.clone(), b: b.clone() };
+            operation.apply(input, weight, factors, magnitude.clone().squeeze_dim(0))
         } else {
-            let (probability, seed) =
-                case.masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
+            let probability = case.masked.map_or(0.0, |mask| mask.probability);
+            let seed = case.masked.map(|mask| mask.seed);
             let input = dropout(input, probability, seed).squeeze_dim::<2>(0);
             let sum = wide.clone() + a.clone().inner().matmul(b.clone().inner()).mul_scalar(SCALE);
             let gain = magnitude.clone() / sum.square().sum_dim(0).sqrt();
@@ -553,23 +527,11 @@ mod tests {
         found
     }
 
-    fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
-        assert_eq!(
-            found.iter().map(Vec::len).collect::<Vec<_>>(),
-            expected.iter().map(Vec::len).collect::<Vec<_>>()
-        );
-        let of = |(found, expected): (&Vec<f64>, &Vec<f64>)| {
-            let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-            found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
-        };
-        found.iter().zip(expected).map(of).fold(0.0, f64::max)
-    }
-
     #[test]
     fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
         let (exact, flex) = (ndarray(), Device::flex());
         for tracked in [[true; 2], [true, false], [false, true]] {
-            for masked in [None, Some((0.4, 11))] {
+            for masked in [None, Some(DropoutMask { probability: 0.4, seed: 11 })] {
                 let case =
                     Case { own: true, tracked, masked, dtype: DType::F64, storage: DType::F64 };
                 let expected = run(Case { own: false, ..case }, &exact);
@@ -622,7 +584,8 @@ mod tests {
             let magnitude =
                 tensor(&[0.0, 0.0], [1, 2]).squeeze_dim::<1>(0).autodiff().require_grad();
             let x: Tensor<3> = tensor(&[1.0, 2.0], [1, 2]).unsqueeze();
-            let y = dora_linear(x, weight.into(), [a, b], magnitude.clone(), 1.0, None);
+            let operation = DoraLinear { scale: 1.0, mask: None };
+            let y = operation.apply(x, weight.into(), Factors { a, b }, magnitude.clone());
             let gradient = magnitude.grad(&y.clone().sum().backward()).unwrap();
             let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
             assert!(floats(y.inner().into_data()).iter().all(|value| value.abs() < 1e-18));

@@ -24,9 +24,25 @@ pub fn dropout(x: Tensor<3>, probability: f64, seed: Option<u64>) -> Tensor<3> {
     }
 }
 
-/// [`dropout`] within an operation, by probability and seed.
-pub(crate) fn masked<B: Backend>(x: FloatTensor<B>, dropout: Option<(f64, u64)>) -> FloatTensor<B> {
-    let Some((probability, seed)) = dropout else { return x };
+/// A mask that operations draw again in their backward pass, from its seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropoutMask {
+    /// The probability of a 0, above 0.
+    pub(crate) probability: f64,
+    /// The seed of the module in this pass.
+    pub(crate) seed: u64,
+}
+
+impl DropoutMask {
+    /// The mask of a pass. `None` in evaluation and where nothing is dropped.
+    pub(crate) fn of(probability: f64, seed: Option<u64>) -> Option<Self> {
+        seed.filter(|_| probability > 0.0).map(|seed| Self { probability, seed })
+    }
+}
+
+/// [`dropout`] within an operation.
+pub(crate) fn masked<B: Backend>(x: FloatTensor<B>, by: Option<DropoutMask>) -> FloatTensor<B> {
+    let Some(DropoutMask { probability, seed }) = by else { return x };
     let mask = TensorData::new(mask(x.shape().num_elements(), probability, seed), x.shape());
     let mask = B::float_from_data(mask, &x.device());
     B::float_mul(cast_like::<B>(mask, &x), x)

@@ -17,8 +17,17 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, Recorded, apply};
 
-use crate::frozen::dropout::masked;
+use crate::frozen::dropout::{DropoutMask, masked};
 use crate::frozen::matrix::{FrozenMatrix, Stored, cast_like, like, no_value, rows};
+
+/// The factors of a low-rank matrix A B.
+#[derive(Clone, Debug)]
+pub(crate) struct Factors {
+    /// A, `[in, r]`.
+    pub(crate) a: Tensor<2>,
+    /// B, `[r, out]`.
+    pub(crate) b: Tensor<2>,
+}
 
 /// The numbers of the operation.
 #[derive(Clone, Debug)]
@@ -26,7 +35,7 @@ pub(crate) struct LoraLinear {
     /// s.
     pub scale: f64,
     /// The probability and the seed of the mask; `None` switches it off.
-    pub dropout: Option<(f64, u64)>,
+    pub mask: Option<DropoutMask>,
     /// Whether y is asked for; zeros with its graph else.
     pub value: bool,
 }
@@ -38,19 +47,19 @@ impl LoraLinear {
         self,
         x: Tensor<3>,
         weight: impl Into<FrozenMatrix>,
-        [a, b]: [Tensor<2>; 2],
-        start: Option<[Tensor<2>; 2]>,
+        factors: Factors,
+        start: Option<Factors>,
     ) -> Tensor<3> {
         let (weight, values) = weight.into().operands();
-        let floats = [x.into_dispatch(), weight, a.into_dispatch(), b.into_dispatch()];
-        let start = start.into_iter().flatten().map(Tensor::into_dispatch);
-        apply(self, floats.into_iter().chain(start), values)
+        let pairs = [factors].into_iter().chain(start);
+        let pairs = pairs.flat_map(|pair| [pair.a.into_dispatch(), pair.b.into_dispatch()]);
+        apply(self, [x.into_dispatch(), weight].into_iter().chain(pairs), values)
     }
 
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
         let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
-        let (input, shape) = (rows::<B>(masked::<B>(x.clone(), self.dropout)), x.shape());
+        let (input, shape) = (rows::<B>(masked::<B>(x.clone(), self.mask)), x.shape());
         let down = |a| {
             let low = B::float_matmul(input.clone(), cast_like::<B>(a, &x));
             B::float_mul_scalar(low, self.scale.into())
@@ -149,7 +158,7 @@ impl Operation for LoraLinear {
         let back = |up, a| B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
         let own = up(b.clone());
         let d_a = x.map(|x| {
-            let input = rows::<B>(masked::<B>(x, self.dropout));
+            let input = rows::<B>(masked::<B>(x, self.mask));
             cast_like::<B>(B::float_matmul(B::float_transpose(input), own.clone()), &a)
         });
         let d_b = low
@@ -159,7 +168,7 @@ impl Operation for LoraLinear {
             if let Some([a, b]) = start {
                 through = B::float_add(through, back(up(b), a));
             }
-            let through = masked::<B>(like::<B>(through, &gradient.shape()), self.dropout);
+            let through = masked::<B>(like::<B>(through, &gradient.shape()), self.mask);
             B::float_add(weight.transposed_product(gradient.clone()), through)
         });
         // A₀ and B₀ are constant.
@@ -222,7 +231,7 @@ impl LoraLinear {
         let Inputs { x, weight, a, b, start } = Inputs::<Flex>::from(inputs.clone());
         let (x, [d_in, d_out]) = (flex::contiguous(x), weight.dims());
         let n = x.shape().num_elements() / d_in;
-        let input = flex::contiguous(masked::<Flex>(x.clone(), self.dropout));
+        let input = flex::contiguous(masked::<Flex>(x.clone(), self.mask));
         let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
         let mut out = vec![0.0; n * d_out];
         if self.value {
@@ -280,7 +289,7 @@ impl LoraLinear {
         };
         let (own, rank) = up(b);
         let d_a = x.map(|x| {
-            let input = flex::contiguous(masked::<Flex>(x, self.dropout));
+            let input = flex::contiguous(masked::<Flex>(x, self.mask));
             outer(
                 Matrix::new(flex::slice(&input), n, d_in, d_in),
                 Matrix::new(&own, n, rank, rank),
@@ -302,7 +311,7 @@ impl LoraLinear {
                 back(&up(b), a, true);
             }
             let mut d_x =
-                flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.dropout));
+                flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.mask));
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
             with_width(d_x, &gradient, d_in)
         });
@@ -315,50 +324,21 @@ impl LoraLinear {
 mod tests {
     use super::*;
     use crate::frozen::dropout::dropout;
-    use crate::frozen::int8::Int8Matrix;
+    use crate::frozen::testing::{distance, ndarray, random, stored, widened};
     use burn::tensor::{DType, Device, TensorData};
-    use ist_core::streams;
-    use rand::RngExt;
 
     const SIZES: [usize; 4] = [9, 37, 21, 3]; // tokens, in, out, rank
     const SCALE: f64 = 1.75;
 
-    #[expect(deprecated, reason = "a separate implementation to check the others against")]
-    fn ndarray() -> Device {
-        Device::ndarray()
-    }
-
-    fn random<const D: usize>(
-        name: &str,
-        shape: [usize; D],
-        device: &Device,
-        dtype: DType,
-    ) -> Tensor<D> {
-        let mut rng = streams::stream(3, name);
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
-        Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype))
-    }
-
-    /// `[out, in]`, as in a file, kept as `storage`.
-    fn stored(weight: Tensor<2>, storage: DType) -> FrozenMatrix {
-        match storage {
-            DType::I8 => {
-                FrozenMatrix::Int8(Int8Matrix::quantise(&weight.to_data(), &weight.device()))
-            }
-            float => FrozenMatrix::Float(weight.cast(float).transpose()),
-        }
-    }
-
-    fn operation(dropout: Option<(f64, u64)>) -> LoraLinear {
-        LoraLinear { scale: SCALE, dropout, value: true }
+    fn operation(mask: Option<DropoutMask>) -> LoraLinear {
+        LoraLinear { scale: SCALE, mask, value: true }
     }
 
     /// Value and gradients of x, A and B, under the operation or its formula; `tracked` says which of x, A, B are.
     fn run(
         own: bool,
         tracked: [bool; 3],
-        masked: Option<(f64, u64)>,
+        masked: Option<DropoutMask>,
         [device, weight]: [(&Device, DType); 2],
     ) -> Vec<Vec<f64>> {
         let (device, dtype) = device;
@@ -370,16 +350,13 @@ mod tests {
         let a = leaf(random("a", [d_in, rank], device, dtype), tracked[1]);
         let b = leaf(random("b", [rank, d_out], device, dtype), tracked[2]);
         let weight = stored(random("w", [d_out, d_in], device, DType::F32), weight.1);
-        let wide = match &weight {
-            FrozenMatrix::Float(weight) => weight.clone().cast(dtype),
-            FrozenMatrix::Int8(packed) => packed.dequantise(dtype),
-        };
+        let wide = widened(&weight, dtype);
         let input: Tensor<3> = x.clone().unsqueeze();
         let y = if own {
-            operation(masked).apply(input, weight, [a.clone(), b.clone()], None)
+            operation(masked).apply(input, weight, Factors { a: a.clone(), b: b.clone() }, None)
         } else {
-            let (probability, seed) =
-                masked.map_or((0.0, None), |(probability, seed)| (probability, Some(seed)));
+            let probability = masked.map_or(0.0, |mask| mask.probability);
+            let seed = masked.map(|mask| mask.seed);
             let low =
                 dropout(input.clone(), probability, seed).squeeze_dim::<2>(0).matmul(a.clone());
             (x.clone().matmul(wide) + low.matmul(b.clone()).mul_scalar(SCALE)).unsqueeze()
@@ -397,25 +374,13 @@ mod tests {
         found
     }
 
-    fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
-        assert_eq!(
-            found.iter().map(Vec::len).collect::<Vec<_>>(),
-            expected.iter().map(Vec::len).collect::<Vec<_>>()
-        );
-        let of = |(found, expected): (&Vec<f64>, &Vec<f64>)| {
-            let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-            found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
-        };
-        found.iter().zip(expected).map(of).fold(0.0, f64::max)
-    }
-
     #[test]
     fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
         let (reference, flex) = (ndarray(), Device::flex());
         let all_tracked =
             [[true; 3], [true, false, false], [false, true, true], [false, false, true]];
         for tracked in all_tracked {
-            for masked in [None, Some((0.4, 11))] {
+            for masked in [None, Some(DropoutMask { probability: 0.4, seed: 11 })] {
                 let exact = [(&reference, DType::F64); 2];
                 let expected = run(false, tracked, masked, exact);
                 assert!(
@@ -434,7 +399,7 @@ mod tests {
         for (device, dtype, tolerance) in
             [(ndarray(), DType::F64, 1e-13), (Device::flex(), DType::F32, 2e-6)]
         {
-            for masked in [None, Some((0.4, 11))] {
+            for masked in [None, Some(DropoutMask { probability: 0.4, seed: 11 })] {
                 let run = |joined: bool| {
                     let tensor =
                         |name: &str, shape: [usize; 2]| random(name, shape, &device, dtype);
@@ -451,10 +416,11 @@ mod tests {
                     let y = if joined {
                         let a = Tensor::cat(vec![a.clone(), start_a], 1);
                         let b = Tensor::cat(vec![b.clone(), start_b], 0);
-                        operation(masked).apply(input, weight, [a, b], None)
+                        operation(masked).apply(input, weight, Factors { a, b }, None)
                     } else {
-                        let start = Some([start_a, start_b]);
-                        operation(masked).apply(input, weight, [a.clone(), b.clone()], start)
+                        let start = Some(Factors { a: start_a, b: start_b });
+                        let factors = Factors { a: a.clone(), b: b.clone() };
+                        operation(masked).apply(input, weight, factors, start)
                     };
                     let mut graph = (y.clone() * random("g", [1, tokens, d_out], &device, dtype))
                         .sum()

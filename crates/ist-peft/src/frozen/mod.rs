@@ -14,6 +14,9 @@ pub(crate) mod lora_linear;
 pub(crate) mod matrix;
 #[cfg(feature = "flex")]
 pub mod product;
+pub(crate) mod rescaled;
+#[cfg(test)]
+mod testing;
 pub(crate) mod weight;
 
 pub(crate) use base::add_bias;

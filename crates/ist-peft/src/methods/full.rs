@@ -1,46 +1,45 @@
-//! Full fine-tuning: the modules' own weights train, as LISA does with the layers it draws (Pan et al.,
-//! [arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). PEFT has no such method; the file is in its form, with `FULL` as the
-//! type, and holds the weights themselves, not differences.
+//! Full fine-tuning: the modules' own weights train, as LISA does with the layers it draws (Pan et
+//! al., [arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). PEFT has no such method. The file is in
+//! its form, with `FULL` as the type, and holds the weights themselves, not differences.
 //!
-//! A weight W₀ is replaced by W₀ + f · (W - W₀) with W a trained copy in f32 and f the response factor, and a bias likewise:
+//! A weight W₀ is replaced by W₀ + f · (W - W₀) with W a trained copy in f32 and f the response
+//! factor, and a bias likewise:
 //!
-//! - linear `[in, out]`: y = x W + b, and (1 - f) · x W₀ + f · x W + b at other factors than 1, so that no third matrix exists
-//!   ([`blended`]).
-//!   The backward pass keeps x and makes dW = xᵀ g, as large as W;
-//! - embedding `[vocabulary, hidden]`: rows of W. A head that is tied to the table goes on reading W₀; merging unties it;
+//! - linear `[in, out]`: y = x W + b, and (1 - f) · x W₀ + f · x W + b at other factors than 1, so
+//!   that no third matrix exists ([`blended`]). The backward pass keeps x and makes dW = xᵀ g, as
+//!   large as W;
+//! - embedding `[vocabulary, hidden]`: rows of W. A head that is tied to the table continues to read
+//!   W₀. Merging unties it;
 //! - norm `[width]`: as [`LayerNormTuning`].
 //!
-//! As many parameters as the module has: a bias trains with its weight. The copies begin at W₀, so a fresh adapter is the base
-//! model; weight decay pulls them to 0, not to W₀. W₀ stays beside W for the factors of probes.
+//! As many parameters as the module has: a bias trains with its weight. The copies begin at W₀, so a
+//! fresh adapter is the base model. Weight decay pulls them to 0, not to W₀. W₀ stays beside W for
+//! the factors of probes.
 
 use ist_core::burn;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use ist_core::LayerPass;
 
 use crate::fields::Fields;
-use crate::frozen::blended::blended;
-use crate::frozen::linear::linear;
-use crate::frozen::lookup::lookup;
 use crate::frozen::weight::{cast, is_full};
-use crate::frozen::{Base, FrozenLinear, FrozenNorm, NormValues, add_bias};
-use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::frozen::{Base, FrozenLinear, add_bias, blended, linear, lookup};
+use crate::method::{
+    AdapterModule, EmbeddingAdapter, LinearAdapter, MergeError, Method, MethodConfig, MethodInfo,
+    NormAdapter, Place, TensorSpec, TokenCost,
+};
 use crate::methods::layernorm::{self, LayerNormTuning};
 use crate::parameter::{from_file, resting, to_file, transposed, values};
-use crate::site::targets::Targets;
 use crate::site::{Roles, Site, SiteKind};
 
 /// The input stays.
 const TOKEN_COST: TokenCost =
     TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: 0 };
 
-/// Full fine-tuning's checked configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FullConfig {
-    /// The modules to adapt.
-    pub targets: Targets,
-}
+/// Full fine-tuning's checked configuration, which has no settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullConfig;
 
 /// The trained copy of one module.
 #[derive(Module, Debug)]
@@ -66,11 +65,22 @@ impl FullMatrix {
         Self { weight: resting(base.matrix().as_parameter()), bias }
     }
 
-    /// x W + b with the response factor.
+    fn merge(&self, base: Base) -> Base {
+        let base = base.map_matrix(|_| self.weight.val().inner());
+        match &self.bias {
+            Some(bias) => base.map_bias(|_| bias.val().inner()),
+            None => base,
+        }
+    }
+}
+
+impl LinearAdapter for FullMatrix {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let (dtype, f) = (x.dtype(), pass.response);
+        let f = pass.response;
+        let dtype = x.dtype();
         let bias = base.bias.as_ref().zip(self.bias.as_ref());
         let bias = bias.map(|(frozen, bias)| frozen.towards(bias.val(), f, dtype));
+        // At both ends one product is enough.
         let product = if is_full(f) {
             linear(x, self.weight.val())
         } else if f == 0.0 {
@@ -82,45 +92,52 @@ impl FullMatrix {
     }
 }
 
-impl Method for Full {
-    const NAME: &'static str = "full";
-    const PEFT_TYPE: &'static str = "FULL";
-    const TAKES: &'static str = "linear modules, embeddings and normalisations";
-    type Config = FullConfig;
-
-    fn read(fields: &mut Fields) -> FullConfig {
-        FullConfig { targets: fields.targets() }
+impl EmbeddingAdapter for FullMatrix {
+    fn embed(&self, frozen: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
+        let rows = cast(lookup(self.weight.val(), ids), frozen.dtype());
+        if is_full(pass.response) {
+            return rows;
+        }
+        frozen.clone() + (rows - frozen).mul_scalar(pass.response)
     }
+}
 
-    fn targets(config: &FullConfig) -> &Targets {
-        &config.targets
-    }
-
-    fn targets_mut(config: &mut FullConfig) -> &mut Targets {
-        &mut config.targets
-    }
-
-    fn usual_targets(_: &FullConfig, roles: &Roles) -> Vec<&'static str> {
+impl MethodConfig for FullConfig {
+    fn usual_targets(&self, roles: &Roles) -> Vec<&'static str> {
         [roles.linear, roles.norms].concat()
     }
 
-    fn fits(_: &FullConfig, site: &Site) -> bool {
+    fn fits(&self, site: &Site) -> bool {
         matches!(site.kind, SiteKind::Linear | SiteKind::Embedding | SiteKind::Norm)
     }
 
-    fn layout(_: &FullConfig, site: &Site) -> Vec<TensorSpec> {
+    fn layout(&self, site: &Site) -> Vec<TensorSpec> {
         match site.kind {
             SiteKind::Linear => {
+                let weight = TensorSpec::new("weight", [site.d_out, site.d_in]);
                 let bias = site.bias.then(|| TensorSpec::new("bias", [site.d_out]));
-                [TensorSpec::new("weight", [site.d_out, site.d_in])]
-                    .into_iter()
-                    .chain(bias)
-                    .collect()
+                [weight].into_iter().chain(bias).collect()
             }
             SiteKind::Embedding => vec![TensorSpec::new("weight", [site.d_in, site.d_out])],
-            SiteKind::Norm => layernorm::layout(site, ["weight", "bias"]),
+            SiteKind::Norm => layernorm::layout(site, "weight", "bias"),
             SiteKind::Attention { .. } => Vec::new(),
         }
+    }
+
+    fn token_cost(&self, _: &Site) -> TokenCost {
+        TOKEN_COST
+    }
+}
+
+impl Method for Full {
+    const INFO: MethodInfo = MethodInfo {
+        takes: "linear modules, embeddings and normalisations",
+        ..MethodInfo::new(&["full"], "FULL")
+    };
+    type Config = FullConfig;
+
+    fn read(_: &mut Fields) -> FullConfig {
+        FullConfig
     }
 
     fn init(_: &FullConfig, place: &Place, _: u64, _: &Device) -> Self {
@@ -144,61 +161,49 @@ impl Method for Full {
         let weight = tensors.next().expect("one tensor for each entry of the layout");
         let bias = tensors.next().map(|bias| resting(from_file(bias, device)));
         if place.site.kind == SiteKind::Embedding {
-            return Self::Embedding(FullMatrix {
-                weight: resting(from_file(weight, device)),
-                bias,
-            });
+            // A table lies in files as it does here, `[vocabulary, hidden]`.
+            let weight = resting(from_file(weight, device));
+            return Self::Embedding(FullMatrix { weight, bias });
         }
         Self::Linear(FullMatrix { weight: resting(transposed(weight, device)), bias })
     }
+}
 
+impl AdapterModule for Full {
     fn tensors(&self) -> Vec<TensorData> {
-        let (weight, bias) = match self {
-            Self::Norm(norm) => return norm.copies(),
-            Self::Linear(FullMatrix { weight, bias }) => (to_file(weight), bias),
-            Self::Embedding(FullMatrix { weight, bias }) => (values(weight), bias),
+        let with_bias = |weight: TensorData, matrix: &FullMatrix| {
+            [weight].into_iter().chain(matrix.bias.as_ref().map(values)).collect()
         };
-        [weight].into_iter().chain(bias.as_ref().map(values)).collect()
-    }
-
-    fn token_cost(_: &FullConfig, _: &Site) -> TokenCost {
-        TOKEN_COST
-    }
-
-    fn token_cost_of(&self, _: &Site) -> TokenCost {
-        TOKEN_COST
-    }
-
-    fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        let Self::Linear(matrix) = self else { unreachable!("a linear layer has the copy of one") };
-        matrix.forward(base, x, pass)
-    }
-
-    fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
-        let Self::Embedding(table) = self else { unreachable!("an embedding has the copy of one") };
-        let rows = cast(lookup(table.weight.val(), ids), base.dtype());
-        if is_full(pass.response) {
-            return rows;
+        match self {
+            Self::Linear(matrix) => with_bias(to_file(&matrix.weight), matrix),
+            Self::Embedding(matrix) => with_bias(values(&matrix.weight), matrix),
+            Self::Norm(norm) => norm.tensors(),
         }
-        base.clone() + (rows - base).mul_scalar(pass.response)
-    }
-
-    fn norm(&self, base: &FrozenNorm, dtype: DType, pass: &LayerPass) -> NormValues {
-        let Self::Norm(norm) = self else { unreachable!("a normalisation has the copy of one") };
-        norm.norm(base, dtype, pass)
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let (Self::Linear(FullMatrix { weight, bias })
-        | Self::Embedding(FullMatrix { weight, bias })) = self
-        else {
-            let Self::Norm(norm) = self else { unreachable!("all else was a matrix") };
-            return norm.merge(base);
-        };
-        let base = base.map_matrix(|_| weight.val().inner());
-        Ok(match bias {
-            Some(bias) => base.map_bias(|_| bias.val().inner()),
-            None => base,
-        })
+        match self {
+            Self::Linear(matrix) | Self::Embedding(matrix) => Ok(matrix.merge(base)),
+            Self::Norm(norm) => norm.merge(base),
+        }
+    }
+
+    fn as_linear(&self) -> Option<&dyn LinearAdapter> {
+        let Self::Linear(matrix) = self else { return None };
+        Some(matrix)
+    }
+
+    fn as_embedding(&self) -> Option<&dyn EmbeddingAdapter> {
+        let Self::Embedding(table) = self else { return None };
+        Some(table)
+    }
+
+    fn as_norm(&self) -> Option<&dyn NormAdapter> {
+        let Self::Norm(norm) = self else { return None };
+        Some(norm)
+    }
+
+    fn token_cost(&self, _: &Site) -> TokenCost {
+        TOKEN_COST
     }
 }

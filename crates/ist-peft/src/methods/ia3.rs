@@ -17,22 +17,31 @@ use ist_core::LayerPass;
 use serde_json::{Map, Value, json};
 
 use crate::fields::Fields;
+use crate::fields::setting::NamesSetting;
+use crate::frozen::weight::is_full;
 use crate::frozen::{Base, FrozenLinear};
-use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
+use crate::method::{
+    AdapterModule, LinearAdapter, MergeError, Method, MethodConfig, MethodInfo, Place, TensorSpec,
+    TokenCost,
+};
 use crate::parameter::{resting, vector};
-use crate::site::targets::{TargetModules, Targets};
+use crate::site::targets::{TargetFields, TargetModules, Targets};
 use crate::site::{Roles, Site};
 
 /// The modules that leave an MLP, whose input is scaled where the configuration does not say:
 /// PEFT's choice by architecture.
 const FEEDFORWARD: [&str; 5] = ["down_proj", "fc_out", "dense_4h_to_h", "mlp.c_proj", "fc2"];
 
+const FEEDFORWARD_MODULES: NamesSetting = NamesSetting {
+    name: "feedforward_modules",
+    about: "The targets whose input is scaled instead of their output. Default: those that leave an \
+            MLP.",
+};
+
 /// The checked configuration, with PEFT's field names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ia3Config {
-    /// The modules to adapt.
-    pub targets: Targets,
-    /// Those among them whose input is scaled.
+    /// The targets whose input is scaled.
     pub feedforward_modules: Option<TargetModules>,
 }
 
@@ -41,9 +50,9 @@ impl Ia3Config {
         self.feedforward_modules.as_ref().is_some_and(|modules| modules.matches(site))
     }
 
-    /// PEFT wants a part of the targets; a name here may be the end of one there.
-    fn feedforward_json(&self) -> Value {
-        match (&self.feedforward_modules, self.targets.names()) {
+    /// PEFT wants a part of the targets. A name here may be the end of one there.
+    fn feedforward_json(&self, targets: &Targets) -> Value {
+        match (&self.feedforward_modules, targets.names()) {
             (Some(TargetModules::Names(names)), Some(targets)) => {
                 let ends = |target: &&String, name: &String| {
                     *target == name || target.ends_with(&format!(".{name}"))
@@ -72,61 +81,53 @@ impl Ia3 {
     /// l_f, which multiplies the last dimension.
     fn at(&self, response: f64) -> Tensor<3> {
         let scale = self.scale.val();
-        let full = (response - 1.0).abs() < f64::EPSILON;
-        let scale =
-            if full { scale } else { scale.sub_scalar(1.0).mul_scalar(response).add_scalar(1.0) };
-        scale.unsqueeze()
+        if is_full(response) {
+            return scale.unsqueeze();
+        }
+        scale.sub_scalar(1.0).mul_scalar(response).add_scalar(1.0).unsqueeze()
+    }
+}
+
+impl MethodConfig for Ia3Config {
+    fn usual_targets(&self, roles: &Roles) -> Vec<&'static str> {
+        [roles.key, roles.value, roles.mlp_out].concat()
+    }
+
+    fn peft_fields(&self, targets: &Targets) -> Map<String, Value> {
+        Map::from_iter([
+            (FEEDFORWARD_MODULES.name.to_owned(), self.feedforward_json(targets)),
+            ("fan_in_fan_out".to_owned(), json!(targets.fan_in_fan_out())),
+        ])
+    }
+
+    fn layout(&self, site: &Site) -> Vec<TensorSpec> {
+        let shape = if self.scales_input(site) { [1, site.d_in] } else { [site.d_out, 1] };
+        vec![TensorSpec::new("ia3_l", shape)]
+    }
+
+    fn token_cost(&self, site: &Site) -> TokenCost {
+        token_cost(self.scales_input(site), site)
     }
 }
 
 impl Method for Ia3 {
-    const NAME: &'static str = "ia3";
-    const PEFT_TYPE: &'static str = "IA3";
-    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] =
-        &[("init_ia3_weights", "true")];
+    const INFO: MethodInfo = MethodInfo {
+        target_fields: TargetFields::Modules,
+        documented_defaults: &[("init_ia3_weights", "true")],
+        settings: &[&FEEDFORWARD_MODULES],
+        ..MethodInfo::new(&["ia3"], "IA3")
+    };
     type Config = Ia3Config;
 
     fn read(fields: &mut Fields) -> Ia3Config {
         // PEFT's own defaults by architecture are these names as well.
-        let usual = FEEDFORWARD.iter().map(ToString::to_string).collect();
-        let given = fields.modules("feedforward_modules");
-        Ia3Config {
-            targets: fields.targets_in_every_layer(),
-            feedforward_modules: given.or(Some(TargetModules::Names(usual))),
-        }
-    }
-
-    fn write(config: &Ia3Config) -> Map<String, Value> {
-        Map::from_iter([
-            ("feedforward_modules".to_owned(), config.feedforward_json()),
-            ("fan_in_fan_out".to_owned(), json!(config.targets.fan_in_fan_out())),
-        ])
-    }
-
-    /// PEFT's configuration of this method knows no layers.
-    fn target_fields(config: &Ia3Config) -> Map<String, Value> {
-        config.targets.module_fields()
-    }
-
-    fn targets(config: &Ia3Config) -> &Targets {
-        &config.targets
-    }
-
-    fn targets_mut(config: &mut Ia3Config) -> &mut Targets {
-        &mut config.targets
-    }
-
-    fn usual_targets(_: &Ia3Config, roles: &Roles) -> Vec<&'static str> {
-        [roles.key, roles.value, roles.mlp_out].concat()
-    }
-
-    fn layout(config: &Ia3Config, site: &Site) -> Vec<TensorSpec> {
-        let shape = if config.scales_input(site) { [1, site.d_in] } else { [site.d_out, 1] };
-        vec![TensorSpec::new("ia3_l", shape)]
+        let usual = || TargetModules::Names(FEEDFORWARD.iter().map(ToString::to_string).collect());
+        let given = fields.modules(FEEDFORWARD_MODULES.name);
+        Ia3Config { feedforward_modules: Some(given.unwrap_or_else(usual)) }
     }
 
     fn init(config: &Ia3Config, place: &Place, _seed: u64, device: &Device) -> Self {
-        let width = Self::parameters(config, &place.site);
+        let width = config.parameters(&place.site);
         Self::new(config, &place.site, Tensor::ones([width], device))
     }
 
@@ -138,7 +139,9 @@ impl Method for Ia3 {
     ) -> Self {
         Self::new(config, &place.site, vector(tensors.remove(0), device))
     }
+}
 
+impl AdapterModule for Ia3 {
     fn tensors(&self) -> Vec<TensorData> {
         let scale = self.scale.val().inner();
         let scale: Tensor<2> =
@@ -146,14 +149,26 @@ impl Method for Ia3 {
         vec![scale.into_data()]
     }
 
-    fn token_cost(config: &Ia3Config, site: &Site) -> TokenCost {
-        token_cost(config.scales_input(site), site)
+    fn merge(&self, base: Base) -> Result<Base, MergeError> {
+        let scale = self.scale.val().inner();
+        if self.on_input {
+            // (x ⊙ l) W = x (l ⊙ W): the rows of W `[in, out]` are scaled and the bias is not.
+            return Ok(base.map_matrix(|weight| weight * scale.unsqueeze_dim(1)));
+        }
+        let bias_scale = scale.clone();
+        Ok(base.map_matrix(|weight| weight * scale.unsqueeze()).map_bias(|bias| bias * bias_scale))
     }
 
-    fn token_cost_of(&self, site: &Site) -> TokenCost {
+    fn as_linear(&self) -> Option<&dyn LinearAdapter> {
+        Some(self)
+    }
+
+    fn token_cost(&self, site: &Site) -> TokenCost {
         token_cost(self.on_input, site)
     }
+}
 
+impl LinearAdapter for Ia3 {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.at(pass.response);
         if self.on_input {
@@ -162,27 +177,12 @@ impl Method for Ia3 {
             base.forward(x, pass.response) * scale
         }
     }
-
-    fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let scale = self.scale.val().inner();
-        if self.on_input {
-            return Ok(base.map_matrix(|weight| weight * scale.unsqueeze_dim(1)));
-        }
-        let bias_scale = scale.clone();
-        Ok(base.map_matrix(|weight| weight * scale.unsqueeze()).map_bias(|bias| bias * bias_scale))
-    }
 }
 
 /// The gradient of the scale needs what it multiplied.
 fn token_cost(on_input: bool, site: &Site) -> TokenCost {
     if on_input {
-        TokenCost { keeps_input: true, keeps_output: false, keeps: 0, scratch: site.d_in }
-    } else {
-        TokenCost {
-            keeps_input: false,
-            keeps_output: false,
-            keeps: site.d_out,
-            scratch: site.d_out,
-        }
+        return TokenCost { keeps_input: true, scratch: site.d_in, ..TokenCost::default() };
     }
+    TokenCost { keeps: site.d_out, scratch: site.d_out, ..TokenCost::default() }
 }

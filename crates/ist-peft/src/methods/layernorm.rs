@@ -1,32 +1,30 @@
-//! LayerNorm tuning: the normalisations themselves train (Zhao et al., [arXiv 2312.11420](https://arxiv.org/abs/2312.11420));
-//! PEFT's `LN_TUNING`.
+//! LayerNorm tuning: the normalisations themselves train (Zhao et al.,
+//! [arXiv 2312.11420](https://arxiv.org/abs/2312.11420)). PEFT's `LN_TUNING`.
 //!
-//! A norm's weight w₀ `[width]` is replaced by w₀ + f · (w - w₀), with w a trained copy in f32 and f the response factor; so
-//! is its bias where it has one. `width` parameters a norm, twice as many with a bias. The copy begins at w₀, so a fresh
-//! adapter is the base model; weight decay pulls it to 0, not to w₀. Usual are all norms, the one behind the last layer
-//! too: it lies outside the layers and trains in every step.
+//! A norm's weight w₀ `[width]` is replaced by w₀ + f · (w - w₀), with w a trained copy in f32 and f
+//! the response factor. So is its bias where it has one. `width` parameters a norm, twice as many
+//! with a bias. The copy begins at w₀, so a fresh adapter is the base model. Weight decay pulls it
+//! to 0, not to w₀. Usual are all norms, the one behind the last layer too: it lies outside the
+//! layers and trains in every step.
 
 use ist_core::burn;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::LayerPass;
-use serde_json::{Map, Value};
 
 use crate::fields::Fields;
-use crate::frozen::weight::Weight;
-use crate::frozen::{Base, FrozenNorm, NormValues};
-use crate::method::{MergeError, Method, Place, TensorSpec};
+use crate::frozen::{Base, FrozenNorm, NormValues, Weight};
+use crate::method::{
+    AdapterModule, MergeError, Method, MethodConfig, MethodInfo, NormAdapter, Place, TensorSpec,
+};
 use crate::parameter::{from_file, resting, values};
-use crate::site::targets::Targets;
+use crate::site::targets::TargetFields;
 use crate::site::{Roles, Site, SiteKind};
 
-/// LayerNorm tuning's checked configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerNormConfig {
-    /// The modules to adapt.
-    pub targets: Targets,
-}
+/// LayerNorm tuning's checked configuration, which has no settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerNormConfig;
 
 /// The trained copy of one norm.
 #[derive(Module, Debug)]
@@ -45,46 +43,32 @@ impl LayerNormTuning {
         let Base::Norm(norm) = base else { panic!("a copy of a norm is asked of {base:?}") };
         Self::new(norm.weight.as_parameter(), norm.bias.as_ref().map(Weight::as_parameter))
     }
+}
 
-    /// The copies in the order weight, bias.
-    pub(crate) fn copies(&self) -> Vec<TensorData> {
-        [&self.weight].into_iter().chain(&self.bias).map(values).collect()
+impl MethodConfig for LayerNormConfig {
+    fn usual_targets(&self, roles: &Roles) -> Vec<&'static str> {
+        [roles.norms, roles.final_norm].concat()
+    }
+
+    fn fits(&self, site: &Site) -> bool {
+        site.kind == SiteKind::Norm
+    }
+
+    fn layout(&self, site: &Site) -> Vec<TensorSpec> {
+        layout(site, "ln_tuning_layers.weight", "ln_tuning_layers.bias")
     }
 }
 
 impl Method for LayerNormTuning {
-    const NAME: &'static str = "layernorm";
-    const PEFT_TYPE: &'static str = "LN_TUNING";
-    const TAKES: &'static str = "normalisations";
+    const INFO: MethodInfo = MethodInfo {
+        takes: "normalisations",
+        target_fields: TargetFields::Modules,
+        ..MethodInfo::new(&["layernorm"], "LN_TUNING")
+    };
     type Config = LayerNormConfig;
 
-    fn read(fields: &mut Fields) -> LayerNormConfig {
-        LayerNormConfig { targets: fields.targets_in_every_layer() }
-    }
-
-    fn targets(config: &LayerNormConfig) -> &Targets {
-        &config.targets
-    }
-
-    fn targets_mut(config: &mut LayerNormConfig) -> &mut Targets {
-        &mut config.targets
-    }
-
-    fn usual_targets(_: &LayerNormConfig, roles: &Roles) -> Vec<&'static str> {
-        [roles.norms, roles.final_norm].concat()
-    }
-
-    fn fits(_: &LayerNormConfig, site: &Site) -> bool {
-        site.kind == SiteKind::Norm
-    }
-
-    /// PEFT's configuration of this method knows no layers.
-    fn target_fields(config: &LayerNormConfig) -> Map<String, Value> {
-        config.targets.module_fields()
-    }
-
-    fn layout(_: &LayerNormConfig, site: &Site) -> Vec<TensorSpec> {
-        layout(site, ["ln_tuning_layers.weight", "ln_tuning_layers.bias"])
+    fn read(_: &mut Fields) -> LayerNormConfig {
+        LayerNormConfig
     }
 
     fn init(_: &LayerNormConfig, place: &Place, _: u64, _: &Device) -> Self {
@@ -99,17 +83,12 @@ impl Method for LayerNormTuning {
     ) -> Self {
         from_tensors(tensors, device)
     }
+}
 
+impl AdapterModule for LayerNormTuning {
+    /// The copies in the order weight, bias.
     fn tensors(&self) -> Vec<TensorData> {
-        self.copies()
-    }
-
-    fn norm(&self, base: &FrozenNorm, dtype: DType, pass: &LayerPass) -> NormValues {
-        let bias = base.bias.as_ref().zip(self.bias.as_ref());
-        NormValues {
-            weight: base.weight.towards(self.weight.val(), pass.response, dtype),
-            bias: bias.map(|(base, bias)| base.towards(bias.val(), pass.response, dtype)),
-        }
+        [&self.weight].into_iter().chain(&self.bias).map(values).collect()
     }
 
     fn merge(&self, base: Base) -> Result<Base, MergeError> {
@@ -119,10 +98,24 @@ impl Method for LayerNormTuning {
             None => base,
         })
     }
+
+    fn as_norm(&self) -> Option<&dyn NormAdapter> {
+        Some(self)
+    }
 }
 
-/// The tensors of a norm at `site`, named so in the file.
-pub(crate) fn layout(site: &Site, [weight, bias]: [&'static str; 2]) -> Vec<TensorSpec> {
+impl NormAdapter for LayerNormTuning {
+    fn values(&self, base: &FrozenNorm, dtype: DType, pass: &LayerPass) -> NormValues {
+        let bias = base.bias.as_ref().zip(self.bias.as_ref());
+        NormValues {
+            weight: base.weight.towards(self.weight.val(), pass.response, dtype),
+            bias: bias.map(|(base, bias)| base.towards(bias.val(), pass.response, dtype)),
+        }
+    }
+}
+
+/// The tensors of a norm at `site`, whose file calls them so.
+pub(crate) fn layout(site: &Site, weight: &'static str, bias: &'static str) -> Vec<TensorSpec> {
     let bias = site.bias.then(|| TensorSpec::new(bias, [site.d_out]));
     [TensorSpec::new(weight, [site.d_out])].into_iter().chain(bias).collect()
 }

@@ -7,9 +7,9 @@
 use ist_core::untrusted::cut_value;
 use serde_json::{Map, Value, json};
 
-use crate::ConfigError;
 use crate::fields::Dialect;
-use crate::fields::{FieldFault, is_neutral, strings};
+use crate::fields::{ConfigError, FieldFault, is_neutral, strings};
+use crate::method::Configured;
 use crate::model::attach::{AttachError, matching_sites};
 use crate::model::carried::Carried;
 use crate::set::Adapter;
@@ -31,10 +31,10 @@ pub const DEFAULT_NAME: &str = "default";
 pub struct Part<A: Adapter> {
     /// Its name, and that of its folder where there are several.
     pub name: String,
-    config: A::Config,
+    config: Configured<A::Config>,
     modules_to_save: Vec<String>,
     /// What trains the modules to save: the method for whole weights, on just these.
-    whole: Option<A::Config>,
+    whole: Option<Configured<A::Config>>,
     beside: Beside,
 }
 
@@ -60,7 +60,7 @@ pub struct Adapters<A: Adapter> {
 
 impl<A: Adapter> Part<A> {
     /// An adapter of that configuration alone.
-    pub fn new(name: &str, config: A::Config) -> Self {
+    pub fn new(name: &str, config: Configured<A::Config>) -> Self {
         Self {
             name: name.to_owned(),
             config,
@@ -97,17 +97,17 @@ impl<A: Adapter> Part<A> {
     }
 
     /// The method's configuration.
-    pub fn config(&self) -> &A::Config {
+    pub fn config(&self) -> &Configured<A::Config> {
         &self.config
     }
 
     /// The configurations of its modules: the method's and, with modules to save, that of whole
     /// weights.
-    pub fn configs(&self) -> impl Iterator<Item = &A::Config> {
+    pub fn configs(&self) -> impl Iterator<Item = &Configured<A::Config>> {
         std::iter::once(&self.config).chain(&self.whole)
     }
 
-    fn configs_mut(&mut self) -> impl Iterator<Item = &mut A::Config> {
+    fn configs_mut(&mut self) -> impl Iterator<Item = &mut Configured<A::Config>> {
         std::iter::once(&mut self.config).chain(&mut self.whole)
     }
 
@@ -117,12 +117,12 @@ impl<A: Adapter> Part<A> {
     /// # Errors
     /// Fields of `given` that have no effect on an adapter that is loaded.
     pub fn train_as(&mut self, given: &Self) -> Result<(), ConfigError> {
-        A::train_as(&mut self.config, &given.config)
+        self.config.train_as(&given.config)
     }
 
     /// The fields of PEFT's `adapter_config.json`.
     pub fn peft_fields(&self) -> Map<String, Value> {
-        let mut fields = A::peft_fields(&self.config);
+        let mut fields = self.config.peft_fields();
         let saved =
             if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) };
         fields.insert(MODULES_TO_SAVE.to_owned(), saved);
@@ -184,8 +184,9 @@ impl<A: Adapter> Part<A> {
         };
         let embeddings = every.iter().filter(|site| site.kind == SiteKind::Embedding);
         let pair: Vec<&Site> = embeddings.chain([head]).collect();
-        let names_one =
-            |config: &&mut A::Config| pair.iter().any(|site| A::targets(config).matches(site));
+        let names_one = |config: &&mut Configured<A::Config>| {
+            pair.iter().any(|site| config.targets.matches(site))
+        };
         let whole = self.whole.as_mut().filter(|config| names_one(config));
         let saves_whole = whole.is_some();
         let Some(config) =
@@ -194,10 +195,10 @@ impl<A: Adapter> Part<A> {
             return;
         };
         for site in pair {
-            if A::targets(config).matches(site) {
+            if config.targets.matches(site) {
                 continue;
             }
-            A::targets_mut(config).include(&site.path);
+            config.targets.include(&site.path);
             if saves_whole {
                 self.modules_to_save.push(site.path.clone());
             }
@@ -247,7 +248,7 @@ fn is_token_indices(value: &Value) -> bool {
 /// The names of the modules to save and the configuration that trains them whole.
 fn whole<A: Adapter>(
     saved: Option<&Value>,
-) -> Result<(Vec<String>, Option<A::Config>), FieldFault> {
+) -> Result<(Vec<String>, Option<Configured<A::Config>>), FieldFault> {
     let fault = |message: String| FieldFault { field: MODULES_TO_SAVE.to_owned(), message };
     let Some(value) = saved else { return Ok((Vec::new(), None)) };
     let Some(names) = strings(value) else {
@@ -270,7 +271,7 @@ fn whole<A: Adapter>(
 
 impl<A: Adapter> Adapters<A> {
     /// One adapter.
-    pub fn one(config: A::Config) -> Self {
+    pub fn one(config: Configured<A::Config>) -> Self {
         Self::new(vec![Part::new(DEFAULT_NAME, config)])
     }
 
@@ -299,7 +300,7 @@ impl<A: Adapter> Adapters<A> {
     }
 
     /// The configurations of all adapters in order.
-    pub fn configs(&self) -> impl Iterator<Item = &A::Config> {
+    pub fn configs(&self) -> impl Iterator<Item = &Configured<A::Config>> {
         self.parts.iter().flat_map(Part::configs)
     }
 

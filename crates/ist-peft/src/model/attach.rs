@@ -10,7 +10,7 @@ use ist_core::{LayeredModel, streams};
 
 use crate::fields::ConfigError;
 use crate::frozen::BaseMut;
-use crate::method::{MergeError, Place};
+use crate::method::{Configured, MergeError, Place};
 use crate::model::adapters::{Adapters, Part};
 use crate::model::peft_defaults::{self, Choice};
 use crate::set::Adapter;
@@ -190,7 +190,7 @@ pub fn attach<A: Adapter>(
     let sites = targeted_sites(model, adapters)?;
     let seed = streams::mix(seed, streams::digest("adapter initialisation"));
     for (config, sites) in adapters.configs().zip(&sites) {
-        let fresh = A::init_all(config, &places(model, sites), seed, device);
+        let fresh = A::init_all(&config.settings, &places(model, sites), seed, device);
         put(model, sites, fresh);
     }
     Ok(sites.concat())
@@ -205,6 +205,12 @@ pub(crate) fn places<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site]) 
 pub(crate) fn put<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Site], adapters: Vec<A>) {
     let slots = model.slots().into_iter().filter(|slot| sites.contains(&slot.site));
     for (slot, adapter) in slots.zip(adapters) {
+        // Without the view the module would go on as if it had no adapter.
+        assert!(
+            adapter.view().serves(slot.site.kind),
+            "a method fits {}, but has no view for such a module",
+            slot.site.path
+        );
         *slot.adapter = Some(adapter);
     }
 }
@@ -214,7 +220,9 @@ pub fn learning_rates<A: Adapter, M: PeftModel<A> + LayeredModel>(
     model: &mut M,
 ) -> BTreeMap<String, f64> {
     let slots = model.slots().into_iter();
-    let ratios = slots.filter_map(|slot| slot.adapter.as_ref().map(A::learning_rate_ratios));
+    let ratios = slots.filter_map(|slot| {
+        slot.adapter.as_ref().map(|adapter| adapter.view().learning_rate_ratios())
+    });
     let ratios: HashMap<ParamId, f64> = ratios.flatten().collect();
     let mut named = gradients::parameter_ids(OUTER, model.outer());
     for (index, layer) in model.layers().iter().enumerate() {
@@ -248,13 +256,13 @@ pub(crate) fn untie_for<A: Adapter>(model: &mut impl PeftModel<A>, sites: &[Vec<
 pub fn matching_sites<A: Adapter>(
     every: &[Site],
     outline: &Outline,
-    config: &mut A::Config,
+    config: &mut Configured<A::Config>,
 ) -> Result<Vec<Site>, AttachError> {
     let fitting = fitting::<A>(every, config)?;
     let usual = default_targets::<A>(every, outline, config)?;
-    A::targets_mut(config).default_to(&usual);
-    let method = A::method(config);
-    let targets = A::targets(config);
+    config.targets.default_to(&usual);
+    let method = config.name();
+    let targets = &config.targets;
     let num_layers = outline.num_layers;
     let layers = targets.layers_beyond(num_layers);
     if !layers.is_empty() {
@@ -268,8 +276,8 @@ pub fn matching_sites<A: Adapter>(
             exist: module_names(&fitting),
         });
     }
-    A::targets_mut(config).settle(&sites);
-    A::settle(config, &sites).map_err(AttachError::OtherModel)?;
+    config.targets.settle(&sites);
+    config.settings.settle(&sites).map_err(AttachError::OtherModel)?;
     Ok(sites)
 }
 
@@ -278,21 +286,18 @@ pub fn matching_sites<A: Adapter>(
 fn default_targets<A: Adapter>(
     every: &[Site],
     outline: &Outline,
-    config: &A::Config,
+    config: &Configured<A::Config>,
 ) -> Result<Vec<&'static str>, AttachError> {
     let usual = || Ok(usual_targets::<A>(every, outline.roles, config));
-    if !A::targets(config).leaves_the_choice_to_peft() {
+    if !config.targets.leaves_the_choice_to_peft() {
         return usual();
     }
-    let fields = A::peft_fields(config);
-    let peft_type = fields.get("peft_type").and_then(serde_json::Value::as_str).unwrap_or_default();
-    match peft_defaults::targets(peft_type, outline.model_type) {
+    match peft_defaults::targets(config.info.peft_type, outline.model_type) {
         Choice::Names(names) => Ok(names.to_vec()),
         Choice::NotInPeft => usual(),
-        Choice::Unknown => Err(AttachError::NoDefault {
-            method: A::method(config),
-            model_type: outline.model_type,
-        }),
+        Choice::Unknown => {
+            Err(AttachError::NoDefault { method: config.name(), model_type: outline.model_type })
+        }
     }
 }
 
@@ -300,12 +305,12 @@ fn default_targets<A: Adapter>(
 pub fn usual_targets<A: Adapter>(
     every: &[Site],
     roles: &Roles,
-    config: &A::Config,
+    config: &Configured<A::Config>,
 ) -> Vec<&'static str> {
     let exists =
-        |name: &str| every.iter().any(|site| names_site(name, site) && A::fits(config, site));
+        |name: &str| every.iter().any(|site| names_site(name, site) && config.settings.fits(site));
     let mut names: Vec<&str> = Vec::new();
-    for name in A::usual_targets(config, roles) {
+    for name in config.settings.usual_targets(roles) {
         // One module may play several parts.
         if exists(name) && !names.contains(&name) {
             names.push(name);
@@ -315,13 +320,14 @@ pub fn usual_targets<A: Adapter>(
 }
 
 /// The modules that the method can sit on; fails where there are none.
-fn fitting<A: Adapter>(every: &[Site], config: &A::Config) -> Result<Vec<Site>, AttachError> {
-    let fitting: Vec<Site> = every.iter().filter(|site| A::fits(config, site)).cloned().collect();
+fn fitting<A: Adapter>(
+    every: &[Site],
+    config: &Configured<A::Config>,
+) -> Result<Vec<Site>, AttachError> {
+    let fitting: Vec<Site> =
+        every.iter().filter(|site| config.settings.fits(site)).cloned().collect();
     if fitting.is_empty() {
-        return Err(AttachError::NothingFits {
-            method: A::method(config),
-            takes: A::takes(config),
-        });
+        return Err(AttachError::NothingFits { method: config.name(), takes: config.info.takes });
     }
     Ok(fitting)
 }
@@ -340,13 +346,13 @@ pub fn check_names<A: Adapter>(
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
     for config in part.configs() {
         let fitting = fitting::<A>(&every, config)?;
-        let unknown = owned(A::targets(config).unknown_names(&fitting));
+        let unknown = owned(config.targets.unknown_names(&fitting));
         if !unknown.is_empty() {
             let exist = module_names(&fitting);
-            return Err(AttachError::UnknownNames { method: A::method(config), unknown, exist });
+            return Err(AttachError::UnknownNames { method: config.name(), unknown, exist });
         }
         let sites = matching_sites::<A>(&every, outline, &mut config.clone())?;
-        let unknown = A::unmatched_patterns(config, &sites);
+        let unknown = config.settings.unmatched_patterns(&sites);
         if !unknown.is_empty() {
             return Err(AttachError::UnknownPatterns { unknown, exist: module_names(&sites) });
         }
@@ -364,7 +370,9 @@ pub fn merge<A: Adapter>(model: &mut impl PeftModel<A>) -> Result<(), MergeError
     let merged = model
         .slots()
         .into_iter()
-        .map(|slot| slot.adapter.as_ref().map(|adapter| adapter.merge(slot.base.get())).transpose())
+        .map(|slot| {
+            slot.adapter.as_ref().map(|adapter| adapter.view().merge(slot.base.get())).transpose()
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if model
         .slots()

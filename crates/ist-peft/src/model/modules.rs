@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, module};
 use ist_core::LayerPass;
 
-use crate::{Adapter, FrozenLinear, FrozenNorm, NormValues, Weight};
+use crate::frozen::weight::cast;
+use crate::frozen::{FrozenLinear, FrozenNorm, NormValues, Weight};
+use crate::set::Adapter;
 
 /// A frozen linear layer with an optional adapter.
 #[derive(Module, Debug)]
@@ -37,7 +39,7 @@ impl<A: Adapter> PeftLinear<A> {
     }
 
     fn run(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        match &self.adapter {
+        match self.adapter.as_ref().and_then(|adapter| adapter.view().as_linear()) {
             Some(adapter) => adapter.forward(&self.base, x, pass),
             None => self.base.forward_in(x, pass),
         }
@@ -65,8 +67,8 @@ impl<A: Adapter> PeftEmbedding<A> {
     pub fn forward(&self, ids: Tensor<2, Int>, dtype: DType, pass: &LayerPass) -> Tensor<3> {
         let rows =
             module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
-        let rows = if rows.dtype() == dtype { rows } else { rows.cast(dtype) };
-        match &self.adapter {
+        let rows = cast(rows, dtype);
+        match self.adapter.as_ref().and_then(|adapter| adapter.view().as_embedding()) {
             Some(adapter) => adapter.embed(rows, ids, &pass.of_module("embed_tokens")),
             None => rows,
         }
@@ -100,8 +102,8 @@ impl<A: Adapter> PeftNorm<A> {
 
     /// Weight and bias in the type `dtype`, with the adapter at the pass's response factor.
     pub fn values(&self, dtype: DType, pass: &LayerPass) -> NormValues {
-        match &self.adapter {
-            Some(adapter) => adapter.norm(&self.base, dtype, pass),
+        match self.adapter.as_ref().and_then(|adapter| adapter.view().as_norm()) {
+            Some(adapter) => adapter.values(&self.base, dtype, pass),
             None => self.base.values(pass.response, dtype),
         }
     }

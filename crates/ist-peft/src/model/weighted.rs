@@ -30,7 +30,7 @@ impl WeightedSum {
         let merged = model.slots().into_iter().map(|slot| {
             slot.adapter
                 .as_ref()
-                .map(|adapter| adapter.merge(slot.base.get().widened()))
+                .map(|adapter| adapter.view().merge(slot.base.get().widened()))
                 .transpose()
         });
         let merged = merged.collect::<Result<Vec<_>, _>>()?;

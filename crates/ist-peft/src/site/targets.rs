@@ -89,6 +89,17 @@ pub(crate) fn names_site(name: &str, site: &Site) -> bool {
     site.path == name || site.path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// The fields of a configuration that choose the modules of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetFields {
+    /// Modules by name, and some layers alone: `layers_to_transform` and `layers_pattern`.
+    WithLayers,
+    /// Modules by name. PEFT's configuration of such a method knows no layers.
+    Modules,
+    /// None: the method sits on every module that it fits.
+    None,
+}
+
 /// Target modules and what narrows them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Targets {
@@ -217,7 +228,7 @@ impl Targets {
 
     /// What the targets ask for, in words.
     pub fn describe(&self) -> String {
-        self.peft_fields()
+        self.fields(TargetFields::WithLayers)
             .iter()
             .filter(|(_, v)| !v.is_null())
             .map(|(k, v)| format!("{k} {v}"))
@@ -225,30 +236,25 @@ impl Targets {
             .join(", ")
     }
 
-    /// The fields of PEFT's `adapter_config.json` of a method that cannot be narrowed to some
-    /// layers.
-    pub fn module_fields(&self) -> Map<String, Value> {
-        let mut fields = self.peft_fields();
-        fields.retain(|key, _| key.ends_with("_modules"));
-        fields
-    }
-
-    /// The fields of PEFT's `adapter_config.json`.
-    pub fn peft_fields(&self) -> Map<String, Value> {
+    /// Those of its fields that PEFT's `adapter_config.json` has for the method.
+    pub fn fields(&self, which: TargetFields) -> Map<String, Value> {
         let modules = |modules: &Option<TargetModules>| {
             modules.as_ref().map_or(Value::Null, TargetModules::to_json)
         };
-        let patterns =
-            if self.layers_pattern.is_empty() { Value::Null } else { json!(self.layers_pattern) };
-        Map::from_iter([
-            ("target_modules".to_owned(), modules(&self.modules)),
-            ("exclude_modules".to_owned(), modules(&self.exclude)),
-            (
-                "layers_to_transform".to_owned(),
-                self.layers.as_ref().map_or(Value::Null, |layers| json!(layers)),
-            ),
-            ("layers_pattern".to_owned(), patterns),
-        ])
+        let mut fields = Map::new();
+        if which == TargetFields::None {
+            return fields;
+        }
+        fields.insert("target_modules".to_owned(), modules(&self.modules));
+        fields.insert("exclude_modules".to_owned(), modules(&self.exclude));
+        if which == TargetFields::WithLayers {
+            let layers = self.layers.as_ref().map_or(Value::Null, |layers| json!(layers));
+            let patterns = Some(&self.layers_pattern).filter(|patterns| !patterns.is_empty());
+            let patterns = patterns.map_or(Value::Null, |patterns| json!(patterns));
+            fields.insert("layers_to_transform".to_owned(), layers);
+            fields.insert("layers_pattern".to_owned(), patterns);
+        }
+        fields
     }
 }
 

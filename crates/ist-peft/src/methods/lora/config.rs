@@ -1,11 +1,12 @@
-//! The configuration that LoRA and DoRA share, from our TOML and from PEFT's file, and back.
+//! The configuration of LoRA, and what DoRA shares of it, from our TOML and from PEFT's file, and
+//! back.
 
 use serde_json::{Map, Value, json};
 
-use crate::fields::Dialect;
-use crate::fields::{ConfigError, FieldFault, Fields, number};
+use crate::fields::setting::{Described, documented};
+use crate::fields::{Dialect, Fields, number};
 use crate::site::Site;
-use crate::site::targets::{Patterns, Targets};
+use crate::site::targets::Patterns;
 
 /// What A and B start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,12 @@ impl LoraInit {
         matches!(self, Self::Pissa { .. } | Self::Olora)
     }
 
+    /// How many times its rank an adapter has in its file. One that started in the weight is written
+    /// as a plain LoRA of twice the rank.
+    pub(crate) fn stored_ranks(self) -> u32 {
+        if self.starts_in_weight() { 2 } else { 1 }
+    }
+
     fn parse(value: &Value) -> Option<Self> {
         match value {
             Value::Bool(true) => Some(Self::Kaiming),
@@ -48,9 +55,68 @@ impl LoraInit {
     }
 }
 
-/// LoRA's and DoRA's checked configuration, with PEFT's field names.
+/// The settings that LoRA and DoRA share.
+pub(crate) mod setting {
+    use crate::fields::setting::{PatternSetting, Setting, off};
+    use crate::fields::values::{AboveZero, Count, Flag, Probability};
+
+    pub(crate) const R: Setting<Count> =
+        Setting::new("r", "The rank.", Count, 32).with_peft_default(8);
+    pub(crate) const ALPHA: Setting<AboveZero> = Setting::new(
+        "alpha",
+        "The scaling's numerator: alpha / r, or alpha / √r with `use_rslora`.",
+        AboveZero,
+        64.0,
+    )
+    .called("lora_alpha")
+    .with_peft_default(8.0);
+    pub(crate) const DROPOUT: Setting<Probability> =
+        Setting::new("dropout", "Dropout on the input of the method's branch.", Probability, 0.0)
+            .called("lora_dropout");
+    pub(crate) const USE_RSLORA: Setting<Flag> = off("use_rslora", "Scale by alpha / √r.");
+    pub(crate) const RANK_PATTERN: PatternSetting<Count> = PatternSetting {
+        name: "rank_pattern",
+        about: "Ranks of modules whose name matches.",
+        kind: Count,
+        expected: "a table of integers of at least 1",
+    };
+    pub(crate) const ALPHA_PATTERN: PatternSetting<AboveZero> = PatternSetting {
+        name: "alpha_pattern",
+        about: "Alphas of modules whose name matches.",
+        kind: AboveZero,
+        expected: "a table of numbers above 0",
+    };
+    pub(crate) const LORAPLUS_LR_RATIO: Setting<AboveZero> =
+        Setting::new("loraplus_lr_ratio", "B's learning rate beside A's (LoRA+).", AboveZero, 1.0);
+    pub(crate) const FREEZE_A: Setting<Flag> =
+        off("freeze_a", "Whether A stays as it began (LoRA-FA).");
+}
+
+/// The setting of what A and B start from: `true`, or a name that [`LoraInit`] knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StartSetting;
+
+impl Described for StartSetting {
+    fn name(&self) -> &'static str {
+        "init_lora_weights"
+    }
+
+    fn schema(&self) -> Value {
+        let values =
+            json!([{"const": true, "type": "boolean"}, {"type": "string", "minLength": 1}]);
+        let mut schema = documented("What A and B start from.", json!({"anyOf": values}));
+        schema["default"] = json!(true);
+        schema
+    }
+
+    fn value(&self, given: Option<&Value>) -> Result<Option<Value>, String> {
+        Ok(Some(given.cloned().unwrap_or(json!(true))))
+    }
+}
+
+/// The settings of a low-rank addition, which LoRA and DoRA share, with PEFT's field names.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LoraConfig {
+pub struct LowRankConfig {
     /// Rank, at least 1.
     pub r: usize,
     /// The scaling's numerator, above 0.
@@ -63,20 +129,27 @@ pub struct LoraConfig {
     pub rank_pattern: Patterns<usize>,
     /// Alphas of modules whose name matches.
     pub alpha_pattern: Patterns<f64>,
-    /// What A and B start from. Not in PEFT's file, which holds tensors.
-    pub init: LoraInit,
-    /// Whether A stays as it is (LoRA-FA). Not in PEFT's file.
-    pub freeze_a: bool,
-    /// Whether B has a bias, as of adapters that were taken from the difference of two models. In
-    /// PEFT's file alone.
-    pub lora_bias: bool,
     /// B's learning rate beside A's (LoRA+), above 0. Not in PEFT's file.
     pub loraplus_lr_ratio: f64,
-    /// The modules to adapt.
-    pub targets: Targets,
 }
 
-impl LoraConfig {
+impl LowRankConfig {
+    /// Reads the fields.
+    pub(crate) fn read(fields: &mut Fields) -> Self {
+        Self {
+            r: fields.get(&setting::R),
+            lora_alpha: fields.get(&setting::ALPHA),
+            lora_dropout: fields.get(&setting::DROPOUT),
+            use_rslora: fields.get(&setting::USE_RSLORA),
+            rank_pattern: fields.patterns(&setting::RANK_PATTERN),
+            alpha_pattern: fields.patterns(&setting::ALPHA_PATTERN),
+            loraplus_lr_ratio: match fields.dialect() {
+                Dialect::Toml => fields.get(&setting::LORAPLUS_LR_RATIO),
+                Dialect::Peft => setting::LORAPLUS_LR_RATIO.peft_default,
+            },
+        }
+    }
+
     /// The rank on that module.
     pub fn rank_of(&self, path: &str) -> usize {
         self.rank_pattern.get(path).unwrap_or(self.r)
@@ -84,8 +157,8 @@ impl LoraConfig {
 
     /// s on that module.
     pub fn scaling_of(&self, path: &str) -> f64 {
-        let (rank, alpha) =
-            (self.rank_of(path) as f64, self.alpha_pattern.get(path).unwrap_or(self.lora_alpha));
+        let rank = self.rank_of(path) as f64;
+        let alpha = self.alpha_pattern.get(path).unwrap_or(self.lora_alpha);
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
     }
 
@@ -102,80 +175,90 @@ impl LoraConfig {
         all
     }
 
-    /// Takes over from `given` what is not in PEFT's file.
-    pub(crate) fn train_as(&mut self, given: &Self) -> Result<(), ConfigError> {
-        if given.init != LoraInit::default() {
-            let message = "has no effect on an adapter that is loaded; leave it out".to_owned();
-            return Err(ConfigError {
-                faults: vec![FieldFault { field: "init_lora_weights".to_owned(), message }],
-            });
+    /// The fields of PEFT's file, of an adapter that is stored with `ranks` times its rank.
+    pub(crate) fn peft_fields(&self, ranks: u32, form: WrittenForm) -> Map<String, Value> {
+        // So that s stays: alpha / r, or alpha / √r.
+        let alphas = if self.use_rslora { f64::from(ranks).sqrt() } else { f64::from(ranks) };
+        let ranks = ranks as usize;
+        let mut fields = Map::new();
+        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+        put("r", json!(self.r * ranks));
+        put("lora_alpha", number(self.lora_alpha * alphas));
+        put("lora_dropout", json!(self.lora_dropout));
+        put("use_rslora", json!(self.use_rslora));
+        put("use_dora", json!(form.use_dora));
+        put("bias", json!("none"));
+        put("lora_bias", json!(form.lora_bias));
+        put("fan_in_fan_out", json!(form.fan_in_fan_out));
+        put("init_lora_weights", json!(true));
+        put("rank_pattern", self.rank_pattern.to_json(|rank| json!(rank * ranks)));
+        put("alpha_pattern", self.alpha_pattern.to_json(|alpha| number(*alpha * alphas)));
+        fields
+    }
+}
+
+/// The fields of PEFT's file that LoRA and DoRA fill in differently.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrittenForm {
+    pub(crate) use_dora: bool,
+    pub(crate) lora_bias: bool,
+    pub(crate) fan_in_fan_out: bool,
+}
+
+/// LoRA's checked configuration, with PEFT's field names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Ranks, scalings and dropout.
+    pub low_rank: LowRankConfig,
+    /// What A and B start from. Not in PEFT's file, which holds tensors.
+    pub init: LoraInit,
+    /// Whether A stays as it is (LoRA-FA). Not in PEFT's file.
+    pub freeze_a: bool,
+    /// Whether B has a bias, as of adapters that were taken from the difference of two models. In
+    /// PEFT's file alone.
+    pub lora_bias: bool,
+}
+
+impl LoraConfig {
+    /// Reads the fields. Those that only our TOML or only PEFT's file has are read as such.
+    pub(crate) fn read(fields: &mut Fields) -> Self {
+        match fields.dialect() {
+            Dialect::Toml if fields.flag("use_dora", false) => {
+                fields.fault("use_dora", "is another method: \"dora\"");
+            }
+            Dialect::Toml => {}
+            Dialect::Peft => peft_init(fields),
         }
-        (self.freeze_a, self.loraplus_lr_ratio) = (given.freeze_a, given.loraplus_lr_ratio);
-        Ok(())
+        let mut config = Self {
+            low_rank: LowRankConfig::read(fields),
+            init: LoraInit::Kaiming,
+            freeze_a: false,
+            lora_bias: false,
+        };
+        match fields.dialect() {
+            Dialect::Toml => config.read_start(fields),
+            Dialect::Peft => config.lora_bias = fields.flag("lora_bias", false),
+        }
+        config
+    }
+
+    fn read_start(&mut self, fields: &mut Fields) {
+        let key = StartSetting.name();
+        let expected = "true, \"gaussian\", \"pissa\", \"pissa_niter_N\" or \"olora\"";
+        self.init = fields.checked(key, LoraInit::Kaiming, expected, LoraInit::parse);
+        self.freeze_a = fields.get(&setting::FREEZE_A);
+        if self.freeze_a && self.init.starts_in_weight() {
+            fields.fault(
+                setting::FREEZE_A.name,
+                "cannot be used with an initialisation from the weight, which trains A and B",
+            );
+        }
     }
 
     /// The rank of that module in its file: A and B beside what they started from, where that is a
     /// part of W.
     pub(crate) fn stored_rank_of(&self, path: &str) -> usize {
-        self.rank_of(path) * if self.init.starts_in_weight() { 2 } else { 1 }
-    }
-
-    /// The dropout of a pass, as operations take it.
-    pub(crate) fn dropout_of(probability: f64, seed: Option<u64>) -> Option<(f64, u64)> {
-        seed.map(|seed| (probability, seed)).filter(|_| probability > 0.0)
-    }
-}
-
-/// The fields of LoRA; those that only LoRA has are read as such.
-pub(crate) fn read(fields: &mut Fields) -> LoraConfig {
-    let dialect = fields.dialect();
-    match dialect {
-        Dialect::Toml if fields.flag("use_dora", false) => {
-            fields.fault("use_dora", "is another method: \"dora\"");
-        }
-        Dialect::Toml => {}
-        Dialect::Peft => peft_init(fields),
-    }
-    let mut config = read_shared(fields);
-    if dialect == Dialect::Peft {
-        config.lora_bias = fields.flag("lora_bias", false);
-    }
-    if dialect == Dialect::Toml {
-        let expected = "true, \"gaussian\", \"pissa\", \"pissa_niter_N\" or \"olora\"";
-        config.init =
-            fields.checked("init_lora_weights", LoraInit::Kaiming, expected, LoraInit::parse);
-        config.freeze_a = fields.flag("freeze_a", false);
-        if config.freeze_a && config.init.starts_in_weight() {
-            fields.fault(
-                "freeze_a",
-                "cannot be used with an initialisation from the weight, which trains A and B",
-            );
-        }
-    }
-    config
-}
-
-/// The fields that LoRA and DoRA have in common.
-pub(crate) fn read_shared(fields: &mut Fields) -> LoraConfig {
-    // PEFT's own defaults differ from our TOML's.
-    let toml = fields.dialect() == Dialect::Toml;
-    let (r_default, alpha_default) = if toml { (32, 64.0) } else { (8, 8.0) };
-    LoraConfig {
-        r: fields.count("r", r_default),
-        lora_alpha: fields.number_above_zero(fields.spelt("alpha", "lora_alpha"), alpha_default),
-        lora_dropout: fields.probability(fields.spelt("dropout", "lora_dropout"), 0.0),
-        use_rslora: fields.flag("use_rslora", false),
-        rank_pattern: fields.rank_patterns("rank_pattern"),
-        alpha_pattern: fields.number_patterns("alpha_pattern"),
-        init: LoraInit::Kaiming,
-        freeze_a: false,
-        lora_bias: false,
-        loraplus_lr_ratio: if toml {
-            fields.number_above_zero("loraplus_lr_ratio", 1.0)
-        } else {
-            1.0
-        },
-        targets: fields.targets(),
+        self.low_rank.rank_of(path) * self.init.stored_ranks() as usize
     }
 }
 
@@ -222,27 +305,4 @@ pub(crate) fn peft_init(fields: &mut Fields) {
         )
     };
     fields.fault("init_lora_weights", message);
-}
-
-/// The fields of PEFT's file. An adapter that started in the weight is written as a plain one of
-/// twice the rank.
-pub(crate) fn write(config: &LoraConfig, use_dora: bool) -> Map<String, Value> {
-    let ranks = if config.init.starts_in_weight() { 2 } else { 1 };
-    // So that s stays: alpha / r, or alpha / √r.
-    let alphas =
-        if config.use_rslora { f64::from(ranks as u32).sqrt() } else { f64::from(ranks as u32) };
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("r", json!(config.r * ranks));
-    put("lora_alpha", number(config.lora_alpha * alphas));
-    put("lora_dropout", json!(config.lora_dropout));
-    put("use_rslora", json!(config.use_rslora));
-    put("use_dora", json!(use_dora));
-    put("bias", json!("none"));
-    put("lora_bias", json!(config.lora_bias));
-    put("fan_in_fan_out", json!(config.targets.fan_in_fan_out()));
-    put("init_lora_weights", json!(true));
-    put("rank_pattern", config.rank_pattern.to_json(|rank| json!(rank * ranks)));
-    put("alpha_pattern", config.alpha_pattern.to_json(|alpha| number(*alpha * alphas)));
-    fields
 }

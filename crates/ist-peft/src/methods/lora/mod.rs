@@ -22,7 +22,7 @@
 //! - PiSSA (Meng et al., [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) and OLoRA
 //!   (Büyükakyüz, [arXiv 2406.01775](https://arxiv.org/abs/2406.01775)), `init_lora_weights =
 //!   "pissa"`, `"pissa_niter_N"` or `"olora"`: A and B start at a part A₀ B₀ of the weight
-//!   ([`lora_init`](crate::methods::lora::init)). PEFT takes s A₀ B₀ off the weight; here the weight stays,
+//!   ([`init`]). PEFT takes s A₀ B₀ off the weight; here the weight stays,
 //!   in whatever type it lies, and y = x W + b + f · s · dropout(x) (A B - A₀ B₀), with A₀ and B₀
 //!   constant. Without dropout that is the same function. So f = 0 is the base model, and the file
 //!   is what PEFT converts its own to: a plain LoRA of twice the rank on the untouched base.
@@ -36,14 +36,17 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
 use ist_core::LayerPass;
 use serde_json::{Map, Value};
+use std::any::Any;
 
-use crate::fields::Dialect;
-use crate::fields::{ConfigError, Fields};
-use crate::frozen::dropout::dropout;
-use crate::frozen::lora_linear::LoraLinear;
+use crate::fields::{ConfigError, Dialect, FieldFault, Fields};
+use crate::frozen::dropout::{DropoutMask, dropout};
+use crate::frozen::lora_linear::{Factors, LoraLinear};
 use crate::frozen::{Base, FrozenLinear, add_bias};
-use crate::method::{MergeError, Method, Place, TensorSpec, TokenCost};
-use crate::methods::lora::config::{LoraConfig, read, write};
+use crate::method::{
+    AdapterModule, EmbeddingAdapter, LinearAdapter, MergeError, Method, MethodConfig, MethodInfo,
+    Place, TensorSpec, TokenCost,
+};
+use crate::methods::lora::config::{LoraConfig, LoraInit, StartSetting, WrittenForm, setting};
 use crate::methods::lora::init::{Start, start};
 use crate::parameter::{resting, transposed, values, vector};
 use crate::site::targets::Targets;
@@ -70,19 +73,21 @@ pub struct Lora {
 
 impl Lora {
     fn new(config: &LoraConfig, site: &Site, start: Start, b_bias: Option<Tensor<1>>) -> Self {
-        let Start { a, b, initial } = start;
-        let (trained, frozen_a) = if config.freeze_a { (None, Some(a)) } else { (Some(a), None) };
-        let (start_a, start_b) = initial.map(|[a, minus_b]| (a, minus_b)).unzip();
+        let Start { factors: Factors { a, b }, initial } = start;
+        // A that stays is a plain tensor: a visitor of parameters must not find it.
+        let (trained_a, frozen_a) = if config.freeze_a { (None, Some(a)) } else { (Some(a), None) };
+        let (start_a, start_b) = initial.map(|initial| (initial.a, initial.b)).unzip();
+        let is_embedding = site.kind == SiteKind::Embedding;
         Self {
-            a: trained.map(resting),
+            a: trained_a.map(resting),
             frozen_a,
             b: resting(b),
             b_bias: b_bias.map(resting),
             start_a,
             start_b,
-            scaling: config.scaling_of(&site.path),
-            dropout: config.lora_dropout,
-            b_ratio: if site.kind == SiteKind::Embedding { 1.0 } else { config.loraplus_lr_ratio },
+            scaling: config.low_rank.scaling_of(&site.path),
+            dropout: config.low_rank.lora_dropout,
+            b_ratio: if is_embedding { 1.0 } else { config.low_rank.loraplus_lr_ratio },
         }
     }
 
@@ -114,7 +119,7 @@ impl Lora {
     }
 }
 
-/// Whether B has a bias on that module; PEFT gives it none on embeddings.
+/// Whether B has a bias on that module. PEFT gives it none on embeddings.
 fn has_bias(config: &LoraConfig, site: &Site) -> bool {
     config.lora_bias && site.kind == SiteKind::Linear
 }
@@ -126,69 +131,131 @@ fn join(tensor: Tensor<2>, with: Option<Tensor<2>>, dimension: usize) -> Tensor<
     }
 }
 
+/// A and B of that rank as the file holds them.
+pub(crate) fn factors_layout(site: &Site, rank: usize) -> Vec<TensorSpec> {
+    let [a, b] = match site.kind {
+        SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
+        _ => ["lora_A.weight", "lora_B.weight"],
+    };
+    vec![TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
+}
+
+/// The low-rank product stays and, where A trains, the input. What an adapter is measured from has
+/// its own product. Dropout needs the masked input for a moment.
+#[derive(Clone, Copy, Debug)]
+struct LoraNeeds {
+    rank: usize,
+    /// The rank together with that of the start.
+    stored_rank: usize,
+    dropout: f64,
+    trains_a: bool,
+}
+
+impl LoraNeeds {
+    fn cost(self, site: &Site) -> TokenCost {
+        let masked = if self.dropout > 0.0 { site.d_in } else { 0 };
+        TokenCost {
+            keeps_input: self.trains_a,
+            keeps_output: false,
+            keeps: self.rank,
+            scratch: self.stored_rank + masked,
+        }
+    }
+}
+
+impl MethodConfig for LoraConfig {
+    fn fits(&self, site: &Site) -> bool {
+        match site.kind {
+            SiteKind::Linear => true,
+            SiteKind::Embedding => !self.init.starts_in_weight(),
+            SiteKind::Norm | SiteKind::Attention { .. } => false,
+        }
+    }
+
+    fn layout(&self, site: &Site) -> Vec<TensorSpec> {
+        let mut layout = factors_layout(site, self.stored_rank_of(&site.path));
+        if has_bias(self, site) {
+            layout.push(TensorSpec::new("lora_B.bias", [site.d_out]));
+        }
+        layout
+    }
+
+    fn parameters(&self, site: &Site) -> usize {
+        let a = if self.freeze_a { 0 } else { site.d_in };
+        let bias = if has_bias(self, site) { site.d_out } else { 0 };
+        self.low_rank.rank_of(&site.path) * (a + site.d_out) + bias
+    }
+
+    fn peft_fields(&self, targets: &Targets) -> Map<String, Value> {
+        let form = WrittenForm {
+            use_dora: false,
+            lora_bias: self.lora_bias,
+            fan_in_fan_out: targets.fan_in_fan_out(),
+        };
+        self.low_rank.peft_fields(self.init.stored_ranks(), form)
+    }
+
+    fn train_as(&mut self, given: &dyn MethodConfig) -> Result<(), ConfigError> {
+        let given: &dyn Any = given;
+        let Some(given) = given.downcast_ref::<Self>() else { return Ok(()) };
+        if given.init != LoraInit::default() {
+            let message = "has no effect on an adapter that is loaded; leave it out".to_owned();
+            return Err(ConfigError {
+                faults: vec![FieldFault { field: "init_lora_weights".to_owned(), message }],
+            });
+        }
+        self.freeze_a = given.freeze_a;
+        self.low_rank.loraplus_lr_ratio = given.low_rank.loraplus_lr_ratio;
+        Ok(())
+    }
+
+    fn unmatched_patterns(&self, sites: &[Site]) -> Vec<String> {
+        self.low_rank.unmatched_patterns(sites)
+    }
+
+    fn token_cost(&self, site: &Site) -> TokenCost {
+        let needs = LoraNeeds {
+            rank: self.low_rank.rank_of(&site.path),
+            stored_rank: self.stored_rank_of(&site.path),
+            dropout: self.low_rank.lora_dropout,
+            trains_a: !self.freeze_a,
+        };
+        needs.cost(site)
+    }
+}
+
 impl Method for Lora {
-    const NAME: &'static str = "lora";
-    const PEFT_TYPE: &'static str = "LORA";
-    const DOCUMENTED_DEFAULTS: &'static [(&'static str, &'static str)] = DEFAULTS;
-    const TAKES: &'static str = "linear modules and embeddings";
+    const INFO: MethodInfo = MethodInfo {
+        takes: "linear modules and embeddings",
+        documented_defaults: DEFAULTS,
+        settings: &[
+            &setting::R,
+            &setting::ALPHA,
+            &setting::DROPOUT,
+            &setting::USE_RSLORA,
+            &setting::RANK_PATTERN,
+            &setting::ALPHA_PATTERN,
+            &setting::LORAPLUS_LR_RATIO,
+            &setting::FREEZE_A,
+            &StartSetting,
+        ],
+        ..MethodInfo::new(&["lora"], PEFT_TYPE)
+    };
     type Config = LoraConfig;
 
     fn claims(fields: &Map<String, Value>, dialect: Dialect) -> bool {
-        is_lora(fields, dialect)
-            && !fields.get("use_dora").is_some_and(|dora| *dora == Value::Bool(true))
+        let is_dora = fields.get("use_dora") == Some(&Value::Bool(true));
+        is_lora(fields, dialect) && !is_dora
     }
 
     fn read(fields: &mut Fields) -> LoraConfig {
-        read(fields)
-    }
-
-    fn write(config: &LoraConfig) -> Map<String, Value> {
-        write(config, false)
-    }
-
-    fn targets(config: &LoraConfig) -> &Targets {
-        &config.targets
-    }
-
-    fn targets_mut(config: &mut LoraConfig) -> &mut Targets {
-        &mut config.targets
-    }
-
-    fn fits(config: &LoraConfig, site: &Site) -> bool {
-        site.kind == SiteKind::Linear
-            || site.kind == SiteKind::Embedding && !config.init.starts_in_weight()
-    }
-
-    fn train_as(config: &mut LoraConfig, given: &LoraConfig) -> Result<(), ConfigError> {
-        config.train_as(given)
-    }
-
-    fn unmatched_patterns(config: &LoraConfig, sites: &[Site]) -> Vec<String> {
-        config.unmatched_patterns(sites)
-    }
-
-    fn layout(config: &LoraConfig, site: &Site) -> Vec<TensorSpec> {
-        let rank = config.stored_rank_of(&site.path);
-        let [a, b] = match site.kind {
-            SiteKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
-            _ => ["lora_A.weight", "lora_B.weight"],
-        };
-        let bias = has_bias(config, site).then(|| TensorSpec::new("lora_B.bias", [site.d_out]));
-        [TensorSpec::new(a, [rank, site.d_in]), TensorSpec::new(b, [site.d_out, rank])]
-            .into_iter()
-            .chain(bias)
-            .collect()
-    }
-
-    fn parameters(config: &LoraConfig, site: &Site) -> usize {
-        let a = if config.freeze_a { 0 } else { site.d_in };
-        let bias = if has_bias(config, site) { site.d_out } else { 0 };
-        config.rank_of(&site.path) * (a + site.d_out) + bias
+        LoraConfig::read(fields)
     }
 
     fn init(config: &LoraConfig, place: &Place, seed: u64, device: &Device) -> Self {
         let bias = has_bias(config, &place.site).then(|| Tensor::zeros([place.site.d_out], device));
-        Self::new(config, &place.site, start(config, place, seed, device), bias)
+        let start = start(config.init, &config.low_rank, place, seed, device);
+        Self::new(config, &place.site, start, bias)
     }
 
     fn from_tensors(
@@ -199,18 +266,42 @@ impl Method for Lora {
     ) -> Self {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().expect("one tensor for each entry of the layout");
-        let factors = [transposed(next(), device), transposed(next(), device)];
+        let a = transposed(next(), device);
+        let b = transposed(next(), device);
         let bias = tensors.next().map(|bias| vector(bias, device));
-        let start = Start::from_file(config, &place.site, factors);
+        let start = Start::from_file(config, &place.site, Factors { a, b });
         Self::new(config, &place.site, start, bias)
     }
+}
 
+impl AdapterModule for Lora {
     fn tensors(&self) -> Vec<TensorData> {
         [self.down(), self.up()]
             .map(|matrix| matrix.inner().transpose().into_data())
             .into_iter()
             .chain(self.b_bias.as_ref().map(values))
             .collect()
+    }
+
+    fn merge(&self, base: Base) -> Result<Base, MergeError> {
+        let delta = self.down().inner().matmul(self.up().inner()).mul_scalar(self.scaling);
+        let Some(bias) = &self.b_bias else { return Ok(base.map_matrix(|weight| weight + delta)) };
+        if base.bias().is_none() {
+            return Err(MergeError::NoPlace {
+                method: "lora",
+                reason: "`lora_bias` adds a bias, and the model's module has none",
+            });
+        }
+        let bias = bias.val().inner().mul_scalar(self.scaling);
+        Ok(base.map_matrix(|weight| weight + delta).map_bias(|own| own + bias))
+    }
+
+    fn as_linear(&self) -> Option<&dyn LinearAdapter> {
+        Some(self)
+    }
+
+    fn as_embedding(&self) -> Option<&dyn EmbeddingAdapter> {
+        Some(self)
     }
 
     fn learning_rate_ratios(&self) -> Vec<(ParamId, f64)> {
@@ -221,51 +312,49 @@ impl Method for Lora {
         [self.b.id].into_iter().chain(bias).map(|id| (id, self.b_ratio)).collect()
     }
 
-    fn token_cost(config: &LoraConfig, site: &Site) -> TokenCost {
-        let ranks = [config.rank_of(&site.path), config.stored_rank_of(&site.path)];
-        token_cost(ranks, config.lora_dropout, !config.freeze_a, site)
+    fn token_cost(&self, site: &Site) -> TokenCost {
+        let start_rank = self.start_b.as_ref().map_or(0, |start| start.dims()[0]);
+        let needs = LoraNeeds {
+            rank: self.rank(),
+            stored_rank: self.rank() + start_rank,
+            dropout: self.dropout,
+            trains_a: self.a.is_some(),
+        };
+        needs.cost(site)
     }
+}
 
-    fn token_cost_of(&self, site: &Site) -> TokenCost {
-        let stored = self.rank() + self.start_b.as_ref().map_or(0, |start| start.dims()[0]);
-        token_cost([self.rank(), stored], self.dropout, self.a.is_some(), site)
-    }
-
+impl LinearAdapter for Lora {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.scaling * pass.response;
         if base.weight.trains() {
+            // The fused operation has no dW, so a weight that trains itself goes through burn's own.
             let input = dropout(x.clone(), self.dropout, pass.dropout);
             let low = module::linear(input, self.down(), None).mul_scalar(scale);
             let y = base.forward(x, pass.response) + module::linear(low, self.up(), None);
             return self.add_own_bias(y, scale);
         }
-        let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
-        let (weight, factors) = (base.weight.matrix(pass.response), [self.a(), self.b.val()]);
-        let start = self.start_a.clone().zip(self.start_b.clone()).map(|(a, b)| [a, b]);
-        let operation = LoraLinear { scale, dropout, value: pass.value };
+        let weight = base.weight.matrix(pass.response);
+        let factors = Factors { a: self.a(), b: self.b.val() };
+        let start = self.start_a.clone().zip(self.start_b.clone());
+        let start = start.map(|(a, b)| Factors { a, b });
+        let mask = DropoutMask::of(self.dropout, pass.dropout);
+        let operation = LoraLinear { scale, mask, value: pass.value };
         let y = add_bias(operation.apply(x, weight, factors, start), bias);
         self.add_own_bias(y, scale)
     }
+}
 
-    fn embed(&self, base: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
+impl EmbeddingAdapter for Lora {
+    fn embed(&self, rows: Tensor<3>, ids: Tensor<2, Int>, pass: &LayerPass) -> Tensor<3> {
         let low = module::embedding(self.down(), ids).mul_scalar(self.scaling * pass.response);
-        base + module::linear(low, self.up(), None)
-    }
-
-    fn merge(&self, base: Base) -> Result<Base, MergeError> {
-        let delta = self.down().inner().matmul(self.up().inner()).mul_scalar(self.scaling);
-        let Some(bias) = &self.b_bias else { return Ok(base.map_matrix(|weight| weight + delta)) };
-        if base.bias().is_none() {
-            return Err(MergeError::NoPlace {
-                method: Self::NAME,
-                reason: "`lora_bias` adds a bias, and the model's module has none",
-            });
-        }
-        let bias = bias.val().inner().mul_scalar(self.scaling);
-        Ok(base.map_matrix(|weight| weight + delta).map_bias(|own| own + bias))
+        rows + module::linear(low, self.up(), None)
     }
 }
+
+/// LoRA's and DoRA's `peft_type`.
+pub(crate) const PEFT_TYPE: &str = "LORA";
 
 /// Fields of PEFT's file whose default is not neutral by itself.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("bias", "\"none\"")];
@@ -273,14 +362,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[("bias", "\"none\"")];
 /// Whether the fields are those of LoRA or DoRA.
 pub(crate) fn is_lora(fields: &Map<String, Value>, dialect: Dialect) -> bool {
     match dialect {
-        Dialect::Toml => fields.get("method").is_none_or(|method| method == Lora::NAME),
-        Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == Lora::PEFT_TYPE),
+        Dialect::Toml => fields.get("method").is_none_or(|method| method == "lora"),
+        Dialect::Peft => fields.get("peft_type").is_some_and(|kind| kind == PEFT_TYPE),
     }
-}
-
-/// The low-rank product stays and, where A trains, the input. What an adapter is measured from has
-/// its own product; dropout needs the masked input for a moment.
-fn token_cost([rank, stored]: [usize; 2], dropout: f64, trains_a: bool, site: &Site) -> TokenCost {
-    let masked = if dropout > 0.0 { site.d_in } else { 0 };
-    TokenCost { keeps_input: trains_a, keeps_output: false, keeps: rank, scratch: stored + masked }
 }

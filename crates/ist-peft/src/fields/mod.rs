@@ -4,10 +4,18 @@
 //! happens to a field nobody asked for: in TOML it is a fault, in PEFT's file it passes when its
 //! value is neutral, because PEFT writes some forty fields of which most say "off".
 
+pub mod setting;
+pub mod values;
+
 use ist_core::untrusted::{cut, cut_message};
 use serde_json::{Map, Value, json};
 
-use crate::site::targets::{Patterns, TargetModules, Targets};
+use crate::fields::setting::{
+    EXCLUDE_MODULES, LAYERS_PATTERN, LAYERS_TO_TRANSFORM, PatternSetting, Setting, TARGETS,
+};
+pub(crate) use crate::fields::values::strings;
+use crate::fields::values::{Flag, ValueKind, layer_list};
+use crate::site::targets::{Patterns, TargetFields, TargetModules, Targets};
 
 /// Where fields come from, and so how they are spelt and how strictly they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +56,12 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// A reader that has read nothing yet.
     pub fn new(fields: &'a Map<String, Value>, dialect: Dialect) -> Self {
-        Self { fields, dialect, read: Vec::new(), faults: Vec::new() }
+        let read: &[&str] = match dialect {
+            Dialect::Toml => &["method"],
+            Dialect::Peft => &DESCRIPTIVE,
+        };
+        let read = read.iter().map(ToString::to_string).collect();
+        Self { fields, dialect, read, faults: Vec::new() }
     }
 
     /// Where the fields come from.
@@ -56,8 +69,8 @@ impl<'a> Fields<'a> {
         self.dialect
     }
 
-    /// The name of a field that our TOML and PEFT's file spell differently.
-    pub fn spelt<'b>(&self, toml: &'b str, peft: &'b str) -> &'b str {
+    /// What our TOML and PEFT's file spell differently, such as the name of a field.
+    pub fn spelt<T>(&self, toml: T, peft: T) -> T {
         if self.dialect == Dialect::Toml { toml } else { peft }
     }
 
@@ -94,30 +107,16 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// An integer of at least 1.
-    pub fn count(&mut self, key: &str, default: usize) -> usize {
-        self.checked(key, default, "an integer of at least 1", positive)
-    }
-
-    /// A finite number above 0.
-    pub fn number_above_zero(&mut self, key: &str, default: f64) -> f64 {
-        self.checked(key, default, "a number above 0", above_zero)
-    }
-
-    /// A probability in [0, 1).
-    pub fn probability(&mut self, key: &str, default: f64) -> f64 {
-        let read = |value: &Value| value.as_f64().filter(|p| (0.0..1.0).contains(p));
-        self.checked(key, default, "a number in [0, 1)", read)
+    /// The value of a setting, or its default.
+    pub fn get<K: ValueKind>(&mut self, setting: &Setting<K>) -> K::Value {
+        let default = self.spelt(&setting.default, &setting.peft_default).clone();
+        let key = self.spelt(setting.name, setting.peft_name);
+        self.checked(key, default, &setting.kind.expected(), |value| setting.kind.read(value))
     }
 
     /// A boolean.
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.checked(key, default, "true or false", Value::as_bool)
-    }
-
-    /// A string.
-    pub fn text(&mut self, key: &str, default: &str) -> String {
-        self.checked(key, default.to_owned(), "a string", |value| value.as_str().map(str::to_owned))
+        self.checked(key, default, &Flag.expected(), |value| Flag.read(value))
     }
 
     /// A field whose value must be one of `allowed`, or absent.
@@ -130,31 +129,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Name patterns with ranks.
-    pub fn rank_patterns(&mut self, key: &str) -> Patterns<usize> {
-        self.patterns(key, "a table of integers of at least 1", positive)
-    }
-
-    /// Name patterns with numbers.
-    pub fn number_patterns(&mut self, key: &str) -> Patterns<f64> {
-        self.patterns(key, "a table of numbers above 0", above_zero)
-    }
-
-    fn patterns<T: Clone>(
-        &mut self,
-        key: &str,
-        expected: &str,
-        read: fn(&Value) -> Option<T>,
-    ) -> Patterns<T> {
+    /// A table of values for modules by name.
+    pub fn patterns<K: ValueKind>(&mut self, setting: &PatternSetting<K>) -> Patterns<K::Value> {
+        let key = setting.name;
         let Some(value) = self.value(key) else { return Patterns::default() };
-        let entries = value.as_object().and_then(|table| {
-            table
-                .iter()
-                .map(|(pattern, value)| Some((pattern.clone(), read(value)?)))
-                .collect::<Option<Vec<_>>>()
-        });
-        let Some(entries) = entries else {
-            self.fault(key, format!("must be {expected}, found {value}"));
+        let Some(entries) = setting.read(value) else {
+            self.fault(key, format!("must be {}, found {value}", setting.expected));
             return Patterns::default();
         };
         Patterns::new(entries).unwrap_or_else(|message| {
@@ -163,45 +143,55 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Target modules (`targets`, in PEFT's file `target_modules`), with `exclude_modules`,
-    /// `layers_to_transform` and `layers_pattern`.
-    pub fn targets(&mut self) -> Targets {
-        let key = self.spelt("targets", "target_modules");
+    /// The fields that choose a method's modules: `targets`, in PEFT's file `target_modules`, with
+    /// `exclude_modules`, `layers_to_transform` and `layers_pattern`.
+    pub(crate) fn targets(&mut self, which: TargetFields) -> Targets {
+        let targets = match which {
+            TargetFields::WithLayers => self.targets_in_layers(),
+            TargetFields::Modules => self.targets_in_every_layer(),
+            TargetFields::None => return Targets::default(),
+        };
+        if self.dialect == Dialect::Peft { targets.or_those_of_peft() } else { targets }
+    }
+
+    fn targets_in_layers(&mut self) -> Targets {
+        let key = self.spelt(TARGETS.name, "target_modules");
         let modules = self.modules(key);
-        let exclude = self.modules("exclude_modules");
-        let layers =
-            self.checked("layers_to_transform", None, "a layer index or a list of them", |value| {
+        let exclude = self.modules(EXCLUDE_MODULES.name);
+        let layers = self.checked(
+            LAYERS_TO_TRANSFORM.name,
+            None,
+            "a layer index or a list of them",
+            |value| {
                 layer_list(value).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
-            });
+            },
+        );
         let patterns =
-            self.checked("layers_pattern", Vec::new(), "a string or a list of strings", strings);
+            self.checked(LAYERS_PATTERN.name, Vec::new(), "a string or a list of strings", strings);
         if layers.is_some() && matches!(modules, Some(TargetModules::Pattern(_))) {
             self.fault(
-                "layers_to_transform",
+                LAYERS_TO_TRANSFORM.name,
                 format!("cannot be used when `{key}` is one regular expression"),
             );
         }
         if layers.is_none() && patterns.iter().any(|pattern| !pattern.is_empty()) {
-            self.fault("layers_pattern", "has no effect without `layers_to_transform`".to_owned());
+            self.fault(
+                LAYERS_PATTERN.name,
+                "has no effect without `layers_to_transform`".to_owned(),
+            );
         }
-        let targets = Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
-            self.fault("layers_pattern", message);
+        Targets::new(modules, exclude, layers, patterns).unwrap_or_else(|message| {
+            self.fault(LAYERS_PATTERN.name, message);
             Targets::default()
-        });
-        self.with_defaults(targets)
+        })
     }
 
-    /// Target modules and `exclude_modules` alone, of a method that PEFT does not narrow to layers.
-    pub fn targets_in_every_layer(&mut self) -> Targets {
-        let key = self.spelt("targets", "target_modules");
-        let (modules, exclude) = (self.modules(key), self.modules("exclude_modules"));
-        let targets = Targets::new(modules, exclude, None, Vec::new());
-        self.with_defaults(targets.expect("only `layers_pattern` can be wrong"))
-    }
-
-    /// The same targets, with the defaults of whoever wrote them where they name no module.
-    fn with_defaults(&self, targets: Targets) -> Targets {
-        if self.dialect == Dialect::Peft { targets.or_those_of_peft() } else { targets }
+    fn targets_in_every_layer(&mut self) -> Targets {
+        let key = self.spelt(TARGETS.name, "target_modules");
+        let modules = self.modules(key);
+        let exclude = self.modules(EXCLUDE_MODULES.name);
+        Targets::new(modules, exclude, None, Vec::new())
+            .expect("only `layers_pattern` can be wrong")
     }
 
     /// Modules by name suffixes or by one regular expression.
@@ -224,7 +214,10 @@ impl<'a> Fields<'a> {
 
     /// Refuses what was not read: every such key in TOML, those with a value that is not neutral in
     /// PEFT's file. `documented_defaults` are names with values as JSON.
-    fn finish(mut self, documented_defaults: &[(&str, &str)]) -> Result<(), ConfigError> {
+    pub(crate) fn finish(
+        mut self,
+        documented_defaults: &[(&str, &str)],
+    ) -> Result<(), ConfigError> {
         for (key, value) in self.fields {
             if self.read.contains(key) {
                 continue;
@@ -253,26 +246,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads a method's configuration and refuses what it did not ask for.
-///
-/// # Errors
-/// Every fault at once.
-pub fn read<C>(
-    fields: &Map<String, Value>,
-    dialect: Dialect,
-    documented_defaults: &[(&str, &str)],
-    read: impl FnOnce(&mut Fields) -> C,
-) -> Result<C, ConfigError> {
-    let mut reader = Fields::new(fields, dialect);
-    match dialect {
-        Dialect::Toml => reader.skip("method"),
-        Dialect::Peft => DESCRIPTIVE.iter().for_each(|key| reader.skip(key)),
-    }
-    let config = read(&mut reader);
-    reader.finish(documented_defaults)?;
-    Ok(config)
-}
-
 /// Fields of PEFT's file that only describe it. The base model says how its files hold a matrix,
 /// and PEFT corrects `fan_in_fan_out` by that. Unsloth leaves marks of its own, which change
 /// nothing.
@@ -298,28 +271,4 @@ pub fn number(value: f64) -> Value {
 /// Whether a value says "off": null, false, `{}`, `[]` or `""`.
 pub(crate) fn is_neutral(value: &Value) -> bool {
     [Value::Null, json!(false), json!({}), json!([]), json!("")].contains(value)
-}
-
-fn positive(value: &Value) -> Option<usize> {
-    value.as_u64().filter(|&count| count >= 1).and_then(|count| usize::try_from(count).ok())
-}
-
-fn above_zero(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|number| *number > 0.0 && number.is_finite())
-}
-
-pub(crate) fn strings(value: &Value) -> Option<Vec<String>> {
-    match value {
-        Value::String(one) => Some(vec![one.clone()]),
-        Value::Array(many) => many.iter().map(|one| one.as_str().map(str::to_owned)).collect(),
-        _ => None,
-    }
-}
-
-fn layer_list(value: &Value) -> Option<Vec<usize>> {
-    let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
-    match value {
-        Value::Array(many) => many.iter().map(index).collect(),
-        one => index(one).map(|index| vec![index]),
-    }
 }
