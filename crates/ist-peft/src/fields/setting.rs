@@ -71,6 +71,13 @@ impl<K: ValueKind> Described for Setting<K> {
     fn schema(&self) -> Value {
         let mut schema = documented(self.about, self.kind.schema());
         schema["default"] = json!(self.default);
+        // The schema's text is compared between versions, and there these stand behind the default.
+        if let Some(fields) = schema.as_object_mut() {
+            for bound in ["exclusiveMinimum", "exclusiveMaximum"] {
+                let bound = fields.shift_remove_entry(bound);
+                fields.extend(bound);
+            }
+        }
         schema
     }
 
@@ -133,8 +140,6 @@ impl<K: ValueKind> Described for PatternSetting<K> {
 pub struct NamesSetting {
     /// Its name in our TOML.
     pub name: &'static str,
-    /// Its documentation.
-    pub about: &'static str,
 }
 
 impl Described for NamesSetting {
@@ -145,7 +150,7 @@ impl Described for NamesSetting {
     fn schema(&self) -> Value {
         let word = json!({"type": "string", "minLength": 1});
         let list = json!({"type": "array", "items": word, "minItems": 1});
-        documented(self.about, json!({"anyOf": [list, word]}))
+        documented("A list of strings, or one.", json!({"anyOf": [list, word]}))
     }
 
     fn value(&self, given: Option<&Value>) -> Result<Option<Value>, String> {
@@ -162,8 +167,6 @@ impl Described for NamesSetting {
 pub struct LayersSetting {
     /// Its name, in our TOML and in PEFT's file.
     pub name: &'static str,
-    /// Its documentation.
-    pub about: &'static str,
 }
 
 impl Described for LayersSetting {
@@ -174,7 +177,7 @@ impl Described for LayersSetting {
     fn schema(&self) -> Value {
         let index = json!({"type": "integer", "format": "uint", "minimum": 0});
         let list = json!({"type": "array", "items": index, "minItems": 1});
-        documented(self.about, json!({"anyOf": [list, index]}))
+        documented("A list of layer indices, or one.", json!({"anyOf": [list, index]}))
     }
 
     fn value(&self, given: Option<&Value>) -> Result<Option<Value>, String> {
@@ -186,27 +189,15 @@ impl Described for LayersSetting {
     }
 }
 
-/// The modules that a method sits on.
-pub(crate) const TARGETS: NamesSetting = NamesSetting {
-    name: "targets",
-    about: "The modules to adapt: name suffixes, or one regular expression. Default: the method's \
-            usual ones.",
-};
-/// Modules that it does not.
-pub(crate) const EXCLUDE_MODULES: NamesSetting = NamesSetting {
-    name: "exclude_modules",
-    about: "Modules to leave out: name suffixes, or one regular expression.",
-};
-/// The layers that it is narrowed to.
-pub(crate) const LAYERS_TO_TRANSFORM: LayersSetting = LayersSetting {
-    name: "layers_to_transform",
-    about: "The layers to adapt, counted from 0. Default: all.",
-};
-/// What those layers are counted by.
-pub(crate) const LAYERS_PATTERN: NamesSetting = NamesSetting {
-    name: "layers_pattern",
-    about: "Where the layer's index stands in a module's path.",
-};
+/// The modules to adapt: name suffixes, or one regular expression. By default the method's usual
+/// ones.
+pub(crate) const TARGETS: NamesSetting = NamesSetting { name: "targets" };
+/// Modules to leave out: name suffixes, or one regular expression.
+pub(crate) const EXCLUDE_MODULES: NamesSetting = NamesSetting { name: "exclude_modules" };
+/// The layers to adapt, counted from 0. By default all.
+pub(crate) const LAYERS_TO_TRANSFORM: LayersSetting = LayersSetting { name: "layers_to_transform" };
+/// Where the layer's index stands in a module's path.
+pub(crate) const LAYERS_PATTERN: NamesSetting = NamesSetting { name: "layers_pattern" };
 
 /// The settings that choose a method's modules.
 pub fn target_settings(which: TargetFields) -> &'static [&'static dyn Described] {

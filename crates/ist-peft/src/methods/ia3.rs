@@ -32,11 +32,8 @@ use crate::site::{Roles, Site};
 /// PEFT's choice by architecture.
 const FEEDFORWARD: [&str; 5] = ["down_proj", "fc_out", "dense_4h_to_h", "mlp.c_proj", "fc2"];
 
-const FEEDFORWARD_MODULES: NamesSetting = NamesSetting {
-    name: "feedforward_modules",
-    about: "The targets whose input is scaled instead of their output. Default: those that leave an \
-            MLP.",
-};
+/// The targets whose input is scaled instead of their output. By default those that leave an MLP.
+const FEEDFORWARD_MODULES: NamesSetting = NamesSetting { name: "feedforward_modules" };
 
 /// The checked configuration, with PEFT's field names.
 #[derive(Clone, Debug, PartialEq)]
