@@ -27,8 +27,8 @@ use crate::methods::vera::Vera;
 
 /// A set of PEFT methods: an adapter of any of them on one module.
 ///
-/// What differs between methods is asked through [`view`](Self::view) and, before an adapter exists,
-/// through the settings, which dereference to [`MethodConfig`].
+/// What differs between methods is asked through [`view`](Self::view) and, before an adapter
+/// exists, through the settings, which dereference to [`MethodConfig`].
 pub trait Adapter: Module + ModuleDisplay {
     /// The checked settings of one of the methods.
     type Config: Clone + Debug + Send + Sync + DerefMut<Target = dyn MethodConfig>;

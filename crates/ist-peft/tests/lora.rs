@@ -1,4 +1,5 @@
-//! LoRA from its configuration to its files and back, on a model of three linear modules and an embedding.
+//! LoRA from its configuration to its files and back, on a model of three linear modules and an
+//! embedding.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -53,13 +54,15 @@ proptest! {
     #[test]
     fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let folder = tempfile::tempdir().unwrap();
-        let (mut model, mut again) = (Tiny::new(sizes, DType::F32), Tiny::new(sizes, DType::F32));
+        let mut model = Tiny::new(sizes, DType::F32);
+        let mut again = Tiny::new(sizes, DType::F32);
         let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let count = model.adapt(&mut config);
         save(&mut model, &config, folder.path(), "some/base").unwrap();
         let loaded = load(&mut again, folder.path(), &Device::flex()).unwrap();
         prop_assert_eq!(lora(loaded.parts()[0].config()), lora(config.parts()[0].config()));
-        let (saved, found) = (named_tensors(&mut model, &config), named_tensors(&mut again, &loaded));
+        let saved = named_tensors(&mut model, &config);
+        let found = named_tensors(&mut again, &loaded);
         prop_assert_eq!(found.len(), 2 * count);
         for ((name, saved), (other, found)) in saved.iter().zip(&found) {
             prop_assert_eq!((name, saved.shape(), saved.as_bytes()), (other, found.shape(), found.as_bytes()));

@@ -1,4 +1,5 @@
-//! What LoRA's relatives share, as properties on models of random shapes: DoRA, VeRA, LoRA-FA, PiSSA, OLoRA.
+//! What LoRA's relatives share, as properties on models of random shapes: DoRA, VeRA, LoRA-FA,
+//! PiSSA, OLoRA.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -138,8 +139,10 @@ proptest! {
         prop_assert_eq!(&bytes(&mut read, &loaded), &saved);
         prop_assert_eq!(&bytes(&mut resumed, &config), &saved);
         prop_assert_eq!(model.forward(), resumed.forward());
-        // To a reader, what an adapter is measured from is part of a larger rank, which is summed in another order.
-        let (found, expected) = (read.forward(), model.forward());
+        // To a reader, what an adapter is measured from is part of a larger rank, which is summed
+        // in another order.
+        let found = read.forward();
+        let expected = model.forward();
         let scale = expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
         prop_assert!(largest_difference(&found, &expected) <= 1e-5 * scale);
         let trained = |model: &mut Tiny| adapters(model).iter().map(count_parameters).collect::<Vec<_>>();

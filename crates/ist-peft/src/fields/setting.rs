@@ -213,7 +213,9 @@ pub fn target_settings(which: TargetFields) -> &'static [&'static dyn Described]
 /// A schema behind its documentation.
 pub(crate) fn documented(about: &str, schema: Value) -> Value {
     let mut documented = Map::from_iter([("description".to_owned(), json!(about))]);
-    documented.extend(schema.as_object().cloned().unwrap_or_default());
+    if let Value::Object(schema) = schema {
+        documented.extend(schema);
+    }
     Value::Object(documented)
 }
 

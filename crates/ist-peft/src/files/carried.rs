@@ -147,9 +147,9 @@ fn shape_of(site: &Site, tensor: &BaseTensor) -> Option<Vec<usize>> {
 }
 
 /// The values of carried tensors, read before anything is changed.
-pub(crate) struct Values(Vec<(Carried, TensorData)>);
+pub(crate) struct CarriedValues(Vec<(Carried, TensorData)>);
 
-impl Values {
+impl CarriedValues {
     /// Reads them by their keys.
     pub(crate) fn read(
         contents: &Contents,
@@ -178,11 +178,12 @@ impl Values {
         // Where a file holds the one matrix under both names, PEFT puts the head's in place last.
         whole.sort_by_key(|(carried, _)| head.as_ref() == Some(&carried.path));
         for (mut carried, data) in whole {
-            let shared = head.as_ref() == Some(&carried.path);
-            if !replace(model, &carried, data, shared, device) {
+            let is_shared = head.as_ref() == Some(&carried.path);
+            let holder = if is_shared { Holder::Embedding } else { Holder::Named };
+            if !replace(model, &carried, data, holder, device) {
                 continue;
             }
-            if let Some(embedding) = embedding_path(model).filter(|_| shared) {
+            if let Some(embedding) = embedding_path(model).filter(|_| is_shared) {
                 carried.path = embedding;
             }
             if !changed.contains(&carried) {
@@ -193,7 +194,7 @@ impl Values {
             model.untie();
         }
         for (carried, data) in rows {
-            replace(model, &carried, data, false, device);
+            replace(model, &carried, data, Holder::Named, device);
             changed.push(carried);
         }
         changed
@@ -205,13 +206,20 @@ fn embedding_path<A: Adapter>(model: &mut impl PeftModel<A>) -> Option<String> {
     slots.find(|slot| slot.site.kind == SiteKind::Embedding).map(|slot| slot.site.path)
 }
 
-/// Whether a place is the one that holds the tensor: the embedding's, where the tensor is of a head
-/// that shares it.
-fn is_meant<A>(slot: &Slot<'_, A>, carried: &Carried, of_shared_head: bool) -> bool {
-    if of_shared_head {
-        slot.site.kind == SiteKind::Embedding
-    } else {
-        slot.site.path == carried.path
+/// The module that holds a carried tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// The module of the tensor's own path.
+    Named,
+    /// The embedding, as the tensor is of a head that shares its table.
+    Embedding,
+}
+
+/// Whether a place is the one that holds the tensor.
+fn is_meant<A>(slot: &Slot<'_, A>, carried: &Carried, holder: Holder) -> bool {
+    match holder {
+        Holder::Named => slot.site.path == carried.path,
+        Holder::Embedding => slot.site.kind == SiteKind::Embedding,
     }
 }
 
@@ -220,10 +228,10 @@ fn replace<A: Adapter>(
     model: &mut impl PeftModel<A>,
     carried: &Carried,
     data: TensorData,
-    into_embedding: bool,
+    holder: Holder,
     device: &Device,
 ) -> bool {
-    let is_meant = |slot: &Slot<'_, A>| is_meant(slot, carried, into_embedding);
+    let is_meant = |slot: &Slot<'_, A>| is_meant(slot, carried, holder);
     let Some(mut slot) = model.slots().into_iter().find(is_meant) else { return false };
     let before = own_data(&slot.base.get(), &carried.tensor);
     let stored_by_rows = slot.site.fan_in_fan_out || slot.site.kind == SiteKind::Embedding;
@@ -293,9 +301,11 @@ pub(crate) fn to_file<A: Adapter>(
     model: &mut impl PeftModel<A>,
     carried: &Carried,
 ) -> Option<(String, TensorData)> {
-    let shared = model.shared_head().is_some_and(|head| head.path == carried.path);
-    let slot = model.slots().into_iter().find(|slot| is_meant(slot, carried, shared))?;
-    let under = slot.adapter.is_some() && !shared;
+    let is_shared = model.shared_head().is_some_and(|head| head.path == carried.path);
+    let holder = if is_shared { Holder::Embedding } else { Holder::Named };
+    let slot = model.slots().into_iter().find(|slot| is_meant(slot, carried, holder))?;
+    // Under an adapter PEFT calls the module's own tensors `base_layer`.
+    let under = slot.adapter.is_some() && !is_shared;
     let base = slot.base.get();
     let data = match &carried.tensor {
         BaseTensor::Weight => weight_data(&base, slot.site.fan_in_fan_out),

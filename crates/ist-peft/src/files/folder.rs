@@ -15,7 +15,7 @@ use crate::files::bodies;
 use crate::files::carried;
 use crate::files::contents::{self, Contents};
 use crate::files::mlx;
-use crate::files::part_tensors::read_part_tensors;
+use crate::files::part_tensors::{MethodTensors, read_part_tensors};
 use crate::files::tensor_file::{TensorFile, TensorFileError, write};
 use crate::method::{Configured, key_of};
 use crate::model::adapters::{Adapters, DEFAULT_NAME, Part};
@@ -251,12 +251,14 @@ fn fill<A: Adapter>(
     }
     for (index, found) in found.into_iter().enumerate() {
         let changed = found.carried.put(model, device);
-        let sites: Vec<Vec<Site>> = found.methods.iter().map(|(sites, _)| sites.clone()).collect();
+        let sites: Vec<Vec<Site>> =
+            found.methods.iter().map(|method| method.sites.clone()).collect();
         untie_for(model, &sites);
         let part = &mut adapters.parts_mut()[index];
         part.set_carried(changed);
         part.set_partial(found.partial);
-        for (config, (sites, tensors)) in part.configs().zip(found.methods) {
+        for (config, method) in part.configs().zip(found.methods) {
+            let MethodTensors { sites, tensors } = method;
             let places = places(model, &sites);
             put(model, &sites, A::from_file(&config.settings, &places, tensors, device));
         }

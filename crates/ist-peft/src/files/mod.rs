@@ -1,4 +1,5 @@
-//! Files of adapters: Hugging Face PEFT's folders both ways, safetensors, and other programs' forms.
+//! Files of adapters: Hugging Face PEFT's folders both ways, safetensors, and other programs'
+//! forms.
 
 pub mod bodies;
 mod carried;

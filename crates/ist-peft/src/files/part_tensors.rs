@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ist_core::burn::tensor::TensorData;
 
 use crate::files::bodies;
-use crate::files::carried::{self, Spare, Values};
+use crate::files::carried::{self, CarriedValues, Spare};
 use crate::files::contents::Contents;
 use crate::files::{AdapterFilesError, CONFIG_FILE};
 use crate::method::Configured;
@@ -16,11 +16,18 @@ use crate::site::Site;
 
 /// What one adapter's file holds for a model.
 pub(crate) struct Found {
-    /// The modules of each of its configurations, and the tensors.
-    pub(crate) methods: Vec<(Vec<Site>, Vec<TensorData>)>,
-    pub(crate) carried: Values,
+    /// What it holds for each of the adapter's configurations.
+    pub(crate) methods: Vec<MethodTensors>,
+    pub(crate) carried: CarriedValues,
     pub(crate) partial: bool,
     pub(crate) notes: Vec<String>,
+}
+
+/// The modules of one configuration, and the tensors of its adapters on them.
+pub(crate) struct MethodTensors {
+    pub(crate) sites: Vec<Site>,
+    /// In the order of the configuration's layout.
+    pub(crate) tensors: Vec<TensorData>,
 }
 
 /// The tensors of one adapter. `sites` are the modules of each of its configurations, `every` all
@@ -47,9 +54,9 @@ pub(crate) fn read_part_tensors<A: Adapter>(
                 Some(_) => own.push(file.floats(&key, &shape)?),
             }
         }
-        methods.push((sites, own));
+        methods.push(MethodTensors { sites, tensors: own });
     }
-    let adapted = |site: &Site| methods.iter().any(|(sites, _)| sites.contains(site));
+    let adapted = |site: &Site| methods.iter().any(|method| method.sites.contains(site));
     let more_than_text = bodies::has_more_than_text(every);
     let mut beside: BTreeMap<String, Carried> = BTreeMap::new();
     let mut unread = Vec::new();
@@ -84,17 +91,17 @@ pub(crate) fn read_part_tensors<A: Adapter>(
     notes.extend(note(&senses, "were not read: this program runs the text model alone"));
     notes.extend(unmatched_patterns(part, &methods, file));
     let partial = !senses.is_empty();
-    Ok(Found { methods, carried: Values::read(file, &beside)?, partial, notes })
+    Ok(Found { methods, carried: CarriedValues::read(file, &beside)?, partial, notes })
 }
 
 /// Tells of patterns in PEFT's file that mean no module, which PEFT passes over.
 fn unmatched_patterns<A: Adapter>(
     part: &Part<A>,
-    methods: &[(Vec<Site>, Vec<TensorData>)],
+    methods: &[MethodTensors],
     file: &Contents,
 ) -> Vec<String> {
-    let tell = |(config, (sites, _)): (&Configured<A::Config>, &(Vec<Site>, Vec<TensorData>))| {
-        let patterns = config.settings.unmatched_patterns(sites);
+    let tell = |config: &Configured<A::Config>, method: &MethodTensors| {
+        let patterns = config.settings.unmatched_patterns(&method.sites);
         (!patterns.is_empty()).then(|| {
             format!(
                 "{}: `rank_pattern` or `alpha_pattern` names {}, which match no module of the adapter",
@@ -103,7 +110,7 @@ fn unmatched_patterns<A: Adapter>(
             )
         })
     };
-    part.configs().zip(methods).filter_map(tell).collect()
+    part.configs().zip(methods).filter_map(|(config, method)| tell(config, method)).collect()
 }
 
 /// What `trainable_token_indices` asks for and the file lacks. A head that is the embedding may be

@@ -213,8 +213,9 @@ impl TensorFile {
             Dtype::BF16 => Ok(DType::BF16),
             Dtype::F64 => Ok(DType::F64),
             other => {
-                let (path, name, found) =
-                    (self.path.clone(), name.to_owned(), format!("{other:?}"));
+                let path = self.path.clone();
+                let name = name.to_owned();
+                let found = format!("{other:?}");
                 Err(TensorFileError::Dtype { path, name, found })
             }
         }

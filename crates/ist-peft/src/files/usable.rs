@@ -67,10 +67,10 @@ static NO_ROLES: Roles = Roles {
 
 /// A model with the modules that the file names.
 fn assumed(file: &Contents, folder: &Path) -> Result<Anatomy, AdapterFilesError> {
-    let mut parts: Vec<(&str, Part)> =
+    let mut parts: Vec<(&str, TensorClue)> =
         file.names().filter_map(|name| part_of(name, file)).collect();
     // A table is known by its LoRA, which may stand behind its weight.
-    parts.sort_by_key(|(_, part)| !matches!(part, Part::Table(_)));
+    parts.sort_by_key(|(_, part)| !matches!(part, TensorClue::Table(_)));
     let mut sites: BTreeMap<&str, Site> = BTreeMap::new();
     for (module, part) in parts {
         part.fit(sites.entry(module).or_insert_with(|| part.site(module)));
@@ -85,28 +85,29 @@ fn assumed(file: &Contents, folder: &Path) -> Result<Anatomy, AdapterFilesError>
 }
 
 /// The module of a tensor, and what the tensor tells of it.
-fn part_of<'a>(name: &'a str, file: &Contents) -> Option<(&'a str, Part)> {
+fn part_of<'a>(name: &'a str, file: &Contents) -> Option<(&'a str, TensorClue)> {
     let path = name.strip_prefix(PREFIX)?;
     let shape = file.shape(name).unwrap_or_default();
     let sizes = [shape.first().copied().unwrap_or(0), shape.get(1).copied().unwrap_or(0)];
     let shared_input = || file.shape("base_model.vera_A").and_then(|shape| shape.get(1).copied());
-    let weight = if shape.len() == 1 { Part::Norm(sizes[0]) } else { Part::Matrix(sizes) };
+    let weight =
+        if shape.len() == 1 { TensorClue::Norm(sizes[0]) } else { TensorClue::Matrix(sizes) };
     let ends = [
-        (".lora_A.weight", Part::In(sizes[1])),
-        (".lora_B.weight", Part::Out(sizes[0])),
-        (".lora_embedding_A", Part::Table([sizes[1], 0])),
-        (".lora_embedding_B", Part::Table([0, sizes[0]])),
-        (".adapter_down.weight", Part::In(sizes[1])),
-        (".adapter_up.weight", Part::Out(sizes[0])),
-        (".ia3_l", Part::Both(sizes[0].max(sizes[1]))),
-        (".vera_lambda_b", Part::Out(sizes[0])),
-        (".vera_lambda_d", Part::In(shared_input().unwrap_or(0))),
-        (".ln_tuning_layers.weight", Part::Norm(sizes[0])),
-        (".token_adapter.trainable_tokens_delta", Part::Rows(sizes[1])),
+        (".lora_A.weight", TensorClue::In(sizes[1])),
+        (".lora_B.weight", TensorClue::Out(sizes[0])),
+        (".lora_embedding_A", TensorClue::Table([sizes[1], 0])),
+        (".lora_embedding_B", TensorClue::Table([0, sizes[0]])),
+        (".adapter_down.weight", TensorClue::In(sizes[1])),
+        (".adapter_up.weight", TensorClue::Out(sizes[0])),
+        (".ia3_l", TensorClue::Both(sizes[0].max(sizes[1]))),
+        (".vera_lambda_b", TensorClue::Out(sizes[0])),
+        (".vera_lambda_d", TensorClue::In(shared_input().unwrap_or(0))),
+        (".ln_tuning_layers.weight", TensorClue::Norm(sizes[0])),
+        (".token_adapter.trainable_tokens_delta", TensorClue::Rows(sizes[1])),
         (".base_layer.weight", weight),
-        (".base_layer.bias", Part::Bias(sizes[0])),
+        (".base_layer.bias", TensorClue::Bias(sizes[0])),
         (".weight", weight),
-        (".bias", Part::Bias(sizes[0])),
+        (".bias", TensorClue::Bias(sizes[0])),
     ];
     let (module, part) =
         ends.into_iter().find_map(|(end, part)| Some((path.strip_suffix(end)?, part)))?;
@@ -121,7 +122,7 @@ const MANY_ROWS: usize = u32::MAX as usize;
 
 /// What one tensor tells of its module.
 #[derive(Clone, Copy)]
-enum Part {
+enum TensorClue {
     In(usize),
     Out(usize),
     Both(usize),
@@ -132,7 +133,7 @@ enum Part {
     Bias(usize),
 }
 
-impl Part {
+impl TensorClue {
     fn site(self, path: &str) -> Site {
         let layer = path.split('.').find_map(|part| part.parse().ok());
         match self {

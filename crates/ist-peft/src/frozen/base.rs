@@ -25,7 +25,8 @@ impl FrozenLinear {
         add_bias(linear(x, self.weight.matrix(response)), bias)
     }
 
-    /// The same at the pass's response factor, where its value is asked for; else zeros with the graph of x W + b.
+    /// The same at the pass's response factor, where its value is asked for; else zeros with the
+    /// graph of x W + b.
     pub fn forward_in(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let bias = self.bias_value(x.dtype(), pass.response);
         add_bias(linear_in(x, self.weight.matrix(pass.response), pass.value), bias)
@@ -145,8 +146,8 @@ impl Base {
         }
     }
 
-    /// a · self + b · other, every tensor of it, computed in f32 (or wider) and stored as self is; `other` is a module of the
-    /// same kind and shape.
+    /// a · self + b · other, every tensor of it, computed in f32 (or wider) and stored as self is;
+    /// `other` is a module of the same kind and shape.
     #[must_use]
     pub fn combine(self, a: f64, other: &Self, b: f64) -> Self {
         let sum = self.combine_matrix(a, other, b);

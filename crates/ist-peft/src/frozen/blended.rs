@@ -1,7 +1,7 @@
 //! A linear map that lies between two weights, without a third matrix and without a second result.
 //!
-//! Probes ask for W₀ + f · (W - W₀) at other factors f than 1. y = (1 - f) · x W₀ + f · x W is the same, and the second product
-//! adds into the first one's result.
+//! Probes ask for W₀ + f · (W - W₀) at other factors f than 1. y = (1 - f) · x W₀ + f · x W is the
+//! same, and the second product adds into the first one's result.
 
 use ist_core::burn;
 
@@ -12,9 +12,11 @@ use ist_core::operation::{Operands, Operation, apply};
 
 use crate::frozen::matrix::{FrozenMatrix, Stored, cast_like, rows};
 
-/// (1 - f) · x W₀ + f · x W for x `[batch, sequence, in]`, W₀ `[in, out]` in its storage type and W `[in, out]`.
+/// (1 - f) · x W₀ + f · x W for x `[batch, sequence, in]`, W₀ `[in, out]` in its storage type and W
+/// `[in, out]`.
 ///
-/// dx = (1 - f) · g W₀ᵀ + f · g Wᵀ and dW = f · xᵀ g for the gradient g; dW₀ does not exist. x is kept only where W trains.
+/// dx = (1 - f) · g W₀ᵀ + f · g Wᵀ and dW = f · xᵀ g for the gradient g; dW₀ does not exist. x is
+/// kept only where W trains.
 pub fn blended(
     x: Tensor<3>,
     frozen: impl Into<FrozenMatrix>,
@@ -33,8 +35,8 @@ struct Blended {
 impl Blended {
     /// (1 - f) · a + f · b.
     fn between<B: Backend>(&self, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
-        let (a, b) =
-            (B::float_mul_scalar(a, (1.0 - self.f).into()), B::float_mul_scalar(b, self.f.into()));
+        let a = B::float_mul_scalar(a, (1.0 - self.f).into());
+        let b = B::float_mul_scalar(b, self.f.into());
         B::float_add(a, b)
     }
 }
@@ -43,7 +45,8 @@ impl Operation for Blended {
     fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B> {
         let ints = inputs.ints.clone();
         let [x, frozen, trained] = inputs.floats();
-        let [frozen, trained] = [Stored::<B>::of(frozen, &ints), Stored::Float(trained)];
+        let frozen = Stored::<B>::of(frozen, &ints);
+        let trained = Stored::<B>::Float(trained);
         self.between::<B>(frozen.product(x.clone()), trained.product(x))
     }
 
@@ -61,7 +64,9 @@ impl Operation for Blended {
     ) -> Vec<Option<FloatTensor<B>>> {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("both weights are always kept");
-        let (frozen, trained) = (Stored::<B>::of(next(), &saved.ints), next());
+        let frozen = Stored::<B>::of(next(), &saved.ints);
+        let trained = next();
+        // W₀ has no gradient. x stands behind both weights where W trains.
         let d_trained = floats.next().map(|x| {
             let product =
                 B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
@@ -81,10 +86,12 @@ impl Operation for Blended {
             return self.forward(inputs);
         }
         let [x, trained] = [0, 2].map(|at| flex::contiguous(inputs.floats[at].clone()));
-        let ([d_in, d_out], n) = (frozen.dims(), x.shape().num_elements() / frozen.dims()[0]);
+        let [d_in, d_out] = frozen.dims();
+        let n = x.shape().num_elements() / frozen.dims()[0];
         let mut out = vec![0.0; n * d_out];
         multiply_weight(&mut out, flex::slice(&x), &frozen, false);
         let part = (1.0 - self.f) as f32;
+        // Scaling the first result costs less than a scaled copy of W₀, which may be packed.
         for value in &mut out {
             *value *= part;
         }
@@ -128,8 +135,9 @@ mod tests {
 
     #[test]
     fn a_frozen_weight_in_any_storage_is_blended_as_the_sum_of_both() {
-        let (x, frozen, trained) =
-            (random("x", [2, 3, 33]), random("w0", [7, 33]), random("w", [33, 7]));
+        let x = random("x", [2, 3, 33]);
+        let frozen = random("w0", [7, 33]);
+        let trained = random("w", [33, 7]);
         let packed = Int8Matrix::quantise(&frozen.to_data(), &Device::flex());
         let stored = [
             FrozenMatrix::Float(frozen.clone().transpose()),

@@ -1,17 +1,19 @@
 //! DoRA on a frozen linear map as one operation.
 //!
-//! y = k ⊙ v with v = x W + s · x A B, k = m / n and n_c = ‖W_c + s A B_c‖, which is a constant in the backward pass
-//! (arXiv 2402.09353, section 4.3). With dropout's mask d, and x̃ = x ⊙ d, as in PEFT: y = x W + k ⊙ v - x̃ W, where
-//! v = x̃ W + s · x̃ A B; so what is added sees x̃ and the base keeps x, for two products with W instead of one.
+//! y = k ⊙ v with v = x W + s · x A B, k = m / n and n_c = ‖W_c + s A B_c‖, which is a constant in
+//! the backward pass (arXiv 2402.09353, section 4.3). With dropout's mask d, and x̃ = x ⊙ d, as in
+//! PEFT: y = x W + k ⊙ v - x̃ W, where v = x̃ W + s · x̃ A B; so what is added sees x̃ and the base
+//! keeps x, for two products with W instead of one.
 //!
-//! With the gradient g of y, h = k ⊙ g and u = s · h Bᵀ: dA = x̃ᵀ u, dB = (s · x̃ A)ᵀ h, dm = Σ g ⊙ v / n, and
-//! dx = h Wᵀ + u Aᵀ, or g Wᵀ + d ⊙ (h Wᵀ - g Wᵀ + u Aᵀ).
+//! With the gradient g of y, h = k ⊙ g and u = s · h Bᵀ: dA = x̃ᵀ u, dB = (s · x̃ A)ᵀ h, dm = Σ g ⊙
+//! v / n, and dx = h Wᵀ + u Aᵀ, or g Wᵀ + d ⊙ (h Wᵀ - g Wᵀ + u Aᵀ).
 //!
-//! Kept are the handles of W, A and B, and k; where the adapter trains also m, x, the r numbers a token of s · x̃ A, and for dm
-//! the result itself, as v / n = y / m: attention and gated units keep it anyway. With dropout v is kept instead.
+//! Kept are the handles of W, A and B, and k; where the adapter trains also m, x, the r numbers a
+//! token of s · x̃ A, and for dm the result itself, as v / n = y / m: attention and gated units
+//! keep it anyway. With dropout v is kept instead.
 //!
-//! A column of zeros has n = 0; its k is finite here, and what it adds is 0. PEFT divides by 0 there. A magnitude of exactly
-//! 0 counts as [`TINY`], so that v / n can be told from y.
+//! A column of zeros has n = 0; its k is finite here, and what it adds is 0. PEFT divides by 0
+//! there. A magnitude of exactly 0 counts as [`TINY`], so that v / n can be told from y.
 
 use ist_core::burn;
 
@@ -71,7 +73,7 @@ impl DoraLinear {
 }
 
 /// A forward pass.
-struct Computed<B: Backend> {
+struct DoraComputed<B: Backend> {
     /// y.
     output: FloatTensor<B>,
     /// k, in A's type.
@@ -82,7 +84,7 @@ struct Computed<B: Backend> {
     before: Option<FloatTensor<B>>,
 }
 
-impl<B: Backend> Computed<B> {
+impl<B: Backend> DoraComputed<B> {
     /// The result, and what the backward pass needs.
     fn record(self, inputs: Operands<B>, wanted: &[bool]) -> Recorded<B> {
         let ints = inputs.ints.clone();
@@ -95,15 +97,15 @@ impl<B: Backend> Computed<B> {
 }
 
 /// What the backward pass gets, by name.
-struct Saved<B: Backend> {
+struct DoraSaved<B: Backend> {
     weight: Stored<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     gain: FloatTensor<B>,
-    trained: Option<Trained<B>>,
+    trained: Option<DoraTrained<B>>,
 }
 
-struct Trained<B: Backend> {
+struct DoraTrained<B: Backend> {
     magnitude: FloatTensor<B>,
     x: FloatTensor<B>,
     low: FloatTensor<B>,
@@ -111,11 +113,14 @@ struct Trained<B: Backend> {
     kept: FloatTensor<B>,
 }
 
-impl<B: Backend> From<Operands<B>> for Saved<B> {
+impl<B: Backend> From<Operands<B>> for DoraSaved<B> {
     fn from(saved: Operands<B>) -> Self {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("the weight, A, B and k are always kept");
-        let (weight, a, b, gain) = (Stored::of(next(), &saved.ints), next(), next(), next());
+        let weight = Stored::of(next(), &saved.ints);
+        let a = next();
+        let b = next();
+        let gain = next();
         let rest: Vec<_> = floats.collect();
         let trained = <[_; 4]>::try_from(rest).ok();
         Self {
@@ -123,7 +128,12 @@ impl<B: Backend> From<Operands<B>> for Saved<B> {
             a,
             b,
             gain,
-            trained: trained.map(|[magnitude, x, low, kept]| Trained { magnitude, x, low, kept }),
+            trained: trained.map(|[magnitude, x, low, kept]| DoraTrained {
+                magnitude,
+                x,
+                low,
+                kept,
+            }),
         }
     }
 }
@@ -131,6 +141,7 @@ impl<B: Backend> From<Operands<B>> for Saved<B> {
 /// m, or [`TINY`] where it is 0.
 fn not_zero<B: Backend>(magnitude: FloatTensor<B>) -> FloatTensor<B> {
     let size = B::float_clamp_min(B::float_abs(magnitude.clone()), TINY.into());
+    // The sign is ±1, and 0 where m is 0 alone. So 1 - sign² picks out the zeros without a mask.
     let sign = B::float_div(magnitude.clone(), size);
     let zero = B::float_add_scalar(B::float_neg(B::float_mul(sign.clone(), sign)), 1.0f64.into());
     B::float_add(magnitude, B::float_mul_scalar(zero, TINY.into()))
@@ -143,12 +154,13 @@ fn row<B: Backend>(vector: FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B>
 }
 
 impl DoraLinear {
-    fn compute<B: Backend>(&self, inputs: Operands<B>) -> Computed<B> {
+    fn compute<B: Backend>(&self, inputs: Operands<B>) -> DoraComputed<B> {
         let ints = inputs.ints.clone();
         let [x, weight, a, b, magnitude] = inputs.floats();
         let weight = Stored::<B>::of(weight, &ints);
         let norms = B::float_clamp_min(norms::<B>(&weight, &a, &b, self.scale), SMALLEST.into());
         let gain = B::float_div(not_zero::<B>(cast_like::<B>(magnitude, &a)), norms);
+        // All that is added sees the masked input, also the rescaling of x W.
         let input = masked::<B>(x.clone(), self.mask);
         let low = B::float_matmul(rows::<B>(input.clone()), cast_like::<B>(a, &x));
         let low = B::float_mul_scalar(low, self.scale.into());
@@ -161,18 +173,20 @@ impl DoraLinear {
                 B::float_add(output, B::float_sub(rows::<B>(weight.product(x.clone())), plain));
         }
         let before = self.mask.map(|_| before);
-        Computed { output: like::<B>(output, &x.shape()), gain, low, before }
+        DoraComputed { output: like::<B>(output, &x.shape()), gain, low, before }
     }
 
     /// dm from the gradient and what was kept, both `[n, out]`.
     fn magnitude_gradient<B: Backend>(
         &self,
         gradient: FloatTensor<B>,
-        trained: &Trained<B>,
+        trained: &DoraTrained<B>,
         gain: &FloatTensor<B>,
     ) -> FloatTensor<B> {
         let sum = B::float_sum_dim(B::float_mul(gradient, rows::<B>(trained.kept.clone())), 0);
         let sum = B::float_reshape(cast_like::<B>(sum, gain), gain.shape());
+        // Without dropout the result y = k ⊙ v was kept, and v / n = y / m. With it v was kept, so
+        // k is still missing: v / n = v ⊙ k / m.
         let sum = if self.mask.is_some() { B::float_mul(sum, gain.clone()) } else { sum };
         let d_magnitude =
             B::float_div(sum, not_zero::<B>(cast_like::<B>(trained.magnitude.clone(), gain)));
@@ -199,7 +213,7 @@ impl Operation for DoraLinear {
         gradient: FloatTensor<B>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<B>>> {
-        let Saved { weight, a, b, gain, trained } = Saved::<B>::from(saved);
+        let DoraSaved { weight, a, b, gain, trained } = DoraSaved::<B>::from(saved);
         let flat = rows::<B>(gradient.clone());
         let scaled = B::float_mul(flat.clone(), row::<B>(gain.clone(), &gradient));
         let up = B::float_matmul(
@@ -208,7 +222,7 @@ impl Operation for DoraLinear {
         );
         let up = B::float_mul_scalar(up, self.scale.into());
         let d_m = trained.as_ref().map(|trained| self.magnitude_gradient(flat, trained, &gain));
-        let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
+        let (d_a, d_b) = trained.map_or((None, None), |DoraTrained { x, low, .. }| {
             let input = rows::<B>(masked::<B>(x, self.mask));
             let d_a = B::float_matmul(B::float_transpose(input), up.clone());
             let d_b = B::float_matmul(B::float_transpose(low), scaled.clone());
@@ -221,6 +235,7 @@ impl Operation for DoraLinear {
             if self.mask.is_none() {
                 return added;
             }
+            // dx = g Wᵀ + d ⊙ (h Wᵀ + u Aᵀ - g Wᵀ): the mask falls on the difference.
             let base = weight.transposed_product(gradient);
             B::float_add(base.clone(), masked::<B>(B::float_sub(added, base), self.mask))
         });
@@ -286,11 +301,12 @@ fn not_zero_flex(magnitude: f32) -> f32 {
 /// Every product adds into the result it belongs to, and gradients are scaled where they lie.
 #[cfg(feature = "flex")]
 impl DoraLinear {
-    fn compute_flex(&self, inputs: &Operands<Flex>) -> Computed<Flex> {
+    fn compute_flex(&self, inputs: &Operands<Flex>) -> DoraComputed<Flex> {
         let [x, a, b, magnitude] =
             [0, 2, 3, 4].map(|at| flex::contiguous(inputs.floats[at].clone()));
         let weight = Stored::of(inputs.floats[1].clone(), &inputs.ints);
-        let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
+        let [d_in, rank] = a.shape().dims::<2>();
+        let d_out = b.shape()[1];
         let n = x.shape().num_elements() / d_in;
         let norms = norms_flex(&weight, &a, &b, self.scale as f32);
         let gain = flex::slice(&magnitude).iter().zip(norms);
@@ -310,6 +326,7 @@ impl DoraLinear {
         );
         let mut before = vec![0.0; n * d_out];
         multiply_weight(&mut before, flex::slice(&input), &weight, false);
+        // With dropout y = x W - x̃ W + k ⊙ v, so both products with W exist for a moment.
         let mut output = self.mask.map(|_| {
             let mut output = vec![0.0; n * d_out];
             multiply_weight(&mut output, flex::slice(&x), &weight, false);
@@ -334,7 +351,7 @@ impl DoraLinear {
             Some(output) => (with_width(output, &x, d_out), Some(before)),
             None => (before, None),
         };
-        Computed {
+        DoraComputed {
             output,
             gain: flex::tensor(gain, [d_out]),
             low: flex::tensor(low, [n, rank]),
@@ -344,23 +361,27 @@ impl DoraLinear {
 
     fn backward_in_place(
         &self,
-        saved: Saved<Flex>,
+        saved: DoraSaved<Flex>,
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
-        let Saved { weight, a, b, gain, trained } = saved;
+        let DoraSaved { weight, a, b, gain, trained } = saved;
         let [a, b, gain] = [a, b, gain].map(flex::contiguous);
-        let ([d_in, rank], d_out) = (a.shape().dims::<2>(), b.shape()[1]);
+        let [d_in, rank] = a.shape().dims::<2>();
+        let d_out = b.shape()[1];
         let n = gradient.shape().num_elements() / d_out;
-        let (mut shape, gradient) = (gradient.shape().to_vec(), flex::into_vec(gradient));
+        let mut shape = gradient.shape().to_vec();
+        let gradient = flex::into_vec(gradient);
         *shape.last_mut().expect("a gradient has a last dimension") = d_in;
         let d_m =
             trained.as_ref().map(|trained| self.magnitude_gradient_flex(&gradient, trained, &gain));
+        // g Wᵀ is needed with dropout alone, and before g is scaled where it lies.
         let base = (wanted[0] && self.mask.is_some()).then(|| {
             let mut base = vec![0.0; n * d_in];
             multiply_weight_transposed(&mut base, &gradient, &weight, false);
             base
         });
+        // h = k ⊙ g takes the gradient's own memory: nothing below reads g again.
         let mut scaled = gradient;
         flex::for_each_row(&mut scaled, d_out, |_, row| scale(row, flex::slice(&gain)));
         let h = Matrix::new(&scaled, n, d_out, d_out);
@@ -375,7 +396,7 @@ impl DoraLinear {
             true,
         );
         let up = Matrix::new(&up, n, rank, rank);
-        let (d_a, d_b) = trained.map_or((None, None), |Trained { x, low, .. }| {
+        let (d_a, d_b) = trained.map_or((None, None), |DoraTrained { x, low, .. }| {
             let input = flex::contiguous(masked::<Flex>(x, self.mask));
             let d_a = outer(Matrix::new(flex::slice(&input), n, d_in, d_in), up, [d_in, rank]);
             (
@@ -402,12 +423,13 @@ impl DoraLinear {
     fn magnitude_gradient_flex(
         &self,
         gradient: &[f32],
-        trained: &Trained<Flex>,
+        trained: &DoraTrained<Flex>,
         gain: &FlexTensor,
     ) -> FlexTensor {
-        let (kept, magnitude) =
-            (flex::contiguous(trained.kept.clone()), flex::contiguous(trained.magnitude.clone()));
-        let (kept, gain) = (flex::slice(&kept), flex::slice(gain));
+        let kept = flex::contiguous(trained.kept.clone());
+        let magnitude = flex::contiguous(trained.magnitude.clone());
+        let kept = flex::slice(&kept);
+        let gain = flex::slice(gain);
         let d_out = gain.len();
         let rows = (gradient.len() / d_out).div_ceil(TASKS).max(1) * d_out;
         let parts = flex::tasks(gradient.len().div_ceil(rows), |part| {
@@ -529,7 +551,8 @@ mod tests {
 
     #[test]
     fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
-        let (exact, flex) = (ndarray(), Device::flex());
+        let exact = ndarray();
+        let flex = Device::flex();
         for tracked in [[true; 2], [true, false], [false, true]] {
             for masked in [None, Some(DropoutMask { probability: 0.4, seed: 11 })] {
                 let case =
@@ -550,7 +573,8 @@ mod tests {
 
     #[test]
     fn a_narrow_weight_is_the_weight_widened() {
-        let (exact, flex) = (ndarray(), Device::flex());
+        let exact = ndarray();
+        let flex = Device::flex();
         let case = Case {
             own: true,
             tracked: [true; 2],
@@ -578,7 +602,8 @@ mod tests {
             };
             // The second column of W is zero and B leaves it so; the first has a magnitude of zero.
             let weight = tensor(&[3.0, 0.0, 4.0, 0.0], [2, 2]);
-            let (a, b) = (tensor(&[1.0, 1.0], [2, 1]), tensor(&[0.0, 0.0], [1, 2]));
+            let a = tensor(&[1.0, 1.0], [2, 1]);
+            let b = tensor(&[0.0, 0.0], [1, 2]);
             let norms = column_norms(weight.clone().into(), a.clone(), b.clone(), 1.0);
             assert_eq!(norms.into_data().iter::<f64>().collect::<Vec<_>>(), [5.0, 0.0]);
             let magnitude =

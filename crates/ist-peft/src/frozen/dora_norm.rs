@@ -1,8 +1,9 @@
 //! The column norms of a frozen matrix with a low-rank addition, n_c = ‖W_c + s A B_c‖.
 //!
-//! Columns are added up a panel at a time; the whole sum never exists. The expansion ‖W_c‖² + 2 s ⟨W_c, A B_c⟩ + s² ‖A B_c‖²
-//! needs no panel and as many multiplications (Aᵀ W instead of A B), but it cancels where A B comes near -W: at n_c = ‖W_c‖ / 100
-//! it is wrong by 1e-2 in f32, or by 3e-3 with its r × r part in f64, the sum below by 2e-6.
+//! Columns are added up a panel at a time; the whole sum never exists. The expansion ‖W_c‖² + 2 s
+//! ⟨W_c, A B_c⟩ + s² ‖A B_c‖² needs no panel and as many multiplications (Aᵀ W instead of A B), but
+//! it cancels where A B comes near -W: at n_c = ‖W_c‖ / 100 it is wrong by 1e-2 in f32, or by 3e-3
+//! with its r × r part in f64, the sum below by 2e-6.
 
 use ist_core::burn;
 
@@ -13,7 +14,8 @@ use ist_core::operation::{Operands, Operation, apply};
 
 use crate::frozen::matrix::{FrozenMatrix, Stored, columns, panel_width};
 
-/// n `[out]` for W `[in, out]` in its storage type, A `[in, r]` and B `[r, out]`; a constant to any graph.
+/// n `[out]` for W `[in, out]` in its storage type, A `[in, r]` and B `[r, out]`; a constant to any
+/// graph.
 pub(crate) fn column_norms(
     weight: FrozenMatrix,
     a: Tensor<2>,
@@ -71,6 +73,7 @@ pub(crate) fn norms<B: Backend>(
 ) -> FloatTensor<B> {
     let [d_in, d_out] = weight.dims();
     let width = panel_width(d_in, d_out);
+    // Squares of a column add up over all rows, so panels are of whole columns.
     let panel = |from: usize| {
         let range = from..(from + width).min(d_out);
         let added = B::float_matmul(a.clone(), columns::<B>(b.clone(), range.clone()));
@@ -101,11 +104,10 @@ pub(crate) fn norms_flex(
     b: &FlexTensor,
     scale: f32,
 ) -> Vec<f32> {
-    let ([d_in, d_out], rank) = (weight.dims(), a.shape()[1]);
-    let (a, b) = (
-        Matrix::new(flex::slice(a), d_in, rank, rank),
-        Matrix::new(flex::slice(b), rank, d_out, d_out),
-    );
+    let [d_in, d_out] = weight.dims();
+    let rank = a.shape()[1];
+    let a = Matrix::new(flex::slice(a), d_in, rank, rank);
+    let b = Matrix::new(flex::slice(b), rank, d_out, d_out);
     let width = (BLOCK / d_in).clamp(1, d_out);
     let panels = flex::tasks(d_out.div_ceil(width), |index| {
         let from = index * width;
@@ -114,6 +116,7 @@ pub(crate) fn norms_flex(
         let mut panel = vec![0.0; count * d_in];
         widen(&mut panel, weight, from);
         let out = MatrixMut::new(&mut panel, count, d_in, d_in);
+        // Threads are busy with panels already, so the product takes one.
         multiply(out, b.columns(from, count).transposed(), a.transposed(), scale, true, false);
         panel
             .chunks_exact(d_in)
@@ -142,9 +145,11 @@ mod tests {
     /// A, B, and W `[out, in]` = `distance` · noise - s A B, or noise alone.
     fn factors(distance: Option<f64>) -> [Vec<f32>; 3] {
         let [d_in, d_out, rank] = SIZES;
-        let (a, b) = (random("a", [d_in, rank]), random("b", [rank, d_out]));
+        let a = random("a", [d_in, rank]);
+        let b = random("b", [rank, d_out]);
         let product = |at: usize| -> f64 {
-            let (column, row) = (at / d_in, at % d_in);
+            let column = at / d_in;
+            let row = at % d_in;
             (0..rank).map(|k| f64::from(a[row * rank + k]) * f64::from(b[k * d_out + column])).sum()
         };
         let noise = random("w", [d_out, d_in]);
@@ -174,7 +179,8 @@ mod tests {
         let found = column_norms(stored, tensor(a, [d_in, rank]), tensor(b, [rank, d_out]), SCALE);
         let found: Vec<f64> = found.into_data().iter::<f64>().collect();
         assert_eq!(found.len(), d_out);
-        let (mut error, mut smallest) = (0.0f64, f64::INFINITY);
+        let mut error = 0.0f64;
+        let mut smallest = f64::INFINITY;
         for (column, found) in found.iter().enumerate() {
             let of = |row: usize| f64::from(weight[column * d_in + row]);
             let added = |row: usize| {
@@ -204,7 +210,8 @@ mod tests {
 
     #[test]
     fn norms_are_those_of_the_sum_also_where_it_nearly_cancels() {
-        let (flex, exact) = (Device::flex(), ndarray());
+        let flex = Device::flex();
+        let exact = ndarray();
         for (distance, single) in
             [(None, 1e-6), (Some(1.0), 1e-6), (Some(1e-2), 3e-6), (Some(1e-4), 3e-4)]
         {
@@ -226,7 +233,8 @@ mod tests {
 
     #[test]
     fn norms_of_a_narrow_weight_are_those_of_the_weight_widened() {
-        let (device, [a, b, weight]) = (Device::flex(), factors(None));
+        let device = Device::flex();
+        let [a, b, weight] = factors(None);
         let [d_in, d_out, _] = SIZES;
         let narrow: Vec<f32> = weight.iter().map(|w| half::bf16::from_f32(*w).to_f32()).collect();
         let [found, _] = error(

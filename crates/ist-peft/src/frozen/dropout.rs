@@ -1,7 +1,7 @@
 //! Dropout whose mask is a function of a seed.
 //!
-//! The mask is drawn on the host from the seed of (run, step, micro-batch, layer, module): it never depends on the order in
-//! which layers run, and a layer that is run again gets the same mask.
+//! The mask is drawn on the host from the seed of (run, step, micro-batch, layer, module): it never
+//! depends on the order in which layers run, and a layer that is run again gets the same mask.
 
 use ist_core::burn::backend::tensor::FloatTensor;
 use ist_core::burn::backend::{Backend, TensorMetadata};
@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::frozen::matrix::cast_like;
 
-/// x ⊙ m / (1 - p) with m ~ Bernoulli(1 - p) drawn from `seed`; x itself without a seed (evaluation) or with p = 0.
+/// x ⊙ m / (1 - p) with m ~ Bernoulli(1 - p) drawn from `seed`; x itself without a seed
+/// (evaluation) or with p = 0.
 pub fn dropout(x: Tensor<3>, probability: f64, seed: Option<u64>) -> Tensor<3> {
     match seed {
         Some(seed) if probability > 0.0 => {

@@ -1,9 +1,10 @@
 //! Products with frozen weights in half precision on GPUs: mixed precision.
 //!
-//! A GPU multiplies bf16 and f16 many times faster than f32. So where a weight rests in one of them, activations in f32 are
-//! rounded to its type for the product alone, and gradients in the backward pass. Sums are f32, and so is the result; adapters,
-//! norms and the loss stay f32 throughout (Micikevicius et al., [arXiv 1710.03740](https://arxiv.org/abs/1710.03740)).
-//! On the processor a half type is for storage, and products are those of f32.
+//! A GPU multiplies bf16 and f16 many times faster than f32. So where a weight rests in one of
+//! them, activations in f32 are rounded to its type for the product alone, and gradients in the
+//! backward pass. Sums are f32, and so is the result; adapters, norms and the loss stay f32
+//! throughout (Micikevicius et al., [arXiv 1710.03740](https://arxiv.org/abs/1710.03740)). On the
+//! processor a half type is for storage, and products are those of f32.
 
 use ist_core::burn;
 
@@ -29,7 +30,8 @@ pub fn is_narrow(device: &Device) -> bool {
     }
 }
 
-/// x w in f32 for a matrix x in f32 and w in half precision, where the device multiplies in it; `None` elsewhere.
+/// x w in f32 for a matrix x in f32 and w in half precision, where the device multiplies in it;
+/// `None` elsewhere.
 #[cfg(feature = "cube")]
 pub(crate) fn product<B: Backend>(
     x: &FloatTensor<B>,

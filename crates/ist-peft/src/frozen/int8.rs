@@ -1,9 +1,10 @@
 //! Weights at rest in eight bits, a scale a block.
 //!
-//! The weight `[in, out]` is kept as in files, `[out, in]`. Each row is cut into blocks of [`block`] numbers; of a block with
-//! the largest magnitude m are kept the scale s = m / 127 and round(w / s) of every w (absolute-maximum quantisation, as in
-//! Dettmers et al., [arXiv 2208.07339](https://arxiv.org/abs/2208.07339), but by blocks). So |w - ŵ| ≤ s / 2 = m / 254, and a
-//! weight takes 1 + 4 / block bytes.
+//! The weight `[in, out]` is kept as in files, `[out, in]`. Each row is cut into blocks of
+//! [`block`] numbers; of a block with the largest magnitude m are kept the scale s = m / 127 and
+//! round(w / s) of every w (absolute-maximum quantisation, as in Dettmers et al.,
+//! [arXiv 2208.07339](https://arxiv.org/abs/2208.07339), but by blocks). So |w - ŵ| ≤ s / 2 = m /
+//! 254, and a weight takes 1 + 4 / block bytes.
 
 use ist_core::burn;
 
@@ -13,8 +14,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 /// Numbers that share a scale at most.
 pub const BLOCK: usize = 64;
 
-/// Numbers that share a scale in rows of `width`: the largest divisor of `width` up to [`BLOCK`]; the whole row where that
-/// is below 8.
+/// Numbers that share a scale in rows of `width`: the largest divisor of `width` up to [`BLOCK`];
+/// the whole row where that is below 8.
 pub fn block(width: usize) -> usize {
     let divisor =
         (1..=BLOCK.min(width.max(1))).rev().find(|size| width.is_multiple_of(*size)).unwrap_or(1);
@@ -36,10 +37,11 @@ impl Int8Matrix {
         let [rows, width] = weight.shape().dims::<2>();
         let size = block(width);
         let numbers: Vec<f32> = weight.iter::<f32>().collect();
-        let (mut values, mut scales) =
-            (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len() / size));
+        let mut values = Vec::with_capacity(numbers.len());
+        let mut scales = Vec::with_capacity(numbers.len() / size);
         for block in numbers.chunks(size) {
             let scale = block.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 127.0;
+            // A block of zeros has scale 0, and its numbers stay 0.
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
             values.extend(block.iter().map(|w| (w * inverse).round() as i8));
             scales.push(scale);
@@ -55,7 +57,8 @@ impl Int8Matrix {
 
     /// The matrix as floats of that type, `[in, out]`.
     pub fn dequantise(&self, dtype: DType) -> Tensor<2> {
-        let ([rows, width], [_, blocks]) = (self.values.dims(), self.scales.dims());
+        let [rows, width] = self.values.dims();
+        let [_, blocks] = self.scales.dims();
         let values =
             self.values.clone().float().cast(dtype).reshape([rows, blocks, width / blocks]);
         (values * self.scales.clone().cast(dtype).unsqueeze_dim(2))

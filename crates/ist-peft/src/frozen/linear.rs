@@ -1,7 +1,7 @@
 //! A linear map whose weight is read in its storage type.
 //!
-//! burn's own product needs the weight in the type of x, so a weight at rest in bf16 would stay widened until the backward
-//! pass. This one keeps the weight as it is stored.
+//! burn's own product needs the weight in the type of x, so a weight at rest in bf16 would stay
+//! widened until the backward pass. This one keeps the weight as it is stored.
 
 use ist_core::burn;
 
@@ -18,7 +18,8 @@ use burn::backend::Flex;
 #[cfg(feature = "flex")]
 use ist_core::operation::flex::{self, FlexTensor, Matrix};
 
-/// x W for x `[batch, sequence, in]` and W `[in, out]` in its storage type; the result has x's type.
+/// x W for x `[batch, sequence, in]` and W `[in, out]` in its storage type; the result has x's
+/// type.
 ///
 /// dx = g Wᵀ and dW = xᵀ g for the gradient g. x is kept only where W trains.
 pub fn linear(x: Tensor<3>, weight: impl Into<FrozenMatrix>) -> Tensor<3> {
@@ -62,6 +63,7 @@ impl Operation for Linear {
     ) -> Vec<Option<FloatTensor<B>>> {
         let mut floats = saved.floats.into_iter();
         let weight = floats.next().expect("the weight is always kept");
+        // x was kept only where W trains, and it is the last operand then.
         let d_weight = floats.next().map(|x| {
             let d_weight =
                 B::float_matmul(B::float_transpose(rows::<B>(x)), rows::<B>(gradient.clone()));
@@ -89,13 +91,16 @@ impl Operation for Linear {
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
+        // The fast products read f32. Anything else takes the way of every backend.
         if !flex::all_f32(saved.floats.iter().skip(1).chain([&gradient])) {
             return self.backward(saved, gradient, wanted);
         }
         let weight = Stored::of(saved.floats[0].clone(), &saved.ints);
         let d_weight = saved.floats.get(1).map(|x| {
-            let (x, gradient) = (flex::contiguous(x.clone()), flex::contiguous(gradient.clone()));
-            let ([d_in, d_out], [x_slice, g]) = (weight.dims(), [&x, &gradient].map(flex::slice));
+            let x = flex::contiguous(x.clone());
+            let gradient = flex::contiguous(gradient.clone());
+            let [d_in, d_out] = weight.dims();
+            let [x_slice, g] = [&x, &gradient].map(flex::slice);
             let tokens = x_slice.len() / d_in;
             outer(
                 Matrix::new(x_slice, tokens, d_in, d_in),

@@ -1,7 +1,7 @@
 //! Rows of a table that trains.
 //!
-//! burn's own backward pass makes the table's gradient twice, once empty and once filled. A table of a vocabulary is the
-//! largest tensor there is, so this one adds the rows into the first.
+//! burn's own backward pass makes the table's gradient twice, once empty and once filled. A table
+//! of a vocabulary is the largest tensor there is, so this one adds the rows into the first.
 
 use ist_core::burn;
 
@@ -10,9 +10,11 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Int, Tensor};
 use ist_core::operation::{Operands, Operation, apply};
 
-/// The rows of the table `[vocabulary, hidden]` that ids `[batch, sequence]` name, `[batch, sequence, hidden]`.
+/// The rows of the table `[vocabulary, hidden]` that ids `[batch, sequence]` name,
+/// `[batch, sequence, hidden]`.
 ///
-/// The table's gradient is dense: each row the sum of the gradients of the tokens that read it. Nothing but the ids is kept.
+/// The table's gradient is dense: each row the sum of the gradients of the tokens that read it.
+/// Nothing but the ids is kept.
 pub fn lookup(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     apply(Lookup, [table.into_dispatch()], [ids.into_dispatch()])
 }
@@ -52,6 +54,7 @@ impl Operation for Lookup {
         let gradient = flex::contiguous(gradient);
         let mut table = vec![0.0; vocabulary * hidden];
         let ids = saved.ints[0].clone().into_data();
+        // A token may stand several times in a batch, so its row is a sum.
         for (id, gradient) in ids.iter::<i64>().zip(flex::slice(&gradient).chunks(hidden.max(1))) {
             let row = &mut table[id as usize * hidden..][..hidden];
             for (sum, value) in row.iter_mut().zip(gradient) {

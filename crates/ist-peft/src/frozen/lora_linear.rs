@@ -1,14 +1,15 @@
 //! A frozen linear map and LoRA's addition to it as one operation.
 //!
-//! y = x W + (x ⊙ m) A B · s, with the dropout mask m (1 without dropout). With the gradient g of y and u = s · g Bᵀ:
-//! dx = g Wᵀ + (u Aᵀ) ⊙ m, dA = (x ⊙ m)ᵀ u, dB = ((x ⊙ m) A · s)ᵀ g.
+//! y = x W + (x ⊙ m) A B · s, with the dropout mask m (1 without dropout). With the gradient g of y
+//! and u = s · g Bᵀ: dx = g Wᵀ + (u Aᵀ) ⊙ m, dA = (x ⊙ m)ᵀ u, dB = ((x ⊙ m) A · s)ᵀ g.
 //!
-//! An adapter that is measured from where it started (PiSSA, OLoRA) has a constant A₀ and -B₀ besides, whose product is added in
-//! the same way: x̃ A₀ (-B₀) · s to y and s · g (-B₀)ᵀ A₀ᵀ to dx.
+//! An adapter that is measured from where it started (PiSSA, OLoRA) has a constant A₀ and -B₀
+//! besides, whose product is added in the same way: x̃ A₀ (-B₀) · s to y and s · g (-B₀)ᵀ A₀ᵀ to
+//! dx.
 //!
-//! Kept are the handles of W, A and B; where B trains also the r numbers a token of (x ⊙ m) A · s, and where A does x. The
-//! mask is drawn again from its seed.
-//! dW does not exist: a weight that trains is no operand of this operation.
+//! Kept are the handles of W, A and B; where B trains also the r numbers a token of (x ⊙ m) A · s,
+//! and where A does x. The mask is drawn again from its seed. dW does not exist: a weight that
+//! trains is no operand of this operation.
 
 use ist_core::burn;
 
@@ -41,8 +42,8 @@ pub(crate) struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// y for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]` and B `[r, out]`; `start` is A₀ `[in, r]`
-    /// and -B₀ `[r, out]`, both constant.
+    /// y for x `[batch, sequence, in]`, W `[in, out]` in its storage type, A `[in, r]` and B
+    /// `[r, out]`; `start` is A₀ `[in, r]` and -B₀ `[r, out]`, both constant.
     pub(crate) fn apply(
         self,
         x: Tensor<3>,
@@ -58,14 +59,16 @@ impl LoraLinear {
 
     /// The result and (x ⊙ m) A · s.
     fn compute<B: Backend>(&self, inputs: Operands<B>) -> (FloatTensor<B>, FloatTensor<B>) {
-        let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
-        let (input, shape) = (rows::<B>(masked::<B>(x.clone(), self.mask)), x.shape());
+        let LoraInputs { x, weight, a, b, start } = LoraInputs::<B>::from(inputs);
+        let input = rows::<B>(masked::<B>(x.clone(), self.mask));
+        let shape = x.shape();
         let down = |a| {
             let low = B::float_matmul(input.clone(), cast_like::<B>(a, &x));
             B::float_mul_scalar(low, self.scale.into())
         };
         let up = |low, b| B::float_matmul(low, cast_like::<B>(b, &x));
         let low = down(a);
+        // Nobody reads y, but B's gradient reads the low-rank product.
         if !self.value {
             return (no_value::<B>(&x, weight.dims()[1]), low);
         }
@@ -79,13 +82,13 @@ impl LoraLinear {
 
 /// What the backward pass needs of the inputs and of (x ⊙ m) A · s.
 fn saved<B: Backend>(inputs: Operands<B>, low: FloatTensor<B>, wanted: &[bool]) -> Operands<B> {
-    let Inputs { x, weight, a, b, start } = Inputs::<B>::from(inputs);
+    let LoraInputs { x, weight, a, b, start } = LoraInputs::<B>::from(inputs);
     let trained = wanted[2].then_some(x).into_iter().chain(wanted[3].then_some(low));
     weight.operands([a, b].into_iter().chain(start.into_iter().flatten()).chain(trained))
 }
 
 /// The operands by name.
-struct Inputs<B: Backend> {
+struct LoraInputs<B: Backend> {
     x: FloatTensor<B>,
     weight: Stored<B>,
     a: FloatTensor<B>,
@@ -94,17 +97,20 @@ struct Inputs<B: Backend> {
     start: Option<[FloatTensor<B>; 2]>,
 }
 
-impl<B: Backend> From<Operands<B>> for Inputs<B> {
+impl<B: Backend> From<Operands<B>> for LoraInputs<B> {
     fn from(inputs: Operands<B>) -> Self {
         let mut floats = inputs.floats.into_iter();
         let mut next = || floats.next().expect("x, the weight, A and B are always given");
-        let (x, weight, a, b) = (next(), Stored::of(next(), &inputs.ints), next(), next());
+        let x = next();
+        let weight = Stored::of(next(), &inputs.ints);
+        let a = next();
+        let b = next();
         Self { x, weight, a, b, start: floats.next().zip(floats.next()).map(|(a, b)| [a, b]) }
     }
 }
 
 /// The same by name.
-struct Saved<B: Backend> {
+struct LoraSaved<B: Backend> {
     weight: Stored<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
@@ -116,11 +122,13 @@ struct Saved<B: Backend> {
     low: Option<FloatTensor<B>>,
 }
 
-impl<B: Backend> Saved<B> {
+impl<B: Backend> LoraSaved<B> {
     fn new(saved: Operands<B>, wanted: &[bool]) -> Self {
         let mut floats = saved.floats.into_iter();
         let mut next = || floats.next().expect("the weight, A and B are always kept");
-        let (weight, a, b) = (Stored::of(next(), &saved.ints), next(), next());
+        let weight = Stored::of(next(), &saved.ints);
+        let a = next();
+        let b = next();
         // Of the forward pass's operands all behind the first four.
         let start = (wanted.len() > 4).then(|| [next(), next()]);
         let x = wanted[2].then(&mut next);
@@ -148,7 +156,7 @@ impl Operation for LoraLinear {
         gradient: FloatTensor<B>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<B>>> {
-        let Saved { weight, a, b, start, x, low } = Saved::<B>::new(saved, wanted);
+        let LoraSaved { weight, a, b, start, x, low } = LoraSaved::<B>::new(saved, wanted);
         let flat = rows::<B>(gradient.clone());
         let up = |b| {
             let up =
@@ -156,8 +164,10 @@ impl Operation for LoraLinear {
             B::float_mul_scalar(up, self.scale.into())
         };
         let back = |up, a| B::float_matmul(up, B::float_transpose(cast_like::<B>(a, &gradient)));
+        // u = s · g Bᵀ serves dA and dx both, so the wide gradient is read once for it.
         let own = up(b.clone());
         let d_a = x.map(|x| {
+            // The mask is drawn again from its seed instead of being kept beside x.
             let input = rows::<B>(masked::<B>(x, self.mask));
             cast_like::<B>(B::float_matmul(B::float_transpose(input), own.clone()), &a)
         });
@@ -168,6 +178,7 @@ impl Operation for LoraLinear {
             if let Some([a, b]) = start {
                 through = B::float_add(through, back(up(b), a));
             }
+            // The mask belongs to the branch alone: g Wᵀ reaches x through the base, unmasked.
             let through = masked::<B>(like::<B>(through, &gradient.shape()), self.mask);
             B::float_add(weight.transposed_product(gradient.clone()), through)
         });
@@ -228,8 +239,9 @@ fn fast(inputs: &Operands<Flex>) -> bool {
 #[cfg(feature = "flex")]
 impl LoraLinear {
     fn compute_flex(&self, inputs: &Operands<Flex>) -> (FlexTensor, FlexTensor) {
-        let Inputs { x, weight, a, b, start } = Inputs::<Flex>::from(inputs.clone());
-        let (x, [d_in, d_out]) = (flex::contiguous(x), weight.dims());
+        let LoraInputs { x, weight, a, b, start } = LoraInputs::<Flex>::from(inputs.clone());
+        let x = flex::contiguous(x);
+        let [d_in, d_out] = weight.dims();
         let n = x.shape().num_elements() / d_in;
         let input = flex::contiguous(masked::<Flex>(x.clone(), self.mask));
         let rows = Matrix::new(flex::slice(&input), n, d_in, d_in);
@@ -237,8 +249,10 @@ impl LoraLinear {
         if self.value {
             multiply_weight(&mut out, flex::slice(&x), &weight, false);
         }
+        // The scale goes onto the narrow product, and the wide one adds into y where it lies.
         let mut added = |a: FlexTensor, b: FlexTensor| {
-            let (rank, [a, b]) = (a.shape()[1], [a, b].map(flex::contiguous));
+            let rank = a.shape()[1];
+            let [a, b] = [a, b].map(flex::contiguous);
             let mut low = vec![0.0; n * rank];
             let down = Matrix::new(flex::slice(&a), d_in, rank, rank);
             multiply(
@@ -249,6 +263,7 @@ impl LoraLinear {
                 false,
                 true,
             );
+            // Without a value the wide product, which is the dear one, is left out.
             if !self.value {
                 return flex::tensor(low, [n, rank]);
             }
@@ -276,12 +291,14 @@ impl LoraLinear {
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
-        let Saved { weight, a, b, start, x, low } = Saved::<Flex>::new(saved, wanted);
-        let (gradient, [d_in, d_out]) = (flex::contiguous(gradient), weight.dims());
+        let LoraSaved { weight, a, b, start, x, low } = LoraSaved::<Flex>::new(saved, wanted);
+        let gradient = flex::contiguous(gradient);
+        let [d_in, d_out] = weight.dims();
         let n = gradient.shape().num_elements() / d_out;
         let g = Matrix::new(flex::slice(&gradient), n, d_out, d_out);
         let up = |b: FlexTensor| {
-            let (rank, b) = (b.shape()[0], flex::contiguous(b));
+            let rank = b.shape()[0];
+            let b = flex::contiguous(b);
             let mut up = vec![0.0; n * rank];
             let b = Matrix::new(flex::slice(&b), rank, d_out, d_out).transposed();
             multiply(MatrixMut::new(&mut up, n, rank, rank), g, b, self.scale as f32, false, true);
@@ -301,17 +318,20 @@ impl LoraLinear {
         let d_x = wanted[0].then(|| {
             let mut d_x = vec![0.0; n * d_in];
             let mut back = |(up, rank): &(Vec<f32>, usize), a: FlexTensor, accumulate: bool| {
-                let (rank, a) = (*rank, flex::contiguous(a));
+                let rank = *rank;
+                let a = flex::contiguous(a);
                 let down = Matrix::new(flex::slice(&a), d_in, rank, rank).transposed();
                 let out = MatrixMut::new(&mut d_x, n, d_in, d_in);
                 multiply(out, Matrix::new(up, n, rank, rank), down, 1.0, accumulate, true);
             };
+            // The first product fills d_x, the start's adds to it.
             back(&(own, rank), a, false);
             if let Some([a, b]) = start {
                 back(&up(b), a, true);
             }
             let mut d_x =
                 flex::into_vec(masked::<Flex>(with_width(d_x, &gradient, d_in), self.mask));
+            // Last, because the mask must not reach g Wᵀ.
             multiply_weight_transposed(&mut d_x, flex::slice(&gradient), &weight, true);
             with_width(d_x, &gradient, d_in)
         });
@@ -334,7 +354,8 @@ mod tests {
         LoraLinear { scale: SCALE, mask, value: true }
     }
 
-    /// Value and gradients of x, A and B, under the operation or its formula; `tracked` says which of x, A, B are.
+    /// Value and gradients of x, A and B, under the operation or its formula; `tracked` says which
+    /// of x, A, B are.
     fn run(
         own: bool,
         tracked: [bool; 3],
@@ -376,7 +397,8 @@ mod tests {
 
     #[test]
     fn the_operation_has_the_value_and_the_gradients_of_its_formula() {
-        let (reference, flex) = (ndarray(), Device::flex());
+        let reference = ndarray();
+        let flex = Device::flex();
         let all_tracked =
             [[true; 3], [true, false, false], [false, true, true], [false, false, true]];
         for tracked in all_tracked {
@@ -404,13 +426,11 @@ mod tests {
                     let tensor =
                         |name: &str, shape: [usize; 2]| random(name, shape, &device, dtype);
                     let leaf = |name: &str, shape| tensor(name, shape).autodiff().require_grad();
-                    let (x, a, b) = (
-                        leaf("x", [tokens, d_in]),
-                        leaf("a", [d_in, rank]),
-                        leaf("b", [rank, d_out]),
-                    );
-                    let (start_a, start_b) =
-                        (tensor("a0", [d_in, rank]), tensor("b0", [rank, d_out]));
+                    let x = leaf("x", [tokens, d_in]);
+                    let a = leaf("a", [d_in, rank]);
+                    let b = leaf("b", [rank, d_out]);
+                    let start_a = tensor("a0", [d_in, rank]);
+                    let start_b = tensor("b0", [rank, d_out]);
                     let weight = stored(random("w", [d_out, d_in], &device, DType::F32), dtype);
                     let input: Tensor<3> = x.clone().unsqueeze();
                     let y = if joined {
@@ -437,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_narrow_weight_is_the_weight_widened() {
-        let (reference, flex) = (ndarray(), Device::flex());
+        let reference = ndarray();
+        let flex = Device::flex();
         for storage in [DType::BF16, DType::I8] {
             let narrow = [(&flex, DType::F32), (&flex, storage)];
             let expected = run(false, [true; 3], None, narrow);

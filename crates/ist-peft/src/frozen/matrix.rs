@@ -1,6 +1,7 @@
 //! A frozen matrix in its storage type, and its products with activations on any backend.
 //!
-//! A weight at rest in a narrow type is widened a panel of columns at a time, in each pass; the graph holds the narrow one.
+//! A weight at rest in a narrow type is widened a panel of columns at a time, in each pass; the
+//! graph holds the narrow one.
 
 use ist_core::burn;
 
@@ -31,7 +32,8 @@ impl From<Tensor<2>> for FrozenMatrix {
 }
 
 impl FrozenMatrix {
-    /// The float operand and, of a matrix in eight bits, the integer operand of an operation; [`Stored`] puts them together.
+    /// The float operand and, of a matrix in eight bits, the integer operand of an operation;
+    /// [`Stored`] puts them together.
     pub(crate) fn operands(self) -> (DispatchTensor, Option<DispatchTensor>) {
         match self {
             Self::Float(weight) => (weight.into_dispatch(), None),
@@ -86,6 +88,7 @@ impl<B: Backend> Stored<B> {
     /// Ranges of columns that are widened together; all of them when nothing has to be widened.
     fn panels(&self, x: &FloatTensor<B>) -> Vec<Range<usize>> {
         let [d_in, d_out] = self.dims();
+        // In x's own type nothing is widened, and one product is faster than several.
         let whole = matches!(self, Self::Float(weight) if weight.dtype() == x.dtype());
         let width = if whole { d_out } else { panel_width(d_in, d_out) };
         (0..d_out).step_by(width.max(1)).map(|from| from..(from + width).min(d_out)).collect()
@@ -96,8 +99,8 @@ impl<B: Backend> Stored<B> {
         match self {
             Self::Float(weight) => cast_like::<B>(columns::<B>(weight.clone(), range), x),
             Self::Int8(values, scales) => {
-                let ([_, width], [_, blocks]) =
-                    (values.shape().dims::<2>(), scales.shape().dims::<2>());
+                let [_, width] = values.shape().dims::<2>();
+                let [_, blocks] = scales.shape().dims::<2>();
                 let values =
                     B::int_slice(values.clone(), &[range.clone(), 0..width].map(Slice::from));
                 let values = B::int_into_float(values, FloatDType::from(x.dtype()));
@@ -142,6 +145,7 @@ impl<B: Backend> Stored<B> {
         {
             return like::<B>(out, &shape);
         }
+        // g Wᵀ sums over the columns of W, so the panels' products add up.
         let parts = self.panels(&gradient).into_iter().map(|range| {
             let panel = B::float_transpose(self.columns(range.clone(), &gradient));
             B::float_matmul(columns::<B>(gradient.clone(), range), panel)

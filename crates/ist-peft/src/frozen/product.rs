@@ -1,7 +1,8 @@
-//! The product with a frozen weight on the `flex` backend: into a result that exists, the weight in its storage type.
+//! The product with a frozen weight on the `flex` backend: into a result that exists, the weight in
+//! its storage type.
 //!
-//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of columns at a time. Few rows,
-//! as generation has them, take a way of their own.
+//! A weight in f32 is read where it lies, transposed or not. A narrower one is widened a panel of
+//! columns at a time. Few rows, as generation has them, take a way of their own.
 
 use ist_core::burn;
 
@@ -27,7 +28,8 @@ pub(crate) fn product(x: FlexTensor, weight: &Stored<Flex>) -> FlexTensor {
     if !fits(&x, weight) {
         return weight.product(x);
     }
-    let (x, [d_in, d_out]) = (flex::contiguous(x), weight.dims());
+    let x = flex::contiguous(x);
+    let [d_in, d_out] = weight.dims();
     let mut out = vec![0.0; x.shape().num_elements() / d_in * d_out];
     multiply_weight(&mut out, flex::slice(&x), weight, false);
     with_width(out, &x, d_out)
@@ -38,7 +40,8 @@ pub(crate) fn transposed_product(gradient: FlexTensor, weight: &Stored<Flex>) ->
     if !fits(&gradient, weight) {
         return weight.transposed_product(gradient);
     }
-    let (gradient, [d_in, d_out]) = (flex::contiguous(gradient), weight.dims());
+    let gradient = flex::contiguous(gradient);
+    let [d_in, d_out] = weight.dims();
     let mut out = vec![0.0; gradient.shape().num_elements() / d_out * d_in];
     multiply_weight_transposed(&mut out, flex::slice(&gradient), weight, false);
     with_width(out, &gradient, d_in)
@@ -90,11 +93,13 @@ pub fn multiply_weight_transposed(
     for_each_panel(weight, |from, panel, width| {
         let gradient = Matrix::new(gradient, n, d_out, d_out).columns(from, width);
         let out = MatrixMut::new(out, n, d_in, d_in);
+        // Panels are parts of the sum over columns, so all but the first add to what is there.
         multiply(out, gradient, panel.transposed(), 1.0, accumulate || from > 0, true);
     });
 }
 
-/// Whether the elements of a column lie beside each other and columns behind each other, as in files.
+/// Whether the elements of a column lie beside each other and columns behind each other, as in
+/// files.
 fn columns_in_one_piece(weight: &Stored<Flex>) -> bool {
     match weight {
         Stored::Float(weight) => {
@@ -105,12 +110,14 @@ fn columns_in_one_piece(weight: &Stored<Flex>) -> bool {
     }
 }
 
-/// Elements of the weight that one task goes through: fewer are read before another thread has woken up.
+/// Elements of the weight that one task goes through: fewer are read before another thread has
+/// woken up.
 const FEW_ROWS_TASK: usize = 1 << 18;
 /// Elements that are widened at a time, few enough for the nearest cache.
 const FEW_ROWS_PANEL: usize = 1 << 12;
 
-/// [`multiply_weight`] of few rows with a weight whose columns lie in one piece: parts of the columns in parallel.
+/// [`multiply_weight`] of few rows with a weight whose columns lie in one piece: parts of the
+/// columns in parallel.
 fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumulate: bool) {
     let [d_in, d_out] = weight.dims();
     let n = x.len() / d_in;
@@ -119,6 +126,7 @@ fn multiply_few_rows(out: &mut [f32], x: &[f32], weight: &Stored<Flex>, accumula
         let from = task * count;
         few_rows_part(x, weight, from..d_out.min(from + count))
     };
+    // The columns of a part are scattered over the rows of `out`, so tasks return them.
     let parts = flex::tasks(d_out.div_ceil(count), part);
     for (column, products) in parts.iter().flat_map(|part| part.chunks_exact(n)).enumerate() {
         for (row, product) in products.iter().enumerate() {
@@ -142,10 +150,8 @@ fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec
         if n == 1 {
             // A single row needs no packing, and gemm's product for it is the fastest there is.
             let count = columns.len();
-            let (row, columns) = (
-                Matrix::new(x, 1, d_in, d_in),
-                Matrix::strided(elements, [d_in, count], [1, d_in as isize]),
-            );
+            let row = Matrix::new(x, 1, d_in, d_in);
+            let columns = Matrix::strided(elements, [d_in, count], [1, d_in as isize]);
             multiply(MatrixMut::new(&mut out, 1, count, count), row, columns, 1.0, false, false);
         } else {
             flex::dot_products(&mut out, x, elements, d_in);
@@ -162,7 +168,8 @@ fn few_rows_part(x: &[f32], weight: &Stored<Flex>, columns: Range<usize>) -> Vec
     out
 }
 
-/// Calls `work` with the first column, the f32 elements and the width of every panel of the weight's columns.
+/// Calls `work` with the first column, the f32 elements and the width of every panel of the
+/// weight's columns.
 fn for_each_panel(weight: &Stored<Flex>, mut work: impl FnMut(usize, Matrix, usize)) {
     let [d_in, d_out] = weight.dims();
     if let Stored::Float(weight) = weight
@@ -181,7 +188,8 @@ fn for_each_panel(weight: &Stored<Flex>, mut work: impl FnMut(usize, Matrix, usi
     }
 }
 
-/// Fills `panel` with the columns of the weight from `from` on; a column of the weight is a row of the panel, as in files.
+/// Fills `panel` with the columns of the weight from `from` on; a column of the weight is a row of
+/// the panel, as in files.
 ///
 /// The weight is one that [`fits`].
 pub(crate) fn widen(panel: &mut [f32], weight: &Stored<Flex>, from: usize) {
@@ -243,9 +251,11 @@ impl Loop for WidenBf16<'_> {
 
 /// The columns of a weight in eight bits from `from` on.
 fn widen_int8(panel: &mut [f32], values: &FlexTensor, scales: &FlexTensor, from: usize) {
-    let ([_, width], [_, blocks]) = (values.shape().dims::<2>(), scales.shape().dims::<2>());
+    let [_, width] = values.shape().dims::<2>();
+    let [_, blocks] = scales.shape().dims::<2>();
     let values = values.as_slice::<i8>().expect("a packed weight is contiguous");
-    let (scales, size) = (flex::slice(scales), width / blocks);
+    let scales = flex::slice(scales);
+    let size = width / blocks;
     flex::for_each_row(panel, width, |row, panel| {
         let values = values[(from + row) * width..][..width].chunks_exact(size);
         let scales = &scales[(from + row) * blocks..][..blocks];
@@ -279,7 +289,8 @@ mod tests {
         let [d_in, d_out] = weight.shape().dims::<2>();
         let numbers = flex::into_vec(Flex::float_transpose(weight.clone()));
         let size = crate::frozen::int8::block(d_in);
-        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        let mut values = Vec::new();
+        let mut scales = Vec::new();
         for block in numbers.chunks(size) {
             values.extend(block.iter().map(|number| (number * 32.0) as i8));
             scales.push(1.0f32 / 32.0);
@@ -315,7 +326,8 @@ mod tests {
         multiply_weight(&mut out, &x, weight, true);
         let added: Vec<f32> = expected.iter().map(|value| value + 1.0).collect();
         assert!(largest_difference(&out, &added) < 1e-6);
-        // gemm adds up the terms of a single row one after the other: of 11 000 of one sign, four digits remain.
+        // gemm adds up the terms of a single row one after the other: of 11 000 of one sign, four
+        // digits remain.
         if rows > 1 {
             let mut back = vec![5.0; rows * 96];
             multiply_weight_transposed(&mut back, &expected, weight, false);

@@ -1,7 +1,8 @@
 //! A weight that is frozen unless it is asked to train.
 //!
-//! The frozen value is a plain tensor, which no module visitor sees, so it cannot be trained by accident. Training a weight
-//! itself (pre-training, full layers, norms, biases) puts a f32 master beside it.
+//! The frozen value is a plain tensor, which no module visitor sees, so it cannot be trained by
+//! accident. Training a weight itself (pre-training, full layers, norms, biases) puts a f32 master
+//! beside it.
 
 use ist_core::burn;
 
@@ -66,7 +67,8 @@ impl<const D: usize> Weight<D> {
         }
     }
 
-    /// W₀ + f · (W - W₀) in the type `dtype`, where f is the response factor; W₀ when the weight does not train.
+    /// W₀ + f · (W - W₀) in the type `dtype`, where f is the response factor; W₀ when the weight
+    /// does not train.
     pub fn value(&self, response: f64, dtype: DType) -> Tensor<D> {
         match &self.trained {
             Some(master) => self.towards(master.val(), response, dtype),
@@ -74,7 +76,8 @@ impl<const D: usize> Weight<D> {
         }
     }
 
-    /// W₀ + f · (W - W₀) in the type `dtype` for a W that stands elsewhere; with f = 1 W₀ is not read.
+    /// W₀ + f · (W - W₀) in the type `dtype` for a W that stands elsewhere; with f = 1 W₀ is not
+    /// read.
     pub(crate) fn towards(&self, trained: Tensor<D>, response: f64, dtype: DType) -> Tensor<D> {
         if is_full(response) {
             return cast(trained, dtype);
@@ -83,7 +86,8 @@ impl<const D: usize> Weight<D> {
         frozen.clone() + (cast(trained, dtype) - frozen).mul_scalar(response)
     }
 
-    /// The value now as a parameter begins: in f32 (f64 of one kept in f64), its elements in row-major order.
+    /// The value now as a parameter begins: in f32 (f64 of one kept in f64), its elements in
+    /// row-major order.
     pub(crate) fn as_parameter(&self) -> Tensor<D> {
         row_major(cast(self.current(), self.wide()))
     }
@@ -92,7 +96,8 @@ impl<const D: usize> Weight<D> {
         if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
     }
 
-    /// [`Weight::value`] in the float type a frozen weight is kept in, and in f32 of one that trains.
+    /// [`Weight::value`] in the float type a frozen weight is kept in, and in f32 of one that
+    /// trains.
     pub fn at_rest(&self, response: f64) -> Tensor<D> {
         if self.trains() { self.value(response, DType::F32) } else { self.frozen.float() }
     }
@@ -104,10 +109,11 @@ impl<const D: usize> Weight<D> {
             .map_or_else(|| self.frozen.float(), |master| cast(master.val().inner(), self.dtype()))
     }
 
-    /// Replaces the frozen value by what `change` makes of it, for merging: computed in f32 (f64 of one kept in f64) and
-    /// kept in the type it was kept in.
+    /// Replaces the frozen value by what `change` makes of it, for merging: computed in f32 (f64 of
+    /// one kept in f64) and kept in the type it was kept in.
     pub(crate) fn replace_with(&mut self, change: impl FnOnce(Tensor<D>) -> Tensor<D>) {
-        let (stored, wide) = (self.dtype(), self.wide());
+        let stored = self.dtype();
+        let wide = self.wide();
         self.frozen = AtRest::Float(cast(change(cast(self.current(), wide)), stored));
     }
 

@@ -2,8 +2,8 @@
 //! computes there.
 //!
 //! A method is three things. Its settings implement [`MethodConfig`] and tell what can be known
-//! before an adapter exists. Its adapter on one module implements [`AdapterModule`], with a view for
-//! each kind of module it serves, such as [`LinearAdapter`]. [`Method`] makes the one from the
+//! before an adapter exists. Its adapter on one module implements [`AdapterModule`], with a view
+//! for each kind of module it serves, such as [`LinearAdapter`]. [`Method`] makes the one from the
 //! other.
 //!
 //! Models and files work with *sets* of methods, [`Adapter`](crate::Adapter), which

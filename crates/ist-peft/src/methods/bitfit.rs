@@ -1,6 +1,6 @@
 //! BitFit: the biases train and nothing else (Ben Zaken et al.,
-//! [arXiv 2106.10199](https://arxiv.org/abs/2106.10199)). PEFT has no such method. The file is in its
-//! form, with `BITFIT` as the type.
+//! [arXiv 2106.10199](https://arxiv.org/abs/2106.10199)). PEFT has no such method. The file is in
+//! its form, with `BITFIT` as the type.
 //!
 //! y = x W + b₀ + f · (b - b₀) with b `[out]` a trained copy of the frozen bias b₀ in f32 and f the
 //! response factor. The same holds for the bias of a norm. `out` parameters a module. The copy

@@ -2,8 +2,8 @@
 //! [arXiv 2304.01933](https://arxiv.org/abs/2304.01933)): `series` (Houlsby et al.,
 //! [arXiv 1902.00751](https://arxiv.org/abs/1902.00751)), `adapterp` (Pfeiffer et al.,
 //! [arXiv 2005.00052](https://arxiv.org/abs/2005.00052)) and `parallel` (He et al.,
-//! [arXiv 2110.04366](https://arxiv.org/abs/2110.04366)). PEFT has no such type. The files are those
-//! of the published fork, with `peft_type` `BOTTLENECK`.
+//! [arXiv 2110.04366](https://arxiv.org/abs/2110.04366)). PEFT has no such type. The files are
+//! those of the published fork, with `peft_type` `BOTTLENECK`.
 //!
 //! a(z) = f · s · act(dropout(z) D) U, with D `[width, size]`, U `[size, width']`, no biases, the
 //! scaling s and the response factor f. Which form a module takes:

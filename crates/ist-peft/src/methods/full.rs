@@ -1,6 +1,6 @@
 //! Full fine-tuning: the modules' own weights train, as LISA does with the layers it draws (Pan et
-//! al., [arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). PEFT has no such method. The file is in
-//! its form, with `FULL` as the type, and holds the weights themselves, not differences.
+//! al., [arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). PEFT has no such method. The file is
+//! in its form, with `FULL` as the type, and holds the weights themselves, not differences.
 //!
 //! A weight W₀ is replaced by W₀ + f · (W - W₀) with W a trained copy in f32 and f the response
 //! factor, and a bias likewise:
@@ -8,13 +8,13 @@
 //! - linear `[in, out]`: y = x W + b, and (1 - f) · x W₀ + f · x W + b at other factors than 1, so
 //!   that no third matrix exists ([`blended`]). The backward pass keeps x and makes dW = xᵀ g, as
 //!   large as W;
-//! - embedding `[vocabulary, hidden]`: rows of W. A head that is tied to the table continues to read
-//!   W₀. Merging unties it;
+//! - embedding `[vocabulary, hidden]`: rows of W. A head that is tied to the table continues to
+//!   read W₀. Merging unties it;
 //! - norm `[width]`: as [`LayerNormTuning`].
 //!
-//! As many parameters as the module has: a bias trains with its weight. The copies begin at W₀, so a
-//! fresh adapter is the base model. Weight decay pulls them to 0, not to W₀. W₀ stays beside W for
-//! the factors of probes.
+//! As many parameters as the module has: a bias trains with its weight. The copies begin at W₀, so
+//! a fresh adapter is the base model. Weight decay pulls them to 0, not to W₀. W₀ stays beside W
+//! for the factors of probes.
 
 use ist_core::burn;
 

@@ -1,8 +1,8 @@
 //! LayerNorm tuning: the normalisations themselves train (Zhao et al.,
 //! [arXiv 2312.11420](https://arxiv.org/abs/2312.11420)). PEFT's `LN_TUNING`.
 //!
-//! A norm's weight w₀ `[width]` is replaced by w₀ + f · (w - w₀), with w a trained copy in f32 and f
-//! the response factor. So is its bias where it has one. `width` parameters a norm, twice as many
+//! A norm's weight w₀ `[width]` is replaced by w₀ + f · (w - w₀), with w a trained copy in f32 and
+//! f the response factor. So is its bias where it has one. `width` parameters a norm, twice as many
 //! with a bias. The copy begins at w₀, so a fresh adapter is the base model. Weight decay pulls it
 //! to 0, not to w₀. Usual are all norms, the one behind the last layer too: it lies outside the
 //! layers and trains in every step.

@@ -1,6 +1,6 @@
-//! Prefix tuning: trained keys and values in front of the tokens of every layer's self-attention (Li
-//! & Liang, [arXiv 2101.00190](https://arxiv.org/abs/2101.00190)). PEFT's `PREFIX_TUNING` without a
-//! projection.
+//! Prefix tuning: trained keys and values in front of the tokens of every layer's self-attention
+//! (Li & Liang, [arXiv 2101.00190](https://arxiv.org/abs/2101.00190)). PEFT's `PREFIX_TUNING`
+//! without a projection.
 //!
 //! In each layer softmax(q [P_k; k]ᵀ / √`head_dim`) [f · P_v; v], with P_k and P_v
 //! `[positions, kv_heads, head_dim]` the same for every row of a batch. Every query sees the whole
@@ -13,8 +13,8 @@
 //! It begins standard normal, or at zero.
 //!
 //! PEFT keeps all layers in one tensor `prompt_embeddings`
-//! `[positions, layers · 2 · kv_heads · head_dim]`: layer l's keys, then its values, behind those of
-//! the layers before it.
+//! `[positions, layers · 2 · kv_heads · head_dim]`: layer l's keys, then its values, behind those
+//! of the layers before it.
 
 use ist_core::burn;
 

@@ -2,9 +2,9 @@
 //! al., [arXiv 2310.11454](https://arxiv.org/abs/2310.11454)). PEFT's type `VERA`.
 //!
 //! y = x W + b + f · ((dropout(x) A) ⊙ λ_d) B ⊙ λ_b, where f is the response factor. A
-//! `[widest in, r]` and B `[r, widest out]` are frozen and shared. A module uses the first `in` rows
-//! of A and the first `out` columns of B. λ_d `[r]` and λ_b `[out]` train: r + out parameters a
-//! module. λ_d starts at `d_initial`, λ_b at 0, so a fresh adapter changes nothing. A and B are
+//! `[widest in, r]` and B `[r, widest out]` are frozen and shared. A module uses the first `in`
+//! rows of A and the first `out` columns of B. λ_d `[r]` and λ_b `[out]` train: r + out parameters
+//! a module. λ_d starts at `d_initial`, λ_b at 0, so a fresh adapter changes nothing. A and B are
 //! uniform within ±√(6 / fan-in), fan-in being the widest in for A and r for B, drawn from
 //! `projection_prng_key` alone. There is no alpha.
 //!
@@ -265,7 +265,8 @@ impl AdapterModule for Vera {
 impl LinearAdapter for Vera {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         if base.weight.trains() {
-            // The fused operation has no dW, so a weight that trains itself goes through burn's own.
+            // The fused operation has no dW, so a weight that trains itself goes through burn's
+            // own.
             let input = dropout(x.clone(), self.dropout, pass.dropout);
             let low = module::linear(input, self.down(), None).mul_scalar(pass.response);
             return base.forward(x, pass.response) + module::linear(low, self.up(), None);

@@ -85,9 +85,13 @@ impl<A: Adapter> Part<A> {
         let config = A::parse(&fields, dialect)?;
         let whole = whole::<A>(saved.as_ref());
         Some(match (config, whole, beside) {
-            (Ok(config), Ok((modules_to_save, whole)), Ok(beside)) => {
-                Ok(Self { name: name.to_owned(), config, modules_to_save, whole, beside })
-            }
+            (Ok(config), Ok(whole), Ok(beside)) => Ok(Self {
+                name: name.to_owned(),
+                config,
+                modules_to_save: whole.names,
+                whole: whole.config,
+                beside,
+            }),
             (config, whole, beside) => {
                 let faults = config.err().into_iter().flat_map(|error| error.faults);
                 let faults = faults.chain(whole.err()).chain(beside.err().into_iter().flatten());
@@ -245,23 +249,30 @@ fn is_token_indices(value: &Value) -> bool {
     is_list(value) || value.as_object().is_some_and(|table| table.values().all(is_list))
 }
 
-/// The names of the modules to save and the configuration that trains them whole.
-fn whole<A: Adapter>(
-    saved: Option<&Value>,
-) -> Result<(Vec<String>, Option<Configured<A::Config>>), FieldFault> {
+/// The modules to save.
+struct WholeModules<C> {
+    /// Their names.
+    names: Vec<String>,
+    /// The configuration that trains them, where there are any.
+    config: Option<Configured<C>>,
+}
+
+/// Reads the modules to save.
+fn whole<A: Adapter>(saved: Option<&Value>) -> Result<WholeModules<A::Config>, FieldFault> {
     let fault = |message: String| FieldFault { field: MODULES_TO_SAVE.to_owned(), message };
-    let Some(value) = saved else { return Ok((Vec::new(), None)) };
+    let none = WholeModules { names: Vec::new(), config: None };
+    let Some(value) = saved else { return Ok(none) };
     let Some(names) = strings(value) else {
         return Err(fault(format!("must be a list of strings, found {}", cut_value(value))));
     };
     if names.is_empty() {
-        return Ok((names, None));
+        return Ok(none);
     }
     // PEFT means every module whose path ends with a name, whether or not a dot stands before it.
     let ends: Vec<_> = names.iter().map(|name| fancy_regex::escape(name)).collect();
     let fields = json!({"method": "full", "targets": format!(".*(?:{})", ends.join("|"))});
     match A::parse(fields.as_object().expect("an object was written"), Dialect::Toml) {
-        Some(Ok(config)) => Ok((names, Some(config))),
+        Some(Ok(config)) => Ok(WholeModules { names, config: Some(config) }),
         Some(Err(error)) => Err(fault(format!("cannot be trained whole: {error}"))),
         None => Err(fault(
             "is not supported: this program has no method that trains whole modules".to_owned(),
@@ -321,8 +332,9 @@ impl<A: Adapter> Adapters<A> {
             for sites in part.sites(every, outline)? {
                 for site in &sites {
                     if let Some((path, first)) = taken.iter().find(|(path, _)| *path == site.path) {
-                        let (path, first, second) =
-                            (path.clone(), first.clone(), part.name.clone());
+                        let path = path.clone();
+                        let first = first.clone();
+                        let second = part.name.clone();
                         return Err(AttachError::Twice { path, first, second });
                     }
                     taken.push((site.path.clone(), part.name.clone()));

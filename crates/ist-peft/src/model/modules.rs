@@ -13,7 +13,8 @@ use crate::set::Adapter;
 /// A frozen linear layer with an optional adapter.
 #[derive(Module, Debug)]
 pub struct PeftLinear<A: Module> {
-    /// The module's path within its layer, such as `self_attn.q_proj`; it seeds the module's dropout.
+    /// The module's path within its layer, such as `self_attn.q_proj`; it seeds the module's
+    /// dropout.
     pub name: String,
     /// The frozen part.
     pub base: FrozenLinear,
@@ -27,13 +28,14 @@ impl<A: Adapter> PeftLinear<A> {
         Self { name: name.to_owned(), base: FrozenLinear { weight, bias }, adapter: None }
     }
 
-    /// `[batch, sequence, in]` to `[batch, sequence, out]`, with the adapter at the pass's response factor.
+    /// `[batch, sequence, in]` to `[batch, sequence, out]`, with the adapter at the pass's response
+    /// factor.
     pub fn forward(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         self.run(x, &pass.of_module(&self.name))
     }
 
-    /// The same as a layer's last product, to which nothing but the residual is added: its value is zeros where nobody reads
-    /// the layer's output and the adapter's gradients do not need it.
+    /// The same as a layer's last product, to which nothing but the residual is added: its value is
+    /// zeros where nobody reads the layer's output and the adapter's gradients do not need it.
     pub fn forward_last(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         self.run(x, &LayerPass { value: pass.value, ..pass.of_module(&self.name) })
     }
@@ -61,9 +63,11 @@ impl<A: Adapter> PeftEmbedding<A> {
         Self { weight, adapter: None }
     }
 
-    /// Token ids `[batch, sequence]` to rows of the table in the type `dtype`, `[batch, sequence, hidden]`.
+    /// Token ids `[batch, sequence]` to rows of the table in the type `dtype`,
+    /// `[batch, sequence, hidden]`.
     ///
-    /// The rows are looked up in the storage type and widened afterwards, so that a table in bf16 is never widened whole.
+    /// The rows are looked up in the storage type and widened afterwards, so that a table in bf16
+    /// is never widened whole.
     pub fn forward(&self, ids: Tensor<2, Int>, dtype: DType, pass: &LayerPass) -> Tensor<3> {
         let rows =
             module::embedding(self.weight.value(pass.response, self.table_dtype()), ids.clone());
@@ -79,13 +83,15 @@ impl<A: Adapter> PeftEmbedding<A> {
         self.weight.at_rest(response).transpose()
     }
 
-    /// The type rows are looked up in: the master's f32 where the table trains, else the storage type.
+    /// The type rows are looked up in: the master's f32 where the table trains, else the storage
+    /// type.
     fn table_dtype(&self) -> DType {
         if self.weight.trains() { DType::F32 } else { self.weight.dtype() }
     }
 }
 
-/// A frozen normalisation with an optional adapter. It holds the values; the model knows the formula.
+/// A frozen normalisation with an optional adapter. It holds the values; the model knows the
+/// formula.
 #[derive(Module, Debug)]
 pub struct PeftNorm<A: Module> {
     /// The frozen part.

@@ -1,8 +1,9 @@
 //! A weighted sum of several adapters, folded into a model.
 //!
-//! W' = W + Σ wₖ (Wₖ - W), where Wₖ is the weight with adapter k folded in: the sum of what the adapters change, each times
-//! its weight, of any sign. For low-rank methods that is Σ wₖ sₖ Aₖ Bₖ exactly, PEFT's combination type `cat`; PEFT's `linear`
-//! sums the factors instead and has cross terms.
+//! W' = W + Σ wₖ (Wₖ - W), where Wₖ is the weight with adapter k folded in: the sum of what the
+//! adapters change, each times its weight, of any sign. For low-rank methods that is Σ wₖ sₖ Aₖ Bₖ
+//! exactly, PEFT's combination type `cat`; PEFT's `linear` sums the factors instead and has cross
+//! terms.
 
 use crate::frozen::Base;
 use crate::method::MergeError;
@@ -17,8 +18,8 @@ pub struct WeightedSum {
 }
 
 impl WeightedSum {
-    /// Adds the adapters that are on the model now, with that weight, and takes them off. Nothing is changed when one of
-    /// them cannot be folded in.
+    /// Adds the adapters that are on the model now, with that weight, and takes them off. Nothing
+    /// is changed when one of them cannot be folded in.
     ///
     /// # Errors
     /// A method that no weight can hold.
@@ -48,7 +49,8 @@ impl WeightedSum {
         Ok(())
     }
 
-    /// Puts the sum in the place of the model's weights. Before an embedding changes, a head tied to it gets a copy.
+    /// Puts the sum in the place of the model's weights. Before an embedding changes, a head tied
+    /// to it gets a copy.
     pub fn fold<A: Adapter>(self, model: &mut impl PeftModel<A>) {
         let changes_table = |(slot, sum): (&crate::Slot<A>, &Option<_>)| {
             slot.site.kind == SiteKind::Embedding && sum.is_some()

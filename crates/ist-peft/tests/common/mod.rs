@@ -91,7 +91,8 @@ impl Tiny {
 
     /// Puts adapters on the model whose tensors are random and non-zero; returns how many.
     pub(crate) fn adapt(&mut self, adapters: &mut Adapters<BuiltinAdapter>) -> usize {
-        let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
+        let dtype = self.dtype();
+        let device = self.embedding.weight.current().device();
         let sites = attach(self, adapters, 1, &device).unwrap();
         let config = adapters.parts()[0].config();
         let layout = config.settings.file_layout(&sites).into_iter();

@@ -32,8 +32,8 @@ impl LoraInit {
         matches!(self, Self::Pissa { .. } | Self::Olora)
     }
 
-    /// How many times its rank an adapter has in its file. One that started in the weight is written
-    /// as a plain LoRA of twice the rank.
+    /// How many times its rank an adapter has in its file. One that started in the weight is
+    /// written as a plain LoRA of twice the rank.
     pub(crate) fn stored_ranks(self) -> u32 {
         if self.starts_in_weight() { 2 } else { 1 }
     }

@@ -4,8 +4,8 @@
 //! and scaling s:
 //!
 //! - PiSSA: W = U diag(σ) Vᵀ, A₀ = U_r diag(√(σ / s)), B₀ = diag(√(σ / s)) V_rᵀ of the r largest σ.
-//!   So s A₀ B₀ is the best approximation of W of rank r. `pissa_niter_N` takes them from a subspace
-//!   of r dimensions found by N iterations from a random one (Halko et al.,
+//!   So s A₀ B₀ is the best approximation of W of rank r. `pissa_niter_N` takes them from a
+//!   subspace of r dimensions found by N iterations from a random one (Halko et al.,
 //!   [arXiv 0909.4061](https://arxiv.org/abs/0909.4061)), as PyTorch's `svd_lowrank` does.
 //! - OLoRA: Wᵀ = Q R, A₀ = the first r rows of R, transposed, B₀ = the first r columns of Q,
 //!   transposed, not divided by s. Those columns depend on the first r columns of Wᵀ alone, and

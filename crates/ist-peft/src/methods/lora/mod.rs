@@ -328,7 +328,8 @@ impl LinearAdapter for Lora {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let scale = self.scaling * pass.response;
         if base.weight.trains() {
-            // The fused operation has no dW, so a weight that trains itself goes through burn's own.
+            // The fused operation has no dW, so a weight that trains itself goes through burn's
+            // own.
             let input = dropout(x.clone(), self.dropout, pass.dropout);
             let low = module::linear(input, self.down(), None).mul_scalar(scale);
             let y = base.forward(x, pass.response) + module::linear(low, self.up(), None);
