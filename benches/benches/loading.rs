@@ -21,7 +21,7 @@ fn write(folder: &Path, storage: DType) {
     let model = model(shape(), Recipe { storage, ..Recipe::default() }, &Device::flex());
     let config = model.config_json().to_string();
     std::fs::write(folder.join("config.json"), config).expect("the folder can be written");
-    ist_peft::tensor_file::write(&folder.join("model.safetensors"), &model.weights())
+    ist_peft::files::tensor_file::write(&folder.join("model.safetensors"), &model.weights())
         .expect("so can the weights");
 }
 

@@ -24,7 +24,7 @@ use ist_models::ops::gated::gated;
 use ist_models::ops::linear_cross_entropy::linear_cross_entropy;
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::Rotation;
-use ist_peft::linear::linear;
+use ist_peft::frozen::linear;
 use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
 use serde_json::json;
 
@@ -178,7 +178,8 @@ impl Inputs {
         let site = Site::linear("up_proj", Some(0), hidden, intermediate);
         let mut linear = PeftLinear::new("up_proj", Weight::frozen(weight.clone()), None);
         let place = Place { site, base: Base::Linear(linear.base.clone()) };
-        linear.adapter = BuiltinAdapter::init_all(&config, &[place], 0, &self.device).pop();
+        linear.adapter =
+            BuiltinAdapter::init_all(&config.settings, &[place], 0, &self.device).pop();
         let linear = map_parameters("", linear, &mut |_, value| Some(self.random(value.dims())));
         let mut parameters = Vec::new();
         for_each_parameter("", &linear, &mut |_, value| parameters.push(value));
@@ -187,7 +188,7 @@ impl Inputs {
         let own = move || lift(&linear).forward(leaf(&x), &pass);
         let composed = move || {
             let x = leaf(&again);
-            let dropped = ist_peft::dropout::dropout(x.clone(), dropout, seed);
+            let dropped = ist_peft::frozen::dropout(x.clone(), dropout, seed);
             let leaves: Vec<_> = parameters.iter().map(leaf).collect();
             let factors = [
                 leaves[0].clone().reshape([hidden, RANK]),

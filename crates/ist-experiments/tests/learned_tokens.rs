@@ -11,7 +11,6 @@ use ist_experiments::text::records::{
     Body, DataFile, Encoder, EncoderOptions, Format, Record, Template,
 };
 use ist_models::text::ChatTemplateSource;
-use ist_models::text::text_files::ChatTemplateSource;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 

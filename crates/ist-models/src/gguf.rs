@@ -9,8 +9,8 @@ use std::path::Path;
 use ist_files::destination::DestinationError;
 use ist_files::regular;
 use ist_files::untrusted::json;
+use ist_peft::files::gguf::{LowRank, Matrix, write};
 use ist_peft::files::{CONFIG_FILE, PREFIX, TENSORS_FILE};
-use ist_peft::gguf::{LowRank, Matrix, write};
 use ist_peft::{AdapterFilesError, Dialect, Lora, LoraConfig, TensorFile, method};
 use serde_json::{Map, Value};
 
@@ -87,11 +87,13 @@ pub fn write_llama_adapter(
         let name = keys.iter().find(|key| !known(key)).unwrap_or(&keys[0]);
         return Err(unplaced(name, "it is no part of a LoRA"));
     }
-    let alphas: Vec<f64> =
-        additions.iter().map(|(path, a, _)| lora.scaling_of(path) * a.shape[0] as f64).collect();
+    let alphas: Vec<f64> = additions
+        .iter()
+        .map(|(path, a, _)| lora.low_rank.scaling_of(path) * a.shape[0] as f64)
+        .collect();
     let common = alphas.first().copied().filter(|first| alphas.iter().all(|alpha| alpha == first));
     let named = additions.into_iter().map(|(path, a, b)| {
-        let scale = if common.is_some() { 1.0 } else { lora.scaling_of(path) as f32 };
+        let scale = if common.is_some() { 1.0 } else { lora.low_rank.scaling_of(path) as f32 };
         low_rank(path, a, scaled(b, scale), config)
     });
     let named = named.collect::<Result<Vec<_>, _>>()?;
@@ -130,7 +132,7 @@ fn lora_config(folder: &Path) -> Result<LoraConfig, GgufError> {
     })?;
     let refuse = |found: String| GgufError::Method { path: path.display().to_string(), found };
     match method::parse::<Lora>(&fields, Dialect::Peft) {
-        Some(Ok(config)) => Ok(config),
+        Some(Ok(config)) => Ok(config.settings),
         Some(Err(error)) => Err(refuse(error.to_string())),
         None if fields.get("use_dora") == Some(&Value::Bool(true)) => Err(refuse(
             "DoRA's magnitudes have no place in it; merge the adapter instead".to_owned(),

@@ -3,7 +3,7 @@
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
 use ist_core::gradients::count_parameters;
-use ist_peft::{Adapter, Outline, Roles, Site, SiteKind, TokenCost};
+use ist_peft::{Adapter, MethodConfig, Outline, Roles, Site, SiteKind, TokenCost};
 
 use crate::TokenBatch;
 use crate::decoder::{DecoderConfig, layout, memory};
@@ -133,19 +133,19 @@ pub struct AdaptedSite {
 
 impl AdaptedSite {
     /// The adapter of that configuration on `site`, which need not exist yet.
-    pub fn planned<A: Adapter>(config: &A::Config, site: &Site) -> Self {
+    pub fn planned(config: &dyn MethodConfig, site: &Site) -> Self {
         let cost = if site.kind == SiteKind::Linear {
-            A::token_cost(config, site)
+            config.token_cost(site)
         } else {
             TokenCost::default()
         };
-        Self { site: site.clone(), cost, parameters: A::parameters(config, site) }
+        Self { site: site.clone(), cost, parameters: config.parameters(site) }
     }
 
     /// That adapter on `site`.
     pub fn of<A: Adapter>(adapter: &A, site: Site) -> Self {
         let cost = if site.kind == SiteKind::Linear {
-            adapter.token_cost_of(&site)
+            adapter.view().token_cost(&site)
         } else {
             TokenCost::default()
         };

@@ -4,7 +4,7 @@
 //! head, or call it otherwise, keep a tied pair under either name or both, and hold buffers that
 //! are no weights.
 
-use ist_peft::bodies;
+use ist_peft::files::bodies;
 
 use crate::decoder::DecoderConfig;
 use crate::hub::checkpoint::{Checkpoint, CheckpointError};

@@ -19,6 +19,7 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, Tuner, TunerConfig};
 use ist_models::{DecoderConfig, TokenBatch, generate, gguf};
 use ist_peft::files::named_tensors;
+use ist_peft::model::attach::learning_rates;
 use ist_peft::{Adapters, BuiltinAdapter, Dialect, Part, PeftModel, WeightedSum, attach};
 use serde_json::{Value, json};
 
@@ -188,7 +189,7 @@ fn three_steps(case: &mut Case) {
             weight_decay: adamw["weight_decay"].as_f64().unwrap(),
             ..AdamWSettings::default()
         },
-        rates: attach::learning_rates(&mut case.model),
+        rates: learning_rates(&mut case.model),
         ..TunerConfig::default()
     };
     let mut tuner = Tuner::new(settings, Box::new(All::new(&LayerSet::all(4))), 0);

@@ -201,7 +201,8 @@ fn an_adapter_that_lacks_some_experts_is_refused() {
     let file = ist_peft::TensorFile::open(&from.join("adapter_model.safetensors")).unwrap();
     let kept = file.names().filter(|name| !name.contains(".experts.2."));
     let kept: Vec<_> = kept.map(|name| (name.to_owned(), file.data(name).unwrap())).collect();
-    ist_peft::tensor_file::write(&place.path().join("adapter_model.safetensors"), &kept).unwrap();
+    ist_peft::files::tensor_file::write(&place.path().join("adapter_model.safetensors"), &kept)
+        .unwrap();
     let mut model = model("models/mixtral");
     let error =
         ist_peft::load::<BuiltinAdapter>(&mut model, place.path(), &Device::flex()).unwrap_err();

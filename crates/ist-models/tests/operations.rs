@@ -16,9 +16,7 @@ use ist_models::ops::layer_norm::layer_norm;
 use ist_models::ops::linear_cross_entropy::{Head, chunk_rows, linear_cross_entropy};
 use ist_models::ops::rms_norm::rms_norm;
 use ist_models::ops::rope::{Pairs, Rotation};
-use ist_peft::blended::blended;
-use ist_peft::linear::linear;
-use ist_peft::lookup::lookup;
+use ist_peft::frozen::{blended, linear, lookup};
 use proptest::prelude::*;
 use rand::RngExt;
 

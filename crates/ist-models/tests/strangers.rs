@@ -10,8 +10,8 @@ use std::path::Path;
 use fixture::{Expected, LOGITS, Model, assert_logits, folder, model};
 use ist_core::burn::tensor::{Device, TensorData};
 use ist_models::{Example, TokenBatch};
-use ist_peft::files::{CONFIG_FILE, TENSORS_FILE};
-use ist_peft::{Adapters, BuiltinAdapter, PeftModel, TensorFile, foreign, tensor_file, usable};
+use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, foreign, tensor_file, usable};
+use ist_peft::{Adapters, BuiltinAdapter, PeftModel, TensorFile};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

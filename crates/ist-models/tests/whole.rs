@@ -137,7 +137,7 @@ fn replaced(
     let slots: Vec<_> = model.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
     let places: Vec<_> = slots.iter().map(Slot::place).collect();
     let changed = BuiltinAdapter::from_file(
-        adapters.configs().next().unwrap(),
+        &adapters.configs().next().unwrap().settings,
         &places,
         tensors,
         &device(dtype),
@@ -255,7 +255,7 @@ proptest! {
     #[test]
     fn a_fresh_copy_is_the_base_model(shape in shapes(), fields in copies()) {
         let Some((model, adapters)) = fresh(&shape, DType::F64, &fields) else { return Ok(()) };
-        prop_assert!(adapters.configs().all(BuiltinAdapter::starts_at_base));
+        prop_assert!(adapters.configs().all(|config| config.settings.starts_at_base()));
         prop_assert!(parameters(&model) > 0);
         prop_assert!(distance(&outcome(&model), &outcome(&shape.model(DType::F64))) <= EXACT);
     }
@@ -316,7 +316,7 @@ proptest! {
         let Some((mut model, adapters)) = fresh(&shape, DType::F32, &fields) else { return Ok(()) };
         let config = adapters.configs().next().unwrap();
         let on = model.slots().into_iter().filter(|slot| slot.adapter.is_some());
-        let counted: usize = on.map(|slot| BuiltinAdapter::parameters(config, &slot.site)).sum();
+        let counted: usize = on.map(|slot| config.settings.parameters(&slot.site)).sum();
         prop_assert_eq!(counted, parameters(&model));
         let [hidden, _] = shape.widths;
         if fields == json!({"method": "layernorm"}) {
@@ -401,7 +401,7 @@ fn a_prefix_of_zeros_is_not_the_base_model() {
     let fields =
         json!({"method": "prefix-tuning", "num_virtual_tokens": 3, "init_weights": "zero"});
     let (model, adapters) = fresh(&shape(2, 1, 4), DType::F64, &fields).unwrap();
-    assert!(adapters.configs().all(|config| !BuiltinAdapter::starts_at_base(config)));
+    assert!(adapters.configs().all(|config| !config.settings.starts_at_base()));
     for_each_parameter("", &model.layers()[0], &mut |_, value| {
         assert!(floats(value).iter().all(|&x| x == 0.0));
     });
@@ -451,7 +451,7 @@ fn a_prefix_file_with_a_projection_or_without_its_model_is_refused_all_at_once()
 fn a_prefix_takes_its_length_of_the_context() {
     let fields = json!({"method": "prefix-tuning", "num_virtual_tokens": 40});
     let (model, adapters) = fresh(&shape(1, 1, 4), DType::F32, &fields).unwrap();
-    assert_eq!(BuiltinAdapter::positions_in_front(adapters.configs().next().unwrap()), 40);
+    assert_eq!(adapters.configs().next().unwrap().settings.positions_in_front(), 40);
     assert_eq!(model.max_position_embeddings(), 8);
     let generate = |new| {
         let settings = generate::Settings { max_new_tokens: new, ..generate::Settings::default() };

@@ -9,8 +9,10 @@ pub fn resting<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_tensor(tensor).set_require_grad(false)
 }
 
-/// The same tensor with its elements in row-major order. Fresh parameters and those of a file are laid out alike, so that
-/// sums over them run in the same order: a resumed run is bit-exact.
+/// The same tensor with its elements in row-major order.
+///
+/// Fresh parameters and those of a file are laid out alike, so that sums over them run in the same
+/// order. That is what makes a resumed run bit-exact.
 pub fn row_major<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     let shape = tensor.shape();
     tensor.reshape([shape.num_elements()]).reshape(shape)
@@ -31,20 +33,32 @@ pub fn from_file<const D: usize>(data: TensorData, device: &Device) -> Tensor<D>
 
 /// A file's vector, of whatever shape it has there.
 pub fn vector(data: TensorData, device: &Device) -> Tensor<1> {
-    let (dtype, elements) = (data.dtype(), data.num_elements());
+    let dtype = data.dtype();
+    let elements = data.num_elements();
     from_file(TensorData::from_bytes(data.into_bytes(), [elements], dtype), device)
 }
 
-/// Kaiming-uniform with a = √5: uniform within ± 1/√`rows`, as PyTorch initialises a linear layer with `rows` inputs.
-pub fn kaiming_uniform(
-    rng: &mut impl RngExt,
-    [rows, columns]: [usize; 2],
-    device: &Device,
-) -> Tensor<2> {
-    let bound = 1.0 / (rows as f64).sqrt();
-    let values: Vec<f32> =
-        (0..rows * columns).map(|_| rng.random_range(-bound..bound) as f32).collect();
-    Tensor::from_data(TensorData::new(values, [rows, columns]), device)
+/// The shape of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixShape {
+    /// Rows: a linear layer's inputs.
+    pub rows: usize,
+    /// Columns: its outputs.
+    pub columns: usize,
+}
+
+/// Kaiming-uniform with a = √5: uniform within ± 1/√`rows`, as PyTorch initialises a linear layer
+/// with `rows` inputs.
+pub fn kaiming_uniform(rng: &mut impl RngExt, shape: MatrixShape, device: &Device) -> Tensor<2> {
+    let values = kaiming_values(rng, shape);
+    Tensor::from_data(TensorData::new(values, [shape.rows, shape.columns]), device)
+}
+
+/// The elements of [`kaiming_uniform`], row by row.
+pub(crate) fn kaiming_values(rng: &mut impl RngExt, shape: MatrixShape) -> Vec<f32> {
+    let bound = 1.0 / (shape.rows as f64).sqrt();
+    let elements = 0..shape.rows * shape.columns;
+    elements.map(|_| rng.random_range(-bound..bound) as f32).collect()
 }
 
 /// The parameter's value in PyTorch's `[out, in]`.
@@ -69,6 +83,8 @@ pub fn standard_normal<const D: usize>(
 
 /// One standard normal variate (Box and Muller).
 pub fn normal(rng: &mut impl RngExt) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    let u: f64 = rng.random();
+    let v: f64 = rng.random();
+    // u can be 0 and never 1, so 1 - u has a logarithm.
     (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }

@@ -1,4 +1,5 @@
-//! LoRA from its configuration to its files and back, on a model of three linear modules and an embedding.
+//! LoRA from its configuration to its files and back, on a model of three linear modules and an
+//! embedding.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,17 +10,17 @@ use std::path::Path;
 
 use common::{Tiny, largest_difference, parse, random};
 use ist_core::burn::tensor::{DType, Device, TensorData};
-use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors};
+use ist_peft::files::{CONFIG_FILE, TENSORS_FILE, named_tensors, tensor_file};
 use ist_peft::{
-    Adapters, BuiltinConfig, Dialect, LoraConfig, PeftModel, TensorFile, attach, load, merge, save,
-    tensor_file,
+    Adapters, BuiltinConfig, Configured, Dialect, LoraConfig, PeftModel, Targets, TensorFile,
+    attach, load, merge, save,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-fn lora(config: &BuiltinConfig) -> &LoraConfig {
-    let BuiltinConfig::Lora(config) = config else { panic!("{config:?} is no LoRA") };
-    config
+fn lora(config: &Configured<BuiltinConfig>) -> (&LoraConfig, &Targets) {
+    let BuiltinConfig::Lora(lora) = &config.settings else { panic!("{config:?} is no LoRA") };
+    (lora, &config.targets)
 }
 
 /// Targets as lists, as a pattern and as PEFT's word, with whatever else a configuration can say.
@@ -53,13 +54,15 @@ proptest! {
     #[test]
     fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
         let folder = tempfile::tempdir().unwrap();
-        let (mut model, mut again) = (Tiny::new(sizes, DType::F32), Tiny::new(sizes, DType::F32));
+        let mut model = Tiny::new(sizes, DType::F32);
+        let mut again = Tiny::new(sizes, DType::F32);
         let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let count = model.adapt(&mut config);
         save(&mut model, &config, folder.path(), "some/base").unwrap();
         let loaded = load(&mut again, folder.path(), &Device::flex()).unwrap();
         prop_assert_eq!(lora(loaded.parts()[0].config()), lora(config.parts()[0].config()));
-        let (saved, found) = (named_tensors(&mut model, &config), named_tensors(&mut again, &loaded));
+        let saved = named_tensors(&mut model, &config);
+        let found = named_tensors(&mut again, &loaded);
         prop_assert_eq!(found.len(), 2 * count);
         for ((name, saved), (other, found)) in saved.iter().zip(&found) {
             prop_assert_eq!((name, saved.shape(), saved.as_bytes()), (other, found.shape(), found.as_bytes()));

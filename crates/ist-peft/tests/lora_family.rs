@@ -1,4 +1,5 @@
-//! What LoRA's relatives share, as properties on models of random shapes: DoRA, VeRA, LoRA-FA, PiSSA, OLoRA.
+//! What LoRA's relatives share, as properties on models of random shapes: DoRA, VeRA, LoRA-FA,
+//! PiSSA, OLoRA.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -54,7 +55,7 @@ fn configurations() -> impl Strategy<Value = (Value, Count, usize)> {
 }
 
 fn is_dora(adapters: &Adapters<BuiltinAdapter>) -> bool {
-    BuiltinAdapter::method(adapters.parts()[0].config()) == "dora"
+    adapters.parts()[0].config().name() == "dora"
 }
 
 fn adapters(model: &mut Tiny) -> Vec<BuiltinAdapter> {
@@ -77,8 +78,9 @@ proptest! {
         for (adapter, site) in adapters(&mut model).iter().zip(&sites) {
             let expected = count(site.d_in, site.d_out, r);
             prop_assert_eq!(count_parameters(adapter), expected);
-            prop_assert_eq!(BuiltinAdapter::parameters(config.parts()[0].config(), site), expected);
-            prop_assert_eq!(BuiltinAdapter::token_cost(config.parts()[0].config(), site), adapter.token_cost_of(site));
+            prop_assert_eq!(config.parts()[0].config().settings.parameters(site), expected);
+            let planned = config.parts()[0].config().settings.token_cost(site);
+            prop_assert_eq!(planned, adapter.view().token_cost(site));
         }
     }
 
@@ -137,8 +139,10 @@ proptest! {
         prop_assert_eq!(&bytes(&mut read, &loaded), &saved);
         prop_assert_eq!(&bytes(&mut resumed, &config), &saved);
         prop_assert_eq!(model.forward(), resumed.forward());
-        // To a reader, what an adapter is measured from is part of a larger rank, which is summed in another order.
-        let (found, expected) = (read.forward(), model.forward());
+        // To a reader, what an adapter is measured from is part of a larger rank, which is summed
+        // in another order.
+        let found = read.forward();
+        let expected = model.forward();
         let scale = expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
         prop_assert!(largest_difference(&found, &expected) <= 1e-5 * scale);
         let trained = |model: &mut Tiny| adapters(model).iter().map(count_parameters).collect::<Vec<_>>();

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ist_models::{DecoderConfig, gguf, registry};
-use ist_peft::usable::{self, Anatomy};
-use ist_peft::{Adapter, AdapterFilesError, foreign};
+use ist_peft::files::foreign;
+use ist_peft::files::usable::{self, Anatomy};
+use ist_peft::{Adapter, AdapterFilesError};
 
 use super::paths;
 use crate::model_folder::whole;

@@ -80,7 +80,7 @@ fn adapter<A: Adapter>(folder: &Path) -> Result<Value, Failure> {
         let size = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
         Ok(json!({
             "kind": "adapter",
-            "method": A::method(part.config()),
+            "method": part.config().name(),
             "fields": part.peft_fields(),
             "tensors": file.names().count(),
             "parameters": file.names().map(size).sum::<usize>(),

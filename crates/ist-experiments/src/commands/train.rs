@@ -8,6 +8,7 @@ use ist_core::burn::tensor::Device;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_files::regular;
 use ist_models::{Decoder, Shape, registry};
+use ist_peft::model::attach::learning_rates;
 use ist_peft::{Adapter, Adapters, Part, attach};
 use serde_json::{Map, Value, json};
 
@@ -149,7 +150,7 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     document["total_steps"] = json!(total_steps);
     let document = serde_json::to_vec_pretty(&document).or_run()?;
     lines::replace(&folder.join(PLAN), &document).or_run()?;
-    let rates = attach::learning_rates(&mut model);
+    let rates = learning_rates(&mut model);
     let tuner = prepare::tuner(&config, policy, plan.memory, &offload, total_steps, rates, &device);
     let say = |line: &str| {
         if shown != Show::Nothing {

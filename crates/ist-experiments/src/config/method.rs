@@ -4,8 +4,8 @@
 //! then judges all of its fields; of a built-in one the reader has the last word: regular expressions, fields that exclude
 //! each other.
 
-use ist_peft::adapters::DEFAULT_NAME;
 use ist_peft::fields::FieldFault;
+use ist_peft::model::adapters::DEFAULT_NAME;
 use ist_peft::{Adapter, Dialect, Part};
 use serde_json::Map;
 use toml::{Table, Value};

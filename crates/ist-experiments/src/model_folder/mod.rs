@@ -27,7 +27,7 @@ pub(crate) fn write_weights(
     config: &serde_json::Value,
     folder: &Path,
 ) -> Result<(), Failure> {
-    ist_peft::tensor_file::write(&folder.join("model.safetensors"), weights).or_run()?;
+    ist_peft::files::tensor_file::write(&folder.join("model.safetensors"), weights).or_run()?;
     let mut config = config.clone();
     let dtype = match weights.first().map(|(_, data)| data.dtype()) {
         Some(DType::BF16) => "bfloat16",

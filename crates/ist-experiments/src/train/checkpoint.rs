@@ -114,7 +114,7 @@ pub fn save<A: Adapter>(
     }
     let partial = PartialFolder::create(&target).context("cannot create a checkpoint")?;
     ist_peft::save(model, adapters, partial.path(), "")?;
-    ist_peft::tensor_file::write(&partial.path().join(OPTIMIZER), &tuner.tensors)?;
+    ist_peft::files::tensor_file::write(&partial.path().join(OPTIMIZER), &tuner.tensors)?;
     let document = serde_json::to_vec(&Document {
         format: FORMAT,
         progress: progress.clone(),

@@ -297,7 +297,9 @@ impl<'a, A: Adapter> Run<'a, A> {
     }
 
     fn check_fresh_adapters(&mut self) -> Result<(), Failure> {
-        if self.adapters_are_fresh() && self.adapters.configs().all(A::starts_at_base) {
+        if self.adapters_are_fresh()
+            && self.adapters.configs().all(|config| config.settings.starts_at_base())
+        {
             let batch = self.data.batch(&self.data.train, &[0], self.model.device());
             selfcheck::fresh_adapters_change_nothing(&self.model, &batch).or_run()?;
         }

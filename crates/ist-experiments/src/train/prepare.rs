@@ -12,8 +12,10 @@ use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
 use ist_files::FileName;
 use ist_models::shape::AdaptedSite;
 use ist_models::{Example, Shape, TokenBatch};
-use ist_peft::adapters::{Adapters, DEFAULT_NAME, Part};
-use ist_peft::{Adapter, Dialect, Site, attach, half_product};
+use ist_peft::frozen::half;
+use ist_peft::model::adapters::{Adapters, DEFAULT_NAME, Part};
+use ist_peft::model::attach;
+use ist_peft::{Adapter, Dialect, Site};
 use serde_json::{Map, Value, json};
 
 use crate::config::{AdapterTables, Dtype, Padding, PolicyConfig, RunConfig, Source};
@@ -375,14 +377,14 @@ impl<A: Adapter> Planned<A> {
 
     /// Positions that the adapters put in front of all tokens.
     pub fn positions_in_front(&self) -> usize {
-        self.adapters.configs().map(A::positions_in_front).sum()
+        self.adapters.configs().map(|config| config.settings.positions_in_front()).sum()
     }
 
     /// The modules with what their adapters take.
     pub fn adapted(&self) -> Vec<AdaptedSite> {
         let each = self.adapters.configs().zip(&self.sites);
         each.flat_map(|(config, sites)| {
-            sites.iter().map(|site| AdaptedSite::planned::<A>(config, site))
+            sites.iter().map(|site| AdaptedSite::planned(&*config.settings, site))
         })
         .collect()
     }
@@ -424,7 +426,7 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
             None => vec![parse_adapter::<A>(&table.method_fields())?],
         };
         if let (true, [only]) = (several, parts.as_mut_slice()) {
-            only.name = table.name.clone().unwrap_or_else(|| A::method(only.config()).to_owned());
+            only.name = table.name.clone().unwrap_or_else(|| only.config().name().to_owned());
         }
         for part in &parts {
             if taken.contains(&part.name) {
@@ -505,7 +507,7 @@ pub fn tuner(
 
 /// Whether a run on that device scales its loss.
 pub fn loss_scaling(config: &RunConfig, device: &Device) -> bool {
-    let through_float16 = config.model.dtype == Dtype::Float16 && half_product::is_narrow(device);
+    let through_float16 = config.model.dtype == Dtype::Float16 && half::is_narrow(device);
     config.train.loss_scaling.applies(through_float16)
 }
 

@@ -45,9 +45,10 @@ impl<A: Adapter> DecoderAttention<A> {
         let [q, k, v] = self.project(x, config, pass);
         let [q, k] = [q, k].map(|heads| context.turned(layer, heads));
         // A cache that has seen tokens begins with the prefix already.
-        let [k, v] = match &self.prefix {
+        let [k, v] = match self.prefix.as_ref().and_then(|adapter| adapter.view().as_prefix()) {
             Some(prefix) if cache.as_ref().is_none_or(|cache| cache.is_none()) => {
-                in_front(prefix.prefix(pass), [k, v])
+                let own = prefix.prefix(pass);
+                in_front([own.keys, own.values], [k, v])
             }
             _ => [k, v],
         };

@@ -4,7 +4,7 @@ use ist_core::burn;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
-use ist_peft::int8::Int8Matrix;
+use ist_peft::frozen::Int8Matrix;
 use ist_peft::{PeftEmbedding, PeftLinear, PeftNorm, Weight};
 
 use super::DecoderOuter;

@@ -9,7 +9,7 @@ use ist_core::{LayerPass, burn};
 
 use burn::module::Module;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use ist_peft::linear::linear;
+use ist_peft::frozen::linear;
 use ist_peft::{Adapter, PeftLinear, Weight};
 
 use super::config::{DecoderConfig, ExpertsConfig};

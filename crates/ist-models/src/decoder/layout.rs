@@ -3,7 +3,7 @@
 
 use ist_core::burn::tensor::DType;
 use ist_peft::Site;
-use ist_peft::int8::block;
+use ist_peft::frozen::int8::block;
 
 use super::config::{DecoderConfig, HeadNorm, Mlp, Norm, Positions, Projection};
 

@@ -10,7 +10,7 @@ use ist_core::burn::tensor::DType;
 use ist_core::plan::tape::{Operation as TapeOp, Place, Tape, Value};
 use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
 use ist_peft::SiteKind;
-use ist_peft::frozen_matrix::PANEL;
+use ist_peft::frozen::PANEL;
 
 use super::config::{DecoderConfig, Mlp, Norm, Residual};
 use super::layout::{self, LinearShape};

@@ -27,9 +27,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ist_peft::linear::linear;
+use ist_peft::frozen::linear;
 use ist_peft::parameter::normal;
-use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, Weight};
+use ist_peft::{Adapter, FrozenLinear, PeftEmbedding, PeftLinear, PeftNorm, PrefixAdapter, Weight};
 
 use crate::TokenBatch;
 use crate::ops::cross_entropy::cross_entropy;
@@ -183,7 +183,8 @@ impl<A: Adapter> Decoder<A> {
         self.layers
             .iter()
             .find_map(|layer| layer.self_attn.prefix.as_ref())
-            .map_or(0, A::prefix_length)
+            .and_then(|adapter| adapter.view().as_prefix())
+            .map_or(0, PrefixAdapter::length)
     }
 
     /// Rows of the embedding at their positions, `[batch, sequence, hidden]`.

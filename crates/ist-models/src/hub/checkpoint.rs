@@ -252,7 +252,7 @@ fn other_weights(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ist_peft::tensor_file::write;
+    use ist_peft::files::tensor_file::write;
 
     fn tensor(name: &str, shape: [usize; 2]) -> (String, TensorData) {
         (name.to_owned(), TensorData::ones::<f32, _>(shape))

@@ -4,7 +4,8 @@ use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::step::StepOutput;
 use ist_core::streams;
 use ist_models::{Decoder, DecoderConfig, Example, IGNORED_LABEL, TokenBatch};
-use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot, attach};
+use ist_peft::model::attach::targeted_sites;
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, Dialect, PeftModel, Slot};
 use rand::RngExt;
 use serde_json::{Value, json};
 
@@ -74,13 +75,13 @@ impl Numbers {
         let config =
             BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
         let mut adapters = Adapters::one(config.clone());
-        let sites = attach::targeted_sites(&mut model, &mut adapters).unwrap().concat();
-        let layout = BuiltinAdapter::file_layout(&config, &sites).into_iter();
+        let sites = targeted_sites(&mut model, &mut adapters).unwrap().concat();
+        let layout = config.settings.file_layout(&sites).into_iter();
         let tensors = layout.map(|(key, shape)| self.random(&key, [0.0, 0.4], &shape)).collect();
         let slots: Vec<_> =
             model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
-        let made = BuiltinAdapter::from_file(&config, &places, tensors, &self.device);
+        let made = BuiltinAdapter::from_file(&config.settings, &places, tensors, &self.device);
         for (slot, adapter) in slots.into_iter().zip(made) {
             *slot.adapter = Some(adapter);
         }

@@ -3,8 +3,8 @@
 use ist_core::burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ist_core::{LayerPass, streams};
 use ist_peft::{
-    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Dialect, PeftEmbedding, PeftLinear,
-    PeftModel, Roles, Site, Slot, Weight, attach,
+    Adapter, Adapters, BaseMut, BuiltinAdapter, BuiltinConfig, Configured, Dialect, PeftEmbedding,
+    PeftLinear, PeftModel, Roles, Site, Slot, Weight, attach,
 };
 use rand::RngExt;
 use serde_json::Value;
@@ -90,15 +90,16 @@ impl Tiny {
 
     /// Puts adapters on the model whose tensors are random and non-zero; returns how many.
     pub(crate) fn adapt(&mut self, adapters: &mut Adapters<BuiltinAdapter>) -> usize {
-        let (dtype, device) = (self.dtype(), self.embedding.weight.current().device());
+        let dtype = self.dtype();
+        let device = self.embedding.weight.current().device();
         let sites = attach(self, adapters, 1, &device).unwrap();
         let config = adapters.parts()[0].config();
-        let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
+        let layout = config.settings.file_layout(&sites).into_iter();
         let tensors = layout.map(|(key, shape)| random(&key, shape).convert_dtype(dtype)).collect();
         let slots: Vec<_> =
             self.slots().into_iter().filter(|slot| slot.adapter.is_some()).collect();
         let places: Vec<_> = slots.iter().map(Slot::place).collect();
-        let adapters = BuiltinAdapter::from_file(config, &places, tensors, &device);
+        let adapters = BuiltinAdapter::from_file(&config.settings, &places, tensors, &device);
         for (slot, adapter) in slots.into_iter().zip(adapters) {
             *slot.adapter = Some(adapter);
         }
@@ -139,7 +140,7 @@ impl PeftModel<BuiltinAdapter> for Tiny {
 pub(crate) fn parse(
     fields: &Value,
     dialect: Dialect,
-) -> Result<BuiltinConfig, ist_peft::ConfigError> {
+) -> Result<Configured<BuiltinConfig>, ist_peft::ConfigError> {
     BuiltinAdapter::parse(fields.as_object().unwrap(), dialect).unwrap()
 }
 

@@ -1,7 +1,8 @@
 //! `[adapter]`: the PEFT method and its fields; `[[adapter]]` for several.
 //!
-//! The fields stay a map, because a method's set of fields belongs to the crate that implements it; those of the built-in
-//! methods are listed in `fields` with their ranges and defaults, and the method's own reader has the last word.
+//! The fields stay a map, because a method's set of fields belongs to the crate that implements it.
+//! `fields` asks that crate for the built-in methods' settings with their ranges and defaults, and the
+//! method's own reader has the last word.
 
 mod fields;
 
@@ -76,7 +77,7 @@ impl TryFrom<Map<String, Value>> for AdapterTable {
         };
         let saved = table.remove(MODULES_TO_SAVE);
         let given: Vec<String> = table.keys().cloned().collect();
-        let mut fields = (known.complete)(table)?;
+        let mut fields = known.complete(table)?;
         fields.extend(saved.map(|names| (MODULES_TO_SAVE.to_owned(), names)));
         if init_from.is_some() {
             fields.retain(|key, _| given.contains(key) || key == MODULES_TO_SAVE);
@@ -95,15 +96,15 @@ impl JsonSchema for AdapterTable {
         "AdapterTable".into()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut variant = |method: &fields::MethodFields| {
-            let mut schema = (method.schema)(generator);
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let variant = |method: &fields::MethodFields| {
+            let mut schema = method.schema();
             if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
                 properties.extend(common());
             }
             (method.name, schema)
         };
-        variants("method", DEFAULT_METHOD, METHODS.iter().map(&mut variant).collect())
+        variants("method", DEFAULT_METHOD, METHODS.iter().map(variant).collect())
     }
 }
 

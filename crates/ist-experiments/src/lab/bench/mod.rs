@@ -17,8 +17,9 @@ use ist_core::step::Memory;
 use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, streams};
 use ist_models::shape::{AdaptedSite, Resident};
 use ist_models::{BatchShape, Decoder, DecoderConfig, Example, TokenBatch};
-use ist_peft::linear::linear;
-use ist_peft::{Adapter, Adapters, Dialect, Site, attach, half_product};
+use ist_peft::frozen::{half, linear};
+use ist_peft::model::attach;
+use ist_peft::{Adapter, Adapters, Configured, Dialect, Site};
 use serde_json::{Map, Value, json};
 
 use crate::machine::device::name_of;
@@ -200,7 +201,7 @@ fn model<A: Adapter>(
 }
 
 /// The LoRA that is measured.
-fn lora<A: Adapter>(setting: &Setting) -> Result<A::Config, Failure> {
+fn lora<A: Adapter>(setting: &Setting) -> Result<Configured<A::Config>, Failure> {
     let fields = json!({"method": "lora", "r": setting.rank, "alpha": 2 * setting.rank});
     let fields: &Map<String, Value> = fields.as_object().expect("fields are an object");
     A::parse(fields, Dialect::Toml)
@@ -218,10 +219,10 @@ fn must_fit<A: Adapter>(
     let shape = ist_models::Shape::of(config.clone());
     let mut lora = lora::<A>(setting)?;
     let sites = attach::matching_sites::<A>(&shape.sites, &shape.outline(), &mut lora);
-    let planned = |site: &Site| AdaptedSite::planned::<A>(&lora, site);
+    let planned = |site: &Site| AdaptedSite::planned(&*lora.settings, site);
     let adapted: Vec<AdaptedSite> = sites.or_input()?.iter().map(planned).collect();
     let numbers: u64 = adapted.iter().map(|adapted| adapted.parameters as u64).sum();
-    let narrow = half_product::is_narrow(device);
+    let narrow = half::is_narrow(device);
     let arithmetic = if narrow { setting.storage } else { DType::F32 };
     let resident = Resident { adapted: &adapted, storage: setting.storage, arithmetic };
     let batch = BatchShape::full(setting.micro_batch, setting.sequence);
@@ -236,7 +237,7 @@ fn must_fit<A: Adapter>(
 
 /// Operations a second of one square product in the type, in 10¹²: the best of ten.
 fn matmul_peak(storage: DType, device: &Device) -> f64 {
-    let size = if ist_peft::half_product::is_narrow(device) { 4096 } else { 512 };
+    let size = if half::is_narrow(device) { 4096 } else { 512 };
     let random = || Tensor::<2>::random([size, size], Distribution::Default, device);
     let (x, weight) = (random().unsqueeze::<3>(), random().cast(storage));
     let once = || {

@@ -5,7 +5,10 @@ use ist_core::burn::module::{Module, ModuleVisitor, Param};
 use ist_core::burn::tensor::{Gradients as Graph, Tensor, TensorData};
 use ist_core::gradients::lift;
 use ist_core::step::Memory;
-use ist_peft::{Adapter, Base, BuiltinAdapter, Dialect, PeftLinear, Place, Site, Weight};
+use ist_peft::{
+    Adapter, Base, BuiltinAdapter, BuiltinConfig, Configured, Dialect, PeftLinear, Place, Site,
+    Weight,
+};
 use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, distance, floats, mixed, random};
@@ -71,9 +74,7 @@ fn name(fields: &Map<String, Value>) -> String {
 }
 
 /// The checked configuration of fields that are right.
-pub(super) fn config(
-    fields: &Map<String, Value>,
-) -> Result<<BuiltinAdapter as Adapter>::Config, String> {
+pub(super) fn config(fields: &Map<String, Value>) -> Result<Configured<BuiltinConfig>, String> {
     let parsed =
         BuiltinAdapter::parse(fields, Dialect::Toml).ok_or("the method is not built in")?;
     parsed.map_err(|error| error.to_string())
@@ -98,7 +99,7 @@ fn adapted(
 ) -> Result<PeftLinear<BuiltinAdapter>, String> {
     let config = config(fields)?;
     let site = Site::linear("model.layers.0.self_attn.q_proj", Some(0), 24, 36).with_bias(true);
-    let layout = BuiltinAdapter::file_layout(&config, std::slice::from_ref(&site)).into_iter();
+    let layout = config.settings.file_layout(std::slice::from_ref(&site)).into_iter();
     let values = layout.map(|(key, shape)| {
         let values = random(&key, shape.iter().product(), 0.5);
         TensorData::new(values, shape).convert_dtype(numbers.dtype)
@@ -108,7 +109,8 @@ fn adapted(
     let mut module = PeftLinear::new("self_attn.q_proj", weight, Some(bias));
     let place = Place { site, base: Base::Linear(module.base.clone()) };
     module.adapter =
-        BuiltinAdapter::from_file(&config, &[place], values.collect(), &numbers.device).pop();
+        BuiltinAdapter::from_file(&config.settings, &[place], values.collect(), &numbers.device)
+            .pop();
     Ok(module)
 }
 

@@ -1,9 +1,7 @@
 //! Weights at rest in the types that a device knows.
 
 use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
-use ist_peft::frozen_matrix::FrozenMatrix;
-use ist_peft::int8::Int8Matrix;
-use ist_peft::linear::linear;
+use ist_peft::frozen::{FrozenMatrix, Int8Matrix, linear};
 
 use super::numbers::{Numbers, distance, floats, random};
 use super::{Check, Found, Outcome};

@@ -6,7 +6,8 @@ use ist_core::step::{self, Memory};
 use ist_core::{LayerSet, Tuner, TunerConfig, streams};
 use ist_models::{Decoder, DecoderConfig, Example, IGNORED_LABEL, TokenBatch};
 use ist_peft::files::named_tensors;
-use ist_peft::{Adapter, Adapters, BuiltinAdapter, PeftModel, Slot, attach};
+use ist_peft::model::attach::targeted_sites;
+use ist_peft::{Adapter, Adapters, BuiltinAdapter, PeftModel, Slot};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
@@ -85,18 +86,16 @@ fn stored(
     };
     let kept = if numbers.dtype == DType::F64 { DType::F64 } else { storage };
     let mut model = Decoder::build(shape, &mut source, kept, &numbers.device);
-    let mut adapters = Adapters::one(config(fields)?);
-    let sites = attach::targeted_sites(&mut model, &mut adapters)
-        .map_err(|error| error.to_string())?
-        .concat();
-    let config: &<BuiltinAdapter as Adapter>::Config =
-        adapters.configs().next().ok_or("an adapter has a configuration")?;
-    let layout = BuiltinAdapter::file_layout(config, &sites).into_iter();
+    let mut adapters: Adapters<BuiltinAdapter> = Adapters::one(config(fields)?);
+    let sites =
+        targeted_sites(&mut model, &mut adapters).map_err(|error| error.to_string())?.concat();
+    let configured = adapters.configs().next().ok_or("an adapter has a configuration")?;
+    let layout = configured.settings.file_layout(&sites).into_iter();
     let tensors = layout.map(|(key, shape)| values(&key, [0.0, 0.4], &shape, numbers)).collect();
     let slots: Vec<_> =
         model.slots().into_iter().filter(|slot| sites.contains(&slot.site)).collect();
     let places: Vec<_> = slots.iter().map(Slot::place).collect();
-    let made = BuiltinAdapter::from_file(config, &places, tensors, &numbers.device);
+    let made = BuiltinAdapter::from_file(&configured.settings, &places, tensors, &numbers.device);
     for (slot, adapter) in slots.into_iter().zip(made) {
         *slot.adapter = Some(adapter);
     }

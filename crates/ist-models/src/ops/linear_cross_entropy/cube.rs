@@ -7,7 +7,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::FloatDType;
 use ist_core::operation::cube::{self, CubeBackend, CubeTensor};
 use ist_core::operation::{Operands, Operation, Recorded};
-use ist_peft::frozen_matrix::Stored;
+use ist_peft::frozen::Stored;
 
 use super::{Computed, LinearCrossEntropy, Named, chunks, rows_of, targets_of};
 use crate::ops::cross_entropy::Asked;

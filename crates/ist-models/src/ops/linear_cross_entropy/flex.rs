@@ -5,8 +5,8 @@ use ist_core::burn;
 use burn::backend::{Flex, TensorMetadata};
 use ist_core::operation::flex::{self, FlexTensor};
 use ist_core::operation::{Operands, Operation, Recorded};
-use ist_peft::frozen_matrix::Stored;
-use ist_peft::frozen_product::{fits, multiply_weight, multiply_weight_transposed};
+use ist_peft::frozen::Stored;
+use ist_peft::frozen::product::{fits, multiply_weight, multiply_weight_transposed};
 
 use super::{Computed, LinearCrossEntropy, Named, chunk_rows, chunks};
 use crate::ops::cross_entropy::Asked;

@@ -21,7 +21,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 use ist_core::operation::{Operands, Operation, Recorded, apply};
 use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
-use ist_peft::frozen_matrix::Stored;
+use ist_peft::frozen::Stored;
 
 use super::cross_entropy::{Asked, Softmax, d_logits, softmax};
 
