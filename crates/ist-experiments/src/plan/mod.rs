@@ -22,7 +22,7 @@ use ist_models::footprint::{AdaptedSite, Resident};
 use ist_models::registry::Shape;
 use serde::Serialize;
 
-use crate::config::{Budget, PolicyConfig, RunConfig, TrainConfig};
+use crate::config::{Budget, RunConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::failure::Failure;
 use crate::{free_memory, model_source};
@@ -252,7 +252,7 @@ impl<'a> Planner<'a> {
 
     /// Candidates that are scored together; 0 for a policy that scores none.
     fn candidates(&self) -> usize {
-        if let PolicyConfig::Ist(ist) = &self.config.policy { ist.candidates } else { 0 }
+        self.config.policy.scoring().map_or(0, |scoring| scoring.candidates)
     }
 
     /// What a step on the largest micro-batch takes when `layers` train.

@@ -311,7 +311,7 @@ impl<'a, A: Adapter, M: CausalLm<A>> Run<'a, A, M> {
         let started = Instant::now();
         memory::reset_peak();
         let kind = self.config.policy.kind();
-        let size = self.config.policy.score_batch();
+        let size = self.config.policy.scoring().map(|scoring| scoring.records);
         let size = size.ok_or_else(|| {
             Failure::run(format!("policy {kind} has candidates but no `score_batch`"))
         })?;

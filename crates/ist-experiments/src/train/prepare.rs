@@ -472,7 +472,7 @@ pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
 
 /// The configured policy over the layers that carry adapters.
 pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, Failure> {
-    policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
+    config.build(layers).or_input()
 }
 
 /// The tuner of a run before its first step; resting moments are offloaded to files in `offload`,
@@ -494,7 +494,7 @@ pub fn tuner(
         total_steps,
         clip_norm: config.optimizer.clip(),
         memory,
-        adamw: config.optimizer.adamw(),
+        adamw: config.optimizer.adamw,
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
         rates,
