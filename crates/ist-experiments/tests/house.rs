@@ -55,7 +55,7 @@ fn only_one_module_writes_files_that_are_promised() {
             "ist-peft/src/durable.rs",
             "ist-peft/src/regular.rs",
             // Moments of resting layers, which are gone with the process.
-            "ist-core/src/optimizer.rs",
+            "ist-core/src/optimizer/moments.rs",
             // The folder of a run is made exclusively, and synced; claims likewise.
             "ist-experiments/src/run/folder.rs",
             "ist-experiments/src/study/claim.rs",

@@ -105,7 +105,7 @@ impl Method for BitFit {
 
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let bias = self.value(base.bias.as_ref(), x.dtype(), pass);
-        add_bias(linear_in(x, base.weight.matrix(pass.response), pass.value), bias)
+        add_bias(linear_in(x, base.weight.matrix(pass.response), pass.needs_output), bias)
     }
 
     fn norm(&self, base: &FrozenNorm, dtype: DType, pass: &LayerPass) -> NormValues {

@@ -239,7 +239,7 @@ impl Method for Lora {
         let bias = base.bias_value(x.dtype(), pass.response);
         let (weight, factors) = (base.weight.matrix(pass.response), [self.a(), self.b.val()]);
         let start = self.start_a.clone().zip(self.start_b.clone()).map(|(a, b)| [a, b]);
-        let operation = LoraLinear { scale, dropout, value: pass.value };
+        let operation = LoraLinear { scale, dropout, value: pass.needs_output };
         let y = add_bias(operation.apply(x, weight, factors, start), bias);
         self.add_own_bias(y, scale)
     }

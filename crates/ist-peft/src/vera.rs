@@ -250,7 +250,7 @@ impl Method for Vera {
         let dropout = LoraConfig::dropout_of(self.dropout, pass.dropout);
         let bias = base.bias_value(x.dtype(), pass.response);
         let weight = base.weight.matrix(pass.response);
-        let operation = LoraLinear { scale: pass.response, dropout, value: pass.value };
+        let operation = LoraLinear { scale: pass.response, dropout, value: pass.needs_output };
         add_bias(operation.apply(x, weight, [self.down(), self.up()], None), bias)
     }
 

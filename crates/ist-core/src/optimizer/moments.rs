@@ -28,12 +28,12 @@ pub(super) struct Slot {
 
 impl Slot {
     /// A slot whose moments are on the device.
-    pub fn on_device(updates: usize, moments: [Tensor<1>; 2]) -> Self {
+    pub(super) fn on_device(updates: usize, moments: [Tensor<1>; 2]) -> Self {
         Self { updates, moments: Moments::Device(Box::new(moments)) }
     }
 
     /// The state as burn's AdamW takes it. Its moments have to be on the device.
-    pub fn into_state(self) -> AdamWState<1> {
+    pub(super) fn into_state(self) -> AdamWState<1> {
         let Moments::Device(moments) = self.moments else {
             unreachable!("load() was called before")
         };
@@ -47,7 +47,7 @@ impl Slot {
     }
 
     /// A copy of the moments, wherever they are.
-    pub fn data(&self) -> Result<[TensorData; 2], OptimizerError> {
+    pub(super) fn data(&self) -> Result<[TensorData; 2], OptimizerError> {
         match &self.moments {
             Moments::Device(tensors) => Ok((**tensors).clone().map(Tensor::into_data)),
             Moments::Host(data) => Ok(data.clone()),
@@ -56,7 +56,7 @@ impl Slot {
     }
 
     /// Brings the moments to the device.
-    pub fn load(&mut self, device: &Device) -> Result<(), OptimizerError> {
+    pub(super) fn load(&mut self, device: &Device) -> Result<(), OptimizerError> {
         if matches!(self.moments, Moments::Device(_)) {
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl Slot {
     }
 
     /// Takes the moments of the parameter `name` from the device.
-    pub fn offload(&mut self, name: &str, to: &OffloadTo) -> Result<(), OptimizerError> {
+    pub(super) fn offload(&mut self, name: &str, to: &OffloadTo) -> Result<(), OptimizerError> {
         if !matches!(self.moments, Moments::Device(_)) {
             return Ok(());
         }

@@ -34,8 +34,7 @@ impl<'a> Draw<'a> {
 
     /// The same treatment for every layer from the lowest that trains on.
     pub fn uniform(&self, treatment: LayerTreatment) -> Vec<LayerTreatment> {
-        let of =
-            |layer| if layer < self.lowest() { LayerTreatment::Skip } else { treatment };
+        let of = |layer| if layer < self.lowest() { LayerTreatment::Skip } else { treatment };
         (0..self.chosen.num_layers()).map(of).collect()
     }
 }
@@ -71,7 +70,7 @@ pub(super) struct Phases<'a> {
 }
 
 impl<'a> Phases<'a> {
-    pub fn new(footprint: &'a Footprint, draw: &Draw) -> Self {
+    pub(super) fn new(footprint: &'a Footprint, draw: &Draw) -> Self {
         let lowest = draw.lowest();
         let cost = |(index, layer): (usize, &LayerFootprint)| match draw.chosen.contains(index) {
             true if index == lowest && !draw.embedding_trains => layer.lowest,
@@ -123,13 +122,13 @@ impl<'a> Phases<'a> {
     }
 
     /// What stays of a layer from its forward to its backward pass.
-    pub fn held(&self, layer: usize, treatment: LayerTreatment) -> u64 {
+    pub(super) fn held(&self, layer: usize, treatment: LayerTreatment) -> u64 {
         // Where no graph is kept the input is: above the lowest layer `inputs` has counted it.
         self.kept(layer, treatment).map_or(self.own_input(layer), |kept| kept.graph)
     }
 
     /// The layers below the lowest, one after the other.
-    pub fn skipped(&self) -> u64 {
+    pub(super) fn skipped(&self) -> u64 {
         let skipped = self.costs[..self.lowest].iter();
         let plain = skipped.map(|cost| cost.plain).max().unwrap_or_default();
         let input = if self.lowest > 0 { self.footprint.hidden } else { 0 };
@@ -137,14 +136,14 @@ impl<'a> Phases<'a> {
     }
 
     /// A layer's forward pass.
-    pub fn running(&self, layer: usize, below: u64, treatment: LayerTreatment) -> u64 {
+    pub(super) fn running(&self, layer: usize, below: u64, treatment: LayerTreatment) -> u64 {
         let plain = self.own_input(layer) + self.costs[layer].plain;
         let own = self.kept(layer, treatment).map_or(plain, |kept| kept.tracked);
         self.inputs(layer) + below + own
     }
 
     /// The loss, forward and backward.
-    pub fn loss(&self, graphs: u64) -> u64 {
+    pub(super) fn loss(&self, graphs: u64) -> u64 {
         let layers = self.costs.len();
         let trains = self.lowest < layers || self.footprint.loss.gradients > 0;
         let taken = if trains { self.footprint.loss.tracked } else { self.footprint.loss.plain };
@@ -152,7 +151,7 @@ impl<'a> Phases<'a> {
     }
 
     /// A layer's backward pass.
-    pub fn backward(&self, layer: usize, below: u64, treatment: LayerTreatment) -> u64 {
+    pub(super) fn backward(&self, layer: usize, below: u64, treatment: LayerTreatment) -> u64 {
         let cost = &self.costs[layer];
         // A layer that was not kept is run again first, beside the incoming gradient.
         let again = cost.backward.max(cost.tracked + self.footprint.hidden);

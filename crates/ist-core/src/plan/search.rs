@@ -17,11 +17,7 @@ impl Draw<'_> {
     ///
     /// Under a budget that nothing meets it is the leanest. Under [`Memory::Recompute`] it keeps
     /// the layers whose graphs do not raise the peak. Without a footprint every layer is run again.
-    pub fn treatments(
-        &self,
-        memory: Memory,
-        footprint: Option<&Footprint>,
-    ) -> Vec<LayerTreatment> {
+    pub fn treatments(&self, memory: Memory, footprint: Option<&Footprint>) -> Vec<LayerTreatment> {
         let again = self.uniform(LayerTreatment::Recompute);
         match (memory, footprint) {
             (Memory::Keep, _) => self.uniform(LayerTreatment::Keep),
@@ -191,8 +187,8 @@ fn drop_dominated(ways: &mut Vec<Way>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{KeptCost, LayerCost, LossCost};
     use crate::LayerSet;
+    use crate::plan::{KeptCost, LayerCost, LossCost};
     use proptest::prelude::*;
 
     fn kept() -> impl Strategy<Value = KeptCost> {
@@ -253,7 +249,9 @@ mod tests {
         let mut ways = vec![draw.uniform(LayerTreatment::Skip)];
         for (index, layer) in footprint.layers.iter().enumerate().skip(draw.lowest()) {
             let divides = layer.resting.half.is_some();
-            let possible = [LayerTreatment::Recompute, LayerTreatment::KeepHalf, LayerTreatment::Keep].into_iter();
+            let possible =
+                [LayerTreatment::Recompute, LayerTreatment::KeepHalf, LayerTreatment::Keep]
+                    .into_iter();
             let possible =
                 possible.filter(|treatment| divides || *treatment != LayerTreatment::KeepHalf);
             let with = |treatment| {
@@ -359,7 +357,11 @@ mod tests {
         let draw = Draw::of(&chosen);
         let budget = peak(&footprint, &draw, &draw.uniform(LayerTreatment::Recompute));
         let treatments = within(&footprint, &draw, budget).unwrap();
-        assert_eq!(treatments[5], LayerTreatment::Keep, "its graph is the first to go: {treatments:?}");
+        assert_eq!(
+            treatments[5],
+            LayerTreatment::Keep,
+            "its graph is the first to go: {treatments:?}"
+        );
         assert_eq!(treatments[..5], [LayerTreatment::Recompute; 5]);
     }
 
@@ -390,7 +392,8 @@ mod tests {
         let footprint = Footprint { held: 0, hidden: 10, layers, loss: LossCost::default() };
         let chosen = LayerSet::new((0..100).step_by(4), 100).unwrap();
         let treatments = within(&footprint, &Draw::of(&chosen), 6000).unwrap();
-        for treatment in [LayerTreatment::Keep, LayerTreatment::KeepHalf, LayerTreatment::Recompute] {
+        for treatment in [LayerTreatment::Keep, LayerTreatment::KeepHalf, LayerTreatment::Recompute]
+        {
             assert!(treatments.contains(&treatment), "{treatment:?}");
         }
     }

@@ -457,12 +457,8 @@ mod tests {
     fn a_gradient_may_lie_over_what_was_kept() {
         let mut tape = Tape::new(10);
         let keeps = vec![Tape::INPUT];
-        let wide = tape.push(TapeOp {
-            reads: vec![Tape::INPUT],
-            writes: 50,
-            keeps,
-            ..TapeOp::default()
-        });
+        let wide =
+            tape.push(TapeOp { reads: vec![Tape::INPUT], writes: 50, keeps, ..TapeOp::default() });
         let operation =
             TapeOp { reads: vec![wide], writes: 10, keeps: vec![wide], ..TapeOp::default() };
         let cost = |gradient| {

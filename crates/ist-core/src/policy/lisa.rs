@@ -7,9 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    LayerPolicy, PolicyError, PolicySettings, Share, out_of_range, parse_state, sampling,
-};
+use super::{LayerPolicy, PolicyError, PolicySettings, Share, out_of_range, parse_state, sampling};
 use crate::LayerSet;
 
 /// `kind = "lisa"`.

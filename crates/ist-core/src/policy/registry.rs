@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::{LayerPolicy, PolicyError, PolicySettings, Scoring, parse};
 use crate::LayerSet;
-use crate::untrusted::cut;
 
 /// Declares the built-in policies: for each its module, named after the kind, the policy and its
 /// settings.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ist_core::policy::PolicyConfig;
 use ist_peft::{Adapter, BuiltinAdapter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -14,7 +14,7 @@ mod refusal;
 use ist_core::burn::tensor::DType;
 use ist_core::optimizer::RestingState;
 use ist_core::plan::{self, Draw, Footprint};
-use ist_core::step::{Memory, Treatment};
+use ist_core::step::{LayerTreatment, Memory};
 use ist_core::tuner::TunerConfig;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::BatchShape;
@@ -358,5 +358,5 @@ pub struct Estimate {
     /// The layers that train.
     pub layers: LayerSet,
     /// What is done with every layer.
-    pub treatments: Vec<Treatment>,
+    pub treatments: Vec<LayerTreatment>,
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
 use ist_core::step::Memory;
-use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig};
 use ist_models::footprint::AdaptedSite;
 use ist_models::registry::Shape;
 use ist_models::{Example, TokenBatch};

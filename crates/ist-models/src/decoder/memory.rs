@@ -6,8 +6,8 @@
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
-use ist_core::plan::tape::{Operation, Place, Tape, Value};
-use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
+use ist_core::plan::tape::{Place, Tape, TapeOp, TapeValue};
+use ist_core::plan::{Below, LayerCost, LayerFootprint, LossCost, threads};
 use ist_peft::SiteKind;
 use ist_peft::frozen_matrix::PANEL;
 
@@ -189,7 +189,7 @@ impl Layer<'_> {
         let mut whole = Tape::new(self.sizes.hidden);
         if self.config.residual == Residual::Parallel {
             self.parallel(&mut whole, trains);
-            return whole.cost(below_trains);
+            return whole.cost(Below::of(below_trains));
         }
         let attended = self.attend(&mut whole, trains);
         let first = whole.clone();
@@ -197,13 +197,13 @@ impl Layer<'_> {
         let mut second = Tape::new(self.sizes.hidden);
         self.feed_forward(&mut second, Tape::INPUT, trains);
         LayerCost {
-            half: Some(first.kept_before(&second, below_trains)),
-            ..whole.cost(below_trains)
+            half: Some(first.kept_before(&second, Below::of(below_trains))),
+            ..whole.cost(Below::of(below_trains))
         }
     }
 
     /// A layer's first half, from its input; what it writes.
-    fn attend(&self, tape: &mut Tape, trains: bool) -> Value {
+    fn attend(&self, tape: &mut Tape, trains: bool) -> TapeValue {
         let (names, x) = (self.config.names, Tape::INPUT);
         let normal = self.norm(tape, names.before_attention, x, trains);
         let attended = self.attention(tape, normal, trains);
@@ -213,7 +213,7 @@ impl Layer<'_> {
     }
 
     /// A layer's second half, from what the first one wrote.
-    fn feed_forward(&self, tape: &mut Tape, x: Value, trains: bool) {
+    fn feed_forward(&self, tape: &mut Tape, x: TapeValue, trains: bool) {
         let names = self.config.names;
         let normal = self.norm(tape, names.before_mlp, x, trains);
         let added = self.mlp(tape, normal, trains);
@@ -232,17 +232,17 @@ impl Layer<'_> {
         tape.push(residual(x, sum, self.sizes.hidden));
     }
 
-    fn norm(&self, tape: &mut Tape, name: Option<&str>, x: Value, trains: bool) -> Value {
+    fn norm(&self, tape: &mut Tape, name: Option<&str>, x: TapeValue, trains: bool) -> TapeValue {
         let push =
             |name| tape.push(norm(self.config, x, self.sizes.hidden, self.gradients(name, trains)));
         name.map_or(x, push)
     }
 
-    fn attention(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn attention(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let (config, sizes) = (self.config, self.sizes);
         let widths = [sizes.query, sizes.key, sizes.key];
         let shapes = layout::projections(config);
-        let made: Vec<Value> =
+        let made: Vec<TapeValue> =
             shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let [q, k, mut v] = match made[..] {
             [fused] => {
@@ -283,14 +283,14 @@ impl Layer<'_> {
         self.linear(tape, &layout::output(config), trains, mixed)
     }
 
-    fn mlp(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn mlp(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let config = self.config;
         if config.layers[self.index].experts {
             return self.experts(tape, x, trains);
         }
         let shapes = layout::mlp(config);
         let (inner, down) = shapes.split_at(shapes.len() - 1);
-        let made: Vec<Value> =
+        let made: Vec<TapeValue> =
             inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let width = self.numbers(config.intermediate_size, self.sizes.tokens);
         let hidden = match (config.mlp, &made[..]) {
@@ -306,28 +306,28 @@ impl Layer<'_> {
 
     /// The experts of all tokens as one MLP of k times as many tokens, which is what they keep; that each runs alone makes
     /// its own moment smaller.
-    fn experts(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn experts(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let Some(experts) = self.config.experts else { return x };
         let tokens = self.sizes.tokens.saturating_mul(experts.num_experts_per_tok as u64);
         let [gate, up, down] = layout::expert(self.config, 0);
         let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
         // What they keep is one expert's for each token; their gradients are all experts'.
-        let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: Value| {
+        let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: TapeValue| {
             let gradients =
                 if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
             let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
-            tape.push(Operation { trains: gradients, ..operation })
+            tape.push(TapeOp { trains: gradients, ..operation })
         };
         let [gate, up] =
             [(0, gate), (1, up)].map(|(which, shape)| push(tape, which, &shape, given));
         let inner = tape.push(gated(gate, up, self.numbers(experts.intermediate_size, tokens)));
         let made = push(tape, 2, &down, inner);
         let weighted = self.numbers(self.config.hidden_size, tokens);
-        let weighted = tape.push(Operation {
+        let weighted = tape.push(TapeOp {
             reads: vec![made],
             writes: weighted,
             keeps: vec![made],
-            ..Operation::default()
+            ..TapeOp::default()
         });
         tape.push(copy(weighted, self.sizes.hidden))
     }
@@ -336,7 +336,13 @@ impl Layer<'_> {
         product(&[tokens, width as u64, self.sizes.number])
     }
 
-    fn linear(&self, tape: &mut Tape, shape: &LinearShape, trains: bool, x: Value) -> Value {
+    fn linear(
+        &self,
+        tape: &mut Tape,
+        shape: &LinearShape,
+        trains: bool,
+        x: TapeValue,
+    ) -> TapeValue {
         tape.push(linear(self.sizes, &self.module(shape), trains, x, self.sizes.tokens))
     }
 
@@ -364,13 +370,13 @@ impl Layer<'_> {
 }
 
 /// y = x W with an adapter that trains or rests, for `tokens` rows of x.
-fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -> Operation {
+fn linear(sizes: &Sizes, module: &Module, trains: bool, x: TapeValue, tokens: u64) -> TapeOp {
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
     let moment =
         sizes.panel(module.narrow, module.d_in, module.d_out) + PACKED + numbers(cost.scratch);
-    Operation {
+    TapeOp {
         reads: vec![x],
         writes: numbers(module.d_out),
         keeps: if kept.is_some() && cost.keeps_input { vec![x] } else { Vec::new() },
@@ -381,92 +387,86 @@ fn linear(sizes: &Sizes, module: &Module, trains: bool, x: Value, tokens: u64) -
         backward: moment,
         // What is kept serves the adapter's own gradients, which come first.
         gradient: if kept.is_some() { Place::OverKept } else { Place::New },
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
 /// A norm, whose backward pass reads x again. `trains` is the size of its own gradients where it trains.
-fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> Operation {
+fn norm(config: &DecoderConfig, x: TapeValue, writes: u64, trains: u64) -> TapeOp {
     let gradient = if config.norm == Norm::Layer { Place::New } else { Place::OverIncoming };
-    Operation { reads: vec![x], writes, keeps: vec![x], trains, gradient, ..Operation::default() }
+    TapeOp { reads: vec![x], writes, keeps: vec![x], trains, gradient, ..TapeOp::default() }
 }
 
 /// A part of what one module wrote, whose gradient is as large as all of it.
-fn part(of: Value, writes: u64, whole: u64) -> Operation {
-    Operation { reads: vec![of], writes, backward: whole, ..Operation::default() }
+fn part(of: TapeValue, writes: u64, whole: u64) -> TapeOp {
+    TapeOp { reads: vec![of], writes, backward: whole, ..TapeOp::default() }
 }
 
 /// Rows of x put together in another order, or summed.
-fn copy(x: Value, writes: u64) -> Operation {
-    Operation { reads: vec![x], writes, ..Operation::default() }
+fn copy(x: TapeValue, writes: u64) -> TapeOp {
+    TapeOp { reads: vec![x], writes, ..TapeOp::default() }
 }
 
 /// act(x), which keeps x.
-fn activated(x: Value, writes: u64) -> Operation {
-    Operation {
+fn activated(x: TapeValue, writes: u64) -> TapeOp {
+    TapeOp {
         reads: vec![x],
         writes,
         keeps: vec![x],
         gradient: Place::OverKept,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
-fn rotate(x: Value, writes: u64) -> Operation {
-    Operation {
+fn rotate(x: TapeValue, writes: u64) -> TapeOp {
+    TapeOp {
         reads: vec![x],
         writes,
         in_place: true,
         gradient: Place::OverIncoming,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
 /// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
-fn after_prefix(sizes: &Sizes, tokens: Value, trains: u64) -> Operation {
+fn after_prefix(sizes: &Sizes, tokens: TapeValue, trains: u64) -> TapeOp {
     let backward = sizes.all_keys - sizes.key;
-    Operation {
-        reads: vec![tokens],
-        writes: sizes.all_keys,
-        trains,
-        backward,
-        ..Operation::default()
-    }
+    TapeOp { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..TapeOp::default() }
 }
 
 /// Keeps q, k, v and a number a query and head. The heads' results are put together at the end, in both passes.
-fn attention(sizes: &Sizes, capped: bool, q: Value, k: Value, v: Value) -> Operation {
+fn attention(sizes: &Sizes, capped: bool, q: TapeValue, k: TapeValue, v: TapeValue) -> TapeOp {
     let slopes = if capped { sizes.scores } else { 0 };
-    Operation {
+    TapeOp {
         reads: vec![q, k, v],
         writes: sizes.query,
         keeps: vec![q, k, v],
         notes: sizes.statistics,
         forward: sizes.query + sizes.statistics + SCORES[0] * sizes.scores,
         backward: sizes.query + 2 * sizes.all_keys + SCORES[1] * sizes.scores + slopes,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
 /// act(gate) ⊙ up, whose gradients take the place of gate and up.
-fn gated(gate: Value, up: Value, writes: u64) -> Operation {
-    Operation {
+fn gated(gate: TapeValue, up: TapeValue, writes: u64) -> TapeOp {
+    TapeOp {
         reads: vec![up, gate],
         writes,
         keeps: vec![gate, up],
         in_place: true,
         gradient: Place::OverKept,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
-fn residual(x: Value, added: Value, writes: u64) -> Operation {
-    Operation {
+fn residual(x: TapeValue, added: TapeValue, writes: u64) -> TapeOp {
+    TapeOp {
         reads: vec![added, x],
         writes,
         in_place: true,
         gradient: Place::Incoming,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }
 
@@ -476,7 +476,7 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
     let rows = product(&[sizes.predicted, sizes.width as u64, sizes.number]);
     let losses = product(&[sizes.predicted, sizes.number]);
     let predicted =
-        tape.push(Operation { reads: vec![Tape::INPUT], writes: rows, ..Operation::default() });
+        tape.push(TapeOp { reads: vec![Tape::INPUT], writes: rows, ..TapeOp::default() });
     let normal = tape.push(norm(config, predicted, rows, 0));
     let head = adapted.iter().find(|adapted| adapted.site.path == config.names.lm_head);
     let logits = match head {
@@ -496,16 +496,16 @@ fn loss(config: &DecoderConfig, sizes: &Sizes, adapted: &[AdaptedSite]) -> LossC
         let forward = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
         let reads = vec![normal];
         let gradient = Place::OverKept;
-        tape.push(Operation {
+        tape.push(TapeOp {
             reads,
             writes: losses,
             notes: rows,
             forward,
             gradient,
-            ..Operation::default()
+            ..TapeOp::default()
         });
     }
-    let cost = tape.cost(true);
+    let cost = tape.cost(Below::Trains);
     let outside = adapted.iter().filter(|adapted| adapted.site.layer.is_none());
     let gradients = outside.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum();
     LossCost { plain: cost.plain, tracked: cost.tracked.max(cost.backward), logits, gradients }
@@ -516,14 +516,14 @@ fn logits(sizes: &Sizes, rows: u64) -> u64 {
 }
 
 /// The cross-entropy of a head with an adapter: the logits exist in full, and once more in its forward pass.
-fn full_cross_entropy(sizes: &Sizes, of: Value, losses: u64) -> Operation {
+fn full_cross_entropy(sizes: &Sizes, of: TapeValue, losses: u64) -> TapeOp {
     let forward = logits(sizes, sizes.predicted);
-    Operation {
+    TapeOp {
         reads: vec![of],
         writes: losses,
         keeps: vec![of],
         forward,
         gradient: Place::OverKept,
-        ..Operation::default()
+        ..TapeOp::default()
     }
 }

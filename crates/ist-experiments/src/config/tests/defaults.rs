@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use ist_core::LayerSet;
-use ist_core::optimizer::RestingState;
-use ist_core::policy::{IstConfig, Share};
+use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::policy::{
+    AllConfig, FixedConfig, IstConfig, LisaConfig, Registry, ReplayConfig, Reward, RstConfig, Share,
+};
 use ist_core::schedule::Schedule;
 use serde_json::json;
 
@@ -100,9 +102,8 @@ fn each_policy_has_its_own_defaults() {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_policies_themselves() {
-    assert_eq!(json!(IstConfig::default()), json!(IstConfig::default()));
-    let registry = ist_core::policy::Registry::default();
+fn every_policy_is_built_from_its_own_section_and_by_its_name() {
+    let layers = LayerSet::all(4);
     for text in [
         "kind = 'all'",
         "kind = 'ist'",
@@ -111,10 +112,11 @@ fn the_defaults_are_those_of_the_policies_themselves() {
         "kind = 'fixed', layers = [1]",
     ] {
         let policy = least_and(&format!("policy = {{{text}}}")).unwrap().policy;
-        assert_eq!(
-            registry.build(policy.kind(), &policy.fields(), &LayerSet::all(4)).unwrap().name(),
-            policy.kind()
-        );
+        assert_eq!(policy.build(&layers).unwrap().name(), policy.kind());
+        let mut fields = json!(policy).as_object().unwrap().clone();
+        fields.remove("kind");
+        let named = Registry::default().build(policy.kind(), &fields, &layers).unwrap();
+        assert_eq!(named.name(), policy.kind());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Files that extend others.
 
+use ist_core::policy::{IstConfig, LisaConfig, ReplayConfig, RstConfig, Share};
+
 use super::super::*;
 
 /// A folder with these files.

@@ -1,5 +1,7 @@
 //! The gate of `ist pretrain`.
 
+use ist_core::optimizer::AdamWSettings;
+
 use super::super::*;
 use super::read_pretrain;
 

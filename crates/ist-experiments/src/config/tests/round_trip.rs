@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use ist_core::optimizer::RestingState;
-use ist_core::policy::{Reward, Share};
+use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::policy::{
+    AllConfig, FixedConfig, IstConfig, LisaConfig, ReplayConfig, Reward, RstConfig, Share,
+};
 use ist_core::schedule::Schedule;
 use proptest::option::of;
 use proptest::prelude::*;

@@ -1,5 +1,6 @@
 //! `[sweep]` and `seeds`: one file, several runs.
 
+use ist_core::policy::{FixedConfig, IstConfig, RstConfig, Share};
 use ist_peft::BuiltinAdapter;
 use proptest::prelude::*;
 
