@@ -4,7 +4,7 @@
 
 use ist_core::LayerSet;
 use ist_core::plan::Draw;
-use ist_core::step::{Memory, Treatment};
+use ist_core::step::{LayerTreatment, Memory};
 
 use crate::Shape;
 
@@ -14,10 +14,10 @@ pub fn step(shape: &Shape, rank: usize, chosen: &LayerSet, memory: Memory) -> f6
     let layer = Layer::of(shape, rank);
     let layers = Draw::of(chosen).treatments(memory, None).into_iter().enumerate().map(
         |(index, treatment)| {
-            let forwards = if treatment == Treatment::Recompute { 2.0 } else { 1.0 };
+            let forwards = if treatment == LayerTreatment::Recompute { 2.0 } else { 1.0 };
             let forward = forwards * layer.forward();
             match treatment {
-                Treatment::Skip => forward,
+                LayerTreatment::Skip => forward,
                 _ => {
                     forward
                         + layer.backward(

@@ -9,7 +9,7 @@
 //!
 //! | to read about | look at |
 //! |---|---|
-//! | which layers train | [`policy`], [`LayerSet`], [`sampling`] |
+//! | which layers train | [`policy`], [`LayerSet`], [`policy::sampling`] |
 //! | the step that uses that knowledge | [`step`] (the layer walk), [`plan`] (its memory), [`LayeredModel`] |
 //! | what moves the parameters | [`optimizer`], [`schedule`] |
 //! | all of it together, saved and restored | [`Tuner`] |
@@ -63,31 +63,26 @@
 pub mod gradients;
 pub mod layer_set;
 pub mod layered;
-pub mod loss_scale;
 pub mod operation;
 pub mod optimizer;
 pub mod plan;
 pub mod policy;
-mod pull_back;
-pub mod response;
-pub mod sampling;
 pub mod schedule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod step;
 pub mod streams;
 pub mod times;
 pub mod tuner;
-mod walk;
 
-/// The exact `burn` every crate of this workspace is built on; outside crates use this one, so that
+/// The exact `burn` every crate of this workspace is built on. Outside crates use this one, so that
 /// versions cannot differ.
 pub use burn;
 
 pub use gradients::Gradients;
 pub use layer_set::{LayerSet, LayerSetError};
-pub use layered::{Half, LayerPass, LayeredModel};
-pub use loss_scale::LossScale;
+pub use layered::{Half, LayerPass, LayeredModel, Responses};
 pub use plan::Footprint;
-pub use policy::{LayerPolicy, PolicyError};
-pub use response::Responses;
+pub use policy::{LayerPolicy, PolicyError, sampling};
 pub use times::Times;
-pub use tuner::{Tuner, TunerConfig, TunerError};
+pub use tuner::{LossScale, Tuner, TunerConfig, TunerError};

@@ -15,17 +15,34 @@ pub enum Schedule {
     Constant,
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Schedule {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Schedule".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        crate::schema::choice(&[Self::Linear, Self::Cosine, Self::Constant])
+    }
+}
+
 impl Schedule {
     /// The factor on the base rate in optimizer step `step` (0, 1, …) of `total`.
     ///
-    /// During warm-up it is `step / warmup`, so the first step's rate is 0; then, with
-    /// p = (step - warmup) / (total - warmup): linear 1 - p, cosine (1 + cos πp) / 2, constant 1.
+    /// During warm-up it is `step / warmup`, so the first step's rate is 0. After it, with
+    /// p = (step - warmup) / (total - warmup), it is 1 - p (linear), (1 + cos πp) / 2 (cosine) or 1
+    /// (constant).
     pub fn factor(self, step: usize, warmup: usize, total: usize) -> f64 {
         if step < warmup {
             return step as f64 / warmup as f64;
         }
-        let progress =
-            ((step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64).min(1.0);
+        // A warm-up may be longer than the run, and a run may go on beyond its schedule's end.
+        let span = total.saturating_sub(warmup).max(1);
+        let progress = ((step - warmup) as f64 / span as f64).min(1.0);
         match self {
             Self::Linear => 1.0 - progress,
             Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),

@@ -3,7 +3,7 @@
 //! Expectations over the drawn set are sums over all sets, each with its exact probability, so an inequality that fails here
 //! is wrong and not unlucky.
 
-use ist_core::policy::{Ist, IstConfig, Rst, Share};
+use ist_core::policy::{Ist, IstConfig, Rst, RstConfig, Share};
 use ist_core::{LayerPolicy, LayerSet, sampling, streams};
 use proptest::prelude::*;
 
@@ -197,7 +197,8 @@ fn the_rate_is_in_proportion_to_the_share_of_layers() {
         let share = count as f64 / LAYERS as f64;
         let keeps = (1.0 - rate) * (1.0_f64 - rate);
         let expected = (1.0 - share * (1.0 - keeps)).powi(steps);
-        let mut policy = Rst::new(&LayerSet::all(LAYERS), Share::Count(count)).unwrap();
+        let config = RstConfig { layers_updated: Share::Count(count) };
+        let mut policy = Rst::new(&LayerSet::all(LAYERS), config).unwrap();
         let mut rng = streams::stream(count as u64, "selection");
         let ends: Vec<f64> = (0..runs)
             .map(|_| {

@@ -55,7 +55,7 @@ fn only_one_module_writes_files_that_are_promised() {
             "ist-files/src/durable.rs",
             "ist-files/src/regular.rs",
             // Moments of resting layers, which are gone with the process.
-            "ist-core/src/optimizer.rs",
+            "ist-core/src/optimizer/moments.rs",
             // The folder of a run is made exclusively, and synced; claims likewise.
             "ist-records/src/record/folder.rs",
             "ist-records/src/study/claim.rs",

@@ -8,7 +8,7 @@ use ist_core::burn::tensor::{DType, Device};
 use ist_core::gradients::count_parameters;
 use ist_core::plan::Draw;
 use ist_core::policy::Fixed;
-use ist_core::step::{self, Memory, Treatment};
+use ist_core::step::{self, LayerTreatment, Memory};
 use ist_core::{LayerSet, LayeredModel, Tuner, TunerConfig};
 use ist_experiments::machine::live_bytes;
 use ist_experiments::machine::live_bytes::PeakAlloc;
@@ -112,7 +112,7 @@ fn halves(model: &Model, batch: &TokenBatch, layers: &[usize], budget: u64) -> b
         LayerSet::new(layers.iter().copied(), model.layers().len()).expect("layers of the model");
     Draw::of(&chosen)
         .treatments(Memory::Budget(budget), model.footprint(batch).as_ref())
-        .contains(&Treatment::KeepHalf)
+        .contains(&LayerTreatment::KeepHalf)
 }
 
 #[test]

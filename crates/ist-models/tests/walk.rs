@@ -14,7 +14,7 @@ use ist_core::gradients::{self, OUTER, layer_of, layer_prefix, lift};
 use ist_core::optimizer::{AdamWSettings, RestingState};
 use ist_core::plan::{self, Draw, KeptCost, LayerCost, LayerFootprint};
 use ist_core::policy::{Fixed, Registry};
-use ist_core::step::{self, Memory, StepOutput, Treatment};
+use ist_core::step::{self, LayerTreatment, Memory, StepOutput};
 use ist_core::tuner::{StepReport, TunerState};
 use ist_core::{
     Footprint, Gradients, Half, LayerPass, LayerPolicy, LayerSet, LayeredModel, Responses, Tuner,
@@ -231,7 +231,7 @@ fn between(model: &Model, batches: &[TokenBatch], chosen: &LayerSet) -> u64 {
     let draw = Draw::of(chosen);
     let footprints = batches.iter().map(|batch| model.footprint(batch).unwrap());
     let half = footprints.map(|footprint| {
-        let [lean, full] = [Treatment::Recompute, Treatment::Keep]
+        let [lean, full] = [LayerTreatment::Recompute, LayerTreatment::Keep]
             .map(|all| plan::peak(&footprint, &draw, &draw.uniform(all)));
         lean.midpoint(full)
     });
@@ -266,7 +266,8 @@ fn a_budget_keeps_some_graphs_and_changes_no_gradient() {
     let budget = between(&model, &batches, &chosen);
     let treatments = Draw::of(&chosen).treatments(Memory::Budget(budget), Some(&footprint));
     assert!(
-        treatments.contains(&Treatment::Keep) && treatments.contains(&Treatment::Recompute),
+        treatments.contains(&LayerTreatment::Keep)
+            && treatments.contains(&LayerTreatment::Recompute),
         "{treatments:?}"
     );
     let run = |memory| step::gradients(&model, &batches, &chosen, memory, Some(9));

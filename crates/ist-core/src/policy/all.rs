@@ -1,11 +1,22 @@
 //! `all`: every layer that can train in every step. Plain PEFT, the baseline.
 
 use rand::Rng;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
-use super::{LayerPolicy, PolicyError, parse};
+use super::{LayerPolicy, PolicyError, PolicySettings};
 use crate::LayerSet;
+
+/// `kind = "all"` has no fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AllConfig {}
+
+impl PolicySettings for AllConfig {
+    fn build(&self, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(All::new(layers)))
+    }
+}
 
 /// Trains every layer that can train in every step.
 #[derive(Debug)]
@@ -13,22 +24,10 @@ pub struct All {
     layers: LayerSet,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fields {}
-
 impl All {
     /// The policy that always answers `layers`.
     pub fn new(layers: &LayerSet) -> Self {
         Self { layers: layers.clone() }
-    }
-
-    pub(super) fn build(
-        fields: &Map<String, Value>,
-        layers: &LayerSet,
-    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        parse::<Fields>("all", fields)?;
-        Ok(Box::new(Self::new(layers)))
     }
 }
 

@@ -1,17 +1,39 @@
 //! `replay`: the layer sets of an earlier run, from its `selections.jsonl`.
 //!
-//! Two runs on the same draws differ by nothing but what one set out to compare.
+//! Two runs on the same draws differ only in what one set out to compare.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
-use super::{LayerPolicy, PolicyError, parse};
+use super::{LayerPolicy, PolicyError, PolicySettings};
 use crate::LayerSet;
 use ist_files::untrusted::json;
+
+/// `kind = "replay"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReplayConfig {
+    /// The earlier run's `selections.jsonl`.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "String", extend("format" = crate::schema::PATH), length(min = 1))
+    )]
+    pub path: PathBuf,
+}
+
+impl PolicySettings for ReplayConfig {
+    fn build(&self, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Replay::read(&self.path, layers)?))
+    }
+
+    fn has_given_sets(&self) -> bool {
+        true
+    }
+}
 
 /// Trains, in step t, the layers that a selection log names for step t.
 #[derive(Debug)]
@@ -20,12 +42,7 @@ pub struct Replay {
     sets: BTreeMap<usize, LayerSet>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fields {
-    path: PathBuf,
-}
-
+/// What is read of one line of the log.
 #[derive(Deserialize)]
 struct Line {
     step: usize,
@@ -34,6 +51,9 @@ struct Line {
 
 impl Replay {
     /// Reads a log of lines `{"step": t, "layers": [..]}`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, a line is not a selection of `layers`, or a step stands twice.
     pub fn read(path: &Path, layers: &LayerSet) -> Result<Self, PolicyError> {
         let name = path.display().to_string();
         let fault = |line: Option<usize>, message: String| PolicyError::Log {
@@ -43,33 +63,30 @@ impl Replay {
         };
         let text = std::fs::read_to_string(path).map_err(|error| fault(None, error.to_string()))?;
         let mut sets = BTreeMap::new();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let Line { step, layers: chosen } = json::from_slice(line.as_bytes())
-                .map_err(|error| fault(Some(number + 1), json::told(&error)))?;
-            let set = LayerSet::new(chosen, layers.num_layers())
-                .map_err(|error| fault(Some(number + 1), error.to_string()))?;
-            if !set.is_subset(layers) {
-                let (found, expected) = (set.as_slice(), layers.as_slice());
-                return Err(fault(
-                    Some(number + 1),
-                    format!("layers {found:?}, but only {expected:?} have adapters"),
-                ));
+        for (index, line) in text.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
             }
+            let number = Some(index + 1);
+            let selection: Line = json::from_slice(line.as_bytes())
+                .map_err(|error| fault(number, json::told(&error)))?;
+            let set = LayerSet::new(selection.layers, layers.num_layers())
+                .map_err(|error| fault(number, error.to_string()))?;
+            if !set.is_subset(layers) {
+                let found = set.as_slice();
+                let expected = layers.as_slice();
+                let message = format!("layers {found:?}, but only {expected:?} have adapters");
+                return Err(fault(number, message));
+            }
+            let step = selection.step;
             if sets.insert(step, set).is_some() {
-                return Err(fault(Some(number + 1), format!("step {step} stands twice")));
+                return Err(fault(number, format!("step {step} stands twice")));
             }
         }
         if sets.is_empty() {
             return Err(fault(None, "no selection in it".to_owned()));
         }
         Ok(Self { path: name, sets })
-    }
-
-    pub(super) fn build(
-        fields: &Map<String, Value>,
-        layers: &LayerSet,
-    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        Ok(Box::new(Self::read(&parse::<Fields>("replay", fields)?.path, layers)?))
     }
 }
 
@@ -117,10 +134,8 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         assert_eq!(policy.select(1, &mut rng).unwrap().as_slice(), [0, 3]);
         assert!(matches!(policy.select(2, &mut rng), Err(PolicyError::LogEnds { step: 2, .. })));
-        assert!(
-            policy.covers(2).is_ok()
-                && matches!(policy.covers(5), Err(PolicyError::LogEnds { step: 2, .. }))
-        );
+        assert!(policy.covers(2).is_ok());
+        assert!(matches!(policy.covers(5), Err(PolicyError::LogEnds { step: 2, .. })));
         std::fs::remove_file(path).unwrap();
     }
 

@@ -1,11 +1,31 @@
 //! `rst`: random sparse tuning, the IST paper's own control (arXiv 2410.11772).
 
 use rand::Rng;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
-use super::{LayerPolicy, PolicyError, Share, parse};
-use crate::{LayerSet, sampling};
+use super::{LayerPolicy, PolicyError, PolicySettings, Share, sampling};
+use crate::LayerSet;
+
+/// `kind = "rst"`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RstConfig {
+    /// Layers that receive gradients in one optimizer step: a count, or a fraction of the model's.
+    pub layers_updated: Share,
+}
+
+impl Default for RstConfig {
+    fn default() -> Self {
+        Self { layers_updated: Share::Fraction(0.25) }
+    }
+}
+
+impl PolicySettings for RstConfig {
+    fn build(&self, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, PolicyError> {
+        Ok(Box::new(Rst::new(layers, *self)?))
+    }
+}
 
 /// Trains N_u layers drawn uniformly in every step.
 #[derive(Debug)]
@@ -14,30 +34,14 @@ pub struct Rst {
     layers_updated: usize,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Fields {
-    layers_updated: Share,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        Self { layers_updated: Share::Fraction(0.25) }
-    }
-}
-
 impl Rst {
-    /// The policy that draws `layers_updated` of `layers`.
-    pub fn new(layers: &LayerSet, layers_updated: Share) -> Result<Self, PolicyError> {
-        let layers_updated = layers_updated.checked("layers_updated", layers.len())?;
+    /// The policy that draws of `layers`.
+    ///
+    /// # Errors
+    /// If there are not as many layers as are to be drawn.
+    pub fn new(layers: &LayerSet, config: RstConfig) -> Result<Self, PolicyError> {
+        let layers_updated = config.layers_updated.checked("layers_updated", layers.len())?;
         Ok(Self { layers: layers.clone(), layers_updated })
-    }
-
-    pub(super) fn build(
-        fields: &Map<String, Value>,
-        layers: &LayerSet,
-    ) -> Result<Box<dyn LayerPolicy>, PolicyError> {
-        Ok(Box::new(Self::new(layers, parse::<Fields>("rst", fields)?.layers_updated)?))
     }
 }
 

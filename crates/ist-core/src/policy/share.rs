@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PolicyError;
+use super::{PolicyError, out_of_range};
 
-/// A number of layers: an integer is a count (`1` is one layer), a float a fraction (`1.0` is all of them).
+/// A number of layers: an integer is a count (`1` is one layer), a float a fraction (`1.0` is all
+/// of them).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Share {
@@ -15,7 +16,8 @@ pub enum Share {
 }
 
 impl Share {
-    /// The layers this is of `num_layers`: a count as it stands, a fraction rounded down, at least 1.
+    /// The number of layers this is of `num_layers`: a count as it stands, a fraction rounded down,
+    /// at least 1.
     pub fn of(self, num_layers: usize) -> usize {
         match self {
             Self::Count(count) => count,
@@ -23,7 +25,10 @@ impl Share {
         }
     }
 
-    /// The layers this is of `num_layers`, or why it cannot be: 1 ≤ count ≤ `num_layers`, 0 < fraction ≤ 1.
+    /// [`Share::of`], checked.
+    ///
+    /// # Errors
+    /// Unless 1 ≤ count ≤ `num_layers` or 0 < fraction ≤ 1. The error names the setting `key`.
     pub fn checked(self, key: &'static str, num_layers: usize) -> Result<usize, PolicyError> {
         let fits = match self {
             Self::Count(count) => (1..=num_layers).contains(&count),
@@ -35,7 +40,30 @@ impl Share {
         let expected = format!(
             "a count from 1 to {num_layers} (the layers with adapters) or a fraction in (0, 1]"
         );
-        Err(PolicyError::OutOfRange { key, expected, found: self.to_string() })
+        Err(out_of_range(key, &expected, self))
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Share {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"anyOf": [
+            {"type": "integer", "minimum": 1, "description": "that many layers"},
+            {
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "maximum": 1,
+                "description": "that fraction of the layers, rounded down"
+            }
+        ]})
     }
 }
 

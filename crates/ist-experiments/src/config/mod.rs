@@ -54,14 +54,13 @@ pub use data::{DataConfig, Padding, Source, Sources};
 pub use difference::{differences, resume_faults};
 pub use faults::{ConfigError, Fault, Place};
 pub use ist_core::optimizer::RestingState;
-pub use ist_core::policy::{Reward, Share};
+pub use ist_core::policy::PolicyConfig;
 pub use ist_core::schedule::Schedule;
 pub use logging::LoggingConfig;
 pub use memory::{Budget, MemoryConfig};
 pub use model::{Dtype, ModelConfig};
 pub use model_ref::ModelRef;
 pub use optimizer::{OptimizerConfig, OptimizerKind};
-pub use policy::{FixedPolicy, IstPolicy, LisaPolicy, PolicyConfig, ReplayPolicy, RstPolicy};
 pub use pretrain::{
     ModelShape, PretrainConfig, PretrainData, PretrainOptimizer, PretrainSteps, SavedDtype,
     TextSource, TokenizerConfig, load_pretrain,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ist_core::policy::PolicyConfig;
 use ist_peft::{Adapter, BuiltinAdapter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,8 @@ use super::memory::MemoryConfig;
 use super::model::ModelConfig;
 use super::model_ref::ModelRef;
 use super::optimizer::OptimizerConfig;
-use super::policy::{DEFAULT_KIND, PolicyConfig};
 use super::train::{EvalConfig, TrainConfig};
-use super::{check, extends, later, method, overrides, schema, study};
+use super::{check, extends, later, method, overrides, policy, schema, study};
 use crate::text::MODEL_TEMPLATES;
 use crate::text::records::Template;
 
@@ -39,6 +39,7 @@ pub struct RunConfig {
     pub adapter: AdapterTables,
     /// Which layers train in a step.
     #[serde(default)]
+    #[schemars(schema_with = "policy::schema")]
     pub policy: PolicyConfig,
     /// What moves the parameters.
     #[serde(default)]
@@ -134,7 +135,7 @@ pub(super) fn settle(document: &mut Document, reader: method::Reader) {
     check::check(&schema::RUN, document);
     conflicts(document);
     method::check(document, foreign, reader);
-    document.default_to("policy", "kind", Some(DEFAULT_KIND.into()));
+    document.default_to("policy", "kind", Some(PolicyConfig::DEFAULT_KIND.into()));
     let batch = document.get("train.batch").cloned();
     document.default_to("train", "micro_batch", batch);
 }

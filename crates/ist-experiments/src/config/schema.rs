@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::document::join;
@@ -55,8 +54,8 @@ pub fn pretrain_json_schema() -> Value {
 /// Our own word for a table that may be given several times, `[[name]]`; [`json_schema`] spells it
 /// out.
 pub(super) const REPEATABLE: &str = "repeatable";
-/// A string that names a file or folder; the gate makes it absolute.
-pub(super) const PATH: &str = "path";
+/// A string that names a file or folder. The gate makes it absolute.
+pub(super) const PATH: &str = ist_core::schema::PATH;
 /// A string that names a model; the gate makes a folder absolute.
 pub(super) const MODEL: &str = "model";
 /// A string that is `world` or names a text file; the gate makes the file absolute.
@@ -100,19 +99,6 @@ fn without_null(schema: &mut Schema) {
 /// Takes out a default that depends on another key.
 pub(super) fn without_default(schema: &mut Schema) {
     schema.remove("default");
-}
-
-/// The schema of one of these values, in their serialised spelling.
-pub(super) fn choice<T: Serialize>(values: &[T]) -> Schema {
-    json_schema!({"type": "string", "enum": values})
-}
-
-/// The schema of a number of layers ([`ist_core::policy::Share`]): a count or a fraction.
-pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"anyOf": [
-        {"type": "integer", "minimum": 1, "description": "that many layers"},
-        {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "that fraction of the layers, rounded down"}
-    ]})
 }
 
 /// A table whose `tag` says which of several sets of keys it takes; without the tag it is

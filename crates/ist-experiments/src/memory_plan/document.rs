@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ist_core::LayerSet;
-use ist_core::step::{Memory, Treatment};
+use ist_core::step::{LayerTreatment, Memory};
 use serde_json::{Map, Value, json};
 
 use super::{Estimate, Planner, draws};
@@ -54,9 +54,9 @@ fn of(estimate: &Estimate) -> Value {
         "peak_bytes": estimate.peak,
         "bytes": by_kind(estimate),
         "layers": estimate.layers.as_slice(),
-        "kept": treated(Treatment::Keep),
-        "kept_in_half": treated(Treatment::KeepHalf),
-        "recomputed": treated(Treatment::Recompute),
+        "kept": treated(LayerTreatment::Keep),
+        "kept_in_half": treated(LayerTreatment::KeepHalf),
+        "recomputed": treated(LayerTreatment::Recompute),
     })
 }
 

@@ -7,7 +7,6 @@ use ist_core::streams::Streams;
 use ist_core::{LayerPolicy, LayerSet};
 
 use super::Planner;
-use crate::config::PolicyConfig;
 use crate::train::prepare;
 use ist_records::{Failure, OrFail};
 
@@ -46,9 +45,10 @@ pub fn mean(drawn: &BTreeMap<LayerSet, usize>, of: impl Fn(&LayerSet) -> u64) ->
 
 /// The draw that takes most memory of all that the policy can make.
 pub fn worst(planner: &Planner, memory: Memory) -> Result<LayerSet, Failure> {
-    let sets = match planner.config.policy {
-        PolicyConfig::Fixed(_) | PolicyConfig::Replay(_) => logged(planner)?,
-        _ => extremes(&planner.layers, planner.largest),
+    let sets = if planner.config.policy.has_given_sets() {
+        logged(planner)?
+    } else {
+        extremes(&planner.layers, planner.largest)
     };
     let size = |set: &LayerSet| planner.estimate(set, memory).peak;
     Ok(sets

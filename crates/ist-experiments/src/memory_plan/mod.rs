@@ -14,14 +14,14 @@ mod refusal;
 use ist_core::burn::tensor::DType;
 use ist_core::optimizer::RestingState;
 use ist_core::plan::{self, Draw, Footprint};
-use ist_core::step::{Memory, Treatment};
+use ist_core::step::{LayerTreatment, Memory};
 use ist_core::tuner::TunerConfig;
 use ist_core::{LayerPolicy, LayerSet};
 use ist_models::shape::{AdaptedSite, Resident};
 use ist_models::{BatchShape, Shape};
 use serde::Serialize;
 
-use crate::config::{Budget, PolicyConfig, RunConfig, TrainConfig};
+use crate::config::{Budget, RunConfig, TrainConfig};
 use crate::machine::free_memory;
 use crate::model_source;
 use crate::text::records::Dataset;
@@ -252,7 +252,7 @@ impl<'a> Planner<'a> {
 
     /// Candidates that are scored together; 0 for a policy that scores none.
     fn candidates(&self) -> usize {
-        if let PolicyConfig::Ist(ist) = &self.config.policy { ist.candidates } else { 0 }
+        self.config.policy.scoring().map_or(0, |scoring| scoring.candidates)
     }
 
     /// What a step on the largest micro-batch takes when `layers` train.
@@ -358,5 +358,5 @@ pub struct Estimate {
     /// The layers that train.
     pub layers: LayerSet,
     /// What is done with every layer.
-    pub treatments: Vec<Treatment>,
+    pub treatments: Vec<LayerTreatment>,
 }

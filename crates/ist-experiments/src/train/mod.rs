@@ -315,7 +315,7 @@ impl<'a, A: Adapter> Run<'a, A> {
         let started = Instant::now();
         live_bytes::reset_peak();
         let kind = self.config.policy.kind();
-        let size = self.config.policy.score_batch();
+        let size = self.config.policy.scoring().map(|scoring| scoring.records);
         let size = size.ok_or_else(|| {
             Failure::run(format!("policy {kind} has candidates but no `score_batch`"))
         })?;

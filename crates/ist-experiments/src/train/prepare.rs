@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ist_core::burn::tensor::Device;
 use ist_core::optimizer::OffloadTo;
 use ist_core::step::Memory;
-use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig, policy};
+use ist_core::{LayerPolicy, LayerSet, Tuner, TunerConfig};
 use ist_files::FileName;
 use ist_models::shape::AdaptedSite;
 use ist_models::{Example, Shape, TokenBatch};
@@ -474,7 +474,7 @@ pub fn name_targets<A: Adapter>(tables: &mut AdapterTables, shape: &Shape) {
 
 /// The configured policy over the layers that carry adapters.
 pub fn policy(config: &PolicyConfig, layers: &LayerSet) -> Result<Box<dyn LayerPolicy>, Failure> {
-    policy::Registry::default().build(config.kind(), &config.fields(), layers).or_input()
+    config.build(layers).or_input()
 }
 
 /// The tuner of a run before its first step; resting moments are offloaded to files in `offload`,
@@ -496,7 +496,7 @@ pub fn tuner(
         total_steps,
         clip_norm: config.optimizer.clip(),
         memory,
-        adamw: config.optimizer.adamw(),
+        adamw: config.optimizer.adamw,
         resting_state: config.optimizer.resting_state,
         offload: OffloadTo::Folder(offload.to_owned()),
         rates,

@@ -123,7 +123,7 @@ fn tuner(config: &PretrainConfig, num_layers: usize) -> Tuner {
         warmup_steps: optimizer.warmup_steps,
         total_steps: config.train.steps,
         clip_norm: optimizer.clip(),
-        adamw: optimizer.adamw(),
+        adamw: optimizer.adamw,
         ..TunerConfig::default()
     };
     Tuner::new(settings, Box::new(All::new(&LayerSet::all(num_layers))), config.seed)

@@ -7,8 +7,8 @@
 
 use ist_core::Footprint;
 use ist_core::burn::tensor::DType;
-use ist_core::plan::tape::{Operation as TapeOp, Place, Tape, Value};
-use ist_core::plan::{LayerCost, LayerFootprint, LossCost, threads};
+use ist_core::plan::tape::{Place, Tape, TapeOp, TapeValue};
+use ist_core::plan::{Below, LayerCost, LayerFootprint, LossCost, threads};
 use ist_peft::SiteKind;
 use ist_peft::frozen::PANEL;
 
@@ -194,7 +194,7 @@ impl LayerOperations<'_> {
         let mut whole = Tape::new(self.sizes.hidden);
         if self.config.residual == Residual::Parallel {
             self.parallel(&mut whole, trains);
-            return whole.cost(below_trains);
+            return whole.cost(Below::of(below_trains));
         }
         let attended = self.attend(&mut whole, trains);
         let first = whole.clone();
@@ -202,13 +202,13 @@ impl LayerOperations<'_> {
         let mut second = Tape::new(self.sizes.hidden);
         self.feed_forward(&mut second, Tape::INPUT, trains);
         LayerCost {
-            half: Some(first.kept_before(&second, below_trains)),
-            ..whole.cost(below_trains)
+            half: Some(first.kept_before(&second, Below::of(below_trains))),
+            ..whole.cost(Below::of(below_trains))
         }
     }
 
     /// A layer's first half, from its input; what it writes.
-    fn attend(&self, tape: &mut Tape, trains: bool) -> Value {
+    fn attend(&self, tape: &mut Tape, trains: bool) -> TapeValue {
         let (names, x) = (self.config.names, Tape::INPUT);
         let normal = self.norm(tape, names.before_attention, x, trains);
         let attended = self.attention(tape, normal, trains);
@@ -218,7 +218,7 @@ impl LayerOperations<'_> {
     }
 
     /// A layer's second half, from what the first one wrote.
-    fn feed_forward(&self, tape: &mut Tape, x: Value, trains: bool) {
+    fn feed_forward(&self, tape: &mut Tape, x: TapeValue, trains: bool) {
         let names = self.config.names;
         let normal = self.norm(tape, names.before_mlp, x, trains);
         let added = self.mlp(tape, normal, trains);
@@ -237,17 +237,17 @@ impl LayerOperations<'_> {
         tape.push(residual(x, sum, self.sizes.hidden));
     }
 
-    fn norm(&self, tape: &mut Tape, name: Option<&str>, x: Value, trains: bool) -> Value {
+    fn norm(&self, tape: &mut Tape, name: Option<&str>, x: TapeValue, trains: bool) -> TapeValue {
         let push =
             |name| tape.push(norm(self.config, x, self.sizes.hidden, self.gradients(name, trains)));
         name.map_or(x, push)
     }
 
-    fn attention(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn attention(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let (config, sizes) = (self.config, self.sizes);
         let widths = [sizes.query, sizes.key, sizes.key];
         let shapes = layout::projections(config);
-        let made: Vec<Value> =
+        let made: Vec<TapeValue> =
             shapes.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let [q, k, mut v] = match made[..] {
             [fused] => {
@@ -290,14 +290,14 @@ impl LayerOperations<'_> {
         self.linear(tape, &layout::output(config), trains, mixed)
     }
 
-    fn mlp(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn mlp(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let config = self.config;
         if config.layers[self.index].experts {
             return self.experts(tape, x, trains);
         }
         let shapes = layout::mlp(config);
         let (inner, down) = shapes.split_at(shapes.len() - 1);
-        let made: Vec<Value> =
+        let made: Vec<TapeValue> =
             inner.iter().map(|shape| self.linear(tape, shape, trains, x)).collect();
         let width = self.numbers(config.intermediate_size, self.sizes.tokens);
         let hidden = match (config.mlp, &made[..]) {
@@ -313,13 +313,13 @@ impl LayerOperations<'_> {
 
     /// The experts of all tokens as one MLP of k times as many tokens, which is what they keep; that each runs alone makes
     /// its own moment smaller.
-    fn experts(&self, tape: &mut Tape, x: Value, trains: bool) -> Value {
+    fn experts(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let Some(experts) = self.config.experts else { return x };
         let tokens = self.sizes.tokens.saturating_mul(experts.num_experts_per_tok as u64);
         let [gate, up, down] = layout::expert(self.config, 0);
         let given = tape.push(copy(x, self.numbers(self.config.hidden_size, tokens)));
         // What they keep is one expert's for each token; their gradients are all experts'.
-        let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: Value| {
+        let push = |tape: &mut Tape, which: usize, shape: &LinearShape, x: TapeValue| {
             let gradients =
                 if trains { self.expert_gradients(self.config.names.expert[which]) } else { 0 };
             let operation = linear(self.sizes, &self.module(shape), trains, x, tokens);
@@ -344,7 +344,13 @@ impl LayerOperations<'_> {
         product(&[tokens, width as u64, self.sizes.number])
     }
 
-    fn linear(&self, tape: &mut Tape, shape: &LinearShape, trains: bool, x: Value) -> Value {
+    fn linear(
+        &self,
+        tape: &mut Tape,
+        shape: &LinearShape,
+        trains: bool,
+        x: TapeValue,
+    ) -> TapeValue {
         tape.push(linear(self.sizes, &self.module(shape), trains, x, self.sizes.tokens))
     }
 
@@ -372,7 +378,7 @@ impl LayerOperations<'_> {
 }
 
 /// y = x W with an adapter that trains or rests, for `tokens` rows of x.
-fn linear(sizes: &BatchSizes, module: &Module, trains: bool, x: Value, tokens: u64) -> TapeOp {
+fn linear(sizes: &BatchSizes, module: &Module, trains: bool, x: TapeValue, tokens: u64) -> TapeOp {
     let cost = module.adapter.map(|adapter| adapter.cost).unwrap_or_default();
     let numbers = |count: usize| product(&[tokens, count as u64, sizes.number]);
     let kept = module.adapter.filter(|_| trains);
@@ -394,7 +400,7 @@ fn linear(sizes: &BatchSizes, module: &Module, trains: bool, x: Value, tokens: u
 }
 
 /// A norm of the model's kind. `trains` is the size of its own gradients where it trains.
-fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> TapeOp {
+fn norm(config: &DecoderConfig, x: TapeValue, writes: u64, trains: u64) -> TapeOp {
     let cost = match config.norm {
         Norm::Layer => layer_norm::cost(x, writes),
         Norm::Rms | Norm::RmsPlusOne => rms_norm::cost(x, writes),
@@ -403,23 +409,23 @@ fn norm(config: &DecoderConfig, x: Value, writes: u64, trains: u64) -> TapeOp {
 }
 
 /// A part of what one module wrote, whose gradient is as large as all of it.
-fn part(of: Value, writes: u64, whole: u64) -> TapeOp {
+fn part(of: TapeValue, writes: u64, whole: u64) -> TapeOp {
     TapeOp { reads: vec![of], writes, backward: whole, ..TapeOp::default() }
 }
 
 /// Rows of x put together in another order, or summed.
-fn copy(x: Value, writes: u64) -> TapeOp {
+fn copy(x: TapeValue, writes: u64) -> TapeOp {
     TapeOp { reads: vec![x], writes, ..TapeOp::default() }
 }
 
 /// Keys or values with a prefix in front. The prefix's gradient is a sum over the rows of a batch.
-fn after_prefix(sizes: &BatchSizes, tokens: Value, trains: u64) -> TapeOp {
+fn after_prefix(sizes: &BatchSizes, tokens: TapeValue, trains: u64) -> TapeOp {
     let backward = sizes.all_keys - sizes.key;
     TapeOp { reads: vec![tokens], writes: sizes.all_keys, trains, backward, ..TapeOp::default() }
 }
 
 /// A sum, which lies where what is added lay. Its gradient is that of both.
-fn residual(x: Value, added: Value, writes: u64) -> TapeOp {
+fn residual(x: TapeValue, added: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![added, x],
         writes,
@@ -456,7 +462,7 @@ fn loss(config: &DecoderConfig, sizes: &BatchSizes, adapted: &[AdaptedSite]) -> 
         let chunk = logits + sizes.panel(sizes.narrow[1], sizes.width, sizes.vocabulary);
         tape.push(linear_cross_entropy::cost(normal, &LossBytes { x: rows, losses, chunk }));
     }
-    let cost = tape.cost(true);
+    let cost = tape.cost(Below::Trains);
     let outside = adapted.iter().filter(|adapted| adapted.site.layer.is_none());
     let gradients = outside.map(|adapted| product(&[adapted.parameters as u64, GRADIENT])).sum();
     LossCost { plain: cost.plain, tracked: cost.tracked.max(cost.backward), logits, gradients }

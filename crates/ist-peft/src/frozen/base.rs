@@ -28,7 +28,7 @@ impl FrozenLinear {
     /// graph of x W + b.
     pub fn forward_in(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let bias = self.bias_value(x.dtype(), pass.response);
-        add_bias(linear_in(x, self.weight.matrix(pass.response), pass.value), bias)
+        add_bias(linear_in(x, self.weight.matrix(pass.response), pass.needs_output), bias)
     }
 
     /// b in the type `dtype`.

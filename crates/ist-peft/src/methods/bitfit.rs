@@ -114,7 +114,7 @@ impl LinearAdapter for BitFit {
     fn forward(&self, base: &FrozenLinear, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
         let bias = self.value(base.bias.as_ref(), x.dtype(), pass);
         // b's gradient does not read the product, so its value may be left out.
-        add_bias(linear_in(x, base.weight.matrix(pass.response), pass.value), bias)
+        add_bias(linear_in(x, base.weight.matrix(pass.response), pass.needs_output), bias)
     }
 }
 

@@ -274,7 +274,7 @@ impl LinearAdapter for Vera {
         let weight = base.weight.matrix(pass.response);
         let factors = Factors { a: self.down(), b: self.up() };
         let mask = DropoutMask::of(self.dropout, pass.dropout);
-        let operation = LoraLinear { scale: pass.response, mask, value: pass.value };
+        let operation = LoraLinear { scale: pass.response, mask, value: pass.needs_output };
         add_bias(operation.apply(x, weight, factors, None), bias)
     }
 }

@@ -36,7 +36,7 @@ impl<A: Adapter> PeftLinear<A> {
     /// The same as a layer's last product, to which nothing but the residual is added: its value is
     /// zeros where nobody reads the layer's output and the adapter's gradients do not need it.
     pub fn forward_last(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {
-        self.run(x, &LayerPass { value: pass.value, ..pass.of_module(&self.name) })
+        self.run(x, &LayerPass { needs_output: pass.needs_output, ..pass.of_module(&self.name) })
     }
 
     fn run(&self, x: Tensor<3>, pass: &LayerPass) -> Tensor<3> {

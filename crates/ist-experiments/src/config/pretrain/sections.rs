@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::Dtype;
-use crate::config::optimizer::{OptimizerKind, betas, schedule};
+use crate::config::optimizer::OptimizerKind;
 use crate::config::schema::{TEXT_SOURCE, without_default};
 
 /// `[model]`: the shape, under the names of `config.json`.
@@ -162,20 +162,13 @@ pub struct PretrainOptimizer {
     /// The schedule falls to this fraction of `lr` instead of to 0.
     #[schemars(range(min = 0, max = 1))]
     pub min_lr_ratio: f64,
-    /// Decoupled weight decay.
-    #[schemars(range(min = 0))]
-    pub weight_decay: f64,
-    /// Decay rates of the two moments.
-    #[schemars(schema_with = "betas")]
-    pub betas: [f64; 2],
-    /// Added to the square root of the second moment.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub eps: f64,
+    /// The rule's constants.
+    #[serde(flatten)]
+    pub adamw: AdamWSettings,
     /// The global gradient norm to clip to; 0 does not clip.
     #[schemars(range(min = 0))]
     pub clip_norm: f64,
     /// How the learning rate moves after the warm-up.
-    #[schemars(schema_with = "schedule")]
     pub schedule: Schedule,
     /// Steps of linear warm-up from 0.
     pub warmup_steps: usize,
@@ -183,14 +176,11 @@ pub struct PretrainOptimizer {
 
 impl Default for PretrainOptimizer {
     fn default() -> Self {
-        let AdamWSettings { betas, eps, weight_decay } = AdamWSettings::default();
         Self {
             kind: OptimizerKind::AdamW,
             lr: 3e-3,
             min_lr_ratio: 0.1,
-            weight_decay,
-            betas,
-            eps,
+            adamw: AdamWSettings::default(),
             clip_norm: 1.0,
             schedule: Schedule::Cosine,
             warmup_steps: 0,
@@ -199,11 +189,6 @@ impl Default for PretrainOptimizer {
 }
 
 impl PretrainOptimizer {
-    /// The rule's constants.
-    pub fn adamw(&self) -> AdamWSettings {
-        AdamWSettings { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
-    }
-
     /// The norm to clip to, if any.
     pub fn clip(&self) -> Option<f64> {
         (self.clip_norm > 0.0).then_some(self.clip_norm)

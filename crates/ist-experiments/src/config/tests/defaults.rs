@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use ist_core::LayerSet;
-use ist_core::optimizer::RestingState;
-use ist_core::policy::{IstConfig, Share};
+use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::policy::{
+    AllConfig, FixedConfig, IstConfig, LisaConfig, Registry, ReplayConfig, Reward, RstConfig, Share,
+};
 use ist_core::schedule::Schedule;
 use serde_json::json;
 
@@ -40,7 +42,7 @@ fn every_default_is_the_documented_one() {
     let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false, "loraplus_lr_ratio": 1.0,
         "freeze_a": false, "init_lora_weights": true});
     assert_eq!(json!(adapter.fields), fields);
-    let ist = IstPolicy {
+    let ist = IstConfig {
         layers_updated: Share::Fraction(0.25),
         layers_suppressed: Share::Fraction(0.5),
         candidates: 3,
@@ -54,9 +56,7 @@ fn every_default_is_the_documented_one() {
     let optimizer = OptimizerConfig {
         kind: OptimizerKind::AdamW,
         lr: 2e-4,
-        weight_decay: 0.0,
-        betas: [0.9, 0.999],
-        eps: 1e-8,
+        adamw: AdamWSettings { weight_decay: 0.0, betas: [0.9, 0.999], eps: 1e-8 },
         clip_norm: 1.0,
         schedule: Schedule::Linear,
         warmup_steps: 0,
@@ -85,26 +85,25 @@ fn every_default_is_the_documented_one() {
 #[test]
 fn each_policy_has_its_own_defaults() {
     let policy = |text: &str| least_and(text).unwrap().policy;
-    assert_eq!(policy("policy.kind = 'all'"), PolicyConfig::All);
+    assert_eq!(policy("policy.kind = 'all'"), PolicyConfig::All(AllConfig {}));
     assert_eq!(
         policy("policy.kind = 'rst'"),
-        PolicyConfig::Rst(RstPolicy { layers_updated: Share::Fraction(0.25) })
+        PolicyConfig::Rst(RstConfig { layers_updated: Share::Fraction(0.25) })
     );
-    let lisa = LisaPolicy { layers_updated: Share::Count(2), interval: 50 };
+    let lisa = LisaConfig { layers_updated: Share::Count(2), interval: 50 };
     assert_eq!(policy("policy.kind = 'lisa'"), PolicyConfig::Lisa(lisa));
     let fixed = policy("policy = {kind = 'fixed', layers = [0, 2]}");
-    assert_eq!(fixed, PolicyConfig::Fixed(FixedPolicy { layers: vec![0, 2] }));
+    assert_eq!(fixed, PolicyConfig::Fixed(FixedConfig { layers: vec![0, 2] }));
     let replay = policy("policy = {kind = 'replay', path = 'selections.jsonl'}");
     assert_eq!(
         replay,
-        PolicyConfig::Replay(ReplayPolicy { path: "/base/selections.jsonl".into() })
+        PolicyConfig::Replay(ReplayConfig { path: "/base/selections.jsonl".into() })
     );
 }
 
 #[test]
-fn the_defaults_are_those_of_the_policies_themselves() {
-    assert_eq!(json!(IstPolicy::default()), json!(IstConfig::default()));
-    let registry = ist_core::policy::Registry::default();
+fn every_policy_is_built_from_its_own_section_and_by_its_name() {
+    let layers = LayerSet::all(4);
     for text in [
         "kind = 'all'",
         "kind = 'ist'",
@@ -113,10 +112,11 @@ fn the_defaults_are_those_of_the_policies_themselves() {
         "kind = 'fixed', layers = [1]",
     ] {
         let policy = least_and(&format!("policy = {{{text}}}")).unwrap().policy;
-        assert_eq!(
-            registry.build(policy.kind(), &policy.fields(), &LayerSet::all(4)).unwrap().name(),
-            policy.kind()
-        );
+        assert_eq!(policy.build(&layers).unwrap().name(), policy.kind());
+        let mut fields = json!(policy).as_object().unwrap().clone();
+        fields.remove("kind");
+        let named = Registry::default().build(policy.kind(), &fields, &layers).unwrap();
+        assert_eq!(named.name(), policy.kind());
     }
 }
 

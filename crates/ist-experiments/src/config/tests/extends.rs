@@ -1,5 +1,7 @@
 //! Files that extend others.
 
+use ist_core::policy::{IstConfig, LisaConfig, ReplayConfig, RstConfig, Share};
+
 use super::super::*;
 
 /// A folder with these files.
@@ -64,7 +66,7 @@ fn paths_stay_relative_to_the_file_that_says_them() {
         read_in(&folder, "near.toml", &["policy={kind='replay', path='other.jsonl'}"]).unwrap();
     assert_eq!(
         config.policy,
-        PolicyConfig::Replay(ReplayPolicy { path: root.join("other.jsonl") })
+        PolicyConfig::Replay(ReplayConfig { path: root.join("other.jsonl") })
     );
 }
 
@@ -81,17 +83,17 @@ fn another_kind_keeps_the_keys_that_it_takes() {
     let policy = |name: &str| read_in(&folder, name, &[]).unwrap().policy;
     assert_eq!(
         policy("rst.toml"),
-        PolicyConfig::Rst(RstPolicy { layers_updated: Share::Count(3) })
+        PolicyConfig::Rst(RstConfig { layers_updated: Share::Count(3) })
     );
     assert_eq!(
         policy("lisa.toml"),
-        PolicyConfig::Lisa(LisaPolicy { layers_updated: Share::Count(3), interval: 5 })
+        PolicyConfig::Lisa(LisaConfig { layers_updated: Share::Count(3), interval: 5 })
     );
-    let ist = IstPolicy {
+    let ist = IstConfig {
         layers_updated: Share::Count(3),
         interval: 5,
         candidates: 4,
-        ..IstPolicy::default()
+        ..IstConfig::default()
     };
     assert_eq!(policy("same.toml"), PolicyConfig::Ist(ist));
     let error = read_in(&folder, "wrong.toml", &[]).unwrap_err().to_string();

@@ -1,5 +1,7 @@
 //! The gate of `ist pretrain`.
 
+use ist_core::optimizer::AdamWSettings;
+
 use super::super::*;
 use super::read_pretrain;
 
@@ -32,9 +34,7 @@ fn every_default_is_the_documented_one() {
         kind: OptimizerKind::AdamW,
         lr: 3e-3,
         min_lr_ratio: 0.1,
-        weight_decay: 0.0,
-        betas: [0.9, 0.999],
-        eps: 1e-8,
+        adamw: AdamWSettings { weight_decay: 0.0, betas: [0.9, 0.999], eps: 1e-8 },
         clip_norm: 1.0,
         schedule: Schedule::Cosine,
         warmup_steps: 0,

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use ist_core::optimizer::RestingState;
-use ist_core::policy::{Reward, Share};
+use ist_core::optimizer::{AdamWSettings, RestingState};
+use ist_core::policy::{
+    AllConfig, FixedConfig, IstConfig, LisaConfig, ReplayConfig, Reward, RstConfig, Share,
+};
 use ist_core::schedule::Schedule;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -163,7 +165,7 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
                 score_batch,
                 reward,
             )| {
-                PolicyConfig::Ist(IstPolicy {
+                PolicyConfig::Ist(IstConfig {
                     layers_updated,
                     layers_suppressed,
                     candidates,
@@ -176,17 +178,17 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
             },
         );
     prop_oneof![
-        Just(PolicyConfig::All),
+        Just(PolicyConfig::All(AllConfig {})),
         ist,
-        share().prop_map(|layers_updated| PolicyConfig::Rst(RstPolicy { layers_updated })),
-        (share(), count()).prop_map(|(layers_updated, interval)| PolicyConfig::Lisa(LisaPolicy {
+        share().prop_map(|layers_updated| PolicyConfig::Rst(RstConfig { layers_updated })),
+        (share(), count()).prop_map(|(layers_updated, interval)| PolicyConfig::Lisa(LisaConfig {
             layers_updated,
             interval
         })),
         prop::collection::btree_set(0_usize..99, 1..5).prop_map(|layers| PolicyConfig::Fixed(
-            FixedPolicy { layers: layers.into_iter().rev().collect() }
+            FixedConfig { layers: layers.into_iter().rev().collect() }
         )),
-        path().prop_map(|path| PolicyConfig::Replay(ReplayPolicy { path })),
+        path().prop_map(|path| PolicyConfig::Replay(ReplayConfig { path })),
     ]
 }
 
@@ -207,9 +209,7 @@ fn optimizer() -> impl Strategy<Value = OptimizerConfig> {
         OptimizerConfig {
             kind,
             lr,
-            weight_decay,
-            betas,
-            eps,
+            adamw: AdamWSettings { weight_decay, betas, eps },
             clip_norm,
             schedule,
             warmup_steps,

@@ -1,5 +1,6 @@
 //! `[sweep]` and `seeds`: one file, several runs.
 
+use ist_core::policy::{FixedConfig, IstConfig, RstConfig, Share};
 use ist_peft::BuiltinAdapter;
 use proptest::prelude::*;
 
@@ -83,10 +84,10 @@ fn cases_change_several_keys_together() {
     assert_eq!(names[..2], ["ist,optimizer.lr=0.001,seed=0", "ist,optimizer.lr=0.002,seed=0"]);
     assert_eq!(names[4], "pair,optimizer.lr=0.001,seed=0");
     let policy = |at: usize| study.members[at].config.policy.clone();
-    let ist = IstPolicy { interval: 7, layers_updated: Share::Count(2), ..IstPolicy::default() };
+    let ist = IstConfig { interval: 7, layers_updated: Share::Count(2), ..IstConfig::default() };
     assert_eq!(policy(0), PolicyConfig::Ist(ist));
-    assert_eq!(policy(2), PolicyConfig::Rst(RstPolicy { layers_updated: Share::Count(2) }));
-    assert_eq!(policy(4), PolicyConfig::Fixed(FixedPolicy { layers: vec![1, 3] }));
+    assert_eq!(policy(2), PolicyConfig::Rst(RstConfig { layers_updated: Share::Count(2) }));
+    assert_eq!(policy(4), PolicyConfig::Fixed(FixedConfig { layers: vec![1, 3] }));
     assert_eq!(
         (study.members[4].config.train.steps, study.members[2].config.train.steps),
         (Some(5), Some(10))

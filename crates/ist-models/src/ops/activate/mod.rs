@@ -13,7 +13,7 @@ use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 
 use super::activation::Activation;
 
@@ -31,7 +31,7 @@ pub fn activate(activation: Activation, x: Tensor<3>) -> Tensor<3> {
 
 /// What a memory plan counts for a(x), which writes that many bytes. The gradient lies where x was
 /// kept.
-pub(crate) fn cost(x: Value, writes: u64) -> TapeOp {
+pub(crate) fn cost(x: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![x],
         writes,

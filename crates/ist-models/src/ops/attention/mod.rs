@@ -32,7 +32,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Shape, Slice, Tensor, TensorData};
 use ist_core::operation::{Operands, Operation, Recorded, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Value};
+use ist_core::plan::tape::{TapeOp, TapeValue};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -92,7 +92,7 @@ pub(crate) struct AttentionBytes {
 ///
 /// The heads are computed apart and put together at the end, in both passes. So the result and the
 /// gradients exist twice for a moment.
-pub(crate) fn cost(inputs: [Value; 3], bytes: &AttentionBytes) -> TapeOp {
+pub(crate) fn cost(inputs: [TapeValue; 3], bytes: &AttentionBytes) -> TapeOp {
     let AttentionBytes { query, keys, logs, block, capped } = *bytes;
     let slopes = if capped { block } else { 0 };
     TapeOp {

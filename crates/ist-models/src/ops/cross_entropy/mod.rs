@@ -14,7 +14,7 @@ use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Tensor};
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -36,7 +36,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 ///
 /// The forward pass takes a copy of the logits, since the graph keeps them as they are. The gradient
 /// lies where they were kept.
-pub(crate) fn cost(logits: Value, bytes: u64, losses: u64) -> TapeOp {
+pub(crate) fn cost(logits: TapeValue, bytes: u64, losses: u64) -> TapeOp {
     TapeOp {
         reads: vec![logits],
         writes: losses,

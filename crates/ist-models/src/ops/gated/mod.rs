@@ -16,7 +16,7 @@ use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 
 use super::activation::Activation;
 
@@ -39,7 +39,7 @@ pub fn gated(activation: Activation, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3
 ///
 /// The result lies where up lay unless a graph keeps that, and both gradients where gate and up were
 /// kept.
-pub(crate) fn cost(gate: Value, up: Value, writes: u64) -> TapeOp {
+pub(crate) fn cost(gate: TapeValue, up: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![up, gate],
         writes,

@@ -15,7 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Value};
+use ist_core::plan::tape::{TapeOp, TapeValue};
 
 use super::rows::{broadcast, sum_rows};
 
@@ -35,7 +35,7 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) ->
 /// What a memory plan counts for the norm of `x`, which writes that many bytes.
 ///
 /// The gradient of x is a tensor of its own: z is computed where it goes.
-pub(crate) fn cost(x: Value, writes: u64) -> TapeOp {
+pub(crate) fn cost(x: TapeValue, writes: u64) -> TapeOp {
     TapeOp { reads: vec![x], writes, keeps: vec![x], ..TapeOp::default() }
 }
 

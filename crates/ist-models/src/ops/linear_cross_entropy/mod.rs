@@ -20,7 +20,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 use ist_core::operation::{Operands, Operation, Recorded, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 use ist_peft::frozen::Stored;
 
 use super::cross_entropy::{Asked, Softmax, d_logits, softmax};
@@ -87,7 +87,7 @@ pub(crate) struct LossBytes {
 }
 
 /// The losses of `x`: kept is x's gradient, as a note of the forward pass.
-pub(crate) fn cost(x: Value, bytes: &LossBytes) -> TapeOp {
+pub(crate) fn cost(x: TapeValue, bytes: &LossBytes) -> TapeOp {
     TapeOp {
         reads: vec![x],
         writes: bytes.losses,

@@ -19,7 +19,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Tensor;
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 
 use super::rows::{broadcast, sum_rows};
 
@@ -41,7 +41,7 @@ pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
 /// What a memory plan counts for the norm of `x`, which writes that many bytes.
 ///
 /// The gradient of x is computed in the place of the incoming one.
-pub(crate) fn cost(x: Value, writes: u64) -> TapeOp {
+pub(crate) fn cost(x: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![x],
         writes,

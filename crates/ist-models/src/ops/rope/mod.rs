@@ -17,7 +17,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, Device, Shape, Slice, Tensor, TensorData};
 use ist_core::operation::{Operands, Operation, apply};
-use ist_core::plan::tape::{Operation as TapeOp, Place, Value};
+use ist_core::plan::tape::{Place, TapeOp, TapeValue};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -109,7 +109,7 @@ impl Rotation {
 
 /// What a memory plan counts for turning `x`, which writes that many bytes. Both passes turn in
 /// place.
-pub(crate) fn cost(x: Value, writes: u64) -> TapeOp {
+pub(crate) fn cost(x: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![x],
         writes,

@@ -340,7 +340,7 @@ impl LinearAdapter for Lora {
         let start = self.start_a.clone().zip(self.start_b.clone());
         let start = start.map(|(a, b)| Factors { a, b });
         let mask = DropoutMask::of(self.dropout, pass.dropout);
-        let operation = LoraLinear { scale, mask, value: pass.value };
+        let operation = LoraLinear { scale, mask, value: pass.needs_output };
         let y = add_bias(operation.apply(x, weight, factors, start), bias);
         self.add_own_bias(y, scale)
     }

@@ -1,7 +1,8 @@
 //! The vector-Jacobian product of a graph with a gradient of its output.
 //!
-//! burn's backward pass begins at a tensor with the gradient 1. The sum of output ⊙ gradient has the product wanted, but costs
-//! three tensors of the output's size. This operation's value is 0, and its derivative hands the gradient on.
+//! burn's backward pass begins at a tensor with the gradient 1. The sum of output ⊙ gradient has
+//! the product wanted, but costs three tensors of the output's size. The operation here has the
+//! value 0, and its derivative passes the gradient on.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -9,7 +10,9 @@ use burn::tensor::{FloatDType, Gradients as Graph, Shape, Tensor};
 
 use crate::operation::{Operands, Operation, apply};
 
-/// gradientᵀ · d output / d leaf for every leaf of the graph of `output`; `gradient` is plain and has output's shape.
+/// gradientᵀ · d output / d leaf for every leaf of the graph of `output`.
+///
+/// `gradient` is plain and has the shape of `output`.
 pub(crate) fn pull_back(output: Tensor<3>, gradient: Tensor<3>) -> Graph {
     let root: Tensor<1> = apply(PullBack, [output.into_dispatch(), gradient.into_dispatch()], []);
     root.backward()
@@ -25,6 +28,7 @@ impl Operation for PullBack {
     }
 
     fn kept<B: Backend>(&self, inputs: &Operands<B>, _: &[bool]) -> Operands<B> {
+        // The gradient alone. Without the output its memory is free before the graph is walked.
         Operands::new(inputs.floats[1..].to_vec(), Vec::new())
     }
 
@@ -35,6 +39,8 @@ impl Operation for PullBack {
         _: &[bool],
     ) -> Vec<Option<FloatTensor<B>>> {
         let [gradient] = saved.floats();
+        // The incoming gradient is the 1 that burn begins with, so this product is `gradient`
+        // itself. The gradient has no gradient of its own.
         vec![Some(gradient), None]
     }
 }

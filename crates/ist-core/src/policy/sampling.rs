@@ -1,8 +1,9 @@
 //! Weighted sampling of layers without replacement, in log space.
 //!
-//! The law is that of drawing one layer with probability proportional to its weight, removing it, renormalising and
-//! drawing again (`torch.multinomial(weights, k, replacement=False)`). The Gumbel-top-k trick has the same law and needs
-//! logarithms of weights only, so scores far from 0 never leave too few non-zero weights.
+//! The law is that of drawing one layer with probability proportional to its weight, removing it,
+//! renormalising and drawing again (`torch.multinomial(weights, k, replacement=False)`). The
+//! Gumbel-top-k trick has the same law and needs only logarithms of weights. So scores far from 0
+//! never leave too few non-zero weights.
 
 use rand::{Rng, RngExt};
 
@@ -10,6 +11,7 @@ use crate::LayerSet;
 
 /// log σ(x) = -log(1 + e^(-x)), without overflow for any finite x.
 pub fn log_sigmoid(x: f64) -> f64 {
+    // With x < 0 as x - log(1 + e^x), so that the exponent is never positive.
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
@@ -18,10 +20,11 @@ pub fn sigmoid(x: f64) -> f64 {
     log_sigmoid(x).exp()
 }
 
-/// Draws `count` distinct layers without replacement with weights exp(`log_weights`) (Gumbel-top-k).
+/// Draws `count` distinct layers without replacement with weights exp(`log_weights`)
+/// (Gumbel-top-k).
 ///
-/// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers. Ties, which have
-/// probability 0, go to the lower index.
+/// A weight of 0 has the logarithm -∞ and is drawn last. `count` is capped to the number of layers.
+/// Ties, which have probability 0, go to the lower index.
 pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng) -> LayerSet {
     let mut keyed: Vec<(f64, usize)> = log_weights
         .iter()
@@ -36,11 +39,13 @@ pub fn without_replacement(log_weights: &[f64], count: usize, rng: &mut dyn Rng)
 /// Draws `count` of `layers`, every subset of that size equally likely.
 pub fn uniform(layers: &LayerSet, count: usize, rng: &mut dyn Rng) -> LayerSet {
     let weight = |layer| if layers.contains(layer) { 0.0 } else { f64::NEG_INFINITY };
-    without_replacement(&(0..layers.num_layers()).map(weight).collect::<Vec<_>>(), count, rng)
+    let log_weights: Vec<f64> = (0..layers.num_layers()).map(weight).collect();
+    without_replacement(&log_weights, count, rng)
 }
 
 /// A standard Gumbel variate, -log(-log u) with u uniform on the open interval (0, 1).
 fn gumbel(rng: &mut dyn Rng) -> f64 {
+    // `random` is a multiple of 2⁻⁵³ in [0, 1). Half a step more keeps it off 0 and below 1.
     let half_step = 0.5_f64.powi(54);
     let uniform: f64 = rng.random::<f64>() + half_step;
     -(-uniform.ln()).ln()
@@ -51,6 +56,7 @@ pub fn subsets_up_to(num_layers: usize, count: usize, cap: usize) -> usize {
     let count = count.min(num_layers);
     let mut total: u128 = 1;
     for i in 0..count.min(num_layers - count) {
+        // Divides evenly: after i + 1 factors the product is a binomial coefficient again.
         total = total * (num_layers - i) as u128 / (i as u128 + 1);
         if total >= cap as u128 {
             return cap;
@@ -101,13 +107,13 @@ mod tests {
     fn frequencies_follow_the_exact_law() {
         let weights = [0.9, 0.5, 0.05, 0.3, 0.7];
         let logs: Vec<f64> = weights.iter().map(|w: &f64| w.ln()).collect();
-        let (draws, mut rng) = (60_000, ChaCha8Rng::seed_from_u64(1));
+        let draws = 60_000;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
         for count in [1, 2, 3] {
             let mut seen: BTreeMap<Vec<usize>, f64> = BTreeMap::new();
             for _ in 0..draws {
-                *seen
-                    .entry(without_replacement(&logs, count, &mut rng).as_slice().to_vec())
-                    .or_default() += 1.0;
+                let drawn = without_replacement(&logs, count, &mut rng).as_slice().to_vec();
+                *seen.entry(drawn).or_default() += 1.0;
             }
             let chi_square: f64 = exact(&weights, count)
                 .iter()
@@ -146,7 +152,8 @@ mod tests {
         #[test]
         fn subset_counts_are_binomials(layers in 1usize..12, count in 1usize..12) {
             let count = count.min(layers);
-            let all = (0u32..1 << layers).filter(|bits| bits.count_ones() as usize == count).count();
+            let of_size = |bits: &u32| bits.count_ones() as usize == count;
+            let all = (0u32..1 << layers).filter(of_size).count();
             prop_assert_eq!(subsets_up_to(layers, count, 10_000), all);
             prop_assert_eq!(subsets_up_to(layers, count, 3), all.min(3));
         }

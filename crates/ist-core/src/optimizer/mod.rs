@@ -1,56 +1,21 @@
 //! AdamW on single parameters, and where the state of a resting layer lives.
 //!
-//! A parameter without a gradient in a step is not touched: not its value, not its moments, not its
-//! step count, and no weight decay. Bias correction therefore counts a parameter's own updates, as
-//! in PyTorch.
+//! A step leaves a parameter without a gradient alone: its value, its moments and its step count
+//! stay, and no weight decay applies. Bias correction therefore counts a parameter's own updates,
+//! as in PyTorch.
+
+mod moments;
+mod settings;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _};
+use burn::optim::{AdamW, AdamWConfig, Optimizer as _};
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 
-/// AdamW's constants (Loshchilov & Hutter, arXiv 1711.05101), with PyTorch's names and
-/// transformers' defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdamWSettings {
-    /// Decay rates of the two moments.
-    pub betas: [f64; 2],
-    /// Added to the square root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay: a parameter shrinks by the factor 1 - lr · `weight_decay` in each of
-    /// its updates.
-    pub weight_decay: f64,
-}
+use moments::{Moments, SUFFIXES, Slot, on_device};
 
-impl Default for AdamWSettings {
-    fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
-    }
-}
-
-/// What happens to the moments of a layer while it rests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RestingState {
-    /// They stay on the device, as in the published code.
-    #[default]
-    Keep,
-    /// They leave the device's memory until the layer is chosen again; no number changes.
-    Offload,
-    /// They are forgotten and start anew, which departs from IST.
-    Drop,
-}
-
-/// Where [`RestingState::Offload`] puts moments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OffloadTo {
-    /// Host memory; for devices with a memory of their own.
-    Host,
-    /// Files in that folder; for the CPU, whose memory is the host's.
-    Folder(PathBuf),
-}
+pub use settings::{AdamWSettings, OffloadTo, RestingState};
 
 /// Why offloaded moments could not be written or read back, or a saved state does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -71,20 +36,6 @@ pub enum OptimizerError {
         /// What does not fit.
         message: String,
     },
-}
-
-/// The moments of one parameter, flattened, and where they are.
-#[derive(Debug)]
-enum Moments {
-    Device(Box<[Tensor<1>; 2]>),
-    Host([TensorData; 2]),
-    Files([PathBuf; 2]),
-}
-
-#[derive(Debug)]
-struct Slot {
-    updates: usize,
-    moments: Moments,
 }
 
 /// AdamW with one state per parameter name.
@@ -114,11 +65,10 @@ pub struct OptimizerState {
     pub moments: Vec<(String, TensorData)>,
 }
 
-const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
-
 impl Optimizer {
     /// An optimizer without any state yet.
     pub fn new(settings: AdamWSettings, resting: RestingState, offload: OffloadTo) -> Self {
+        // burn's AdamW holds its constants in f32.
         let adamw = AdamWConfig::new()
             .with_beta_1(settings.betas[0] as f32)
             .with_beta_2(settings.betas[1] as f32)
@@ -128,32 +78,39 @@ impl Optimizer {
         Self { adamw, resting, offload, slots: BTreeMap::new() }
     }
 
-    /// Applies `resting_state` to every parameter for which `trains` is false, and brings the
+    /// Applies the [`RestingState`] to every parameter for which `trains` is false, and brings the
     /// others' moments back.
     ///
     /// Called once a step's layers are known and before its forward pass, so that resting moments
     /// are out of the way.
+    ///
+    /// # Errors
+    /// If a file of the offload folder cannot be written, read or removed.
     pub fn rest(
         &mut self,
         device: &Device,
         trains: impl Fn(&str) -> bool,
     ) -> Result<(), OptimizerError> {
-        if self.resting == RestingState::Drop {
-            self.slots.retain(|name, _| trains(name));
-        }
-        if self.resting == RestingState::Offload {
-            for (name, slot) in &mut self.slots {
-                if trains(name) {
-                    slot.load(device)?;
-                } else {
-                    slot.offload(name, &self.offload)?;
+        match self.resting {
+            RestingState::Keep => {}
+            RestingState::Drop => self.slots.retain(|name, _| trains(name)),
+            RestingState::Offload => {
+                for (name, slot) in &mut self.slots {
+                    if trains(name) {
+                        slot.load(device)?;
+                    } else {
+                        slot.offload(name, &self.offload)?;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// One AdamW update of the flattened parameter `name`.
+    /// One AdamW update of the flattened parameter `name`. Returns its new value.
+    ///
+    /// # Errors
+    /// If offloaded moments cannot be read back.
     pub fn update(
         &mut self,
         name: &str,
@@ -161,6 +118,8 @@ impl Optimizer {
         value: Tensor<1>,
         gradient: Tensor<1>,
     ) -> Result<Tensor<1>, OptimizerError> {
+        // The state is taken out, so that nothing else holds the moments and they can be updated in
+        // place.
         let state = match self.slots.remove(name) {
             Some(mut slot) => {
                 slot.load(&value.device())?;
@@ -170,24 +129,21 @@ impl Optimizer {
         };
         let (value, state) = self.adamw.step(learning_rate, value, gradient, state);
         let momentum = state.expect("AdamW always returns its state").momentum;
-        let moments = Moments::Device(Box::new([momentum.moment_1, momentum.moment_2]));
-        self.slots.insert(name.to_owned(), Slot { updates: momentum.time, moments });
+        let slot = Slot::on_device(momentum.time, [momentum.moment_1, momentum.moment_2]);
+        self.slots.insert(name.to_owned(), slot);
         Ok(value)
     }
 
-    /// How many updates the parameter has had; 0 when it has no state.
+    /// How many updates the parameter has had. 0 when it has no state.
     pub fn updates(&self, name: &str) -> usize {
         self.slots.get(name).map_or(0, |slot| slot.updates)
     }
 
     /// Parameters whose moments are on the device now.
     pub fn on_device(&self) -> Vec<&str> {
-        let resident = |slot: &Slot| matches!(slot.moments, Moments::Device(_));
-        self.slots
-            .iter()
-            .filter(|(_, slot)| resident(slot))
-            .map(|(name, _)| name.as_str())
-            .collect()
+        let resident =
+            self.slots.iter().filter(|(_, slot)| matches!(slot.moments, Moments::Device(_)));
+        resident.map(|(name, _)| name.as_str()).collect()
     }
 
     /// Bytes of the moments that are on the device now.
@@ -214,6 +170,9 @@ impl Optimizer {
     }
 
     /// Takes over a state that [`Optimizer::state`] wrote, on `device`.
+    ///
+    /// # Errors
+    /// If a moment is missing, of the wrong shape, or of a parameter that was never updated.
     pub fn restore(
         &mut self,
         state: OptimizerState,
@@ -228,17 +187,17 @@ impl Optimizer {
                     message: format!("tensor {name}.{suffix} is missing"),
                 })
             };
-            let [first, second] = [take(SUFFIXES[0])?, take(SUFFIXES[1])?];
+            let first = take(SUFFIXES[0])?;
+            let second = take(SUFFIXES[1])?;
             if first.shape() != second.shape() || first.shape().rank() != 1 {
                 let message =
                     format!("moments have shapes {:?} and {:?}", first.shape(), second.shape());
                 return Err(OptimizerError::State { name, message });
             }
-            let on_device =
-                |data: TensorData| Tensor::from_data(data.clone(), (device, data.dtype()));
-            let moments = Moments::Device(Box::new([on_device(first), on_device(second)]));
-            self.slots.insert(name, Slot { updates, moments });
+            let tensors = [first, second].map(|data| on_device(data, device));
+            self.slots.insert(name, Slot::on_device(updates, tensors));
         }
+        // Every parameter took its own. What is left over would be lost without a word.
         match moments.into_keys().next() {
             Some(tensor) => Err(OptimizerError::State {
                 message: format!("tensor {tensor} belongs to no parameter that was updated"),
@@ -252,113 +211,19 @@ impl Optimizer {
 /// Offloaded moments are of no use without their optimizer: their files go with it.
 impl Drop for Optimizer {
     fn drop(&mut self) {
-        let files = self.slots.values().flat_map(|slot| {
-            if let Moments::Files(paths) = &slot.moments { &paths[..] } else { &[] }
-        });
-        let removed = files.filter(|path| std::fs::remove_file(path).is_ok()).count();
-        if let (OffloadTo::Folder(folder), 1..) = (&self.offload, removed) {
-            // Not ours alone when something else is in it: then it stays.
+        let mut removed = 0;
+        for slot in self.slots.values() {
+            let Moments::Files(paths) = &slot.moments else { continue };
+            removed += paths.iter().filter(|path| std::fs::remove_file(path).is_ok()).count();
+        }
+        if let OffloadTo::Folder(folder) = &self.offload
+            && removed > 0
+        {
+            // Something else in it means that the folder is not ours alone. Then this fails, and
+            // the folder stays.
             let _ = std::fs::remove_dir(folder);
         }
     }
-}
-
-impl Slot {
-    fn into_state(self) -> AdamWState<1> {
-        let Moments::Device(moments) = self.moments else {
-            unreachable!("load() was called before")
-        };
-        let [moment_1, moment_2] = *moments;
-        AdamWState::new(AdaptiveMomentumState {
-            time: self.updates,
-            moment_1,
-            moment_2,
-            max_moment_2: None,
-        })
-    }
-
-    fn data(&self) -> Result<[TensorData; 2], OptimizerError> {
-        match &self.moments {
-            Moments::Device(tensors) => Ok((**tensors).clone().map(Tensor::into_data)),
-            Moments::Host(data) => Ok(data.clone()),
-            Moments::Files([first, second]) => Ok([read(first)?, read(second)?]),
-        }
-    }
-
-    fn load(&mut self, device: &Device) -> Result<(), OptimizerError> {
-        if !matches!(self.moments, Moments::Device(_)) {
-            let data = self.data()?;
-            let tensors = data.map(|data| Tensor::from_data(data.clone(), (device, data.dtype())));
-            if let Moments::Files(paths) =
-                std::mem::replace(&mut self.moments, Moments::Device(Box::new(tensors)))
-            {
-                for path in paths {
-                    std::fs::remove_file(&path)
-                        .map_err(|source| OptimizerError::File { path, source })?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn offload(&mut self, name: &str, to: &OffloadTo) -> Result<(), OptimizerError> {
-        if matches!(self.moments, Moments::Device(_)) {
-            let data = self.data()?;
-            self.moments = match to {
-                OffloadTo::Host => Moments::Host(data),
-                OffloadTo::Folder(folder) => {
-                    let name = file_name(name);
-                    let path = |suffix| folder.join(format!("{name}.{suffix}.bin"));
-                    let paths = [path(SUFFIXES[0]), path(SUFFIXES[1])];
-                    for (path, data) in paths.iter().zip(data) {
-                        write(path, &data)?;
-                    }
-                    Moments::Files(paths)
-                }
-            };
-        }
-        Ok(())
-    }
-}
-
-/// A parameter's name as part of a file's name. A restored state may come from anywhere, and what
-/// it calls a parameter must not lead out of the folder.
-fn file_name(parameter: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let escaped = |c: char| if plain(c) { c.to_string() } else { format!("%{:x}", u32::from(c)) };
-    parameter.chars().map(escaped).collect()
-}
-
-/// The optimizer's own files: a length-prefixed JSON header (dtype, shape) and the bytes as they
-/// are in memory.
-fn write(path: &Path, data: &TensorData) -> Result<(), OptimizerError> {
-    let fault = |source| OptimizerError::File { path: path.to_owned(), source };
-    let header = serde_json::to_vec(&(data.dtype(), data.shape().as_slice()))
-        .map_err(|error| fault(error.into()))?;
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(data.as_bytes());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(fault)?;
-    }
-    std::fs::write(path, bytes).map_err(fault)
-}
-
-fn read(path: &Path) -> Result<TensorData, OptimizerError> {
-    let fault = |source| OptimizerError::File { path: path.to_owned(), source };
-    let cut =
-        || fault(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is cut short"));
-    let bytes = std::fs::read(path).map_err(fault)?;
-    let (length, rest) = bytes.split_at_checked(8).ok_or_else(cut)?;
-    let length =
-        u64::from_le_bytes(length.try_into().expect("eight bytes were split off")) as usize;
-    let (header, values) = rest.split_at_checked(length).ok_or_else(cut)?;
-    let (dtype, shape): (burn::tensor::DType, Vec<usize>) =
-        serde_json::from_slice(header).map_err(|error| fault(error.into()))?;
-    if values.len() != shape.iter().product::<usize>() * dtype.size() {
-        return Err(cut());
-    }
-    Ok(TensorData::from_bytes_vec(values.to_vec(), shape, dtype))
 }
 
 #[cfg(test)]
@@ -373,7 +238,9 @@ mod tests {
 
     /// AdamW as PyTorch documents it, in f64.
     fn reference(settings: AdamWSettings, lr: f64, mut value: f64, gradients: &[f64]) -> f64 {
-        let ([b1, b2], mut m, mut v) = (settings.betas, 0.0, 0.0);
+        let [b1, b2] = settings.betas;
+        let mut m = 0.0;
+        let mut v = 0.0;
         for (t, g) in (1i32..).zip(gradients) {
             value -= lr * settings.weight_decay * value;
             m = b1 * m + (1.0 - b1) * g;
@@ -406,8 +273,8 @@ mod tests {
     }
 
     fn run(resting: RestingState, offload: OffloadTo) -> ([f64; 2], Vec<usize>) {
-        let (mut optimizer, device) =
-            (Optimizer::new(AdamWSettings::default(), resting, offload), ndarray());
+        let mut optimizer = Optimizer::new(AdamWSettings::default(), resting, offload);
+        let device = ndarray();
         let mut parameters = [scalar(0.5), scalar(-0.5)];
         let mut resident = Vec::new();
         for step in 0..9 {
