@@ -22,7 +22,7 @@ impl PolicySettings for FixedConfig {
         if chosen.is_empty() || !chosen.is_subset(layers) {
             let expected =
                 format!("at least one of the layers with adapters, {:?}", layers.as_slice());
-            return Err(out_of_range("layers", &expected, format!("{:?}", chosen.as_slice())));
+            return Err(out_of_range("layers", &expected, &format!("{:?}", chosen.as_slice())));
         }
         Ok(Box::new(Fixed::new(chosen)))
     }

@@ -143,19 +143,19 @@ impl IstConfig {
     fn check(&self) -> Result<(), PolicyError> {
         if !(1..=MOST_CANDIDATES).contains(&self.candidates) {
             let expected = format!("an integer from 1 to {MOST_CANDIDATES}");
-            return Err(out_of_range("candidates", &expected, self.candidates));
+            return Err(out_of_range("candidates", &expected, &self.candidates));
         }
         if self.interval == 0 {
-            return Err(out_of_range("interval", "an integer of at least 1", 0));
+            return Err(out_of_range("interval", "an integer of at least 1", &0));
         }
         if self.score_batch == 0 {
-            return Err(out_of_range("score_batch", "an integer of at least 1", 0));
+            return Err(out_of_range("score_batch", "an integer of at least 1", &0));
         }
         if !(0.0..1.0).contains(&self.suppression) {
-            return Err(out_of_range("suppression", "in [0, 1)", self.suppression));
+            return Err(out_of_range("suppression", "in [0, 1)", &self.suppression));
         }
         if !(self.importance_lr > 0.0 && self.importance_lr.is_finite()) {
-            return Err(out_of_range("importance_lr", "above 0", self.importance_lr));
+            return Err(out_of_range("importance_lr", "above 0", &self.importance_lr));
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Lisa {
     /// If the interval is 0, or there are not as many layers as are to be drawn.
     pub fn new(layers: &LayerSet, config: LisaConfig) -> Result<Self, PolicyError> {
         if config.interval == 0 {
-            return Err(out_of_range("interval", "an integer of at least 1", 0));
+            return Err(out_of_range("interval", "an integer of at least 1", &0));
         }
         let layers_updated = config.layers_updated.checked("layers_updated", layers.len())?;
         Ok(Self {

@@ -122,7 +122,7 @@ pub struct Scoring {
 }
 
 /// Refuses a setting that is out of its range.
-fn out_of_range(key: &'static str, expected: &str, found: impl ToString) -> PolicyError {
+fn out_of_range(key: &'static str, expected: &str, found: &dyn ToString) -> PolicyError {
     PolicyError::OutOfRange { key, expected: expected.to_owned(), found: found.to_string() }
 }
 

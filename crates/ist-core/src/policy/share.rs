@@ -40,7 +40,7 @@ impl Share {
         let expected = format!(
             "a count from 1 to {num_layers} (the layers with adapters) or a fraction in (0, 1]"
         );
-        Err(out_of_range(key, &expected, self))
+        Err(out_of_range(key, &expected, &self))
     }
 }
 

@@ -88,13 +88,12 @@ pub fn run<A: Adapter>(arguments: &Generate) -> Result<(), Failure> {
         searched(&model, &prompts, &settings, text.as_ref())?
     } else {
         let mut generation = Generation::new(&model, &prompts, &settings).or_input()?;
-        match &text {
-            Some(text) => generated(generation, &Reading { text, stops: &arguments.stop, stream })?,
-            None => {
-                while generation.step() {}
-                let ids = generation.into_outputs().into_iter();
-                ids.map(|ids| Output { ids, text: None }).collect()
-            }
+        if let Some(text) = &text {
+            generated(generation, &Reading { text, stops: &arguments.stop, stream })?
+        } else {
+            while generation.step() {}
+            let ids = generation.into_outputs().into_iter();
+            ids.map(|ids| Output { ids, text: None }).collect()
         }
     };
     if arguments.model.json {
