@@ -14,11 +14,11 @@ pub(crate) struct Edit {
 /// What contributors edit most: one for each crate and kind of change.
 pub(crate) const EDITS: [Edit; 5] = [
     Edit { name: "policy", file: "crates/ist-core/src/policy/ist.rs", needs_gpu: false },
-    Edit { name: "method", file: "crates/ist-peft/src/vera.rs", needs_gpu: false },
-    Edit { name: "kernel", file: "crates/ist-models/src/ops/kernels/rms_norm.rs", needs_gpu: true },
+    Edit { name: "method", file: "crates/ist-peft/src/methods/vera.rs", needs_gpu: false },
+    Edit { name: "kernel", file: "crates/ist-models/src/ops/rms_norm/cube.rs", needs_gpu: true },
     Edit {
         name: "figure",
-        file: "crates/ist-experiments/src/report/figures/layers.rs",
+        file: "crates/ist-records/src/report/figures/layers.rs",
         needs_gpu: false,
     },
     Edit { name: "command", file: "crates/ist-experiments/src/commands/list.rs", needs_gpu: false },
