@@ -1,7 +1,8 @@
 //! Gradients by parameter name, and the module walks that lift, collect and replace parameters.
 //!
-//! A name is `outer.` or `layers.I.` followed by the path inside the module. Names, unlike burn's random parameter ids, are
-//! the same in every process, so they can key a saved state and fix the order of sums.
+//! A name is `outer.` or `layers.I.` followed by the path inside the module. Names, unlike burn's
+//! random parameter ids, are the same in every process, so they can key a saved state and fix the
+//! order of sums.
 
 use std::collections::BTreeMap;
 
@@ -51,21 +52,25 @@ impl Gradients {
         self.0.remove(name)
     }
 
-    /// Σ g² of every gradient with its name, in the order of names; read from the device all at once.
+    /// Σ g² of every gradient with its name, in the order of names. Read from the device all at
+    /// once.
     pub fn squares(&self) -> impl Iterator<Item = (&str, f64)> {
         let sums: Vec<Tensor<1>> =
             self.0.values().map(|gradient| gradient.clone().square().sum()).collect();
+        // One read waits for the device once, however many gradients there are.
         let read = || Tensor::cat(sums, 0).into_data().iter::<f64>().collect();
         let sums: Vec<f64> = if self.is_empty() { Vec::new() } else { read() };
         self.names().zip(sums)
     }
 
-    /// The global norm, sqrt(Σ g²) over every gradient there is, summed in f64 in the order of names.
+    /// The global norm, sqrt(Σ g²) over every gradient there is, summed in f64 in the order of
+    /// names.
     pub fn norm(&self) -> f64 {
         self.squares().map(|(_, square)| square).sum::<f64>().sqrt()
     }
 
-    /// Multiplies by min(1, `max_norm` / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`; returns the norm before.
+    /// Multiplies by min(1, `max_norm` / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`.
+    /// Returns the norm before.
     pub fn clip(&mut self, max_norm: f64) -> f64 {
         let norm = self.norm();
         let factor = max_norm / (norm + 1e-6);
@@ -84,7 +89,7 @@ impl Gradients {
 
     /// Adds what a backward pass left in `graph` for the parameters of `module`.
     pub(crate) fn collect<M: Module>(&mut self, prefix: &str, module: &M, graph: &mut Graph) {
-        module.visit(&mut Collector { path: Path::new(prefix), graph, gradients: self });
+        module.visit(&mut Collector { path: FieldPath::new(prefix), graph, gradients: self });
     }
 
     fn add(&mut self, name: String, gradient: Tensor<1>) {
@@ -101,7 +106,8 @@ pub fn scalar(tensor: Tensor<1>) -> f64 {
     tensor.into_data().iter::<f64>().next().expect("a sum has one element")
 }
 
-/// A copy of `module` whose parameters are leaves of a new graph. Handles are shared: no weight is copied.
+/// A copy of `module` whose parameters are leaves of a new graph. Handles are shared: no weight is
+/// copied.
 pub fn lift<M: Module>(module: &M) -> M {
     module.clone().map(&mut Lift)
 }
@@ -112,12 +118,13 @@ pub fn for_each_parameter<M: Module>(
     module: &M,
     with: &mut dyn FnMut(&str, Tensor<1>),
 ) {
-    module.visit(&mut Reader { path: Path::new(prefix), with });
+    module.visit(&mut Reader { path: FieldPath::new(prefix), with });
 }
 
-/// The name and the id of every parameter of `module`. Ids are random; names are the same in every process.
+/// The name and the id of every parameter of `module`. Ids are random; names are the same in every
+/// process.
 pub fn parameter_ids<M: Module>(prefix: &str, module: &M) -> Vec<(String, ParamId)> {
-    let mut names = Names { path: Path::new(prefix), found: Vec::new() };
+    let mut names = Names { path: FieldPath::new(prefix), found: Vec::new() };
     module.visit(&mut names);
     names.found
 }
@@ -129,27 +136,29 @@ pub fn count_parameters<M: Module>(module: &M) -> usize {
     count
 }
 
-/// Replaces every parameter of `module` by what `with` makes of its name and its flattened value; `None` leaves it.
+/// Replaces every parameter of `module` by what `with` makes of its name and its flattened value.
+/// `None` leaves it.
 pub fn map_parameters<M: Module>(
     prefix: &str,
     module: M,
     with: &mut dyn FnMut(&str, Tensor<1>) -> Option<Tensor<1>>,
 ) -> M {
-    module.map(&mut Writer { path: Path::new(prefix), with })
+    module.map(&mut Writer { path: FieldPath::new(prefix), with })
 }
 
 struct Lift;
 
 impl ModuleMapper for Lift {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        // A parameter that was lifted before would otherwise keep its old graph.
         param.map(|tensor| tensor.inner().autodiff()).set_require_grad(true)
     }
 }
 
 /// The path of the field a visitor stands in.
-struct Path(Vec<String>);
+struct FieldPath(Vec<String>);
 
-impl Path {
+impl FieldPath {
     fn new(prefix: &str) -> Self {
         Self(vec![prefix.to_owned()])
     }
@@ -172,7 +181,7 @@ macro_rules! track_path {
 }
 
 struct Collector<'a> {
-    path: Path,
+    path: FieldPath,
     graph: &'a mut Graph,
     gradients: &'a mut Gradients,
 }
@@ -188,7 +197,7 @@ impl ModuleVisitor for Collector<'_> {
 }
 
 struct Reader<'a> {
-    path: Path,
+    path: FieldPath,
     with: &'a mut dyn FnMut(&str, Tensor<1>),
 }
 
@@ -201,7 +210,7 @@ impl ModuleVisitor for Reader<'_> {
 }
 
 struct Names {
-    path: Path,
+    path: FieldPath,
     found: Vec<(String, ParamId)>,
 }
 
@@ -214,7 +223,7 @@ impl ModuleVisitor for Names {
 }
 
 struct Writer<'a> {
-    path: Path,
+    path: FieldPath,
     with: &'a mut dyn FnMut(&str, Tensor<1>) -> Option<Tensor<1>>,
 }
 

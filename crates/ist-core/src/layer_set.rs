@@ -1,6 +1,7 @@
 //! A set of layers, as every policy returns it and every step reads it.
 //!
-//! Being sorted, unique and in range is checked once, here, so that nothing downstream needs to check again.
+//! Being sorted, unique and in range is checked once, here, so that nothing downstream needs to
+//! check again.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,8 @@ pub enum LayerSetError {
 }
 
 impl LayerSet {
-    /// The set of `indices` (in any order, repetitions count once) in a model of `num_layers` layers.
+    /// The set of `indices` (in any order, repetitions count once) in a model of `num_layers`
+    /// layers.
     pub fn new(
         indices: impl IntoIterator<Item = usize>,
         num_layers: usize,

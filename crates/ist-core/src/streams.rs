@@ -1,6 +1,8 @@
-//! Random numbers: one independent stream per purpose, all reproducible and all part of a saved state.
+//! Random numbers: one independent stream per purpose, all reproducible and all part of a saved
+//! state.
 //!
-//! The device's own generator is process-wide, so nothing here uses it: what one purpose draws never shifts another's.
+//! The device's own generator is process-wide, so nothing here uses it. What one purpose draws
+//! never shifts what another draws.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -36,7 +38,8 @@ pub fn digest(name: &str) -> u64 {
     })
 }
 
-/// Mixes `value` into `seed` (the finaliser of splitmix64), for numbers that are a function of where they are used.
+/// Mixes `value` into `seed` (the finaliser of splitmix64), for numbers that are a function of
+/// where they are used.
 pub fn mix(seed: u64, value: u64) -> u64 {
     let mut z = seed
         .wrapping_add(0x9e37_79b9_7f4a_7c15)
@@ -53,7 +56,8 @@ mod tests {
 
     #[test]
     fn purposes_do_not_share_numbers() {
-        let (mut a, mut b) = (stream(1, "selection"), stream(1, "candidates"));
+        let mut a = stream(1, "selection");
+        let mut b = stream(1, "candidates");
         assert_ne!(a.next_u64(), b.next_u64());
     }
 

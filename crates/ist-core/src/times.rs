@@ -1,15 +1,16 @@
 //! Where the time of a step goes.
 //!
-//! Seconds differ from run to run, so they stand apart from what a step computes: a step's report can be compared with
-//! another's as it is.
+//! Seconds differ from run to run, so they stand apart from what a step computes: a step's report
+//! can be compared with another's as it is.
 
 use std::ops::AddAssign;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-/// Seconds of the parts of one step, as its host sees them: a device that queues its work is waited for where a number is
-/// read, which is at the end of the forward pass and where gradients are measured.
+/// Seconds of the parts of one step, as its host sees them: a device that queues its work is waited
+/// for where a number is read, which is at the end of the forward pass and where gradients are
+/// measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// The forward pass up to the loss.

@@ -31,6 +31,7 @@ fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
     operation: &O,
     operands: Operands<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
+    // Plain operands have a node too, so the tensors say which are tracked.
     let wanted: Vec<bool> =
         operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::is_tracked).collect();
     let nodes: Vec<_> = operands.floats.iter().map(FloatTensor::<Autodiff<B, C>>::node).collect();
@@ -42,6 +43,7 @@ fn track<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
         Node { operation: operation.clone(), wanted: wanted.clone(), backend: PhantomData::<B> };
     match node.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(node) => {
+            // `kept` is asked before `forward`, which may write over the inputs that it leaves out.
             let (output, saved) = B::record(operation, inputs, &wanted).unwrap_or_else(|inputs| {
                 let kept = operation.kept(&inputs, &wanted);
                 (B::forward(operation, inputs), kept)

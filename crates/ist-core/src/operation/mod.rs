@@ -1,12 +1,13 @@
 //! Operations with a backward pass of their own.
 //!
-//! An automatic backward pass keeps every intermediate of a formula; the formula's own derivative needs a few of them, and
-//! often none beyond the inputs. An [`Operation`] says both passes once, in terms of any backend's primitives, and may add a
-//! second form for the `flex` backend, which works on slices in place, and one for GPUs, which launches kernels of its own.
-//! [`apply`] runs it on tensors of any device: without a graph when no input has one, else with a node of its own.
+//! An automatic backward pass keeps every intermediate of a formula; the formula's own derivative
+//! needs a few of them, and often none beyond the inputs. An [`Operation`] says both passes once,
+//! in terms of any backend's primitives, and may add a second form for the `flex` backend, which
+//! works on slices in place, and one for GPUs, which launches kernels of its own. [`apply`] runs it
+//! on tensors of any device: without a graph when no input has one, else with a node of its own.
 //!
-//! A model or a PEFT method defines an operation in one file and needs nothing else of burn's extension interface; the list
-//! of backends stands in `backends` alone.
+//! A model or a PEFT method defines an operation in one file and needs nothing else of burn's
+//! extension interface; the list of backends stands in `backends` alone.
 //!
 //! ```
 //! use ist_core::burn::backend::{Backend, tensor::FloatTensor};
@@ -66,14 +67,14 @@ pub type Recorded<B> = (FloatTensor<B>, Operands<B>);
 
 /// A differentiable function of tensors whose derivative is written by hand.
 ///
-/// Numbers that are no tensors (an epsilon, a seed) are the fields of the implementing type. Gradients are taken with
-/// respect to the float operands; integer operands are constants.
+/// Numbers beside the tensors (an epsilon, a seed) are the fields of the implementing type.
+/// Gradients are taken with respect to the float operands; integer operands are constants.
 pub trait Operation: Clone + Debug + Send + Sync + 'static {
     /// The value.
     fn forward<B: Backend>(&self, inputs: Operands<B>) -> FloatTensor<B>;
 
-    /// What of the inputs [`Operation::backward`] needs: all of them, unless this says otherwise. An input that is not kept
-    /// may be written over by the forward pass.
+    /// What of the inputs [`Operation::backward`] needs: all of them, unless this says otherwise.
+    /// An input that is not kept may be written over by the forward pass.
     ///
     /// `wanted` says of each float operand whether its gradient will be asked for.
     fn kept<B: Backend>(&self, inputs: &Operands<B>, _wanted: &[bool]) -> Operands<B> {
@@ -82,8 +83,8 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
 
     /// The value and what [`Operation::backward`] needs, where that is more than inputs.
     ///
-    /// Gives the inputs back where it is not: then [`Operation::forward`] computes the value, in the form that suits the
-    /// backend, and [`Operation::kept`] says what is needed.
+    /// Gives the inputs back where it is not: then [`Operation::forward`] computes the value, in
+    /// the form that suits the backend, and [`Operation::kept`] says what is needed.
     fn record<B: Backend>(
         &self,
         inputs: Operands<B>,
@@ -92,8 +93,8 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
         Err(inputs)
     }
 
-    /// The vector-Jacobian product of `gradient` with the operation: one gradient for each float operand of the forward
-    /// pass, `None` where it is not `wanted` or is zero.
+    /// The vector-Jacobian product of `gradient` with the operation: one gradient for each float
+    /// operand of the forward pass, `None` where it is not `wanted` or is zero.
     fn backward<B: Backend>(
         &self,
         saved: Operands<B>,
@@ -158,8 +159,8 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
 
 /// Runs `operation` on the device of its operands.
 ///
-/// `floats` and `ints` are tensors of any rank, taken out of their wrapper with `into_dispatch`. Plain tensors are constants
-/// beside tracked ones, and the result is plain when all of them are.
+/// `floats` and `ints` are tensors of any rank, taken out of their wrapper with `into_dispatch`.
+/// Plain tensors are constants beside tracked ones, and the result is plain when all of them are.
 pub fn apply<O: Operation, const D: usize>(
     operation: O,
     floats: impl IntoIterator<Item = DispatchTensor>,

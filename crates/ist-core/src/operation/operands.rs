@@ -45,10 +45,8 @@ impl<B: Backend> ExtensionType<B> for Operands<B> {
         let wrap = |tensor| DispatchTensor { kind: map_kind(tensor), autodiff };
         let floats =
             self.floats.into_iter().map(|tensor| wrap(BackendTensor::Float(tensor))).collect();
-        Operands::new(
-            floats,
-            self.ints.into_iter().map(|tensor| wrap(BackendTensor::Int(tensor))).collect(),
-        )
+        let ints = self.ints.into_iter().map(|tensor| wrap(BackendTensor::Int(tensor))).collect();
+        Operands::new(floats, ints)
     }
 
     fn map_from_dispatch<F>(target: Operands<Dispatch>, unwrap_kind: F) -> Self
@@ -56,7 +54,8 @@ impl<B: Backend> ExtensionType<B> for Operands<B> {
         F: Fn(DispatchTensor) -> BackendTensor<B>,
     {
         let floats = target.floats.into_iter().map(|tensor| unwrap_kind(tensor).float()).collect();
-        Self::new(floats, target.ints.into_iter().map(|tensor| unwrap_kind(tensor).int()).collect())
+        let ints = target.ints.into_iter().map(|tensor| unwrap_kind(tensor).int()).collect();
+        Self::new(floats, ints)
     }
 
     fn routing_tensor(target: &Operands<Dispatch>) -> Option<&DispatchTensor> {
@@ -68,6 +67,7 @@ impl<B: Backend> ExtensionType<B> for Operands<B> {
     }
 
     fn autodiff_context(target: &Operands<Dispatch>) -> DispatchAutodiffContext {
+        // One tracked operand is enough for the operation to be a node of the graph.
         let contexts = target.floats.iter().chain(&target.ints).map(|tensor| tensor.autodiff);
         contexts.fold(DispatchAutodiffContext::Disabled, DispatchAutodiffContext::merge)
     }

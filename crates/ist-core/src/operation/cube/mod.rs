@@ -1,8 +1,10 @@
-//! What operations share in their form for GPUs: tensors as a kernel takes them, the size of its launch and sums over a cube.
+//! What operations share in their form for GPUs: tensors as a kernel takes them, the size of its
+//! launch and sums over a cube.
 //!
-//! A kernel is a function in Rust that cubecl compiles for the device at hand on first use: to CUDA's C++, SPIR-V or WGSL. A
-//! crate that writes one has `use ist_core::operation::cube::cubecl;` in scope, which the macro `#[cube]` refers to.
-//! No kernel may rely on its indices being checked: cubecl leaves checks out of what a launch promises.
+//! A kernel is a function in Rust that cubecl compiles for the device at hand on first use: to
+//! CUDA's C++, SPIR-V or WGSL. A crate that writes one has `use ist_core::operation::cube::cubecl;`
+//! in scope, which the macro `#[cube]` refers to. No kernel may rely on its indices being checked:
+//! cubecl leaves checks out of what a launch promises.
 
 mod reduce;
 
@@ -59,7 +61,8 @@ pub fn empty_like(like: &CubeTensor) -> CubeTensor {
     empty(like, like.shape())
 }
 
-/// At least `count` cubes, in two dimensions where one does not hold them; a cube beyond `count` has nothing to do.
+/// At least `count` cubes, in two dimensions where one does not hold them; a cube beyond `count`
+/// has nothing to do.
 pub fn cubes(count: usize) -> CubeCount {
     let wide = count.clamp(1, MOST_CUBES);
     CubeCount::Static(wide as u32, count.div_ceil(wide).max(1) as u32, 1)
@@ -94,7 +97,8 @@ pub fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
         .expect("a device with the type has a product for it")
 }
 
-/// Bytes that the device may be asked to hold, where its runtime has a figure; nothing of a device that is no GPU.
+/// Bytes that the device may be asked to hold, where its runtime has a figure; nothing of a device
+/// that is no GPU.
 pub fn memory_of(device: &Device) -> Option<u64> {
     cube_device(device)?.client().properties().memory.max_memory()
 }

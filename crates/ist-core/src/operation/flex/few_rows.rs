@@ -1,8 +1,9 @@
 //! The product of a few rows with a matrix whose columns lie in one piece.
 //!
-//! A token that is generated goes through every weight once, so reading the weights is the work. The product for many rows
-//! first packs the matrix into the order its kernel wants, which for one to sixteen rows costs more than all else; here every
-//! column is read once, where it lies, for all rows.
+//! A token that is generated goes through every weight once, so reading the weights is the work.
+//! The product for many rows first packs the matrix into the order its kernel wants. For one to
+//! sixteen rows that costs more than all else. Here every column is read once, where it lies, for
+//! all rows.
 
 #![expect(
     clippy::inline_always,
@@ -21,12 +22,14 @@ const GROUP: usize = 4;
 const COLUMNS: usize = 4;
 const HALF_A_CACHE: usize = 16 * 1024 / size_of::<f32>();
 
-/// out (c, r) = `rows_r` · `columns_c`: `rows` `[n, length]`, `columns` `[count, length]`, `out` `[count, n]`.
+/// out (c, r) = `rows_r` · `columns_c`: `rows` `[n, length]`, `columns` `[count, length]`, `out`
+/// `[count, n]`.
 ///
 /// # Panics
 /// If the slices have other sizes.
 pub fn dot_products(out: &mut [f32], rows: &[f32], columns: &[f32], length: usize) {
-    let (n, count) = (rows.len() / length, columns.len() / length);
+    let n = rows.len() / length;
+    let count = columns.len() / length;
     assert_eq!(
         (out.len(), rows.len(), columns.len()),
         (count * n, n * length, count * length),
@@ -48,6 +51,7 @@ impl WithSimd for DotProducts<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { out, rows, columns, length } = self;
+        // Rows that fit the nearest cache stay there, and need not be shared between columns.
         let count =
             if rows.len() > HALF_A_CACHE { columns.len() / length / COLUMNS * COLUMNS } else { 0 };
         let (out, out_rest) = out.split_at_mut(count * (rows.len() / length));
@@ -71,6 +75,7 @@ fn meet<S: Simd, const C: usize>(
         for first in (0..n).step_by(GROUP) {
             let group = &rows[first * length..];
             let put = |row: usize, column: usize, dot: f32| out[column * n + first + row] = dot;
+            // The number of rows is a constant of each form, so that its sums stay in registers.
             match n - first {
                 1 => dots::<S, 1, C>(simd, group, columns, length, put),
                 2 => dots::<S, 2, C>(simd, group, columns, length, put),
@@ -103,6 +108,7 @@ fn dots<S: Simd, const R: usize, const C: usize>(
     }
     for (r, (sums, (_, row))) in sums.iter().zip(&rows).enumerate() {
         for (c, (sum, (_, column))) in sums.iter().zip(&columns).enumerate() {
+            // What is left beyond the last whole vector.
             let rest: f32 = row.iter().zip(*column).map(|(a, b)| a * b).sum();
             put(r, c, simd.reduce_sum_f32s(*sum) + rest);
         }

@@ -1,7 +1,7 @@
 //! The matrix product on parts of slices.
 //!
-//! burn's own product allocates its result and wants whole tensors; the operations add into results that exist and work on
-//! blocks of rows and on single heads.
+//! burn's own product allocates its result and wants whole tensors. The operations add into results
+//! that exist, and work on blocks of rows and on single heads.
 
 #![expect(
     unsafe_code,
@@ -38,7 +38,8 @@ impl<'a> Matrix<'a> {
     /// If that reaches beyond the slice, or a stride is negative.
     pub fn strided(data: &'a [f32], shape: [usize; 2], strides: [isize; 2]) -> Self {
         check(data.len(), shape, strides);
-        let ([rows, columns], [row_stride, column_stride]) = (shape, strides);
+        let [rows, columns] = shape;
+        let [row_stride, column_stride] = strides;
         Self { data, rows, columns, row_stride, column_stride }
     }
 
@@ -96,8 +97,11 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-fn check(length: usize, [rows, columns]: [usize; 2], strides: [isize; 2]) {
+/// What the call of gemm relies on: every element lies within the slice.
+fn check(length: usize, shape: [usize; 2], strides: [isize; 2]) {
+    let [rows, columns] = shape;
     assert!(strides.iter().all(|&stride| stride >= 0), "a matrix is read forwards");
+    // With no negative stride the last element is the furthest.
     if rows > 0 && columns > 0 {
         let last = (rows - 1) * strides[0] as usize + (columns - 1) * strides[1] as usize;
         assert!(
@@ -109,7 +113,8 @@ fn check(length: usize, [rows, columns]: [usize; 2], strides: [isize; 2]) {
 
 /// out = alpha · a b, or out + alpha · a b when `accumulate`.
 ///
-/// `threads` allows more than one thread when the product is large enough; work that runs in parallel already says no.
+/// `threads` allows more than one thread when the product is large enough. Work that already runs
+/// in parallel says no.
 ///
 /// # Panics
 /// If the shapes do not fit.
@@ -121,8 +126,8 @@ pub fn multiply(out: MatrixMut, a: Matrix, b: Matrix, alpha: f32, accumulate: bo
         "shapes of a matrix product"
     );
     let large = out.rows * out.columns * a.columns >= PARALLEL;
-    // SAFETY: constructors checked that every element of the three matrices lies within its slice, `out` is borrowed
-    // mutably and its rows do not overlap.
+    // SAFETY: constructors checked that every element of the three matrices lies within its slice,
+    // `out` is borrowed mutably and its rows do not overlap.
     unsafe {
         gemm::gemm(
             out.rows,
@@ -157,7 +162,8 @@ mod tests {
         let a = [1.0, 2.0, 9.0, 3.0, 4.0, 9.0]; // [[1, 2], [3, 4]] in rows of three
         let b = [5.0, 6.0, 7.0, 8.0]; // [[5, 6], [7, 8]]
         let mut out = [1.0f32; 6];
-        let (a, b) = (Matrix::new(&a, 2, 2, 3), Matrix::new(&b, 2, 2, 2));
+        let a = Matrix::new(&a, 2, 2, 3);
+        let b = Matrix::new(&b, 2, 2, 2);
         multiply(MatrixMut::new(&mut out, 2, 2, 3), a, b.transposed(), 2.0, true, false);
         assert_eq!(out, [1.0 + 34.0, 1.0 + 46.0, 1.0, 1.0 + 78.0, 1.0 + 106.0, 1.0]);
         multiply(MatrixMut::new(&mut out, 2, 1, 3), a, b.columns(1, 1), 1.0, false, false);

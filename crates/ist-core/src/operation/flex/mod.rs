@@ -1,5 +1,5 @@
-//! What operations share in their form for the `flex` backend: slices of a tensor, rows in parallel, vector instructions
-//! and the matrix product on parts of a slice.
+//! What operations share in their form for the `flex` backend: slices of a tensor, rows in
+//! parallel, vector instructions and the matrix product on parts of a slice.
 
 mod few_rows;
 mod matrix;
@@ -39,7 +39,8 @@ pub fn slice(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("the tensor was made contiguous")
 }
 
-/// The elements of a contiguous f32 tensor for writing; a copy of them when others hold the tensor too.
+/// The elements of a contiguous f32 tensor for writing. A copy of them when others hold the tensor
+/// too.
 pub fn into_vec(tensor: FlexTensor) -> Vec<f32> {
     let tensor = contiguous(tensor);
     // burn's own way out of a shared tensor copies it twice.
@@ -57,7 +58,8 @@ pub fn tensor(elements: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     Flex::float_from_data(TensorData::new(elements, shape.into()), &FlexDevice)
 }
 
-/// Where the elements of a matrix-shaped tensor lie: its storage from the first element on, and its strides.
+/// Where the elements of a matrix-shaped tensor lie: its storage from the first element on, and its
+/// strides.
 ///
 /// # Panics
 /// If the tensor does not have rank 2.

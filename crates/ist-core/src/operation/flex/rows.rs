@@ -36,6 +36,7 @@ pub fn for_each_part_pair(
     work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let parts = task_size(widths[0]) / widths[0].max(1);
+    // The same number of runs in a task of either slice, so that their numbers agree.
     let chunks =
         first.par_chunks_mut(parts * widths[0]).zip(second.par_chunks_mut(parts * widths[1]));
     chunks.enumerate().for_each(|(task, (first, second))| {
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn every_row_is_visited_once_under_its_number() {
         for (rows, width) in [(3, 5), (700, 100), (2, 40_000)] {
-            let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows * width]);
+            let mut first = vec![0.0; rows * width];
+            let mut second = first.clone();
             for_each_row(&mut first, width, |row, elements| {
                 for x in elements {
                     *x += row as f32;

@@ -1,7 +1,9 @@
-//! Vector instructions without naming any: loops compiled once per instruction set, picked at run time.
+//! Vector instructions without naming any: loops compiled once per instruction set, picked at run
+//! time.
 //!
-//! A [`Loop`] is a plain loop over slices in a function that is always inlined, so that it is compiled with the instructions it
-//! is run with. A closure would not do: it is compiled once, with the least that every processor has.
+//! A [`Loop`] is a plain loop over slices in a function that is always inlined, so that it is
+//! compiled with the instructions it is run with. A closure would not do: it is compiled once, with
+//! the least that every processor has.
 
 #![expect(
     clippy::inline_always,
@@ -40,22 +42,28 @@ pub fn vectorized<L: Loop>(work: L) -> L::Output {
 
 /// eˣ within 2 units in the last place for x ≤ 88; 0 below -87.3. For use inside a [`Loop`].
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial, 2ⁿ put into the exponent. No branch and no table, so a
-/// loop over it becomes vector instructions, and a masked score costs what any other does.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2; eʳ by its Taylor polynomial, 2ⁿ put into the exponent. No
+/// branch and no table, so a loop over it becomes vector instructions, and a masked score costs
+/// what any other does.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
-    const HIGH: f32 = 0.693_359_4; // ln 2 in two parts, the first with few bits
+    // 1.5 · 2²³. Adding it rounds to an integer, which then stands in the lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
+    // ln 2 in two parts. The first has few bits, so n times it is exact.
+    const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
+    // Within this range 2ⁿ is a normal number.
     let clamped = x.clamp(-87.3, 88.3);
     let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
     let n = shifted - SHIFT;
     let r = clamped - n * HIGH - n * LOW;
+    // Horner's scheme.
     let polynomial = 1.0
         + r * (1.0
             + r * (0.5
                 + r * (1.0 / 6.0
                     + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r / 5040.0))))));
+    // n + 127 as the exponent field of an f32.
     let exponent = (shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127)) << 23;
     let value = polynomial * f32::from_bits(exponent);
     if x < -87.3 { 0.0 } else { value }
@@ -69,7 +77,9 @@ impl Loop for Dot<'_> {
     #[inline(always)]
     fn run(self) -> f32 {
         let mut lanes = [0.0f32; LANES];
-        let (a, b) = (self.0.chunks_exact(LANES), self.1.chunks_exact(LANES));
+        // One sum would make every addition wait for the one before it.
+        let a = self.0.chunks_exact(LANES);
+        let b = self.1.chunks_exact(LANES);
         let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
         for (a, b) in a.zip(b) {
             for lane in 0..LANES {
@@ -125,6 +135,7 @@ impl Loop for Max<'_> {
         let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
         for chunk in chunks {
             for lane in 0..LANES {
+                // A comparison is one vector instruction, `f32::max` with its rule for NaN is not.
                 lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
             }
         }
