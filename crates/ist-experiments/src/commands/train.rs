@@ -25,7 +25,7 @@ use crate::train::prepare::{self, Planned, Prepared};
 use crate::train::{Run, Start, summary};
 use ist_records::live::terminal;
 use ist_records::record::folder::RunFolder;
-use ist_records::record::{failed, folder, lines};
+use ist_records::record::{failed, folder, lines, plan as plan_file};
 use ist_records::terminal::{interrupt, screen};
 use ist_records::{Failure, OrFail};
 
@@ -149,7 +149,7 @@ pub fn execute<A: Adapter>(request: Request) -> Result<Value, Failure> {
     let mut document = plan.document.clone();
     document["total_steps"] = json!(total_steps);
     let document = serde_json::to_vec_pretty(&document).or_run()?;
-    lines::replace(&folder.join(PLAN), &document).or_run()?;
+    lines::replace(&folder.join(plan_file::FILE), &document).or_run()?;
     let rates = learning_rates(&mut model);
     let tuner = prepare::tuner(&config, policy, plan.memory, &offload, total_steps, rates, &device);
     let say = |line: &str| {
@@ -252,7 +252,7 @@ fn plan<A: Adapter>(
 /// A plan that is there and cannot be read.
 fn budget_of(place: &Place) -> Result<Option<u64>, Failure> {
     let Place::Named(folder) = place else { return Ok(None) };
-    let path = folder.join(PLAN);
+    let path = folder.join(plan_file::FILE);
     let text = match regular::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| path.display().to_string()).or_input()?,
@@ -262,9 +262,6 @@ fn budget_of(place: &Place) -> Result<Option<u64>, Failure> {
         .or_input()?;
     Ok(plan["budget"]["bytes"].as_u64())
 }
-
-/// The plan in a run's folder.
-const PLAN: &str = "plan.json";
 
 /// Where a run's records go.
 #[derive(Debug)]

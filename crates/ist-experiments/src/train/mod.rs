@@ -35,6 +35,7 @@ use display::{Display, Show};
 use ist_records::record::costs::{self as cost_log, Costs, Scoring, StepCost};
 use ist_records::record::digests::LogMarks;
 use ist_records::record::folder::RunFolder;
+use ist_records::record::importance::{self, ImportanceLine};
 use ist_records::record::lines::LineLog;
 use ist_records::record::result::{Curve, selection_counts};
 use ist_records::record::tensorboard::EventLog;
@@ -44,7 +45,7 @@ use ist_records::{Failure, OrFail};
 use prepare::Prepared;
 
 /// The logs of a run, in the order in which [`Run`] has them.
-const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", "importance.jsonl", cost_log::LOG];
+const LOGS: [&str; 4] = ["metrics.jsonl", "selections.jsonl", importance::LOG, cost_log::LOG];
 
 /// A run that is going on: everything that changes from step to step.
 pub struct Run<'a, A: Adapter> {
@@ -497,16 +498,15 @@ impl<'a, A: Adapter> Run<'a, A> {
     ) -> anyhow::Result<()> {
         let records: Vec<usize> =
             records.iter().map(|&record| self.data.train.source[record]).collect();
-        let suppressed: Vec<&[usize]> =
-            update.suppressed.iter().map(ist_core::LayerSet::as_slice).collect();
-        let line = json!({
-            "step": update.step,
-            "records": records,
-            "suppressed": suppressed,
-            "losses": update.losses,
-            "rewards": update.rewards,
-            "scores": update.scores,
-        });
+        let suppressed = update.suppressed.iter().map(|layers| layers.as_slice().to_vec());
+        let line = ImportanceLine {
+            step: update.step,
+            records,
+            suppressed: suppressed.collect(),
+            losses: update.losses.clone(),
+            rewards: update.rewards.clone(),
+            scores: update.scores.clone(),
+        };
         self.events.as_mut().map_or(Ok(()), |events| events.importance(&line))?;
         self.importance.write(&line)
     }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::failure::{Failure, OrFail};
+use crate::record::{checkpoints, plan};
 
 /// What a run's folder holds beside `config.toml`, whatever became of it; committed records may lack the checkpoints.
-const SIGNS: [&str; 4] = ["metrics.jsonl", "result.json", "plan.json", "checkpoints"];
+const SIGNS: [&str; 4] = ["metrics.jsonl", "result.json", plan::FILE, checkpoints::FOLDER];
 
 /// The folders of runs, in the order they were named and by path within a named folder, and what to say of them.
 #[derive(Debug, Default)]

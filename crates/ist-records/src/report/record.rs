@@ -15,6 +15,7 @@ use super::time::Split;
 use crate::failure::{Failure, OrFail};
 use crate::record::costs::{StepCost, StepTimes};
 use crate::record::folder::is_locked;
+use crate::record::{importance, plan};
 
 /// What became of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -118,7 +119,7 @@ type Note = fn(&mut RunRecord, &Line) -> Result<(), Failure>;
 /// The logs that tell a run.
 pub(crate) const LOGS: [(&str, Note); 4] = [
     ("metrics.jsonl", RunRecord::note_metrics),
-    ("importance.jsonl", RunRecord::note_importance),
+    (importance::LOG, RunRecord::note_importance),
     ("selections.jsonl", RunRecord::note_selection),
     (crate::record::costs::LOG, RunRecord::note_cost),
 ];
@@ -177,7 +178,7 @@ impl RunRecord {
     /// these files comes back.
     pub(crate) fn documents(&mut self) -> Result<Vec<String>, Failure> {
         let (folder, mut notes) = (self.folder.clone(), Vec::new());
-        self.plan = document(&folder.join("plan.json"), &mut notes)?;
+        self.plan = document(&folder.join(plan::FILE), &mut notes)?;
         self.result = document(&folder.join("result.json"), &mut notes)?;
         let failure = document(&folder.join("failure.json"), &mut notes)?;
         self.state = state(&folder, &self.result, &failure);

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::claim::{self, Look, Outcome};
-use crate::record::failed;
 use crate::record::folder::is_locked;
 use crate::record::result::Curve;
+use crate::record::{failed, plan};
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,7 +50,7 @@ pub struct Progress {
 pub fn of_run(folder: &Path, steps: Option<u64>) -> Progress {
     let (state, reason) = state(folder);
     let curve = Curve::read(&folder.join("metrics.jsonl")).unwrap_or_default();
-    let planned = document(&folder.join("plan.json")).and_then(|plan| plan["total_steps"].as_u64());
+    let planned = document(&folder.join(plan::FILE)).and_then(|plan| plan["total_steps"].as_u64());
     Progress {
         state,
         reason,

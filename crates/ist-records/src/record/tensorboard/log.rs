@@ -8,8 +8,8 @@ use ist_files::{durable, regular};
 use serde_json::Value;
 
 use super::{event, frame};
-use crate::record::lines;
-use crate::record::lines::LineLog;
+use crate::record::importance::ImportanceLine;
+use crate::record::lines::{self, LineLog};
 
 /// The folder in a run's folder that the file is in.
 pub const FOLDER: &str = "tensorboard";
@@ -72,27 +72,26 @@ impl EventLog {
             line["tokens"].as_f64().zip(line["seconds"].as_f64().filter(|seconds| *seconds > 0.0));
         let rate =
             rate.map(|(tokens, seconds)| ("train/tokens_per_second".to_owned(), tokens / seconds));
-        self.write(line, &named.into_iter().filter_map(figure).chain(rate).collect::<Vec<_>>())
+        let values: Vec<_> = named.into_iter().filter_map(figure).chain(rate).collect();
+        self.write(line["step"].as_u64().map(|step| step as usize), &values)
     }
 
     /// Writes the scores of a line of `importance.jsonl`, a tag for each layer.
-    pub fn importance(&mut self, line: &Value) -> Result<()> {
-        let scores: Vec<f64> =
-            line["scores"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    pub fn importance(&mut self, line: &ImportanceLine) -> Result<()> {
         // Equal widths, so that TensorBoard's order is that of the layers.
-        let width = scores.len().saturating_sub(1).to_string().len();
-        let tagged = scores
-            .iter()
-            .enumerate()
-            .map(|(layer, score)| (format!("importance/layer_{layer:0width$}"), *score));
-        self.write(line, &tagged.collect::<Vec<_>>())
+        let width = line.scores.len().saturating_sub(1).to_string().len();
+        let tag =
+            |(layer, score): (usize, &f64)| (format!("importance/layer_{layer:0width$}"), *score);
+        let finite = line.scores.iter().enumerate().filter(|(_, score)| score.is_finite());
+        let values: Vec<(String, f64)> = finite.map(tag).collect();
+        self.write(Some(line.step), &values)
     }
 
-    fn write(&mut self, line: &Value, values: &[(String, f64)]) -> Result<()> {
-        let Some(step) = line["step"].as_u64().filter(|_| !values.is_empty()) else {
+    fn write(&mut self, step: Option<usize>, values: &[(String, f64)]) -> Result<()> {
+        let Some(step) = step.filter(|_| !values.is_empty()) else {
             return Ok(());
         };
-        let event = frame::framed(&event::scalars(now(), step as usize, values));
+        let event = frame::framed(&event::scalars(now(), step, values));
         self.log.append(&event)
     }
 }
@@ -144,12 +143,23 @@ mod tests {
         steps
     }
 
+    fn scores(step: usize) -> ImportanceLine {
+        ImportanceLine {
+            step,
+            records: Vec::new(),
+            suppressed: Vec::new(),
+            losses: Vec::new(),
+            rewards: Vec::new(),
+            scores: vec![0.5, -0.5],
+        }
+    }
+
     #[test]
     fn a_run_that_goes_on_has_each_step_once() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = EventLog::open(folder.path(), 0).unwrap();
         for step in 0..4 {
-            log.importance(&json!({"step": step, "scores": [0.5, -0.5]})).unwrap();
+            log.importance(&scores(step)).unwrap();
             log.metrics(&json!({"step": step, "loss": 2.0, "tokens": 8, "seconds": 0.5})).unwrap();
         }
         log.metrics(&json!({"step": 3, "sample": "a text has no figure"})).unwrap();
