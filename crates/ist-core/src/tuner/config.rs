@@ -31,7 +31,7 @@ pub struct TunerConfig {
     pub offload: OffloadTo,
     /// Factors on the learning rate by parameter name; 1 for all others.
     pub rates: BTreeMap<String, f64>,
-    /// Whether the loss is scaled ([`LossScale`]), as gradients in f16 need.
+    /// Whether the loss is scaled ([`LossScale`](crate::LossScale)), as gradients in f16 need.
     pub loss_scaling: bool,
 }
 

@@ -1,6 +1,6 @@
 //! What a decoder takes of memory on a batch, from its configuration and its adapters alone.
 //!
-//! [`LayerOperations`] lists a layer's forward pass operation by operation, in the order of
+//! `LayerOperations` lists a layer's forward pass operation by operation, in the order of
 //! `layer.rs`, and [`tape`](ist_core::plan::tape) plays it. What an operation of
 //! [`ops`](crate::ops) keeps, its own `cost` says. The estimates are the constants here and what is
 //! said of experts. All else is what the code keeps.
