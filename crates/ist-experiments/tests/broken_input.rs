@@ -51,6 +51,9 @@ fn bench() -> Workbench {
     bench
 }
 
+/// The damage of a folder in a file's place.
+const A_FOLDER: &str = "a folder in its place";
+
 /// What a file may have become.
 fn damages(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     vec![
@@ -101,12 +104,21 @@ fn a_broken_file_is_bad_input_and_is_named() {
         let path = bench.path(file);
         // A model need not have every file.
         let whole = std::fs::read(&path).ok();
-        for (damage, bytes) in damages(whole.as_deref().unwrap_or(b"{}")) {
-            std::fs::write(&path, bytes).unwrap();
+        let mut damaged = damages(whole.as_deref().unwrap_or(b"{}"));
+        damaged.push((A_FOLDER, Vec::new()));
+        for (damage, bytes) in damaged {
+            let _ = std::fs::remove_file(&path);
+            if damage == A_FOLDER {
+                std::fs::create_dir(&path).unwrap();
+            } else {
+                std::fs::write(&path, bytes).unwrap();
+            }
             let (code, message) = ended(&bench, &command);
-            match &whole {
-                Some(whole) => std::fs::write(&path, whole).unwrap(),
-                None => std::fs::remove_file(&path).unwrap(),
+            let remove =
+                if damage == A_FOLDER { std::fs::remove_dir } else { std::fs::remove_file };
+            remove(&path).unwrap();
+            if let Some(whole) = &whole {
+                std::fs::write(&path, whole).unwrap();
             }
             let _ = std::fs::remove_dir_all(bench.path("new"));
             let name = Path::new(file).file_name().unwrap().to_str().unwrap();

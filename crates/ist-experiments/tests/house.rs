@@ -61,7 +61,6 @@ fn only_one_module_writes_files_that_are_promised() {
             "ist-records/src/study/claim.rs",
             // The hub's cache can be fetched again, and is laid out as the hub's own programs have
             // it.
-            "ist-models/src/hub/cache.rs",
             "ist-models/src/hub/download.rs",
             // Opens what is there to write through it.
             "ist-files/src/destination.rs",

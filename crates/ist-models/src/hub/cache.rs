@@ -10,6 +10,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ist_files::durable;
+
 /// The cache of the hub's files.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache(PathBuf);
@@ -75,8 +77,8 @@ impl ModelCache {
             return Ok(());
         }
         let reference = self.reference();
-        std::fs::create_dir_all(reference.parent().unwrap_or(&self.folder))?;
-        std::fs::write(reference, commit)
+        durable::create_folder(durable::folder_of(&reference))?;
+        durable::write(&reference, commit.as_bytes())
     }
 
     /// Puts a blob's bytes under a file's name; returns its path.
@@ -85,7 +87,8 @@ impl ModelCache {
         if path.exists() {
             return Ok(path);
         }
-        std::fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+        let folder = durable::folder_of(&path);
+        durable::create_folder(folder)?;
         // A link whose blob was taken away is in the way of the new one.
         if path.is_symlink() {
             std::fs::remove_file(&path)?;
@@ -99,6 +102,7 @@ impl ModelCache {
         }
         #[cfg(not(unix))]
         std::fs::rename(self.blob(tag), &path)?;
+        durable::sync_folder(folder)?;
         Ok(path)
     }
 

@@ -120,8 +120,7 @@ pub fn open_tensors(folder: &Path) -> Result<TensorFile, AdapterFilesError> {
 
 /// Whether a folder holds an adapter, or a folder for each of several.
 pub fn holds_adapters(folder: &Path) -> bool {
-    folders(folder)
-        .is_ok_and(|all| all.iter().all(|(_, folder)| folder.join(CONFIG_FILE).is_file()))
+    folders(folder).is_ok_and(|all| all.iter().all(|(_, folder)| folder.join(CONFIG_FILE).exists()))
 }
 
 /// The adapters' folders by name, in the order of the names.
@@ -133,7 +132,7 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>, AdapterFilesError> {
     let entries = std::fs::read_dir(folder)
         .map_err(|source| AdapterFilesError::Io { path: folder.join(CONFIG_FILE), source })?;
     let paths =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.join(CONFIG_FILE).is_file());
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join(CONFIG_FILE).exists());
     let name = |path: PathBuf| Some((path.file_name()?.to_str()?.to_owned(), path));
     let mut inside: Vec<(String, PathBuf)> = paths.filter_map(name).collect();
     inside.sort();
