@@ -1,0 +1,1 @@
+//! Nothing but dependencies with features; `Cargo.toml` says why.
