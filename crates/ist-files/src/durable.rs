@@ -158,13 +158,13 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     sync_folder(folder_of(folder))
 }
 
-/// Gives a folder another name beside its own.
+/// Gives a file or folder, complete and synced, another name on the same disk.
 ///
 /// # Errors
 ///
-/// A name that is taken, a disk that fails.
-pub fn rename_folder(folder: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(folder, to)?;
+/// A folder's name that is taken, a disk that fails.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
     sync_folder(folder_of(to))
 }
 

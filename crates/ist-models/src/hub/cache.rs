@@ -101,7 +101,7 @@ impl ModelCache {
             std::os::unix::fs::symlink(format!("{up}blobs/{tag}"), &path)?;
         }
         #[cfg(not(unix))]
-        std::fs::rename(self.blob(tag), &path)?;
+        durable::rename(&self.blob(tag), &path)?;
         durable::sync_folder(folder)?;
         Ok(path)
     }

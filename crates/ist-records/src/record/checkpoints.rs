@@ -51,7 +51,7 @@ pub fn set_aside(folder: &Path, broken: &[(usize, String)]) -> Result<Vec<String
             durable::remove_folder(&target).with_context(context)?;
         }
         let broken = folder.join(steps.to_string());
-        durable::rename_folder(&broken, &target).with_context(context)?;
+        durable::rename(&broken, &target).with_context(context)?;
         Ok(format!("checkpoint {steps} is broken and set aside: {reason}"))
     };
     broken.iter().map(rename).collect()
