@@ -93,7 +93,8 @@ fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
     let Shape { hidden, layers, sequence, vocabulary, .. } = SMALL;
     println!(
-        "dim {hidden}; elsewhere {layers} layers, one row of {sequence} tokens, vocabulary {vocabulary}\n"
+        "dim {hidden}; elsewhere {layers} layers, one row of {sequence} tokens, vocabulary \
+         {vocabulary}\n"
     );
     for axis in &AXES {
         println!("{}", table(axis, quick));

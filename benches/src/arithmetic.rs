@@ -1,6 +1,7 @@
 //! The matrix products that a step cannot do without, counted.
 //!
-//! Divided by the machine's peak they are the time below which no implementation of the step can come.
+//! Divided by the machine's peak they are the time below which no implementation of the step can
+//! come.
 
 use ist_core::LayerSet;
 use ist_core::plan::Draw;
@@ -8,8 +9,9 @@ use ist_core::step::{LayerTreatment, Memory};
 
 use crate::Shape;
 
-/// Floating-point operations (a multiplication and an addition each) of the matrix products of one training step with LoRA
-/// of rank `rank` on q, k, v, up and down: frozen maps, adapters, attention over the keys that a query sees, the head.
+/// Floating-point operations (a multiplication and an addition each) of the matrix products of one
+/// training step with LoRA of rank `rank` on q, k, v, up and down: frozen maps, adapters, attention
+/// over the keys that a query sees, the head.
 pub fn step(shape: &Shape, rank: usize, chosen: &LayerSet, memory: Memory) -> f64 {
     let layer = Layer::of(shape, rank);
     let layers = Draw::of(chosen).treatments(memory, None).into_iter().enumerate().map(
@@ -70,11 +72,12 @@ impl Layer {
         self.inputs + self.others + self.input_adapters + self.other_adapters + 2.0 * self.attention
     }
 
-    /// The gradients of all inputs, and of A and B in a layer that trains. Attention without its matrix of weights computes
-    /// that again: five products.
+    /// The gradients of all inputs, and of A and B in a layer that trains. Attention without its
+    /// matrix of weights computes that again: five products.
     fn backward(&self, trains: bool, below_trains: bool) -> f64 {
         let adapters = self.input_adapters + self.other_adapters;
-        // u = g Bᵀ and u Aᵀ pass the gradient on; xᵀ u and (x A)ᵀ g are those of A and B. Where nothing below trains, u alone.
+        // u = g Bᵀ and u Aᵀ pass the gradient on; xᵀ u and (x A)ᵀ g are those of A and B. Where
+        // nothing below trains, u alone.
         let weights = if trains { adapters } else { 0.0 };
         let through = if below_trains {
             self.inputs + self.input_adapters

@@ -1,4 +1,5 @@
-//! What the benchmarks share: models of random weights with LoRA on, batches for them, and the ways to measure.
+//! What the benchmarks share: models of random weights with LoRA on, batches for them, and the ways
+//! to measure.
 
 pub mod arithmetic;
 pub mod measure;
@@ -51,7 +52,8 @@ pub const TINY: Shape = Shape {
     sequence: 64,
 };
 
-/// The smaller of the two shapes that are compared with PyTorch: a step takes about a second on one core.
+/// The smaller of the two shapes that are compared with PyTorch: a step takes about a second on one
+/// core.
 pub const SMALL: Shape = Shape {
     hidden: 512,
     layers: 8,
@@ -73,7 +75,8 @@ pub const MEDIUM: Shape = Shape {
     sequence: 256,
 };
 
-/// The shape that the variable `IST_BENCH_SHAPE` names (`tiny`, `small` or `medium`), else [`TINY`].
+/// The shape that the variable `IST_BENCH_SHAPE` names (`tiny`, `small` or `medium`), else
+/// [`TINY`].
 ///
 /// # Panics
 /// If it names another.
@@ -117,7 +120,8 @@ pub fn model(shape: Shape, recipe: Recipe, device: &Device) -> Model {
     adapted_model(shape, recipe.storage, &fields, device)
 }
 
-/// A model of random weights with the adapter of those fields, as a configuration's `[adapter]` has them.
+/// A model of random weights with the adapter of those fields, as a configuration's `[adapter]` has
+/// them.
 ///
 /// # Panics
 /// If the shape is no valid model or the fields are no valid adapter of it.
@@ -153,8 +157,9 @@ pub fn batch(shape: Shape, device: &Device) -> TokenBatch {
     TokenBatch::new(&(0..shape.rows).map(|at| Example::tokens(row(at))).collect::<Vec<_>>(), device)
 }
 
-/// The kinds of draw that a policy can make, by name: all layers, and a quarter of them where the step's cost is in the
-/// middle, highest and lowest. A step costs what lies above the lowest layer of its draw, whichever policy made it.
+/// The kinds of draw that a policy can make, by name: all layers, and a quarter of them where the
+/// step's cost is in the middle, highest and lowest. A step costs what lies above the lowest layer
+/// of its draw, whichever policy made it.
 ///
 /// # Panics
 /// If there are fewer than four layers.

@@ -42,12 +42,14 @@ pub fn milliseconds<T>(repetitions: usize, mut work: impl FnMut() -> T) -> f64 {
     median(times.collect())
 }
 
-/// The times of one piece of work as a harness asks for them, kept so that they can be set against those of another.
+/// The times of one piece of work as a harness asks for them, kept so that they can be set against
+/// those of another.
 #[derive(Debug, Default)]
 pub struct Times(RefCell<Vec<f64>>);
 
 impl Times {
-    /// Runs `work` `count` times and notes the mean; the answer is the time of all, as criterion's `iter_custom` wants it.
+    /// Runs `work` `count` times and notes the mean; the answer is the time of all, as criterion's
+    /// `iter_custom` wants it.
     pub fn run<T>(&self, count: u64, mut work: impl FnMut() -> T) -> Duration {
         let start = Instant::now();
         for _ in 0..count {

@@ -1,4 +1,5 @@
-//! What the system counts for this process: resident memory and processor time. Linux only; elsewhere everything is `None`.
+//! What the system counts for this process: resident memory and processor time. Linux only;
+//! elsewhere everything is `None`.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ pub fn peak_resident() -> Option<u64> {
     status("VmHWM")
 }
 
-/// Forgets the peak of resident bytes. Where the system refuses, the peak stays that of the whole process.
+/// Forgets the peak of resident bytes. Where the system refuses, the peak stays that of the whole
+/// process.
 pub fn reset_peak_resident() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
@@ -23,8 +25,8 @@ fn status(key: &str) -> Option<u64> {
     value.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Milliseconds of processor time of all threads that live. Threads of a pool outlive what is measured, so none is missed;
-/// the counter of ended threads has a resolution of 10 ms only.
+/// Milliseconds of processor time of all threads that live. Threads of a pool outlive what is
+/// measured, so none is missed; the counter of ended threads has a resolution of 10 ms only.
 pub fn processor_ms() -> Option<f64> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
     let nanoseconds = threads.filter_map(|thread| {

@@ -1,4 +1,5 @@
-//! Tells the program which commit it was built from and which burn it runs on, for the records of its runs.
+//! Tells the program which commit it was built from and which burn it runs on, for the records of
+//! its runs.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,8 @@ fn main() {
     if let Some(version) = locked_version("burn") {
         println!("cargo::rustc-env=IST_BURN_VERSION={version}");
     }
-    // Written at every commit and checkout. Without a repository the commit is unknown, which is no fault.
+    // Written at every commit and checkout. Without a repository the commit is unknown, which is no
+    // fault.
     if let Some(log) =
         git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists())
     {

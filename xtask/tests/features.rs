@@ -29,7 +29,8 @@ fn a_crate_alone_asks_for_the_features_of_the_workspace() {
         let other: Vec<&String> = alone.difference(&workspace).collect();
         assert!(
             other.is_empty(),
-            "{package} asks for other features of these; add what is missing to features/Cargo.toml: \
+            "{package} asks for other features of these; add what is missing to \
+             features/Cargo.toml: \
              {other:#?}"
         );
     }

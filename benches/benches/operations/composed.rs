@@ -1,4 +1,5 @@
-//! The formulas as burn's functions say them. They stand here so that they stay what they are while the operations change.
+//! The formulas as burn's functions say them. They stand here so that they stay what they are while
+//! the operations change.
 
 use ist_core::burn::tensor::{Int, Tensor, activation};
 

@@ -51,7 +51,8 @@ const ADAPTERS: [(&str, &str); 6] = [
 /// A run on the small model.
 fn run_of(method: &str, fields: &str) -> String {
     format!(
-        "[model]\npath = \"model\"\n[data]\ntrain = \"small.jsonl\"\nvalidation_records = 2\ncutoff = 32\n\
+        "[model]\npath = \"model\"\n[data]\ntrain = \"small.jsonl\"\nvalidation_records = 2\n\
+         cutoff = 32\n\
          [adapter]\nmethod = \"{method}\"\n{fields}[policy]\nkind = \"ist\"\ninterval = 2\n\
          score_batch = 2\nlayers_updated = 1\nlayers_suppressed = 1\n\
          [train]\nsteps = 6\nbatch = 2\neval_every = 3\nsave_every = 6\n\

@@ -102,7 +102,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sets_are_sorted_unique_and_complete(indices in prop::collection::vec(0usize..12, 0..30)) {
+        fn sets_are_sorted_unique_and_complete(
+            indices in prop::collection::vec(0usize..12, 0..30),
+        ) {
             let set = LayerSet::new(indices.clone(), 12).unwrap();
             prop_assert!(set.as_slice().windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert!((0..12).all(|layer| set.contains(layer) == indices.contains(&layer)));

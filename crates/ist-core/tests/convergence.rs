@@ -1,7 +1,8 @@
-//! Consequences of the convergence theorem in `docs/src/convergence.md`, on functions of a few blocks ("layers").
+//! Consequences of the convergence theorem in `docs/src/convergence.md`, on functions of a few
+//! blocks ("layers").
 //!
-//! Expectations over the drawn set are sums over all sets, each with its exact probability, so an inequality that fails here
-//! is wrong and not unlucky.
+//! Expectations over the drawn set are sums over all sets, each with its exact probability, so an
+//! inequality that fails here is wrong and not unlucky.
 
 use ist_core::policy::{Ist, IstConfig, Rst, RstConfig, Share};
 use ist_core::{LayerPolicy, LayerSet, sampling, streams};
@@ -62,7 +63,8 @@ fn moved(x: &Point, gradient: &Point, set: &[usize], rate: f64) -> Point {
     to
 }
 
-/// Every set of `count` blocks with its probability when blocks are drawn one by one with those weights.
+/// Every set of `count` blocks with its probability when blocks are drawn one by one with those
+/// weights.
 fn law(weights: &[f64], count: usize) -> Vec<(Vec<usize>, f64)> {
     let mut drawn = vec![(Vec::new(), 1.0)];
     for _ in 0..count {
@@ -109,7 +111,8 @@ proptest! {
     ) {
         let rate = part / function.smoothness().max(1e-9);
         let (gradient, law) = (function.gradient(&x), law(&weights, count));
-        // Noise of two signs on every coordinate, with the same sign throughout: mean 0, variance noise² each.
+        // Noise of two signs on every coordinate, with the same sign throughout: mean 0, variance
+        // noise² each.
         let mut after = 0.0;
         for (set, probability) in &law {
             for sign in [-1.0, 1.0] {
@@ -127,7 +130,10 @@ proptest! {
     }
 
     #[test]
-    fn a_block_is_drawn_at_least_as_often_as_it_is_drawn_first(weights in prop::array::uniform4(0.001..1.0), count in 1..=BLOCKS) {
+    fn a_block_is_drawn_at_least_as_often_as_it_is_drawn_first(
+        weights in prop::array::uniform4(0.001..1.0),
+        count in 1..=BLOCKS,
+    ) {
         let (law, total) = (law(&weights, count), weights.iter().sum::<f64>());
         let all: f64 = (0..BLOCKS).map(|block| inclusion(&law, block)).sum();
         prop_assert!((all - count as f64).abs() < 1e-12);
@@ -136,9 +142,14 @@ proptest! {
         }
     }
 
-    /// The scores of IST grow no faster than a logarithm, so its law is bounded away from 0 by one over the number of updates.
+    /// The scores of IST grow no faster than a logarithm, so its law is bounded away from 0 by one
+    /// over the number of updates.
     #[test]
-    fn the_learned_law_is_bounded_away_from_zero(seed in 0_u64..1000, rate in 0.1..3.0, updates in 1_usize..60) {
+    fn the_learned_law_is_bounded_away_from_zero(
+        seed in 0_u64..1000,
+        rate in 0.1..3.0,
+        updates in 1_usize..60,
+    ) {
         let config = IstConfig { interval: 1, importance_lr: rate, layers_updated: Share::Count(1), ..IstConfig::default() };
         let candidates = config.candidates as f64;
         let mut policy = Ist::new(&LayerSet::all(BLOCKS), config).unwrap();
@@ -151,7 +162,8 @@ proptest! {
             // An advantage is below 1, so one update moves a score by less than c p (1 - p).
             let c = candidates * rate;
             let largest = policy.scores().unwrap().iter().fold(0.0, |most: f64, score| most.max(score.abs()));
-            prop_assert!(largest.exp() <= 1.0 + step as f64 * c * c.exp(), "{largest} after {step} updates");
+            prop_assert!(largest.exp() <= 1.0 + step as f64 * c * c.exp(), "{largest} after {step} \
+                updates");
             let weights: Vec<f64> = policy.scores().unwrap().iter().map(|score| sampling::sigmoid(-score)).collect();
             let floor = 1.0 / (2.0 + step as f64 * c * c.exp()) / BLOCKS as f64;
             let law = law(&weights, 1);
@@ -188,7 +200,8 @@ fn a_law_that_leaves_a_block_out_does_not_converge() {
     assert!(run(0.0) > 1.0, "{}", run(0.0));
 }
 
-/// Blocks of equal curvature λ that do not interact: E f(x_T) = (1 - s (1 - (1 - ηλ)²))^T f(x_0) for the share s.
+/// Blocks of equal curvature λ that do not interact: E f(x_T) = (1 - s (1 - (1 - ηλ)²))^T f(x_0)
+/// for the share s.
 #[test]
 fn the_rate_is_in_proportion_to_the_share_of_layers() {
     const LAYERS: usize = 8;

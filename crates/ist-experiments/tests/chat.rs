@@ -1,4 +1,5 @@
-//! Conversations: `generate --chat`, stop texts, several prompts, `ist chat`, and training on conversations.
+//! Conversations: `generate --chat`, stop texts, several prompts, `ist chat`, and training on
+//! conversations.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,8 +12,10 @@ use std::process::Stdio;
 use common::Workbench;
 use serde_json::{Value, json};
 
-const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}### {{ m.role | title }}:\n{{ m.content }}\
-                        {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}\
+const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}### {{ m.role | title }}:\n\
+                        {{ m.content }}\
+                        {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\
+                        {{ '\n\n' }}{% endfor %}\
                         {% if add_generation_prompt %}### Assistant:\n{{ '' }}{% endif %}";
 
 /// A bench with the built-in model in the folder `model`, with a chat template.
@@ -109,7 +112,8 @@ fn a_conversation_answers_as_its_laid_out_text_is_continued() {
         if first["output_ids"].as_array().unwrap().last() == Some(&json!(1)) { "" } else { "</s>" };
     assert_eq!(end, "</s>", "this test wants an answer that was cut");
     let prompt = format!(
-        "### User:\nWho has a kite?\n\n### Assistant:\n{first_text}</s>\n\n### User:\nAnd who else?\n\n### Assistant:\n"
+        "### User:\nWho has a kite?\n\n### Assistant:\n{first_text}</s>\n\n### User:\n\
+         And who else?\n\n### Assistant:\n"
     );
     let second = generate(&bench, &["--prompt", &prompt]);
     assert_eq!(answers, format!("{first_text}\n{}\n", second["text"].as_str().unwrap()));

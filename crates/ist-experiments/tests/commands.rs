@@ -456,8 +456,10 @@ fn the_processor_passes_its_own_conformance_suite() {
 fn steps_on_random_weights_are_measured() {
     let bench = Workbench::new("");
     let shape = json!({
-        "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+        "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
     });
     bench.write("shape.json", &shape.to_string());
     let run = |more: &[&str]| {

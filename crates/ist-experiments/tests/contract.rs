@@ -1,8 +1,8 @@
 //! What programs outside this repository rely on: the schema, the help, and what a run leaves.
 //!
-//! Everything is compared with `fixtures/contract/`. A change there is a change of the contract: add,
-//! don't change, and note it in CHANGELOG.md. Where a change is intended, this writes the fixtures
-//! again, and git shows what changed:
+//! Everything is compared with `fixtures/contract/`. A change there is a change of the contract:
+//! add, don't change, and note it in CHANGELOG.md. Where a change is intended, this writes the
+//! fixtures again, and git shows what changed:
 //!
 //! ```sh
 //! IST_RENEW_CONTRACT=1 cargo test --release --workspace --test contract

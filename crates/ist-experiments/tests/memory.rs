@@ -1,4 +1,5 @@
-//! The memory plan's prediction against the bytes that a step really takes, counted by the allocator.
+//! The memory plan's prediction against the bytes that a step really takes, counted by the
+//! allocator.
 
 #![expect(clippy::print_stderr, reason = "a measurement prints what it found")]
 
@@ -64,7 +65,8 @@ fn compare(model: &Model, batches: &[TokenBatch], layers: &[usize], memory: Memo
     )
 }
 
-/// Predicted and measured bytes of a second optimizer step that trains every layer, so that the moments are there.
+/// Predicted and measured bytes of a second optimizer step that trains every layer, so that the
+/// moments are there.
 fn compare_step(model: &mut Model, batch: &TokenBatch, clip_norm: Option<f64>) -> (u64, u64) {
     let config = TunerConfig { clip_norm, memory: Memory::Recompute, ..TunerConfig::default() };
     let all = LayerSet::all(model.layers().len());
@@ -107,7 +109,8 @@ fn alone() -> MutexGuard<'static, ()> {
 #[test]
 fn updating_layer_by_layer_holds_the_gradients_of_one_layer_as_predicted() {
     let _alone = alone();
-    let shape = json!({"vocab_size": 512, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 12,
+    let shape = json!({"vocab_size": 512, "hidden_size": 256, "intermediate_size": 688,
+        "num_hidden_layers": 12,
         "num_attention_heads": 4});
     let large = json!({"method": "lora", "r": 64, "alpha": 64});
     let (mut model, batch) = (model(&shape, &large, DType::F32), batch(1, 128, 512));
@@ -134,22 +137,27 @@ fn halves(model: &Model, batch: &TokenBatch, layers: &[usize], budget: u64) -> b
 #[test]
 fn the_predicted_peak_is_within_a_tenth_of_the_measured_one() {
     let _alone = alone();
-    let small = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8});
-    let grouped = json!({"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6,
+    let small = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376,
+        "num_hidden_layers": 8, "num_attention_heads": 8});
+    let grouped = json!({"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 688,
+        "num_hidden_layers": 6,
         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 48});
-    let wide = json!({"vocab_size": 32000, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4});
+    let wide = json!({"vocab_size": 32000, "hidden_size": 192, "intermediate_size": 512,
+        "num_hidden_layers": 4, "num_attention_heads": 4});
     let usual = json!({"method": "lora", "r": 32, "alpha": 64});
     let every = json!({"method": "lora", "r": 8, "alpha": 16, "dropout": 0.1, "targets":
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]});
     let few = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]});
-    let biased = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6,
+    let biased = json!({"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1376,
+        "num_hidden_layers": 6,
         "num_attention_heads": 8, "attention_bias": true, "mlp_bias": true});
     let [norms, biases, full] =
         ["layernorm", "bitfit", "full"].map(|method| json!({"method": method}));
     let some =
         json!({"method": "full", "targets": ["q_proj", "down_proj", "lm_head", "embed_tokens"]});
     let prefix = json!({"method": "prefix-tuning", "num_virtual_tokens": 64});
-    let head = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["v_proj", "lm_head", "embed_tokens"]});
+    let head = json!({"method": "lora", "r": 4, "alpha": 16, "targets": ["v_proj", "lm_head",
+        "embed_tokens"]});
     let cases = [
         (&small, &usual, DType::F32, [4, 256, 1]),
         (&small, &usual, DType::BF16, [2, 128, 1]),
@@ -205,7 +213,8 @@ fn survey(
         for (name, (predicted, measured)) in found {
             let ratio = predicted as f64 / measured as f64;
             let line = format!(
-                "{} {count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, measured {}, {ratio:.3}",
+                "{} {count} layers {storage:?} {rows}x{sequence} {layers:?} {name}: predicted {}, \
+                 measured {}, {ratio:.3}",
                 config.model_type,
                 human(predicted as usize),
                 human(measured as usize)
@@ -223,9 +232,11 @@ fn survey(
 fn the_prediction_holds_for_every_kind_of_decoder() {
     let _alone = alone();
     let usual = json!({"method": "lora", "r": 16, "alpha": 32});
-    let common = json!({"vocab_size": 2048, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 5,
+    let common = json!({"vocab_size": 2048, "hidden_size": 384, "intermediate_size": 1024,
+        "num_hidden_layers": 5,
         "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64});
-    let gpt = json!({"vocab_size": 2048, "n_embd": 384, "n_layer": 5, "n_head": 6, "n_positions": 512,
+    let gpt = json!({"vocab_size": 2048, "n_embd": 384, "n_layer": 5, "n_head": 6,
+        "n_positions": 512,
         "max_position_embeddings": 512});
     let cases = [
         (&common, json!({"model_type": "mistral", "sliding_window": 48})),
@@ -280,7 +291,8 @@ fn passes_without_a_graph_hold_one_layer_beyond_weights_and_cache() {
     let _alone = alone();
     let usual = json!({"method": "lora", "r": 16, "alpha": 32});
     let of = |layers: usize| {
-        let shape = json!({"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": layers,
+        let shape = json!({"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 688,
+            "num_hidden_layers": layers,
             "num_attention_heads": 4});
         let model = model(&shape, &usual, DType::F32);
         let batch = batch(2, 192, 2048);

@@ -32,7 +32,8 @@ fn bench(model: &Path) -> Workbench {
     bench.write(
         "model.toml",
         &format!(
-            "[model]\npath = \"{model}\"\n[data]\ntrain = \"tokens.jsonl\"\ncutoff = 16\n[adapter]\nmethod = \"lora\"\nr = 4\n\
+            "[model]\npath = \"{model}\"\n[data]\ntrain = \"tokens.jsonl\"\ncutoff = 16\n\
+             [adapter]\nmethod = \"lora\"\nr = 4\n\
              alpha = 8\n[policy]\nkind = \"ist\"\ninterval = 2\n[train]\nsteps = 4\nbatch = 4\n"
         ),
     );

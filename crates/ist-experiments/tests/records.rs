@@ -105,8 +105,10 @@ fn blank_records_and_answers_are_left_out_and_told_in_every_format() {
             json!({"prompt": "Who?", "completion": "Mira"}),
         ),
         (
-            json!({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": ""}]}),
-            json!({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Mira"}]}),
+            json!({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant",
+                "content": ""}]}),
+            json!({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant",
+                "content": "Mira"}]}),
         ),
     ] {
         let lines: String =

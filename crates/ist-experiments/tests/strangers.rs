@@ -123,7 +123,8 @@ fn training_starts_from_an_adapter_that_carries_tensors_of_the_base_and_keeps_th
     bench.write(
         "start.toml",
         &format!(
-            "[model]\npath = \"{model}\"\n[data]\ntrain = \"tokens.jsonl\"\ncutoff = 9\n[adapter]\ninit_from = \"{adapter}\"\n\
+            "[model]\npath = \"{model}\"\n[data]\ntrain = \"tokens.jsonl\"\ncutoff = 9\n[adapter]\n\
+             init_from = \"{adapter}\"\n\
              [policy]\nkind = \"all\"\n[optimizer]\nlr = 1e-12\n[train]\nsteps = 1\nbatch = 4\n"
         ),
     );

@@ -111,7 +111,8 @@ fn every_member_runs_once_and_as_a_run_of_its_own() {
 #[test]
 fn a_failed_member_stops_no_other_and_is_tried_again() {
     let bench = bench();
-    let cases = "extends = \"run.toml\"\n[[sweep.cases]]\nname = \"bad\"\noptimizer = {lr = 1e30, clip_norm = 0}\n\
+    let cases = "extends = \"run.toml\"\n[[sweep.cases]]\nname = \"bad\"\n\
+                 optimizer = {lr = 1e30, clip_norm = 0}\n\
                  [[sweep.cases]]\nname = \"good\"\n";
     bench.write("study.toml", cases);
     for tries in 1..3 {

@@ -1,4 +1,5 @@
-//! Tasks: answers in replies against `fixtures/tasks/generate.py`, and `ist eval` from files to rows and predictions.
+//! Tasks: answers in replies against `fixtures/tasks/generate.py`, and `ist eval` from files to
+//! rows and predictions.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -203,7 +204,8 @@ fn the_likeliest_option_is_the_one_that_score_finds_likeliest() {
     }
 }
 
-/// log p of an option behind a prompt, by way of `ist score`: all tokens, less those that the option does not share in.
+/// log p of an option behind a prompt, by way of `ist score`: all tokens, less those that the
+/// option does not share in.
 fn log_likelihood(bench: &Workbench, prompt: &str, lead: &str, option: &str) -> f64 {
     let ids = |text: &str| -> Vec<u64> {
         let generate = [
@@ -258,7 +260,8 @@ fn the_worlds_own_task_is_scored_as_before() {
 #[test]
 fn a_run_scores_any_task_before_and_after() {
     let bench = bench();
-    let tables = "[eval]\ntask = \"ARC-Easy\"\ndata = \"sets/ARC-Easy/test.json\"\nlimit = 4\nmax_new_tokens = 2\n";
+    let tables = "[eval]\ntask = \"ARC-Easy\"\ndata = \"sets/ARC-Easy/test.json\"\nlimit = 4\n\
+                  max_new_tokens = 2\n";
     bench.write("run.toml", &(bench.read("run.toml") + tables));
     let result = bench.json(&[
         "train",

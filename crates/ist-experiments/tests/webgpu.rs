@@ -1,7 +1,7 @@
 //! The conformance suite as WGSL shaders on Vulkan.
 //!
-//! Any Vulkan adapter will do; Mesa's lavapipe is one made of the processor alone. Without an adapter the test says so and
-//! passes, and fails where IST_REQUIRE_WGPU is 1.
+//! Any Vulkan adapter will do; Mesa's lavapipe is one made of the processor alone. Without an
+//! adapter the test says so and passes, and fails where IST_REQUIRE_WGPU is 1.
 
 use std::io::Write;
 

@@ -99,7 +99,8 @@ mod tests {
         fn a_name_stays_in_its_folder(text in any::<String>()) {
             if let Ok(name) = name(&text) {
                 let parts: Vec<Component> = Path::new(name.as_str()).components().collect();
-                prop_assert!(matches!(parts[..], [Component::Normal(part)] if part == name.as_str()));
+                prop_assert!(matches!(parts[..],
+                    [Component::Normal(part)] if part == name.as_str()));
             }
         }
     }

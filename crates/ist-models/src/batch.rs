@@ -1,7 +1,7 @@
 //! Token records and the padded batches that models read.
 //!
-//! A record keeps its own padding where it stands; rows of unequal length are padded here, on the right, so that a record's
-//! figures do not depend on the other records of its batch.
+//! A record keeps its own padding where it stands; rows of unequal length are padded here, on the
+//! right, so that a record's figures do not depend on the other records of its batch.
 
 use ist_core::burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -15,8 +15,8 @@ pub const IGNORED_LABEL: i64 = -100;
 pub struct Example {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// One label per position, [`IGNORED_LABEL`] where nothing is predicted. Labels are shifted inside the model:
-    /// position t predicts `labels[t + 1]`.
+    /// One label per position, [`IGNORED_LABEL`] where nothing is predicted. Labels are shifted
+    /// inside the model: position t predicts `labels[t + 1]`.
     pub labels: Vec<i64>,
     /// `false` at padding.
     pub attention_mask: Vec<bool>,
@@ -32,8 +32,8 @@ impl Example {
 
     /// The positions t ≥ 1 whose token is predicted.
     ///
-    /// Not the first real token after left padding, whatever its label: it would be predicted from a position that attends
-    /// to nothing.
+    /// Not the first real token after left padding, whatever its label: it would be predicted from
+    /// a position that attends to nothing.
     pub fn predicted(&self) -> impl Iterator<Item = usize> + '_ {
         let first = self.attention_mask.iter().position(|&real| real).unwrap_or(self.labels.len());
         (first + 1..self.labels.len()).filter(|&t| self.labels[t] != IGNORED_LABEL)

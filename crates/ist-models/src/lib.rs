@@ -1,7 +1,8 @@
 //! Decoder language models layer by layer, and real Hugging Face checkpoints.
 //!
-//! Every architecture is a file in [`architectures`], named after `model_type` in `config.json`, that says which decoder it
-//! is; [`decoder`] computes it. It is a [`LayeredModel`](ist_core::LayeredModel), so all of IST works on it, and a
+//! Every architecture is a file in [`architectures`], named after `model_type` in `config.json`,
+//! that says which decoder it is; [`decoder`] computes it. It is a
+//! [`LayeredModel`](ist_core::LayeredModel), so all of IST works on it, and a
 //! [`PeftModel`](ist_peft::PeftModel), so all of PEFT does.
 //!
 //! # Example

@@ -45,12 +45,12 @@ impl ModelFiles {
                 LoadError::Config { path, message }
             })
         };
-        let missing = || {
-            LoadError::Config {
+        let missing = || LoadError::Config {
             path: folder.join("config.json"),
-            message: "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or a hub id org/name"
-                .to_owned(),
-        }
+            message:
+                "does not exist; a model is a folder in Hugging Face layout, builtin:NAME, or \
+                      a hub id org/name"
+                    .to_owned(),
         };
         Ok(Self {
             origin: folder.to_owned(),
@@ -177,7 +177,8 @@ impl ModelFiles {
             let origin = self.origin.display();
             let count = beside.len();
             format!(
-                "{origin}: {count} tensors, such as {first}, were not read: this program runs the text model alone"
+                "{origin}: {count} tensors, such as {first}, were not read: this program runs the \
+                 text model alone"
             )
         });
         Ok(note.into_iter().collect())

@@ -1,4 +1,5 @@
-//! Generation step by step, a cache that goes on from one prompt to the next, and beam search as transformers searches.
+//! Generation step by step, a cache that goes on from one prompt to the next, and beam search as
+//! transformers searches.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +17,8 @@ use ist_peft::BuiltinAdapter;
 fn model() -> Decoder<BuiltinAdapter> {
     let config = DecoderConfig::parse(
         r#"{"model_type": "llama", "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+            "rms_norm_eps": 1e-5}"#,
     )
     .unwrap();
     Decoder::random(config, 5, &Device::flex())

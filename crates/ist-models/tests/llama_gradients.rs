@@ -1,4 +1,5 @@
-//! LLaMA with LoRA against central differences, against another implementation of its operations, and against itself.
+//! LLaMA with LoRA against central differences, against another implementation of its operations,
+//! and against itself.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -238,7 +239,8 @@ fn merged_equals_unmerged() {
     for (numbers, tolerance) in [(Numbers::flex(), 5e-5), (exact(), 1e-10)] {
         let batch = numbers.batch(&records(10));
         assert_merges(numbers.lora(&OUTSIDE, 0.5), &batch, tolerance);
-        let fields = json!({"r": 3, "alpha": 5, "use_rslora": true, "targets": IN_LAYERS, "rank_pattern": {"k_proj": 1}});
+        let fields = json!({"r": 3, "alpha": 5, "use_rslora": true, "targets": IN_LAYERS,
+            "rank_pattern": {"k_proj": 1}});
         let tied = assert_merges(
             numbers.adapted(numbers.base(true, |_, data| data), &fields),
             &batch,

@@ -337,7 +337,8 @@ fn adapters_that_start_in_the_weight_train_and_convert_as_pefts() {
         let expected = Expected::of(&name);
         let mut model = model("llama_gqa");
         let fields = json!({"method": "lora", "init_lora_weights": method, "r": 2, "alpha": 4,
-            "targets": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [0, 1, 3]});
+            "targets": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [0, 1,
+            3]});
         let part = Part::parse("", fields.as_object().unwrap(), Dialect::Toml).unwrap().unwrap();
         let mut adapters = Adapters::<BuiltinAdapter>::new(vec![part]);
         attach(&mut model, &mut adapters, 0, &Device::flex()).unwrap();

@@ -1,5 +1,6 @@
-//! Every architecture equals transformers on the fixtures `fixtures/models/*`: logits, losses with padding, greedy ids, and with
-//! PEFT's adapters their logits, every gradient, merging and what is saved again.
+//! Every architecture equals transformers on the fixtures `fixtures/models/*`: logits, losses with
+//! padding, greedy ids, and with PEFT's adapters their logits, every gradient, merging and what is
+//! saved again.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -49,7 +50,8 @@ struct Adapted {
     adapters: Adapters<BuiltinAdapter>,
 }
 
-/// Adapters on experts as transformers 5 keeps them, one parameter for all of a layer, which are refused.
+/// Adapters on experts as transformers 5 keeps them, one parameter for all of a layer, which are
+/// refused.
 const REFUSED: &str = "lora_experts";
 
 impl Adapted {
@@ -303,7 +305,8 @@ fn a_record_does_not_depend_on_those_beside_it() {
     }
 }
 
-/// A generation that outgrows the original context is what it would be with the long factors from its first token.
+/// A generation that outgrows the original context is what it would be with the long factors from
+/// its first token.
 #[test]
 fn a_text_that_outgrows_the_short_factors_is_read_again_with_the_long_ones() {
     let model = model("models/phi3_longrope_short");

@@ -1,8 +1,9 @@
-//! Every operation with a backward pass of its own against the formula that burn differentiates by itself.
+//! Every operation with a backward pass of its own against the formula that burn differentiates by
+//! itself.
 //!
-//! In f64 on `ndarray` the generic form must agree to rounding; in f32 on `flex`, where the fast form runs, with the same
-//! formula in f64. (The formulas multiply where they could divide by a number: burn's derivative of that division rounds
-//! the number to f32.)
+//! In f64 on `ndarray` the generic form must agree to rounding; in f32 on `flex`, where the fast
+//! form runs, with the same formula in f64. (The formulas multiply where they could divide by a
+//! number: burn's derivative of that division rounds the number to f32.)
 
 use ist_core::{burn, streams};
 
@@ -46,7 +47,8 @@ fn floats(tensor: Tensor<1>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }
 
-/// The value, and the gradient of its product with fixed numbers for every input: all inputs tracked, or one.
+/// The value, and the gradient of its product with fixed numbers for every input: all inputs
+/// tracked, or one.
 fn run(
     formula: Formula,
     inputs: &[Vec<f64>],
@@ -81,7 +83,8 @@ fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
     found.iter().zip(expected).map(of).fold(0.0, f64::max)
 }
 
-/// Fails unless both forms of `own` give the value and the gradients of `composed`, with all inputs tracked and with each alone.
+/// Fails unless both forms of `own` give the value and the gradients of `composed`, with all inputs
+/// tracked and with each alone.
 fn agree(name: &str, own: Formula, composed: Formula, inputs: &[Vec<f64>], differentiable: usize) {
     for tracked in std::iter::once(None).chain((0..differentiable).map(Some)) {
         let expected = run(composed, inputs, tracked, &ndarray(), DType::F64);
@@ -244,7 +247,11 @@ proptest! {
     }
 
     #[test]
-    fn norms_have_the_values_and_gradients_of_their_formulas(seed in 0u64..1000, rows in 1usize..9, width in 8usize..150) {
+    fn norms_have_the_values_and_gradients_of_their_formulas(
+        seed in 0u64..1000,
+        rows in 1usize..9,
+        width in 8usize..150,
+    ) {
         let shaped = |x: &Tensor<1>| x.clone().reshape([1, rows, width]);
         let inputs = [random(seed, "x", rows * width, 3.0), random(seed, "w", width, 1.0), random(seed, "b", width, 1.0)];
         agree(
@@ -321,7 +328,11 @@ proptest! {
     }
 
     #[test]
-    fn activations_have_the_values_and_gradients_of_their_formulas(seed in 0u64..1000, rows in 1usize..5, width in 1usize..1300) {
+    fn activations_have_the_values_and_gradients_of_their_formulas(
+        seed in 0u64..1000,
+        rows in 1usize..5,
+        width in 1usize..1300,
+    ) {
         let shaped = |x: &Tensor<1>| x.clone().reshape([1, rows, width]);
         let inputs = [random(seed, "gate", rows * width, 6.0), random(seed, "up", rows * width, 2.0)];
         for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
@@ -344,7 +355,8 @@ proptest! {
 
     #[test]
     fn losses_have_the_values_and_gradients_of_their_formula(
-        // Of few rows and tokens all could be near certain: their losses, and what is left of them in f32, are rounding.
+        // Of few rows and tokens all could be near certain: their losses, and what is left of them
+        // in f32, are rounding.
         seed in 0u64..1000, rows in 8usize..40, hidden in 1usize..20, vocabulary in 20usize..200,
     ) {
         losses_agree(seed, [rows, hidden, vocabulary]);
@@ -358,7 +370,12 @@ proptest! {
     }
 
     #[test]
-    fn a_linear_map_has_the_values_and_gradients_of_its_formula(seed in 0u64..1000, rows in 1usize..9, d_in in 1usize..40, d_out in 1usize..40) {
+    fn a_linear_map_has_the_values_and_gradients_of_its_formula(
+        seed in 0u64..1000,
+        rows in 1usize..9,
+        d_in in 1usize..40,
+        d_out in 1usize..40,
+    ) {
         let shaped = |inputs: &[Tensor<1>]| (inputs[0].clone().reshape([1, rows, d_in]), inputs[1].clone().reshape([d_out, d_in]).transpose());
         agree(
             "linear",
@@ -376,7 +393,12 @@ proptest! {
     }
 
     #[test]
-    fn a_lookup_has_the_values_and_gradients_of_its_formula(seed in 0u64..1000, rows in 1usize..30, hidden in 1usize..9, vocabulary in 2usize..20) {
+    fn a_lookup_has_the_values_and_gradients_of_its_formula(
+        seed in 0u64..1000,
+        rows in 1usize..30,
+        hidden in 1usize..9,
+        vocabulary in 2usize..20,
+    ) {
         let one_hot = |like: &Tensor<1>| {
             let ids = targets(rows, vocabulary, like).into_data().iter::<i64>().collect::<Vec<_>>();
             let hot = ids.iter().flat_map(|&id| (0..vocabulary).map(move |at| f64::from(u8::from(at as i64 == id))));

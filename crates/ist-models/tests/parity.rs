@@ -1,4 +1,5 @@
-//! Equality with PyTorch, transformers and PEFT on the fixtures beside this file (`fixtures/generate.py` makes them).
+//! Equality with PyTorch, transformers and PEFT on the fixtures beside this file
+//! (`fixtures/generate.py` makes them).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! The layer walk on a tiny LLaMA: the gradients are those of one graph, and what rests does not move.
+//! The layer walk on a tiny LLaMA: the gradients are those of one graph, and what rests does not
+//! move.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -52,7 +53,8 @@ impl ModuleVisitor for OneGraph {
     }
 }
 
-/// Loss and gradients with every module lifted, everything in one graph and one backward pass over all micro-batches.
+/// Loss and gradients with every module lifted, everything in one graph and one backward pass over
+/// all micro-batches.
 fn one_graph(
     model: &Model,
     batches: &[TokenBatch],
@@ -193,8 +195,9 @@ fn a_layer_kept_in_half_runs_its_first_half_once_and_its_second_half_twice() {
     }
 }
 
-/// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are the one graph's, whether
-/// graphs are kept, kept in half, recomputed, or kept as far as a budget allows.
+/// The walk has exactly the gradients of the chosen layers and of what lies outside, and they are
+/// the one graph's, whether graphs are kept, kept in half, recomputed, or kept as far as a budget
+/// allows.
 fn assert_walk(
     model: &Model,
     batches: &[TokenBatch],
@@ -319,7 +322,8 @@ fn dropout_differs_between_layers_modules_and_micro_batches() {
     assert_eq!(loss(&model, &batches, None), loss(&model, &batches[..1], None));
 }
 
-/// Four to eight distinct tokens. Equal ones make queries that attend to nothing but equals, whose gradients are noise.
+/// Four to eight distinct tokens. Equal ones make queries that attend to nothing but equals, whose
+/// gradients are noise.
 fn distinct_tokens() -> impl Strategy<Value = Vec<u32>> {
     let all = Just((0..VOCABULARY).collect::<Vec<u32>>()).prop_shuffle();
     (all, 4usize..9).prop_map(|(tokens, count)| tokens[..count].to_vec())
@@ -340,14 +344,18 @@ proptest! {
     }
 
     #[test]
-    fn micro_batches_have_the_gradients_of_the_whole_batch(mask in 1usize..1 << LAYERS, seed in 0u64..99) {
+    fn micro_batches_have_the_gradients_of_the_whole_batch(
+        mask in 1usize..1 << LAYERS, seed in 0u64..99,
+    ) {
         for size in 1..4 {
             let (parts, whole) = split_and_whole(&Numbers::ndarray(DType::F64), &set(mask), seed, size);
             prop_assert!((parts.loss - whole.loss).abs() <= EXACT * whole.loss);
             for ((name, part), (_, whole)) in named(&parts).into_iter().zip(named(&whole)) {
-                prop_assert!(relative(&part, &whole) <= EXACT, "{} {:e}", name, relative(&part, &whole));
+                prop_assert!(relative(&part, &whole) <= EXACT, "{} {:e}", name, relative(&part,
+                    &whole));
             }
-            // The order of a sum is another. What that rounds away is as large in a gradient that cancels out as in others.
+            // The order of a sum is another. What that rounds away is as large in a gradient that
+            // cancels out as in others.
             let (parts, whole) = split_and_whole(&Numbers::flex(), &set(mask), seed, size);
             prop_assert!((parts.loss - whole.loss).abs() <= SINGLE * whole.loss);
             let worst = relative(&joined(&parts), &joined(&whole));
@@ -625,7 +633,8 @@ fn policies(folder: &std::path::Path) -> Vec<Box<dyn LayerPolicy>> {
         .collect()
 }
 
-/// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh model and tuner.
+/// The run's adapters, read back from files, and the tuner's state, read back from text, on a fresh
+/// model and tuner.
 fn reopened(
     model: &mut Model,
     config: &Adapters<BuiltinAdapter>,
@@ -749,7 +758,8 @@ fn layer_by_layer_only_one_layers_gradients_exist() {
 #[test]
 fn a_gradient_that_is_no_number_ends_a_step_that_updated_the_layers_above_it() {
     let device = Device::flex();
-    // The product of all gains and the input is 1, so the loss is fine; d loss / d gain of the first is 8e30.
+    // The product of all gains and the input is 1, so the loss is fine; d loss / d gain of the
+    // first is 8e30.
     let gain =
         |value: f32| Param::from_tensor(Tensor::full([1], value, &device)).set_require_grad(false);
     let batch = [Tensor::ones([1, 2, 2], &device) * 1e30];

@@ -1,4 +1,5 @@
-//! The methods that are no low-rank additions, on LLaMAs of random shapes: LayerNorm tuning, BitFit, whole weights, prefixes.
+//! The methods that are no low-rank additions, on LLaMAs of random shapes: LayerNorm tuning,
+//! BitFit, whole weights, prefixes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -37,9 +38,11 @@ struct Shape {
 impl Shape {
     fn config(&self) -> DecoderConfig {
         let [hidden, inner] = self.widths;
-        let document = json!({"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": inner,
+        let document = json!({"model_type": "llama", "vocab_size": VOCABULARY,
+            "hidden_size": hidden, "intermediate_size": inner,
             "num_hidden_layers": self.layers, "num_attention_heads": self.kv_heads * self.group,
-            "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "max_position_embeddings": 48,
+            "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,
+            "max_position_embeddings": 48,
             "tie_word_embeddings": self.tied, "attention_bias": self.bias, "mlp_bias": self.bias});
         DecoderConfig::parse(&document.to_string()).unwrap()
     }
@@ -125,7 +128,8 @@ fn fresh(shape: &Shape, dtype: DType, fields: &Value) -> Option<(Model, Adapters
     Some((model, adapters))
 }
 
-/// The same model with the adapters' tensors replaced by what `with` makes of their keys and values.
+/// The same model with the adapters' tensors replaced by what `with` makes of their keys and
+/// values.
 fn replaced(
     model: &Model,
     adapters: &Adapters<BuiltinAdapter>,
@@ -271,12 +275,17 @@ proptest! {
             if in_layers(key) { damped(&shape, key, &frozen(key), &data, factor) } else { data }
         });
         let (found, expected) = (loss(&model, factor), loss(&expected, 1.0));
-        prop_assert!((found - expected).abs() <= EXACT * expected.abs(), "{} against {}", found, expected);
+        prop_assert!((found - expected).abs() <= EXACT * expected.abs(), "{} against {}", found,
+            expected);
         prop_assert!(loss(&model, 1.0) != loss(&fresh, 1.0), "the adapters must matter");
     }
 
     #[test]
-    fn merged_is_unmerged_to_the_last_bit(shape in shapes(), fields in copies(), single in any::<bool>()) {
+    fn merged_is_unmerged_to_the_last_bit(
+        shape in shapes(),
+        fields in copies(),
+        single in any::<bool>(),
+    ) {
         let dtype = if single { DType::F32 } else { DType::F64 };
         let Some((mut model, ..)) = adapted(&shape, dtype, &fields) else { return Ok(()) };
         let (unmerged, table) = (outcome(&model), model.slots()[0].adapter.is_some());
@@ -300,7 +309,11 @@ proptest! {
     }
 
     #[test]
-    fn the_gradient_is_the_slope_of_the_loss(shape in shapes(), fields in methods(), keep in any::<bool>()) {
+    fn the_gradient_is_the_slope_of_the_loss(
+        shape in shapes(),
+        fields in methods(),
+        keep in any::<bool>(),
+    ) {
         let Some((model, ..)) = adapted(&shape, DType::F64, &fields) else { return Ok(()) };
         let (batch, layers) = (batch(DType::F64), LayerSet::all(shape.layers));
         let memory = if keep { Memory::Keep } else { Memory::Recompute };
@@ -308,7 +321,8 @@ proptest! {
         let tokens = found.tokens as f64;
         let at = |size: f64| step::evaluate(&moved(&model, &found, size).0, &batch, &Responses::full(shape.layers)) / tokens;
         let (slope, along) = ((at(1e-5) - at(-1e-5)) / 2e-5, moved(&model, &found, 0.0).1);
-        prop_assert!((slope - along).abs() <= 1e-6 * (1.0 + along.abs()), "{} against {}", along, slope);
+        prop_assert!((slope - along).abs() <= 1e-6 * (1.0 + along.abs()), "{} against {}", along,
+            slope);
     }
 
     #[test]
@@ -339,7 +353,10 @@ proptest! {
     }
 
     #[test]
-    fn generation_behind_a_prefix_equals_full_recomputation(shape in shapes(), length in 1usize..5) {
+    fn generation_behind_a_prefix_equals_full_recomputation(
+        shape in shapes(),
+        length in 1usize..5,
+    ) {
         let fields = json!({"method": "prefix-tuning", "num_virtual_tokens": length});
         let (model, ..) = adapted(&shape, DType::F64, &fields).unwrap();
         let prompts = [vec![3, 1, 4], vec![7], vec![2, 8, 1, 8, 2]];
@@ -431,8 +448,10 @@ fn a_prefix_for_another_model_is_refused_by_its_fields() {
 
 #[test]
 fn a_prefix_file_with_a_projection_or_without_its_model_is_refused_all_at_once() {
-    let fields = json!({"peft_type": "PREFIX_TUNING", "prefix_projection": true, "num_transformer_submodules": 2,
-        "num_virtual_tokens": 3, "num_layers": 0, "init_weights": "normal", "encoder_hidden_size": 8});
+    let fields = json!({"peft_type": "PREFIX_TUNING", "prefix_projection": true,
+        "num_transformer_submodules": 2,
+        "num_virtual_tokens": 3, "num_layers": 0, "init_weights": "normal",
+        "encoder_hidden_size": 8});
     let error =
         BuiltinAdapter::parse(fields.as_object().unwrap(), Dialect::Peft).unwrap().unwrap_err();
     let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();

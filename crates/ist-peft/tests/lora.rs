@@ -34,7 +34,8 @@ fn configurations() -> impl Strategy<Value = Value> {
     ]);
     (targets, 1usize..5, 1u32..40, any::<bool>(), any::<bool>(), 1usize..4).prop_map(
         |(targets, r, alpha, use_rslora, patterns, rank)| {
-            let mut fields = json!({"method": "lora", "targets": targets, "r": r, "alpha": f64::from(alpha) / 4.0,
+            let mut fields = json!({"method": "lora", "targets": targets, "r": r,
+                "alpha": f64::from(alpha) / 4.0,
                 "dropout": 0.125, "use_rslora": use_rslora});
             if patterns {
                 fields["rank_pattern"] = json!({"layers.1.*up_proj": rank, "lm_head": 2});
@@ -52,7 +53,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn save_then_load_is_the_identity(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn save_then_load_is_the_identity(
+        fields in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let mut model = Tiny::new(sizes, DType::F32);
         let mut again = Tiny::new(sizes, DType::F32);
@@ -65,13 +69,17 @@ proptest! {
         let found = named_tensors(&mut again, &loaded);
         prop_assert_eq!(found.len(), 2 * count);
         for ((name, saved), (other, found)) in saved.iter().zip(&found) {
-            prop_assert_eq!((name, saved.shape(), saved.as_bytes()), (other, found.shape(), found.as_bytes()));
+            prop_assert_eq!((name, saved.shape(), saved.as_bytes()), (other, found.shape(),
+                found.as_bytes()));
         }
         prop_assert_eq!(model.forward(), again.forward());
     }
 
     #[test]
-    fn merged_equals_unmerged(fields in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn merged_equals_unmerged(
+        fields in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
         model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
@@ -126,9 +134,12 @@ fn keys_and_shapes_are_pefts() {
 fn the_configuration_file_has_pefts_names() {
     let text = std::fs::read_to_string(saved().path().join(CONFIG_FILE)).unwrap();
     let found: Value = serde_json::from_str(&text).unwrap();
-    let expected = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "some/base",
-        "inference_mode": true, "r": 3, "lora_alpha": 6, "lora_dropout": 0.0, "use_rslora": false, "bias": "none",
-        "target_modules": ["up_proj", "down_proj", "lm_head", "embed_tokens"], "layers_to_transform": null,
+    let expected = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "some/base",
+        "inference_mode": true, "r": 3, "lora_alpha": 6, "lora_dropout": 0.0, "use_rslora": false,
+        "bias": "none",
+        "target_modules": ["up_proj", "down_proj", "lm_head", "embed_tokens"],
+        "layers_to_transform": null,
         "rank_pattern": {}, "alpha_pattern": {}});
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&found[key], value, "{key}");
@@ -138,14 +149,22 @@ fn the_configuration_file_has_pefts_names() {
 /// What PEFT 0.21 writes for a plain LoRA.
 fn peft_document() -> Map<String, Value> {
     let document = json!({
-        "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
-        "base_model_name_or_path": "/some/where", "bias": "none", "corda_config": null, "ensure_weight_tying": false,
-        "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": true,
-        "init_lora_weights": true, "layer_replication": null, "layers_pattern": null, "layers_to_transform": null,
-        "loftq_config": {}, "lora_alpha": 16, "lora_bias": false, "lora_dropout": 0.05, "megatron_config": null,
-        "megatron_core": "megatron.core", "modules_to_save": null, "peft_type": "LORA", "peft_version": "0.21.0",
-        "qalora_group_size": 16, "r": 4, "rank_pattern": {}, "revision": null, "target_modules": ["up_proj"],
-        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_dora": false,
+        "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null,
+        "auto_mapping": null,
+        "base_model_name_or_path": "/some/where", "bias": "none", "corda_config": null,
+        "ensure_weight_tying": false,
+        "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true, "layer_replication": null, "layers_pattern": null,
+        "layers_to_transform": null,
+        "loftq_config": {}, "lora_alpha": 16, "lora_bias": false, "lora_dropout": 0.05,
+        "megatron_config": null,
+        "megatron_core": "megatron.core", "modules_to_save": null, "peft_type": "LORA",
+        "peft_version": "0.21.0",
+        "qalora_group_size": 16, "r": 4, "rank_pattern": {}, "revision": null,
+        "target_modules": ["up_proj"],
+        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null,
+        "use_dora": false,
         "use_qalora": false, "use_rslora": false,
     });
     document.as_object().unwrap().clone()
@@ -228,7 +247,8 @@ fn settings_of_what_is_switched_off_pass() {
 #[test]
 fn unknown_keys_of_our_own_are_refused_whatever_their_value() {
     for value in [json!(null), json!(false), json!({}), json!(3)] {
-        let fields = json!({"method": "lora", "rank": value, "megatron_core": "megatron.core", "lora_alpha": 8});
+        let fields = json!({"method": "lora", "rank": value, "megatron_core": "megatron.core",
+            "lora_alpha": 8});
         let error = parse(&fields, Dialect::Toml).unwrap_err();
         let named: Vec<&str> = error.faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(named, ["rank", "megatron_core", "lora_alpha"], "{error}");
@@ -240,7 +260,8 @@ fn values_out_of_range_are_refused_all_at_once() {
     for (dialect, alpha, dropout) in
         [(Dialect::Toml, "alpha", "dropout"), (Dialect::Peft, "lora_alpha", "lora_dropout")]
     {
-        let fields = json!({"peft_type": "LORA", "r": 0, alpha: 0, dropout: 1.0, "use_rslora": "yes",
+        let fields = json!({"peft_type": "LORA", "r": 0, alpha: 0, dropout: 1.0,
+            "use_rslora": "yes",
             "rank_pattern": {"up_proj": 0}, "alpha_pattern": {"up_proj": -1}});
         let mut fields = fields.as_object().unwrap().clone();
         if dialect == Dialect::Toml {

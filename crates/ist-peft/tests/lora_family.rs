@@ -66,14 +66,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_fresh_adapter_leaves_the_model_what_it_is((fields, count, r) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn a_fresh_adapter_leaves_the_model_what_it_is(
+        (fields, count, r) in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let mut model = Tiny::new(sizes, DType::F32);
         let base = model.forward();
         let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
         let sites = attach(&mut model, &mut config, 1, &Device::flex()).unwrap();
         let scale = base.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
         for response in [1.0, 0.25, 0.0] {
-            prop_assert!(largest_difference(&model.forward_at(response), &base) <= 2e-6 * scale, "{response}");
+            prop_assert!(largest_difference(&model.forward_at(response), &base) <= 2e-6 * scale,
+                "{response}");
         }
         for (adapter, site) in adapters(&mut model).iter().zip(&sites) {
             let expected = count(site.d_in, site.d_out, r);
@@ -85,7 +89,10 @@ proptest! {
     }
 
     #[test]
-    fn a_response_of_zero_is_the_base_model_but_for_doras_magnitudes((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn a_response_of_zero_is_the_base_model_but_for_doras_magnitudes(
+        (fields, ..) in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
         let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());
@@ -95,7 +102,10 @@ proptest! {
     }
 
     #[test]
-    fn the_response_factor_scales_s_wherever_it_stands((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn the_response_factor_scales_s_wherever_it_stands(
+        (fields, ..) in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         prop_assume!(fields["method"] != "vera"); // has no s
         let mut damped = fields.clone();
         damped["alpha"] = json!(fields["alpha"].as_f64().unwrap() * 0.25);
@@ -109,7 +119,10 @@ proptest! {
     }
 
     #[test]
-    fn merged_equals_unmerged((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn merged_equals_unmerged(
+        (fields, ..) in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let mut model = Tiny::new(sizes, DType::F64);
         let base = model.forward();
         model.adapt(&mut Adapters::one(parse(&fields, Dialect::Toml).unwrap()));
@@ -122,7 +135,10 @@ proptest! {
     }
 
     #[test]
-    fn what_is_saved_is_the_same_adapter_to_readers_and_to_the_run_itself((fields, ..) in configurations(), sizes in prop::array::uniform3(2usize..9)) {
+    fn what_is_saved_is_the_same_adapter_to_readers_and_to_the_run_itself(
+        (fields, ..) in configurations(),
+        sizes in prop::array::uniform3(2usize..9),
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let [mut model, mut read, mut resumed] = [(); 3].map(|()| Tiny::new(sizes, DType::F32));
         let mut config = Adapters::one(parse(&fields, Dialect::Toml).unwrap());

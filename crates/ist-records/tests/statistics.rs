@@ -1,4 +1,5 @@
-//! The statistics of reports against NumPy and SciPy; `fixtures/statistics/generate.py` writes their numbers.
+//! The statistics of reports against NumPy and SciPy; `fixtures/statistics/generate.py` writes
+//! their numbers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -39,7 +40,8 @@ fn moments_and_quantiles_are_numpys() {
     }
 }
 
-/// SciPy's twenty intervals of a sample differ by its draws alone; ours may be as far from them as a fiftieth of the interval.
+/// SciPy's twenty intervals of a sample differ by its draws alone; ours may be as far from them as
+/// a fiftieth of the interval.
 #[test]
 fn bootstrap_intervals_are_scipys_but_for_the_draws() {
     for sample in expected("samples") {

@@ -1,4 +1,5 @@
-//! A method from outside trains, is saved, scored and merged by the command line like a built-in one.
+//! A method from outside trains, is saved, scored and merged by the command line like a built-in
+//! one.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,7 +32,8 @@ fn a_method_from_outside_is_trained_saved_scored_and_merged() {
     let record = |n: u64| json!({"input_ids": (0..9).map(|t| 300 + (7 * n + 13 * t) % 500).collect::<Vec<_>>()});
     let lines: String = (0..8).map(|n| format!("{}\n", record(n))).collect();
     std::fs::write(folder.join("data.jsonl"), lines).unwrap();
-    let toml = "model.path = 'builtin:village'\ndata.train = 'data.jsonl'\ntrain = {steps = 8, batch = 4}\n\
+    let toml = "model.path = 'builtin:village'\ndata.train = 'data.jsonl'\n\
+                train = {steps = 8, batch = 4}\n\
                 optimizer.lr = 0.05\npolicy.interval = 3\npolicy.score_batch = 4\n\
                 [adapter]\nmethod = 'gain'\ntargets = ['q_proj', 'down_proj', 'embed_tokens']\n";
     std::fs::write(folder.join("run.toml"), toml).unwrap();

@@ -1,4 +1,5 @@
-//! The public names of `cubecl-llvm` that `cubecl-cuda` mentions, with nothing behind them; README.md says why.
+//! The public names of `cubecl-llvm` that `cubecl-cuda` mentions, with nothing behind them;
+//! README.md says why.
 
 pub mod nvptx;
 pub mod shared;
@@ -82,7 +83,8 @@ impl Compiler for PlironCompiler {
 
     fn compile(&mut self, _: KernelDefinition, _: &PlironOptions) -> Result<PlironArtifact, CompilationError> {
         Err(CompilationError::Generic {
-            reason: "this program was built without LLVM; enable the feature `cpp` of cubecl-cuda, which compiles with NVRTC"
+            reason: "this program was built without LLVM; enable the feature `cpp` of cubecl-cuda, \
+                     which compiles with NVRTC"
                 .to_owned(),
             backtrace: BackTrace::capture(),
         })

@@ -80,14 +80,16 @@ fn prose(report: &Report) -> Vec<Broken> {
     let semicolons = figures.semicolons_per_1000();
     if semicolons > MOST_SEMICOLONS {
         let limit = format!(
-            "semicolons per 1,000 words of README and book: {semicolons:.1}, more than {MOST_SEMICOLONS}"
+            "semicolons per 1,000 words of README and book: {semicolons:.1}, more than \
+             {MOST_SEMICOLONS}"
         );
         broken.push(Broken { limit, places: vec![] });
     }
     let short = figures.not_long_percent();
     if figures.sentence.count > 0 && short < LEAST_SHORT_SENTENCES {
         let limit = format!(
-            "sentences of at most {} words in README and book: {short:.1} %, fewer than {LEAST_SHORT_SENTENCES} %",
+            "sentences of at most {} words in README and book: {short:.1} %, fewer than \
+             {LEAST_SHORT_SENTENCES} %",
             super::prose::LONG
         );
         let longest = figures.longest.iter();

@@ -1,7 +1,7 @@
 //! Markdown without what is not prose.
 //!
-//! Code blocks, tables, headings, HTML, images and link targets are left out. A piece of code within
-//! a sentence counts as one word.
+//! Code blocks, tables, headings, HTML, images and link targets are left out. A piece of code
+//! within a sentence counts as one word.
 
 /// Stands for a piece of code within a sentence.
 pub(crate) const CODE: char = '\u{1}';
@@ -221,8 +221,10 @@ mod tests {
 
     #[test]
     fn blocks_that_are_not_prose_are_left_out() {
-        let text = "# Title\n\nOne.\n```sh\ncode; more\n```\n| a; b |\n|---|\n<!-- a;\nb -->\nTwo.\n\n\
-                    [a]: https://x.org\n{{#include a.md}}\nHeading\n=====\n~~~~\n~~~\n~~~~\nThree.\n";
+        let text = "# Title\n\nOne.\n```sh\ncode; more\n```\n| a; b |\n|---|\n<!-- a;\nb -->\n\
+                    Two.\n\n\
+                    [a]: https://x.org\n{{#include a.md}}\nHeading\n=====\n~~~~\n~~~\n~~~~\n\
+                    Three.\n";
         assert_eq!(prose(text), ["One.", "Two.", "Three."]);
     }
 

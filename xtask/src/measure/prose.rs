@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn documentation_is_joined_across_lines() {
-        let text = "//! One\n//! two.\n\n/// Three.\n///\n/// ```\n/// code; code\n/// ```\n// four; five\nfn a() {}\n";
+        let text = "//! One\n//! two.\n\n/// Three.\n///\n/// ```\n/// code; code\n/// ```\n\
+                    // four; five\nfn a() {}\n";
         let figures = of_doc_comments(&Sources::sample(&[("lib", text)]));
         assert_eq!((figures.words, figures.semicolons, figures.sentence.count), (3, 0, 2));
         assert_eq!(figures.longest[0].place, "src/lib.rs:1");

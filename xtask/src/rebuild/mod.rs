@@ -1,8 +1,9 @@
 //! `rebuild`: how long cargo needs after an edit.
 //!
-//! How the code is cut into crates decides how much is compiled again after a change. So the time is
-//! a figure of the design. Every edit appends a private function to one file. Then `cargo check` and
-//! `cargo build` are timed as a contributor meets them, in the folder that `CARGO_TARGET_DIR` names.
+//! How the code is cut into crates decides how much is compiled again after a change. So the time
+//! is a figure of the design. Every edit appends a private function to one file. Then `cargo check`
+//! and `cargo build` are timed as a contributor meets them, in the folder that `CARGO_TARGET_DIR`
+//! names.
 
 mod cargo;
 mod edits;

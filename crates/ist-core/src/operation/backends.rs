@@ -4,7 +4,8 @@
     feature = "ndarray",
     expect(
         deprecated,
-        reason = "a separate implementation to check the others against; upstream keeps it for that alone"
+        reason = "a separate implementation to check the others against; upstream keeps it for \
+                  that alone"
     )
 )]
 

@@ -142,7 +142,8 @@ pub fn run<A: Adapter>(arguments: &Bench) -> Result<(), Failure> {
         "policy": arguments.policy,
         "memory": arguments.memory,
         "dtype": format!("{:?}", arguments.dtype).to_lowercase(),
-        "r": setting.rank, "batch": setting.batch, "micro_batch": setting.micro_batch, "seq": setting.sequence,
+        "r": setting.rank, "batch": setting.batch, "micro_batch": setting.micro_batch,
+        "seq": setting.sequence,
         "steps": setting.steps,
         "step_ms": found.step_ms,
         "step_ms_min": found.step_ms_min,
@@ -160,7 +161,8 @@ pub fn run<A: Adapter>(arguments: &Bench) -> Result<(), Failure> {
         return print_json(&document);
     }
     screen::result(&format!(
-        "{name} on {}: {:.0} tokens/s, {:.1} ms a step, {} at most, {:.1} TFLOP/s ({:.0} % of the device's matrix product)\n",
+        "{name} on {}: {:.0} tokens/s, {:.1} ms a step, {} at most, {:.1} TFLOP/s ({:.0} % of the \
+         device's matrix product)\n",
         found.card,
         found.tokens_per_second,
         found.step_ms,

@@ -208,7 +208,8 @@ impl<A: Adapter> Session<'_, A> {
             if prompt.len() + room <= self.context {
                 if dropped > 0 {
                     self.notes.tell(&format!(
-                        "(the model's context of {} positions is full: the oldest {dropped} turns were forgotten)",
+                        "(the model's context of {} positions is full: the oldest {dropped} turns \
+                         were forgotten)",
                         self.context
                     ));
                 }
@@ -216,7 +217,8 @@ impl<A: Adapter> Session<'_, A> {
             }
             if self.turns.len() < 3 {
                 return Err(Failure::input(format!(
-                    "this turn comes to {} tokens, but the model's context of {} positions is to leave {room} for the \
+                    "this turn comes to {} tokens, but the model's context of {} positions is to \
+                     leave {room} for the \
                      answer; say less, shorten the system's text, or lower --max-new-tokens",
                     prompt.len(),
                     self.context

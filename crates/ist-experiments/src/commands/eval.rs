@@ -113,7 +113,8 @@ fn check_way(arguments: &Eval, selection: &Selection) -> Result<(), Failure> {
         .collect();
     if !free.is_empty() {
         return Err(Failure::input(format!(
-            "--by likelihood compares the options of a question, and {} {} none; use --by generate, or leave {} out",
+            "--by likelihood compares the options of a question, and {} {} none; use --by \
+             generate, or leave {} out",
             free.join(", "),
             if free.len() == 1 { "has" } else { "have" },
             if free.len() == 1 { "it" } else { "them" },
@@ -148,7 +149,8 @@ fn settings(
     let adapter = arguments.model.adapter.as_deref().map(digest).transpose()?;
     let of = |set: &Questions| {
         let (task, asking) = (set.task(), arguments.asking(set.task()));
-        let mut settings = json!({"model": model, "adapter": adapter, "data": set.digest(), "by": arguments.by.name()});
+        let mut settings = json!({"model": model, "adapter": adapter, "data": set.digest(),
+            "by": arguments.by.name()});
         settings["template"] = arguments.template(task).into();
         if arguments.by == Way::Generate {
             settings["beams"] = asking.beams.get().into();
@@ -186,7 +188,8 @@ fn show(arguments: &Eval, score: &Score) -> Result<(), Failure> {
     let name =
         if score.task().answers() == Answers::Whole { "exact match" } else { score.task().name() };
     let mut lines = vec![format!(
-        "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the commonest answer alone: {:.1} %",
+        "{name} {:.1} % ({correct} of {records}, 95 % interval {low:.1} to {high:.1}); the \
+         commonest answer alone: {:.1} %",
         100.0 * accuracy.share(),
         100.0 * score.majority_baseline(),
     )];

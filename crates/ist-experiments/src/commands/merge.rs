@@ -92,13 +92,15 @@ fn can_be_merged<A: Adapter>(
     let folder = folder.display();
     if adapters.parts().iter().any(Part::is_partial) {
         return Err(Failure::input(format!(
-            "{folder} also adapts modules beside the text model, which this program does not merge; merge it with PEFT"
+            "{folder} also adapts modules beside the text model, which this program does not \
+             merge; merge it with PEFT"
         )));
     }
     let carries = adapters.parts().iter().any(|part| !part.carried().is_empty());
     if carries && weight.is_some() {
         return Err(Failure::input(format!(
-            "{folder} holds tensors that take the place of the base model's, of which a weighted sum would be no sum; merge \
+            "{folder} holds tensors that take the place of the base model's, of which a weighted \
+             sum would be no sum; merge \
              it alone, without `--weights`"
         )));
     }

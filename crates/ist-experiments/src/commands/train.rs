@@ -318,14 +318,16 @@ fn can_train_on<A: Adapter>(adapters: &Adapters<A>, folder: &Path) -> Result<(),
     let folder = folder.display();
     if adapters.parts().iter().any(Part::is_partial) {
         return Err(Failure::input(format!(
-            "{folder} also adapts modules beside the text model, which training here would lose; train from an adapter of \
+            "{folder} also adapts modules beside the text model, which training here would lose; \
+             train from an adapter of \
              the text model alone"
         )));
     }
     let carried: usize = adapters.parts().iter().map(|part| part.carried().len()).sum();
     if carried > 0 {
         model_source::tell(&[format!(
-            "{folder}: {carried} tensors take the place of the base model's; they do not train, and are written again with \
+            "{folder}: {carried} tensors take the place of the base model's; they do not train, \
+             and are written again with \
              the adapter"
         )]);
     }

@@ -69,7 +69,8 @@ impl Document {
         if document.folder.to_str().is_none() {
             let folder = document.folder.display();
             let message = format!(
-                "the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename it"
+                "the folder {folder} has a name that is not UTF-8, which TOML cannot hold; rename \
+                 it"
             );
             document.faults.push(Fault::new("", message, Place::File));
         }

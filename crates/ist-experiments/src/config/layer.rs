@@ -7,8 +7,8 @@ use super::schema::{RUN, is_default, variants_of};
 
 /// Lays `over` on `base`: what both have as a table is laid key by key, anything else is replaced.
 ///
-/// Where `over` gives a section another kind (`policy.kind`, `adapter.method`), the keys of `base` that the new kind does not
-/// take fall away; those that it takes stay.
+/// Where `over` gives a section another kind (`policy.kind`, `adapter.method`), the keys of `base`
+/// that the new kind does not take fall away; those that it takes stay.
 pub(super) fn lay(base: &mut Table, over: Table) {
     for (name, value) in over {
         match (base.get_mut(&name), value) {

@@ -9,7 +9,8 @@ use super::schema::SIZE;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
-    /// What the whole run may take, weights included, or what a training step keeps for its backward pass.
+    /// What the whole run may take, weights included, or what a training step keeps for its
+    /// backward pass.
     #[schemars(schema_with = "budget")]
     pub budget: Budget,
 }
@@ -45,7 +46,8 @@ const UNITS: [(&str, f64); 10] = [
     ("tib", 1024.0 * 1024.0 * 1024.0 * 1024.0),
 ];
 
-/// The bytes of a size such as `1.5GiB` or `800 MB`; `None` when the text is none, or less than a byte.
+/// The bytes of a size such as `1.5GiB` or `800 MB`; `None` when the text is none, or less than a
+/// byte.
 pub(super) fn bytes(text: &str) -> Option<u64> {
     let start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(start);

@@ -1,8 +1,8 @@
 //! `[adapter]` as the crate of its method sees it, and what holds between several.
 //!
-//! The schema knows the built-in methods. A method that a crate outside brings along is known by its own reader, which
-//! then judges all of its fields; of a built-in one the reader has the last word: regular expressions, fields that exclude
-//! each other.
+//! The schema knows the built-in methods. A method that a crate outside brings along is known by
+//! its own reader, which then judges all of its fields; of a built-in one the reader has the last
+//! word: regular expressions, fields that exclude each other.
 
 use ist_peft::fields::FieldFault;
 use ist_peft::model::adapters::DEFAULT_NAME;
@@ -14,7 +14,8 @@ use super::adapter::{DEFAULT_METHOD, METHODS};
 use super::document::{Document, join};
 use super::{check as schema_check, schema};
 
-/// The faults that a set of methods finds in the fields of one; `None` when the method is not of the set.
+/// The faults that a set of methods finds in the fields of one; `None` when the method is not of
+/// the set.
 pub(super) type Reader = fn(&Map<String, serde_json::Value>) -> Option<Vec<FieldFault>>;
 
 /// The reader of the methods of `A`.
@@ -55,7 +56,8 @@ pub(super) fn unwrap_single(document: &mut Document) {
     }
 }
 
-/// Takes out the adapter tables whose method is not built in but known to `reader`, so that no schema judges them.
+/// Takes out the adapter tables whose method is not built in but known to `reader`, so that no
+/// schema judges them.
 pub(super) fn take_foreign(document: &mut Document, reader: Reader) -> Vec<Foreign> {
     let mut taken = Vec::new();
     for (index, (_, table)) in keyed(document).into_iter().enumerate() {
@@ -68,7 +70,8 @@ pub(super) fn take_foreign(document: &mut Document, reader: Reader) -> Vec<Forei
     taken
 }
 
-/// Puts foreign tables back and notes what each method's own reader finds, unless the schema found faults already.
+/// Puts foreign tables back and notes what each method's own reader finds, unless the schema found
+/// faults already.
 pub(super) fn check(document: &mut Document, foreign: Vec<Foreign>, reader: Reader) {
     for Foreign { index, table } in foreign {
         let Some((key, place)) = keyed(document).into_iter().nth(index) else { continue };

@@ -10,7 +10,8 @@ use super::schema::MODEL;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The base model: a folder in Hugging Face layout, `builtin:NAME`, or a hub id `org/name[@revision]`.
+    /// The base model: a folder in Hugging Face layout, `builtin:NAME`, or a hub id
+    /// `org/name[@revision]`.
     #[schemars(with = "String", extend("format" = MODEL), length(min = 1))]
     pub path: ModelRef,
     /// Storage of the frozen weights.

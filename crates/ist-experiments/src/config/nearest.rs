@@ -10,7 +10,8 @@ const ELSEWHERE: f64 = 0.9;
 /// Names whose lengths differ by more bytes are not alike.
 const FAR: usize = 64;
 
-/// How alike two names are, in [0, 1]: by edits, by beginning, or because one holds the other (`lora_alpha`, `alpha`).
+/// How alike two names are, in [0, 1]: by edits, by beginning, or because one holds the other
+/// (`lora_alpha`, `alpha`).
 fn resemblance(a: &str, b: &str) -> f64 {
     // A key of a megabyte is no misspelling, and to compare it with all others takes seconds.
     if a.len().abs_diff(b.len()) > FAR {
@@ -26,7 +27,8 @@ fn split(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
-/// Of the valid dotted keys, the one nearest to `key`, and whether it is close. Keys of the same table come first.
+/// Of the valid dotted keys, the one nearest to `key`, and whether it is close. Keys of the same
+/// table come first.
 pub(super) fn key<'a>(key: &str, valid: &'a [String]) -> Option<(&'a str, bool)> {
     let (parent, leaf) = split(key);
     let score = |candidate: &str| {

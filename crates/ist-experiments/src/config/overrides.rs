@@ -1,7 +1,9 @@
-//! `--set KEY=VALUE`: values of the command line, put into the file's table before anything is checked.
+//! `--set KEY=VALUE`: values of the command line, put into the file's table before anything is
+//! checked.
 //!
-//! They then pass the same gate, so an unknown key or a wrong type is the same fault it would be in the file. Paths among
-//! them are relative to the configuration's folder, also where the file extends one of another folder.
+//! They then pass the same gate, so an unknown key or a wrong type is the same fault it would be in
+//! the file. Paths among them are relative to the configuration's folder, also where the file
+//! extends one of another folder.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -9,7 +11,8 @@ use toml::{Table, Value};
 use super::document::{Document, join};
 use super::paths;
 
-/// Puts each override into the document, later ones over earlier ones. A table as the value replaces the whole table.
+/// Puts each override into the document, later ones over earlier ones. A table as the value
+/// replaces the whole table.
 pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]) {
     for text in overrides {
         match parse(text) {
@@ -20,7 +23,10 @@ pub(super) fn apply(document: &mut Document, schema: &Json, overrides: &[String]
             }
             None => document.override_fault(
                 "",
-                format!("\"{text}\" is not KEY=VALUE with a dotted key, as in train.steps=100 or policy.kind=rst"),
+                format!(
+                    "\"{text}\" is not KEY=VALUE with a dotted key, as in train.steps=100 or \
+                         policy.kind=rst"
+                ),
             ),
         }
     }

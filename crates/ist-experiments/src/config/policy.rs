@@ -1,7 +1,7 @@
 //! `[policy]`: which layers train in a step.
 //!
-//! The settings of every kind are those of the policy itself. A key of another kind is refused rather
-//! than ignored, so a file never suggests a setting that has no effect.
+//! The settings of every kind are those of the policy itself. A key of another kind is refused
+//! rather than ignored, so a file never suggests a setting that has no effect.
 
 use ist_core::policy::PolicyConfig;
 use schemars::{Schema, SchemaGenerator};

@@ -46,7 +46,8 @@ pub struct TrainConfig {
     /// Tokens of each continuation.
     #[schemars(range(min = 1))]
     pub sample_tokens: usize,
-    /// Whether the loss is scaled before the backward pass, so that gradients in float16 do not vanish.
+    /// Whether the loss is scaled before the backward pass, so that gradients in float16 do not
+    /// vanish.
     pub loss_scaling: LossScaling,
 }
 
@@ -93,7 +94,8 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The optimizer steps of a run whose epoch has that many batches: `steps`, or epochs · batches rounded up, at least 1.
+    /// The optimizer steps of a run whose epoch has that many batches: `steps`, or epochs · batches
+    /// rounded up, at least 1.
     pub fn total_steps(&self, batches_per_epoch: usize) -> usize {
         let batches = self.epochs.unwrap_or_default() * batches_per_epoch as f64;
         // 1.1 epochs of 10 batches are 11 steps, though the product is a little more than 11.

@@ -145,7 +145,8 @@ mod tests {
                 "a string or true or false",
             ),
             (
-                json!({"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}}),
+                json!({"type": "object", "additionalProperties": {"type": "number",
+                    "exclusiveMinimum": 0}}),
                 "a table of numbers above 0",
             ),
         ] {

@@ -1,4 +1,5 @@
-//! Log-probabilities of token records, batch by batch: what `ist score` prints and what options are compared by.
+//! Log-probabilities of token records, batch by batch: what `ist score` prints and what options are
+//! compared by.
 
 use ist_models::{Decoder, Example, TokenBatch};
 use ist_peft::Adapter;
@@ -23,7 +24,8 @@ pub fn of_examples<A: Adapter>(model: &Decoder<A>, examples: &[Example]) -> Vec<
     batches(examples).flat_map(|batch| score_batch(model, batch)).collect()
 }
 
-/// Neighbouring records in batches of at most [`POSITIONS`] padded positions, at least one record each.
+/// Neighbouring records in batches of at most [`POSITIONS`] padded positions, at least one record
+/// each.
 fn batches(examples: &[Example]) -> impl Iterator<Item = &[Example]> {
     let mut rest = examples;
     std::iter::from_fn(move || {

@@ -136,7 +136,8 @@ mod tests {
     fn work_beyond_the_machine_is_refused_with_advice() {
         assert!(must_fit("a step", 10, Some(10), "").is_ok() && must_fit("", 10, None, "").is_ok());
         let failure = must_fit("a step", 3 << 30, Some(1 << 30), "lower --seq").unwrap_err();
-        let expected = "a step needs 3.0 GiB of memory at least, and this machine has 1.0 GiB in all; lower --seq";
+        let expected = "a step needs 3.0 GiB of memory at least, and this machine has 1.0 GiB in \
+                        all; lower --seq";
         assert_eq!((failure.exit_code(), failure.to_string().as_str()), (2, expected));
     }
 

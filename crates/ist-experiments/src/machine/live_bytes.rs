@@ -1,10 +1,11 @@
 //! Live bytes of the process, counted by the allocator.
 //!
 //! The program that is to be measured declares it, as `bin/ist.rs` does:
-//! `#[global_allocator] static ALLOCATOR: PeakAlloc = PeakAlloc;` with this module's [`PeakAlloc`]. Without it all counts are 0.
+//! `#[global_allocator] static ALLOCATOR: PeakAlloc = PeakAlloc;` with this module's [`PeakAlloc`].
+//! Without it all counts are 0.
 //!
-//! On CPU devices a tensor's memory is the host's, so the most live bytes during a step are the device's peak, weights
-//! included.
+//! On CPU devices a tensor's memory is the host's, so the most live bytes during a step are the
+//! device's peak, weights included.
 
 use ist_core::burn::tensor::Device;
 
@@ -24,8 +25,8 @@ pub fn peak() -> usize {
     PeakAlloc.peak_usage()
 }
 
-/// The most bytes of the device since [`reset_peak`]: on a processor the live ones of the host; on a GPU what its runtime's
-/// pools hold, which is at least the peak so far and never falls.
+/// The most bytes of the device since [`reset_peak`]: on a processor the live ones of the host; on
+/// a GPU what its runtime's pools hold, which is at least the peak so far and never falls.
 pub fn peak_on(device: &Device) -> usize {
     device.memory_pool_usage().map_or_else(peak, |usage| usage.bytes_reserved as usize)
 }

@@ -40,7 +40,8 @@ fn parse(value: &str, cores: usize) -> Result<usize, String> {
         Ok(0) => Ok(cores),
         Ok(threads) if threads <= most as u128 => Ok(threads as usize),
         _ => Err(format!(
-            "{VARIABLE} is `{}`, expected a whole number of threads from 1 to {most} (this machine has {cores} \
+            "{VARIABLE} is `{}`, expected a whole number of threads from 1 to {most} (this machine \
+             has {cores} \
              cores); correct it, or unset it for one thread a core",
             value.escape_debug()
         )),

@@ -17,9 +17,8 @@ pub fn document(planner: &Planner) -> Result<Value, Failure> {
     let drawn = draws::first(planner)?;
     let treatment = |memory| -> Result<Value, Failure> {
         let worst = draws::worst(planner, memory)?;
-        Ok(
-            json!({"expected": expected(planner, &drawn, memory), "worst": of(&planner.estimate(&worst, memory))}),
-        )
+        Ok(json!({"expected": expected(planner, &drawn, memory),
+                "worst": of(&planner.estimate(&worst, memory))}))
     };
     let configured = treatment(planner.memory())?;
     let (records, sequence) = planner.micro_batch();
@@ -40,7 +39,8 @@ pub fn document(planner: &Planner) -> Result<Value, Failure> {
         "bytes": configured["worst"]["bytes"],
         "peak_bytes": configured["worst"]["peak_bytes"],
         "plain_peft": of(&planner.estimate(&planner.layers, Memory::Keep)),
-        "treatments": {"keep": treatment(Memory::Keep)?, "recompute": treatment(Memory::Recompute)?, "budget": configured},
+        "treatments": {"keep": treatment(Memory::Keep)?, "recompute": treatment(Memory::Recompute)?,
+        "budget": configured},
     }))
 }
 
@@ -90,7 +90,8 @@ fn expected(planner: &Planner, drawn: &BTreeMap<LayerSet, usize>, memory: Memory
             )
         })
         .collect();
-    json!({"peak_bytes": mean(&|found| found["peak_bytes"].as_u64().unwrap_or_default()), "bytes": kinds})
+    json!({"peak_bytes": mean(&|found| found["peak_bytes"].as_u64().unwrap_or_default()),
+        "bytes": kinds})
 }
 
 /// The plan for a person.
@@ -114,7 +115,8 @@ pub fn render(plan: &Value) -> String {
     line(
         "parameters",
         format!(
-            "{frozen} frozen, {trainable} trainable in {modules} modules, at most {trained} trained in a step"
+            "{frozen} frozen, {trainable} trainable in {modules} modules, at most {trained} \
+             trained in a step"
         ),
     );
     line(

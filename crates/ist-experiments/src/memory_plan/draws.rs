@@ -1,4 +1,5 @@
-//! Which layers the steps of a run may train: those it begins with, and the set that takes most memory.
+//! Which layers the steps of a run may train: those it begins with, and the set that takes most
+//! memory.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ const STEPS: usize = 1000;
 /// Distinct sets after which no more are looked at.
 const SETS: usize = 64;
 
-/// The sets of the first steps and how often each is drawn, as the policy stands before it has learned anything.
+/// The sets of the first steps and how often each is drawn, as the policy stands before it has
+/// learned anything.
 pub fn first(planner: &Planner) -> Result<BTreeMap<LayerSet, usize>, Failure> {
     let mut policy = prepare::policy(&planner.config.policy, &planner.layers)?;
     let mut rng = Streams::new(planner.config.seed).selection;
@@ -70,8 +72,9 @@ fn logged(planner: &Planner) -> Result<Vec<LayerSet>, Failure> {
     Ok(sets)
 }
 
-/// Of all sets of `size` layers those that can be the worst: some of the lowest, which make all layers above them pass the
-/// gradient, and the rest at the top, where most else is held while they are worked on.
+/// Of all sets of `size` layers those that can be the worst: some of the lowest, which make all
+/// layers above them pass the gradient, and the rest at the top, where most else is held while they
+/// are worked on.
 fn extremes(layers: &LayerSet, size: usize) -> Vec<LayerSet> {
     let all = layers.as_slice();
     let size = size.min(all.len());

@@ -23,7 +23,8 @@ pub(super) fn check(planner: &Planner) -> Result<(), Failure> {
     };
     let resident = bytes(planner.fixed.total());
     Err(Failure::input(format!(
-        "`memory.budget` {given}, but a step that trains layers {:?} on {rows} records of {sequence} tokens needs {} at \
+        "`memory.budget` {given}, but a step that trains layers {:?} on {rows} records of \
+         {sequence} tokens needs {} at \
          least, {resident} of it for weights, adapters, optimizer, data and workspace; {}",
         worst.as_slice(),
         bytes(least),
@@ -43,8 +44,10 @@ fn within_machine(planner: &Planner) -> Result<(), Failure> {
     let (rows, sequence) = planner.micro_batch();
     let name = if memory == Memory::Keep { "keep" } else { "recompute" };
     Err(Failure::input(format!(
-        "`memory.budget` is \"{name}\", but a step that trains layers {:?} on {rows} records of {sequence} tokens needs \
-         {}, and the device has {} in all; leave the budget to \"auto\", or lower `train.micro_batch`, `data.cutoff` or \
+        "`memory.budget` is \"{name}\", but a step that trains layers {:?} on {rows} records of \
+         {sequence} tokens needs \
+         {}, and the device has {} in all; leave the budget to \"auto\", or lower \
+         `train.micro_batch`, `data.cutoff` or \
          the adapter's size",
         worst.as_slice(),
         bytes(peak),

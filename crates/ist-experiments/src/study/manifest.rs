@@ -110,7 +110,8 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Failure> {
     }
     if let Some(entry) = manifest.members.iter().find(|entry| !entry.is_whole()) {
         return Err(Failure::input(format!(
-            "{}: the configuration of {} was changed since it was written; restore the file, or run the study's file \
+            "{}: the configuration of {} was changed since it was written; restore the file, or \
+             run the study's file \
              with another --output",
             path.display(),
             entry.name
@@ -143,7 +144,8 @@ pub fn agree<A: Adapter>(folder: &Path, manifest: &Manifest, study: &Study) -> R
     let more = if more > 0 { format!("\n  and {more} more members") } else { String::new() };
     faults.truncate(LISTED);
     Err(Failure::input(format!(
-        "{} changed since {} was made:\n  {}{more}\nnew members may be added; for other changes rename the file, or name another \
+        "{} changed since {} was made:\n  {}{more}\n\
+         new members may be added; for other changes rename the file, or name another \
          folder with --output",
         study.file.display(),
         folder.join(FILE).display(),

@@ -90,5 +90,6 @@ impl TextModel {
 pub const MODEL_TEMPLATES: [&str; 2] = ["auto", "chat"];
 
 /// Why `chat` cannot be.
-pub const NO_CHAT_TEMPLATE: &str = "the model has no chat template (`chat_template` in tokenizer_config.json, \
+pub const NO_CHAT_TEMPLATE: &str = "the model has no chat template (`chat_template` in \
+                                    tokenizer_config.json, \
                                     chat_template.jinja or chat_template.json)";

@@ -1,4 +1,5 @@
-//! The text of tokens as they come: never half a character, and nothing of a text that stops the row.
+//! The text of tokens as they come: never half a character, and nothing of a text that stops the
+//! row.
 
 use crate::text::TextModel;
 use ist_records::Failure;

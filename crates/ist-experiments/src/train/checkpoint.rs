@@ -191,7 +191,8 @@ pub fn load_newest<A: Adapter>(
     }
     match broken.first() {
         Some((steps, reason)) => Err(Failure::input(format!(
-            "checkpoint {steps} is broken: {reason}\nno checkpoint in {} is whole; restore what was changed, or start \
+            "checkpoint {steps} is broken: {reason}\n\
+             no checkpoint in {} is whole; restore what was changed, or start \
              a new run",
             folder.display()
         ))),
@@ -230,7 +231,8 @@ fn load<A: Adapter>(
         None => {
             let steps = document.progress.steps;
             notes.push(format!(
-                "checkpoint {steps} is of an earlier version and has no digests: it is used unchecked"
+                "checkpoint {steps} is of an earlier version and has no digests: it is used \
+                 unchecked"
             ));
             unmarked(place, steps)?
         }

@@ -423,7 +423,8 @@ impl<'a, A: Adapter> Run<'a, A> {
             checkpoint::save::<A>(&folder, self.config.train.keep_last, &mut self.model, content)
         });
         saved.context(
-            "cannot save a checkpoint; what was saved before is whole: continue with --resume when the cause is gone",
+            "cannot save a checkpoint; what was saved before is whole: continue with --resume when \
+             the cause is gone",
         )
     }
 

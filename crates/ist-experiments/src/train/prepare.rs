@@ -65,7 +65,8 @@ impl Prepared {
                 _ => "lower the cut-off or `adapter.num_virtual_tokens`",
             };
             return Err(Failure::input(format!(
-                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; {advice}"
+                "`data.cutoff` is {found}, but the model's context has {context} positions{taken}; \
+                 {advice}"
             )));
         }
         let mut reader = Reader { config: config.clone(), text, shape };
@@ -158,7 +159,8 @@ impl Prepared {
             return Ok(());
         }
         Err(Failure::input(format!(
-            "--strict: the data has keys that nothing reads\n  {}\nremove them, name the columns in \
+            "--strict: the data has keys that nothing reads\n  {}\n\
+             remove them, name the columns in \
              `data.fields`, use a chat template that reads them, or leave --strict out",
             faults.join("\n  ")
         )))
@@ -432,7 +434,8 @@ pub fn parts<A: Adapter>(tables: &AdapterTables) -> Result<Vec<Vec<Part<A>>>, Fa
             if taken.contains(&part.name) {
                 let name = &part.name;
                 let message = format!(
-                    "`adapter`: two adapters are named \"{name}\"; give each table a `name` of its own"
+                    "`adapter`: two adapters are named \"{name}\"; give each table a `name` of its \
+                     own"
                 );
                 return Err(Failure::input(message));
             }
@@ -522,7 +525,8 @@ fn check_samples(config: &RunConfig, text: &TextModel, context: usize) -> Result
                 context.saturating_sub(new)
             );
             return Err(Failure::input(format!(
-                "`train.sample_prompts`: \"{prompt}\" has {length} tokens, {expected} (`train.sample_tokens`)"
+                "`train.sample_prompts`: \"{prompt}\" has {length} tokens, {expected} \
+                 (`train.sample_tokens`)"
             )));
         }
     }

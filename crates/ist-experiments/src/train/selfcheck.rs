@@ -1,7 +1,8 @@
 //! A run checks itself before and after its first step.
 //!
-//! Fine-tuning fails silently easily: an adapter that is never reached, a B that starts random, a frozen weight that moves.
-//! Each of these shows in one step, so the first step is watched and the run stops when something is off.
+//! Fine-tuning fails silently easily: an adapter that is never reached, a B that starts random, a
+//! frozen weight that moves. Each of these shows in one step, so the first step is watched and the
+//! run stops when something is off.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,12 @@ use ist_core::gradients::{self, Gradients, OUTER, layer_of, layer_prefix};
 use ist_core::{LayerSet, LayeredModel, Responses, step};
 use sha2::{Digest, Sha256};
 
-/// How far the loss with fresh adapters may be from the base model's, relative to it: both are the same sum in f32.
+/// How far the loss with fresh adapters may be from the base model's, relative to it: both are the
+/// same sum in f32.
 const SAME_LOSS: f64 = 1e-5;
 
-/// Fails unless fresh adapters leave the model what it is: the loss at full response equals the one at response 0.
+/// Fails unless fresh adapters leave the model what it is: the loss at full response equals the one
+/// at response 0.
 pub fn fresh_adapters_change_nothing<M: LayeredModel>(model: &M, batch: &M::Batch) -> Result<()> {
     let loss = |responses| step::evaluate(model, batch, &responses);
     let layers = model.layers().len();
@@ -21,7 +24,8 @@ pub fn fresh_adapters_change_nothing<M: LayeredModel>(model: &M, batch: &M::Batc
         (loss(Responses::full(layers)), loss(Responses::suppressed(&LayerSet::all(layers), 0.0)));
     if (fresh - base).abs() > SAME_LOSS * base.abs().max(1.0) {
         bail!(
-            "self-check: with fresh adapters the loss is {fresh}, but the base model's is {base}; they must be equal"
+            "self-check: with fresh adapters the loss is {fresh}, but the base model's is {base}; \
+             they must be equal"
         );
     }
     Ok(())
@@ -42,14 +46,15 @@ impl GradientSizes {
         }
     }
 
-    /// Fails unless every adapter of the chosen layers got a finite gradient, and at least one tensor of each adapter a
-    /// non-zero one (with a zero B, A's gradient is zero and B's is not).
+    /// Fails unless every adapter of the chosen layers got a finite gradient, and at least one
+    /// tensor of each adapter a non-zero one (with a zero B, A's gradient is zero and B's is not).
     pub fn reach<M: LayeredModel>(&self, model: &M, layers: &LayerSet) -> Result<()> {
         let mut modules: BTreeMap<String, bool> = BTreeMap::new();
         for name in parameter_names(model, layers) {
             let Some(size) = self.0.get(&name) else {
                 bail!(
-                    "self-check: parameter {name} is in a chosen layer but got no gradient; it would never train"
+                    "self-check: parameter {name} is in a chosen layer but got no gradient; it \
+                     would never train"
                 );
             };
             if !size.is_finite() {
@@ -61,7 +66,8 @@ impl GradientSizes {
         match modules.iter().find(|(_, moves)| !**moves) {
             Some((module, _)) => {
                 bail!(
-                    "self-check: every gradient of {module} is zero in the first step; it would never train"
+                    "self-check: every gradient of {module} is zero in the first step; it would \
+                     never train"
                 )
             }
             None => Ok(()),
@@ -105,7 +111,8 @@ impl Fingerprint {
         {
             Some((name, _)) => {
                 bail!(
-                    "self-check: parameter {name} moved in the first step, but its layer was not chosen"
+                    "self-check: parameter {name} moved in the first step, but its layer was not \
+                     chosen"
                 )
             }
             None => Ok(()),

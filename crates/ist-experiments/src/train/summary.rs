@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_summary_says_where_the_adapter_lies() {
-        let result = json!({"train": {"loss_first_tenth": 2.0, "loss_last_tenth": 1.0, "steps": 10}, "layers": {}});
+        let result = json!({"train": {"loss_first_tenth": 2.0, "loss_last_tenth": 1.0, "steps": 10},
+            "layers": {}});
         let text = render(&result, "runs/x-1");
         assert!(text.contains("2.0000 -> 1.0000") && text.contains("runs/x-1/adapter"), "{text}");
     }

@@ -1,4 +1,5 @@
-//! What the tests of the command share: a folder with data and a configuration, and the command itself.
+//! What the tests of the command share: a folder with data and a configuration, and the command
+//! itself.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -24,10 +25,13 @@ impl Workbench {
         bench.write(
             "run.toml",
             &format!(
-                "seed = 3\n[model]\npath = \"builtin:village\"\n[data]\ntrain = \"train.jsonl\"\nvalidation_records = 4\n\
-                 [adapter]\nr = 2\nalpha = 4\ndropout = 0.1\n[policy]\nkind = \"ist\"\ninterval = 3\nscore_batch = 4\n\
+                "seed = 3\n[model]\npath = \"builtin:village\"\n[data]\ntrain = \"train.jsonl\"\n\
+                 validation_records = 4\n\
+                 [adapter]\nr = 2\nalpha = 4\ndropout = 0.1\n[policy]\nkind = \"ist\"\n\
+                 interval = 3\nscore_batch = 4\n\
                  [optimizer]\nlr = 1e-3\nwarmup_steps = 2\n\
-                 [train]\nsteps = 10\nbatch = 4\nmicro_batch = 2\neval_every = 4\nsave_every = 3\n{extra}"
+                 [train]\nsteps = 10\nbatch = 4\nmicro_batch = 2\neval_every = 4\nsave_every = 3\n\
+                 {extra}"
             ),
         );
         bench

@@ -1,5 +1,5 @@
-//! BLOOM (Le Scao et al., [arXiv 2211.05100](https://arxiv.org/abs/2211.05100)) and BLOOMZ: scores that fall with the distance
-//! ("ALiBi") instead of positions, and a norm behind the embedding.
+//! BLOOM (Le Scao et al., [arXiv 2211.05100](https://arxiv.org/abs/2211.05100)) and BLOOMZ: scores
+//! that fall with the distance ("ALiBi") instead of positions, and a norm behind the embedding.
 
 use ist_peft::Roles;
 use serde_json::json;

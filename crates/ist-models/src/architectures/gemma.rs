@@ -1,5 +1,5 @@
-//! Gemma (Gemma Team, [arXiv 2403.08295](https://arxiv.org/abs/2403.08295)): LLaMA with `GeGLU`, norms of weight 1 + w and an
-//! embedding times √hidden.
+//! Gemma (Gemma Team, [arXiv 2403.08295](https://arxiv.org/abs/2403.08295)): LLaMA with `GeGLU`,
+//! norms of weight 1 + w and an embedding times √hidden.
 
 use serde_json::json;
 

@@ -1,5 +1,6 @@
-//! Gemma 2 (Gemma Team, [arXiv 2408.00118](https://arxiv.org/abs/2408.00118)): Gemma with a second norm behind attention and
-//! MLP, bounded scores and logits, and a sliding window in every other layer.
+//! Gemma 2 (Gemma Team, [arXiv 2408.00118](https://arxiv.org/abs/2408.00118)): Gemma with a second
+//! norm behind attention and MLP, bounded scores and logits, and a sliding window in every other
+//! layer.
 
 use ist_peft::Roles;
 

@@ -1,5 +1,6 @@
-//! Gemma 3's text model (Gemma Team, [arXiv 2503.19786](https://arxiv.org/abs/2503.19786)): Gemma 2 with norms on queries and
-//! keys in the place of bounded scores, and of six layers five that slide and turn by a base of their own.
+//! Gemma 3's text model (Gemma Team, [arXiv 2503.19786](https://arxiv.org/abs/2503.19786)): Gemma 2
+//! with norms on queries and keys in the place of bounded scores, and of six layers five that slide
+//! and turn by a base of their own.
 
 use serde_json::Value;
 
@@ -35,7 +36,8 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     config
 }
 
-/// The rotations of the layers that see everything and of those that slide. The older spelling scales the former alone.
+/// The rotations of the layers that see everything and of those that slide. The older spelling
+/// scales the former alone.
 fn rotaries(fields: &mut Fields, config: &DecoderConfig) -> Vec<Rotary> {
     let parameters = fields.table("rope_parameters");
     let of = |kind: &str| parameters.and_then(|table| table.get(kind)).and_then(Value::as_object);

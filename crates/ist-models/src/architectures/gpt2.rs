@@ -1,4 +1,5 @@
-//! GPT-2 (Radford et al., 2019): pre-norm decoder with learned positions and a GELU MLP; its matrices are stored `[in, out]`.
+//! GPT-2 (Radford et al., 2019): pre-norm decoder with learned positions and a GELU MLP; its
+//! matrices are stored `[in, out]`.
 //!
 //! Also what GPT-J, GPT-NeoX and BLOOM share with it: [`base`].
 
@@ -69,7 +70,8 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     config
 }
 
-/// A decoder of GPT's kind: layer norms, biases everywhere, one module for queries, keys and values, an MLP without a gate.
+/// A decoder of GPT's kind: layer norms, biases everywhere, one module for queries, keys and
+/// values, an MLP without a gate.
 pub fn base(fields: &mut Fields, context: usize) -> DecoderConfig {
     let hidden_size = fields.count(&["n_embd", "hidden_size", "n_embed"], None);
     let heads = fields.count(&["n_head", "num_attention_heads"], None);

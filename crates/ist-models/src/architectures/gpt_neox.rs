@@ -1,5 +1,5 @@
-//! GPT-NeoX (Black et al., [arXiv 2204.06745](https://arxiv.org/abs/2204.06745)), also Pythia: attention and MLP side by side,
-//! each behind a norm of its own, and a part of every head turned.
+//! GPT-NeoX (Black et al., [arXiv 2204.06745](https://arxiv.org/abs/2204.06745)), also Pythia:
+//! attention and MLP side by side, each behind a norm of its own, and a part of every head turned.
 
 use ist_peft::Roles;
 

@@ -1,5 +1,5 @@
-//! GPT-J (Wang & Komatsuzaki, 2021): attention and MLP side by side behind one norm, neighbouring features of a part of every
-//! head turned, and a head with a bias.
+//! GPT-J (Wang & Komatsuzaki, 2021): attention and MLP side by side behind one norm, neighbouring
+//! features of a part of every head turned, and a head with a bias.
 
 use ist_peft::Roles;
 use serde_json::json;

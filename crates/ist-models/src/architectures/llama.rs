@@ -1,9 +1,9 @@
-//! LLaMA (Touvron et al., [arXiv 2302.13971](https://arxiv.org/abs/2302.13971)): pre-norm decoder with rotary positions,
-//! grouped-query attention and a SwiGLU MLP. Also LLaMA 2 and 3.
+//! LLaMA (Touvron et al., [arXiv 2302.13971](https://arxiv.org/abs/2302.13971)): pre-norm decoder
+//! with rotary positions, grouped-query attention and a SwiGLU MLP. Also LLaMA 2 and 3.
 //!
 //! Per layer, with h the input: h' = h + o(attention(rope(q), rope(k), v)) of rms(h), then
-//! h'' = h' + down(silu(gate) ⊙ up) of rms(h'). Most later models are this one with a few changes, so their files begin with
-//! [`base`].
+//! h'' = h' + down(silu(gate) ⊙ up) of rms(h'). Most later models are this one with a few changes,
+//! so their files begin with [`base`].
 
 use ist_peft::Roles;
 use serde_json::Value;
@@ -50,11 +50,13 @@ pub struct Defaults {
     pub tied: bool,
     /// Of `head_dim`; the hidden size divided by the heads without one.
     pub head_dim: Option<usize>,
-    /// Of `num_key_value_heads`; as many as there are heads without one, or when the file says null.
+    /// Of `num_key_value_heads`; as many as there are heads without one, or when the file says
+    /// null.
     pub kv_heads: Option<usize>,
     /// The part of a head that is turned; `None` where the architecture turns all of it.
     pub partial_rotary_factor: Option<f64>,
-    /// Of `original_max_position_embeddings`, where an architecture has a default outside the scaling's table.
+    /// Of `original_max_position_embeddings`, where an architecture has a default outside the
+    /// scaling's table.
     pub original: Option<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! Mistral (Jiang et al., [arXiv 2310.06825](https://arxiv.org/abs/2310.06825)): LLaMA with a sliding window.
+//! Mistral (Jiang et al., [arXiv 2310.06825](https://arxiv.org/abs/2310.06825)): LLaMA with a
+//! sliding window.
 
 use super::Architecture;
 use super::fields::Fields;

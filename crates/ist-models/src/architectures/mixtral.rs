@@ -1,5 +1,5 @@
-//! Mixtral (Jiang et al., [arXiv 2401.04088](https://arxiv.org/abs/2401.04088)): Mistral with routed experts in the place of
-//! MLPs.
+//! Mixtral (Jiang et al., [arXiv 2401.04088](https://arxiv.org/abs/2401.04088)): Mistral with
+//! routed experts in the place of MLPs.
 
 use ist_peft::Roles;
 

@@ -129,7 +129,8 @@ fn inconsistencies(config: &DecoderConfig) -> Vec<String> {
         if all > fields::MOST_EXPERTS {
             let (experts, most) = (experts.num_experts, fields::MOST_EXPERTS);
             faults.push(format!(
-                "{experts} experts in each of {num_hidden_layers} layers, expected at most {most} in all"
+                "{experts} experts in each of {num_hidden_layers} layers, expected at most {most} \
+                 in all"
             ));
         }
     }

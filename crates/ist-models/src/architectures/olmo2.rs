@@ -1,5 +1,5 @@
-//! OLMo 2 (OLMo Team, [arXiv 2501.00656](https://arxiv.org/abs/2501.00656)): LLaMA with its norms behind attention and MLP
-//! instead of in front, and norms over all queries and all keys.
+//! OLMo 2 (OLMo Team, [arXiv 2501.00656](https://arxiv.org/abs/2501.00656)): LLaMA with its norms
+//! behind attention and MLP instead of in front, and norms over all queries and all keys.
 
 use ist_peft::Roles;
 

@@ -1,5 +1,5 @@
-//! Phi-3 (Abdin et al., [arXiv 2404.14219](https://arxiv.org/abs/2404.14219)): LLaMA with one module for queries, keys and
-//! values and one for gate and up, of a head possibly a part turned.
+//! Phi-3 (Abdin et al., [arXiv 2404.14219](https://arxiv.org/abs/2404.14219)): LLaMA with one
+//! module for queries, keys and values and one for gate and up, of a head possibly a part turned.
 
 use ist_peft::Roles;
 

@@ -1,5 +1,6 @@
-//! Qwen2 and Qwen2.5 (Yang et al., [arXiv 2407.10671](https://arxiv.org/abs/2407.10671)): LLaMA with biases on queries, keys
-//! and values, and a sliding window in the upper layers where that is switched on.
+//! Qwen2 and Qwen2.5 (Yang et al., [arXiv 2407.10671](https://arxiv.org/abs/2407.10671)): LLaMA
+//! with biases on queries, keys and values, and a sliding window in the upper layers where that is
+//! switched on.
 
 use super::Architecture;
 use super::fields::Fields;
@@ -19,8 +20,8 @@ fn read(fields: &mut Fields) -> DecoderConfig {
     windows(fields, DecoderConfig { model_type: "qwen2", qkv_bias: true, ..config })
 }
 
-/// The same with Qwen's windows: with `use_sliding_window` the layers that `layer_types` names or, without it, those from
-/// `max_window_layers` on.
+/// The same with Qwen's windows: with `use_sliding_window` the layers that `layer_types` names or,
+/// without it, those from `max_window_layers` on.
 pub fn windows(fields: &mut Fields, config: DecoderConfig) -> DecoderConfig {
     let used = fields.flag("use_sliding_window", false);
     let window = fields.count_or_none("sliding_window", Some(4096)).filter(|_| used);

@@ -1,5 +1,5 @@
-//! Qwen3 (Yang et al., [arXiv 2505.09388](https://arxiv.org/abs/2505.09388)): LLaMA with a norm on the queries and keys of
-//! every head.
+//! Qwen3 (Yang et al., [arXiv 2505.09388](https://arxiv.org/abs/2505.09388)): LLaMA with a norm on
+//! the queries and keys of every head.
 
 use super::Architecture;
 use super::fields::Fields;

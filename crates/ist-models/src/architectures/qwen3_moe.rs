@@ -1,5 +1,5 @@
-//! Qwen3's mixture of experts (Yang et al., [arXiv 2505.09388](https://arxiv.org/abs/2505.09388)): Qwen3 with routed experts in
-//! the place of most MLPs.
+//! Qwen3's mixture of experts (Yang et al., [arXiv 2505.09388](https://arxiv.org/abs/2505.09388)):
+//! Qwen3 with routed experts in the place of most MLPs.
 
 use ist_peft::Roles;
 

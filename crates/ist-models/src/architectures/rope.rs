@@ -15,11 +15,13 @@ pub(super) struct RopeDefaults {
     pub head_dim: usize,
     /// θ.
     pub theta: f64,
-    /// The part of a head that is turned; `None` where the architecture turns all of it whatever its file says.
+    /// The part of a head that is turned; `None` where the architecture turns all of it whatever
+    /// its file says.
     pub partial_rotary_factor: Option<f64>,
     /// Positions the model was made for.
     pub max_position_embeddings: usize,
-    /// The context it was first trained for, where that stands outside the scaling's table, as it does in every Phi-3.
+    /// The context it was first trained for, where that stands outside the scaling's table, as it
+    /// does in every Phi-3.
     pub original: Option<usize>,
     /// Whether "yarn" means longrope, as in Phi-3's first files.
     pub yarn_is_longrope: bool,
@@ -64,7 +66,8 @@ pub(super) fn rotary_of(
     if defaults.head_dim > 0 && (!dims.is_multiple_of(2) || dims == 0 || dims > defaults.head_dim) {
         let head = defaults.head_dim;
         faults.push(format!(
-            "rotary positions need an even number of a head's features: {partial} of a head_dim of {head} are {dims}"
+            "rotary positions need an even number of a head's features: {partial} of a head_dim of \
+             {head} are {dims}"
         ));
     }
     let reader = Table { table, defaults, dims };
@@ -136,7 +139,8 @@ impl Table<'_> {
         number(self.table, "factor", Some(default), faults)
     }
 
-    /// The factor on queries and keys is 0.1 m ln(s) + 1 for the scaling s, or the ratio of two such numbers.
+    /// The factor on queries and keys is 0.1 m ln(s) + 1 for the scaling s, or the ratio of two
+    /// such numbers.
     fn yarn(&self, faults: &mut Vec<String>) -> RopeScaling {
         let original = self.original(faults);
         let factor = self.factor(original, faults);

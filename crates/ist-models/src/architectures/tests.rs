@@ -2,7 +2,8 @@ use super::*;
 use crate::decoder::rotary::RopeScaling;
 
 const SHAPE: &str = r#""model_type": "llama", "vocab_size": 10, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-5"#;
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5"#;
 
 fn parse(rest: &str) -> Result<DecoderConfig, ConfigError> {
     DecoderConfig::parse(&format!("{{{SHAPE}{rest}}}"))

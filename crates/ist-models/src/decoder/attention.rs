@@ -31,7 +31,8 @@ pub struct DecoderAttention<A: Module> {
 pub(super) type LayerCache = Option<(Tensor<4>, Tensor<4>)>;
 
 impl<A: Adapter> DecoderAttention<A> {
-    /// What the attention of layer `layer` makes of its input. `last` says whether the layer's output is this and the residual.
+    /// What the attention of layer `layer` makes of its input. `last` says whether the layer's
+    /// output is this and the residual.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,

@@ -15,8 +15,8 @@ use super::layer::DecoderLayer;
 use super::layout::{self, LinearShape};
 use super::mlp::DecoderMlp;
 
-/// Where weights come from: name and shape in Hugging Face's layout to the values. A source that has no such tensor notes
-/// the fault and answers with zeros.
+/// Where weights come from: name and shape in Hugging Face's layout to the values. A source that
+/// has no such tensor notes the fault and answers with zeros.
 pub type WeightSource<'a> = dyn FnMut(&str, &[usize]) -> TensorData + 'a;
 
 /// Where the tensors of a model come from.
@@ -63,7 +63,8 @@ impl Builder<'_, '_> {
         PeftNorm { base: ist_peft::FrozenNorm { weight, bias }, adapter: None }
     }
 
-    /// A matrix of a layer, `[in, out]`. Its columns lie in one piece, whichever way a file holds them.
+    /// A matrix of a layer, `[in, out]`. Its columns lie in one piece, whichever way a file holds
+    /// them.
     fn matrix(&mut self, name: &str, [d_in, d_out]: [usize; 2]) -> Weight<2> {
         let TensorSource::Values(source) = &mut self.source else {
             return Weight::frozen(self.tensor(name, [d_out, d_in]).transpose());

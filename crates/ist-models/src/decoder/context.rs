@@ -19,8 +19,8 @@ pub struct DecoderContext {
 }
 
 impl DecoderContext {
-    /// The context of tokens at `positions`, one list a row or one for all rows, that see what `mask` says; a row's text has
-    /// its number of `lengths`.
+    /// The context of tokens at `positions`, one list a row or one for all rows, that see what
+    /// `mask` says; a row's text has its number of `lengths`.
     pub(super) fn new(
         config: &Arc<DecoderConfig>,
         positions: &[Vec<usize>],
@@ -57,8 +57,8 @@ impl DecoderContext {
     }
 }
 
-/// The rotation of all rows. Where frequencies depend on the length of a text, each row has its own: a record's figures do not
-/// depend on those beside it.
+/// The rotation of all rows. Where frequencies depend on the length of a text, each row has its
+/// own: a record's figures do not depend on those beside it.
 fn turned_by(
     rotary: &Rotary,
     positions: &[Vec<usize>],

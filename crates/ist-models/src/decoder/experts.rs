@@ -1,9 +1,10 @@
-//! Routed experts (Shazeer et al., [arXiv 1701.06538](https://arxiv.org/abs/1701.06538); as in Mixtral,
-//! [arXiv 2401.04088](https://arxiv.org/abs/2401.04088)).
+//! Routed experts (Shazeer et al., [arXiv 1701.06538](https://arxiv.org/abs/1701.06538); as in
+//! Mixtral, [arXiv 2401.04088](https://arxiv.org/abs/2401.04088)).
 //!
-//! p = softmax(x R) over all experts; a token goes to the k likeliest ones and gets Σ p_e · `expert_e(x)`, with the p of the
-//! chosen divided by their sum where the model says so. An expert runs on the tokens that chose it, and on nothing else. The
-//! choice itself has no derivative; p has.
+//! p = softmax(x R) over all experts; a token goes to the k likeliest ones and gets Σ p_e ·
+//! `expert_e(x)`, with the p of the chosen divided by their sum where the model says so. An expert
+//! runs on the tokens that chose it, and on nothing else. The choice itself has no derivative; p
+//! has.
 
 use ist_core::{LayerPass, burn};
 

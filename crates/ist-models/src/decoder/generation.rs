@@ -1,4 +1,5 @@
-//! A decoder as commands use it: logits, log-probabilities, generation with a key-value cache, its weights by name.
+//! A decoder as commands use it: logits, log-probabilities, generation with a key-value cache, its
+//! weights by name.
 
 use ist_core::{LayerPass, burn};
 
@@ -160,7 +161,8 @@ impl<A: Adapter> Decoder<A> {
 }
 
 impl<A: Adapter> Decoder<A> {
-    /// The logits behind the last of `tokens`, `[batch, vocabulary]`, which are the last of those in the cache's lists.
+    /// The logits behind the last of `tokens`, `[batch, vocabulary]`, which are the last of those
+    /// in the cache's lists.
     fn advance(&self, tokens: &[Vec<u32>], cache: &mut DecoderCache) -> Tensor<2> {
         let (queries, keys) = (tokens[0].len(), cache.mask[0].len());
         let mask = AttentionMask::causal(&cache.mask.concat(), queries, keys);

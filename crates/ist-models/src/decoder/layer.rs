@@ -1,7 +1,8 @@
 //! One decoder layer: attention and MLP, and the norms around them.
 //!
-//! With the norms that the architecture has: h = x + `after_attention`(attention(`before_attention`(x))), then
-//! h + `after_mlp`(mlp(`before_mlp`(h))). In a parallel layer the MLP gets x as well, and both are added to it.
+//! With the norms that the architecture has: h = x +
+//! `after_attention`(attention(`before_attention`(x))), then h + `after_mlp`(mlp(`before_mlp`(h))).
+//! In a parallel layer the MLP gets x as well, and both are added to it.
 
 use ist_core::{LayerPass, burn};
 
@@ -45,7 +46,8 @@ impl<A: Adapter> DecoderLayer<A> {
         self.feed_forward(self.attend(x, context, pass, cache), context, pass)
     }
 
-    /// Attention and MLP of a parallel layer. Without a norm of its own the MLP gets the attention's.
+    /// Attention and MLP of a parallel layer. Without a norm of its own the MLP gets the
+    /// attention's.
     fn both(
         &self,
         x: Tensor<3>,

@@ -81,7 +81,8 @@ struct BatchSizes {
     angles: u64,
     width: usize,
     vocabulary: usize,
-    /// Whether the layers' matrices are kept in a narrower type than is computed in, and whether the head is.
+    /// Whether the layers' matrices are kept in a narrower type than is computed in, and whether
+    /// the head is.
     narrow: [bool; 2],
 }
 
@@ -311,8 +312,8 @@ impl LayerOperations<'_> {
         self.linear(tape, &down[0], trains, hidden)
     }
 
-    /// The experts of all tokens as one MLP of k times as many tokens, which is what they keep; that each runs alone makes
-    /// its own moment smaller.
+    /// The experts of all tokens as one MLP of k times as many tokens, which is what they keep;
+    /// that each runs alone makes its own moment smaller.
     fn experts(&self, tape: &mut Tape, x: TapeValue, trains: bool) -> TapeValue {
         let Some(experts) = self.config.experts else { return x };
         let tokens = self.sizes.tokens.saturating_mul(experts.num_experts_per_tok as u64);

@@ -23,7 +23,8 @@ pub struct DecoderMlp<A: Module> {
 }
 
 impl<A: Adapter> DecoderMlp<A> {
-    /// What the MLP makes of its input. `last` says whether the layer's output is this and the residual.
+    /// What the MLP makes of its input. `last` says whether the layer's output is this and the
+    /// residual.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,

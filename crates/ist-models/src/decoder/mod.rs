@@ -1,9 +1,10 @@
 //! The decoder that every architecture here is made of.
 //!
-//! Decoders differ in a few places: the kind and the place of norms, how positions are told apart, whether projections are
-//! fused, the form of the MLP, scales and bounds, and what modules are called. [`DecoderConfig`] says which of these a model
-//! has, an architecture's file says how its `config.json` becomes one, and this module computes it. So training, memory
-//! plan, adapters and generation are written once and hold for all.
+//! Decoders differ in a few places: the kind and the place of norms, how positions are told apart,
+//! whether projections are fused, the form of the MLP, scales and bounds, and what modules are
+//! called. [`DecoderConfig`] says which of these a model has, an architecture's file says how its
+//! `config.json` becomes one, and this module computes it. So training, memory plan, adapters and
+//! generation are written once and hold for all.
 
 mod adapters;
 mod attention;
@@ -72,8 +73,8 @@ pub struct Decoder<A: Adapter = ist_peft::BuiltinAdapter> {
 }
 
 impl<A: Adapter> Decoder<A> {
-    /// The model whose weights `source` gives, kept as `storage`: f32, bf16, f16 or f64, or i8 for the layers' matrices in
-    /// eight bits and all else in f32. Arithmetic is f32, or f64 for f64.
+    /// The model whose weights `source` gives, kept as `storage`: f32, bf16, f16 or f64, or i8 for
+    /// the layers' matrices in eight bits and all else in f32. Arithmetic is f32, or f64 for f64.
     pub fn build(
         config: DecoderConfig,
         source: &mut WeightSource<'_>,
@@ -96,8 +97,8 @@ impl<A: Adapter> Decoder<A> {
         Self { config: Arc::new(config), outer, layers, device: device.clone(), arithmetic }
     }
 
-    /// A model with random weights: matrices normal with deviation 0.02, output projections of the residual branches smaller
-    /// by √(2 layers), norms the identity, biases 0.
+    /// A model with random weights: matrices normal with deviation 0.02, output projections of the
+    /// residual branches smaller by √(2 layers), norms the identity, biases 0.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
         let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
         let names = [config.names.output, config.names.down, config.names.expert[2]];
@@ -118,8 +119,9 @@ impl<A: Adapter> Decoder<A> {
         Self::build(config, &mut source, DType::F32, device)
     }
 
-    /// A model to measure: random numbers that never were on the host, kept as `storage`, a float type. burn's generator, which
-    /// is the process's, makes them from `seed`; two devices make different ones.
+    /// A model to measure: random numbers that never were on the host, kept as `storage`, a float
+    /// type. burn's generator, which is the process's, makes them from `seed`; two devices make
+    /// different ones.
     pub fn random_on_device(
         config: DecoderConfig,
         seed: u64,
@@ -149,7 +151,8 @@ impl<A: Adapter> Decoder<A> {
         self
     }
 
-    /// The model with its weights as they are now, frozen and kept as `storage`; adapters are left out.
+    /// The model with its weights as they are now, frozen and kept as `storage`; adapters are left
+    /// out.
     #[must_use]
     pub fn store_as(&self, storage: DType) -> Self {
         let mut weights: std::collections::HashMap<String, TensorData> =
@@ -252,7 +255,8 @@ impl<A: Adapter> Decoder<A> {
         }
     }
 
-    /// The last layer's output at the predicting positions alone, `[1, predicted, hidden]`, from its input.
+    /// The last layer's output at the predicting positions alone, `[1, predicted, hidden]`, from
+    /// its input.
     fn finish(
         &self,
         last: &DecoderLayer<A>,
@@ -271,8 +275,8 @@ impl<A: Adapter> Decoder<A> {
         predicting(last.forward(x, context, pass, None), batch)
     }
 
-    /// -log p of every predicted token, `[predicted]`, from the last layer's output at the predicting positions
-    /// `[1, predicted, hidden]`.
+    /// -log p of every predicted token, `[predicted]`, from the last layer's output at the
+    /// predicting positions `[1, predicted, hidden]`.
     ///
     /// Under an adapter of its own the head's logits exist in full.
     fn token_losses(

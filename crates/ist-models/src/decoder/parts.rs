@@ -1,4 +1,5 @@
-//! The modules of a layer in the order of [`layer_parts`](super::layout::layer_parts), for whatever goes over all of them.
+//! The modules of a layer in the order of [`layer_parts`](super::layout::layer_parts), for whatever
+//! goes over all of them.
 
 use ist_core::burn;
 

@@ -1,4 +1,5 @@
-//! The angles of rotary positions and how they are changed for longer contexts, as in transformers' `modeling_rope_utils`.
+//! The angles of rotary positions and how they are changed for longer contexts, as in transformers'
+//! `modeling_rope_utils`.
 //!
 //! Pair i of R features turns by position · θ^(-2i / R), where R may be less than a head has.
 
@@ -24,7 +25,8 @@ pub struct Rotary {
 pub enum RopeScaling {
     /// Not at all.
     Default,
-    /// Every frequency divided by `factor` (Chen et al., [arXiv 2306.15595](https://arxiv.org/abs/2306.15595)).
+    /// Every frequency divided by `factor` (Chen et al., [arXiv
+    /// 2306.15595](https://arxiv.org/abs/2306.15595)).
     Linear {
         /// The divisor.
         factor: f64,
@@ -63,8 +65,8 @@ pub enum RopeScaling {
         /// Whether the bounds between are whole pairs.
         truncate: bool,
     },
-    /// A divisor of its own for every pair, one list for short texts and one for long ones (Ding et al.,
-    /// [arXiv 2402.13753](https://arxiv.org/abs/2402.13753)).
+    /// A divisor of its own for every pair, one list for short texts and one for long ones (Ding et
+    /// al., [arXiv 2402.13753](https://arxiv.org/abs/2402.13753)).
     LongRope {
         /// The divisors up to the original context.
         short_factor: Vec<f64>,
@@ -92,7 +94,8 @@ impl Rotary {
         }
     }
 
-    /// Which of several sets of frequencies texts of that length have. Keys that were turned by another set are not theirs.
+    /// Which of several sets of frequencies texts of that length have. Keys that were turned by
+    /// another set are not theirs.
     pub fn regime(&self, length: usize) -> usize {
         match &self.scaling {
             RopeScaling::LongRope { original_max_position_embeddings: original, .. } => {

@@ -23,7 +23,8 @@ fn tensors_and_sites_from_the_configuration_are_those_of_the_model() {
     for (tied, bias) in [(true, false), (false, true)] {
         holds(&format!(
             r#"{{"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "max_position_embeddings": 64,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6,
+            "max_position_embeddings": 64,
             "tie_word_embeddings": {tied}, "attention_bias": {bias}, "mlp_bias": {bias}}}"#
         ));
     }

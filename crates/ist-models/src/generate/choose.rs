@@ -4,7 +4,8 @@ use rand::{Rng, RngExt};
 
 use super::Settings;
 
-/// The next token: the likeliest when the temperature is 0 (the lowest id among equals), else a draw.
+/// The next token: the likeliest when the temperature is 0 (the lowest id among equals), else a
+/// draw.
 pub(super) fn choose(logits: &[f64], settings: &Settings, rng: &mut impl Rng) -> u32 {
     let ascending = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a));
     if settings.temperature == 0.0 {

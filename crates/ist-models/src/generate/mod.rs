@@ -75,7 +75,8 @@ pub enum GenerateError {
     },
     /// Prompt and output do not fit the model's context.
     #[error(
-        "a prompt of {prompt} tokens and {new} new ones exceed the model's context of {context} positions"
+        "a prompt of {prompt} tokens and {new} new ones exceed the model's context of {context} \
+         positions"
     )]
     Context {
         /// Tokens of the longest prompt.

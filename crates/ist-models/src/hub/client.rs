@@ -178,7 +178,8 @@ impl Client {
         let seconds = self.settings.silence.as_secs_f64();
         match error {
             ureq::Error::Timeout(_) => format!(
-                "nothing came for {seconds} s; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
+                "nothing came for {seconds} s; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more \
+                 seconds"
             ),
             ureq::Error::HostNotFound => format!("{} is not found", shown(&self.endpoint)),
             error => error.to_string(),
@@ -207,11 +208,13 @@ impl Client {
             }
             (StatusCode::UNAUTHORIZED, _) => match &self.settings.token {
                 None => other(format!(
-                    "{page} is not there, or is not for everyone; check the name, or set HF_TOKEN to a token of an \
+                    "{page} is not there, or is not for everyone; check the name, or set HF_TOKEN \
+                     to a token of an \
                      account that may read it"
                 )),
                 Some(token) => other(format!(
-                    "the token of {} is not accepted, or may not read {page}; check the name, and make a new token",
+                    "the token of {} is not accepted, or may not read {page}; check the name, and \
+                     make a new token",
                     token.origin()
                 )),
             },
@@ -220,7 +223,8 @@ impl Client {
                     "{page} is not for everyone; accept its terms there and set HF_TOKEN"
                 )),
                 Some(token) => other(format!(
-                    "the account of the token of {} may not read {page}; accept the model's terms there, or use a \
+                    "the account of the token of {} may not read {page}; accept the model's terms \
+                     there, or use a \
                      token that may read it",
                     token.origin()
                 )),

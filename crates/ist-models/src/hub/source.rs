@@ -16,7 +16,9 @@ use crate::text::text_files::FILES;
 /// Why a hub id gives no folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{id}: no folder of that name, no model of that name in the local cache, and it cannot be fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to a cache that holds it"
+    "{id}: no folder of that name, no model of that name in the local cache, and it cannot be \
+     fetched from the hub: {message}; download it elsewhere and give its folder, or set HF_HOME to \
+     a cache that holds it"
 )]
 pub struct HubError {
     id: String,

@@ -1,8 +1,9 @@
 //! The operations that decoders are made of, one a room.
 //!
 //! Each room holds all forms of its operation. `mod.rs` has the formula on any backend, its
-//! derivative, and what a memory plan counts for it. `flex.rs` has the form for the processor, which
-//! works on slices. `cube.rs` has the kernels for GPUs. A form that a room lacks is the formula.
+//! derivative, and what a memory plan counts for it. `flex.rs` has the form for the processor,
+//! which works on slices. `cube.rs` has the kernels for GPUs. A form that a room lacks is the
+//! formula.
 
 pub mod activate;
 pub mod activation;

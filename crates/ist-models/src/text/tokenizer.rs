@@ -41,7 +41,8 @@ pub enum TokenizerError {
     },
     /// It can produce an id the model has no embedding for.
     #[error(
-        "{origin}: the tokenizer has token \"{}\" with id {id}, but the model's vocabulary has {vocab_size} entries",
+        "{origin}: the tokenizer has token \"{}\" with id {id}, but the model's vocabulary has \
+         {vocab_size} entries",
         cut(token)
     )]
     DoesNotFit {
@@ -309,7 +310,8 @@ mod tests {
         let failed = settle::<()>("decoding tokens", contained(|| panic!("index out of bounds")));
         assert_eq!(
             failed.unwrap_err().to_string(),
-            "tokenizer.json: decoding tokens failed: index out of bounds; use the model's own tokenizer.json"
+            "tokenizer.json: decoding tokens failed: index out of bounds; use the model's own \
+             tokenizer.json"
         );
     }
 
@@ -319,12 +321,14 @@ mod tests {
             "invert": false});
         let normalizers =
             json!([{"type": "NFC"}, {"type": "Prepend", "prepend": "a"}, replace("b")]);
-        let decoders = json!([{"type": "ByteFallback"}, {"type": "Strip", "content": " ", "start": 1,
+        let decoders = json!([{"type": "ByteFallback"}, {"type": "Strip", "content": " ",
+            "start": 1,
             "stop": 0}]);
         let piece = json!({"SpecialToken": {"id": "a", "type_id": 0}});
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
         let template = json!({"type": "TemplateProcessing", "single": [piece, text],
-            "pair": [text, text], "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}}});
+            "pair": [text, text], "special_tokens": {"a": {"id": "a", "ids": [0],
+            "tokens": ["a"]}}});
         let model = json!({"type": "BPE", "dropout": null, "unk_token": "a", "fuse_unk": false,
             "continuing_subword_prefix": null, "end_of_word_suffix": null, "byte_fallback": false,
             "ignore_merges": false, "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]});

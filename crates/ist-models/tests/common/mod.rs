@@ -1,4 +1,5 @@
-//! A tiny LLaMA with random weights and random adapters, the same in every number type, and padded records for it.
+//! A tiny LLaMA with random weights and random adapters, the same in every number type, and padded
+//! records for it.
 
 use ist_core::burn::tensor::{DType, Device, Tensor, TensorData};
 use ist_core::step::StepOutput;
@@ -21,7 +22,8 @@ pub(crate) const IN_LAYERS: [&str; 7] =
 pub(crate) fn config(tied: bool) -> DecoderConfig {
     let document = json!({
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 12, "intermediate_size": 10,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 4,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
         "attention_bias": true, "mlp_bias": true,
     });
@@ -66,7 +68,8 @@ impl Numbers {
         Decoder::build(config(tied), &mut source, self.dtype, &self.device)
     }
 
-    /// `model` with LoRA whose A and B are random and non-zero; `fields` as in a configuration's `[adapter]` table.
+    /// `model` with LoRA whose A and B are random and non-zero; `fields` as in a configuration's
+    /// `[adapter]` table.
     pub(crate) fn adapted(
         &self,
         mut model: Model,
@@ -121,7 +124,8 @@ pub(crate) fn padded(tokens: &[u32], left: usize, right: usize) -> Example {
     }
 }
 
-/// Four records of unequal length: without padding, padded on the left, on the right, and on both sides.
+/// Four records of unequal length: without padding, padded on the left, on the right, and on both
+/// sides.
 pub(crate) fn records(seed: u64) -> Vec<Example> {
     let mut rng = streams::stream(seed, "records");
     let mut tokens = |count: usize| {
@@ -145,7 +149,8 @@ pub(crate) fn named(output: &StepOutput) -> Vec<(String, Vec<f64>)> {
     output.gradients.names().map(|name| (name.to_owned(), value(name))).collect()
 }
 
-/// max |found - expected| / max |expected|; an `expected` of zeros is refused, since nothing would be compared.
+/// max |found - expected| / max |expected|; an `expected` of zeros is refused, since nothing would
+/// be compared.
 pub(crate) fn relative(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));

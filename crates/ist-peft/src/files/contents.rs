@@ -101,7 +101,8 @@ impl Contents {
             let path = self.file.path().display();
             let count = renamed.len();
             self.notes.push(format!(
-                "{path}: the names of {count} tensors, such as {first}, are those of another version of the model; they \
+                "{path}: the names of {count} tensors, such as {first}, are those of another \
+                 version of the model; they \
                  were read under this model's"
             ));
         }

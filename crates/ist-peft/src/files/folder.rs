@@ -55,7 +55,8 @@ pub enum AdapterFilesError {
     },
     /// The folder is another program's.
     #[error(
-        "{path}: the adapter is {program}'s and not PEFT's; convert it with `ist convert --adapter {} --to peft --output NEW`",
+        "{path}: the adapter is {program}'s and not PEFT's; convert it with `ist convert --adapter \
+         {} --to peft --output NEW`",
         path.parent().unwrap_or(path).display()
     )]
     OtherProgram {
@@ -82,7 +83,8 @@ pub enum AdapterFilesError {
     },
     /// The tensors are in a pickle.
     #[error(
-        "{path}: pickled tensors are not read, since a pickle can run any program; convert the file in Python where you trust \
+        "{path}: pickled tensors are not read, since a pickle can run any program; convert the \
+         file in Python where you trust \
          it: safetensors.torch.save_file(torch.load(\"adapter_model.bin\", map_location=\"cpu\"), \
          \"adapter_model.safetensors\")"
     )]

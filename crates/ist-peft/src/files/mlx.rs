@@ -66,7 +66,8 @@ pub(crate) fn read(
         let end = match (end, shape.as_slice()) {
             ("lora_a" | "lora_b", _) if module.ends_with("embed_tokens") => {
                 faults.push(format!(
-                    "{name}: mlx-lm's LoRA on an embedding changes a tied head too, which PEFT's does not; fuse it there"
+                    "{name}: mlx-lm's LoRA on an embedding changes a tied head too, which PEFT's \
+                     does not; fuse it there"
                 ));
                 continue;
             }

@@ -85,7 +85,8 @@ pub(crate) fn read_part_tensors<A: Adapter>(
     };
     notes.extend(note(
         &unread,
-        "were not read, as PEFT does not read them: under an adapter it calls a module's own tensors `base_layer`",
+        "were not read, as PEFT does not read them: under an adapter it calls a module's own \
+         tensors `base_layer`",
     ));
     notes.extend(note(&senses, "were not read: this program runs the text model alone"));
     notes.extend(unmatched_patterns(part, &methods, file));
@@ -103,7 +104,8 @@ fn unmatched_patterns<A: Adapter>(
         let patterns = config.settings.unmatched_patterns(&method.sites);
         (!patterns.is_empty()).then(|| {
             format!(
-                "{}: `rank_pattern` or `alpha_pattern` names {}, which match no module of the adapter",
+                "{}: `rank_pattern` or `alpha_pattern` names {}, which match no module of the \
+                 adapter",
                 file.path().with_file_name(CONFIG_FILE).display(),
                 patterns.join(", ")
             )

@@ -436,7 +436,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(values in prop::collection::vec(-1e30f32..1e30, 1..40), bf16: bool) {
+        fn what_is_written_is_read_back(
+            values in prop::collection::vec(-1e30f32..1e30, 1..40),
+            bf16: bool,
+        ) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("x.safetensors");
             let dtype = if bf16 { DType::BF16 } else { DType::F32 };

@@ -86,7 +86,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_is_within_half_a_step(rows in 1usize..5, width in 1usize..200, seed in any::<u64>()) {
+        fn every_number_is_within_half_a_step(
+            rows in 1usize..5,
+            width in 1usize..200,
+            seed in any::<u64>(),
+        ) {
             let mut state = seed | 1;
             let mut next = || {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -98,7 +102,8 @@ mod tests {
             for (exact, found) in numbers.chunks(block(width)).zip(found.chunks(block(width))) {
                 let most = exact.iter().fold(0.0f32, |most, w| most.max(w.abs()));
                 for (exact, found) in exact.iter().zip(found) {
-                    prop_assert!((exact - found).abs() <= most / 254.0 * 1.0001, "{exact} {found} {most}");
+                    prop_assert!((exact - found).abs() <= most / 254.0 * 1.0001, "{exact} {found} \
+                        {most}");
                 }
             }
         }

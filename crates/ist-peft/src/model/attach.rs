@@ -117,7 +117,8 @@ pub enum AttachError {
     },
     /// No module is named, and PEFT would not know which are meant.
     #[error(
-        "`target_modules` is null, and for {method} PEFT has no modules of its own choice on \"{model_type}\"; name them in the \
+        "`target_modules` is null, and for {method} PEFT has no modules of its own choice \
+         on \"{model_type}\"; name them in the \
          adapter's configuration"
     )]
     NoDefault {
@@ -128,7 +129,8 @@ pub enum AttachError {
     },
     /// Keys of `rank_pattern` or `alpha_pattern` are no module's.
     #[error(
-        "the patterns {} match no module among the targets; `rank_pattern` and `alpha_pattern` name modules by the end of \
+        "the patterns {} match no module among the targets; `rank_pattern` and `alpha_pattern` \
+         name modules by the end of \
          their path, and the targets are {}",
         unknown.join(", "), or_none(exist)
     )]
@@ -151,7 +153,8 @@ pub enum AttachError {
     },
     /// `layers_to_transform` names layers the model lacks.
     #[error(
-        "`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, counted from 0"
+        "`layers_to_transform` names layers {layers:?}, but the model has {num_layers} layers, \
+         counted from 0"
     )]
     Layers {
         /// The layers that do not exist.
@@ -161,7 +164,8 @@ pub enum AttachError {
     },
     /// Two adapters want one module.
     #[error(
-        "{path} would carry two adapters, `{first}` and `{second}`; a module carries one, so narrow the targets of one"
+        "{path} would carry two adapters, `{first}` and `{second}`; a module carries one, so \
+         narrow the targets of one"
     )]
     Twice {
         /// The module.

@@ -47,7 +47,8 @@ impl Follower {
         self.fault.as_deref().or(self.broken.as_deref())
     }
 
-    /// Adds what was written since the last call. Logs that were cut back, by a run that goes on, are read again.
+    /// Adds what was written since the last call. Logs that were cut back, by a run that goes on,
+    /// are read again.
     pub(super) fn follow(&mut self, run: &mut RunRecord) {
         let read = self.look(run).and_then(|()| self.read(run));
         self.fault = read.err().map(|failure| failure.to_string());
@@ -81,7 +82,8 @@ impl Follower {
         self.folder.join(LOGS[log].0)
     }
 
-    /// The bytes of each log behind those that were read; `None` of a log that does not go on where it was left.
+    /// The bytes of each log behind those that were read; `None` of a log that does not go on where
+    /// it was left.
     fn grown(&self) -> Result<[Option<Vec<u8>>; LOGS.len()], Failure> {
         let mut found = std::array::from_fn(|_| None);
         for (log, tail) in self.tails.iter().enumerate() {

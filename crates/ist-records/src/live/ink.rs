@@ -1,7 +1,8 @@
 //! Colours of a terminal, and shades for one that shows none.
 //!
-//! Lines and bars have the terminal's own sixteen colours, which its user chose to be read on its background. A heat map goes
-//! along viridis, in 256 colours where the terminal does not say that it knows more.
+//! Lines and bars have the terminal's own sixteen colours, which its user chose to be read on its
+//! background. A heat map goes along viridis, in 256 colours where the terminal does not say that
+//! it knows more.
 
 use ratatui::style::{Color, Modifier, Style};
 

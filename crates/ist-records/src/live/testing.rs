@@ -5,8 +5,9 @@ use serde_json::json;
 use crate::record::costs::StepTimes;
 use crate::report::{Evaluation, RunRecord, State, Step};
 
-/// A run of 400 steps at two layers, of which so many are done: losses from 1.5 down by a hundredth a step, an evaluation every 30
-/// steps, an importance update in step 100, layer 0 chosen in three of four steps.
+/// A run of 400 steps at two layers, of which so many are done: losses from 1.5 down by a hundredth
+/// a step, an evaluation every 30 steps, an importance update in step 100, layer 0 chosen in three
+/// of four steps.
 pub(super) fn run(done: usize) -> RunRecord {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.toml"), "seed = 3\n[policy]\nkind = \"ist\"\n")

@@ -61,7 +61,8 @@ pub struct Scoring {
 pub struct StepCost {
     /// The step.
     pub step: usize,
-    /// The most live bytes that were predicted; `None` for a model that does not tell its footprint.
+    /// The most live bytes that were predicted; `None` for a model that does not tell its
+    /// footprint.
     pub predicted_peak_bytes: Option<u64>,
     /// Where candidates were scored before it.
     pub scoring: Option<Scoring>,
@@ -111,7 +112,8 @@ impl Costs {
         }
     }
 
-    /// The `time` part of a result, of a run whose steps took that many seconds together; null where no step tells.
+    /// The `time` part of a result, of a run whose steps took that many seconds together; null
+    /// where no step tells.
     pub fn time(&self, seconds: f64) -> Value {
         let Some(times) = self.times else { return Value::Null };
         let other = (seconds - times.total() - self.scoring_seconds).max(0.0);
@@ -141,7 +143,8 @@ impl Costs {
         })
     }
 
-    /// The `scoring` part of a result, of a run whose steps took that many seconds together with it.
+    /// The `scoring` part of a result, of a run whose steps took that many seconds together with
+    /// it.
     pub fn scoring(&self, seconds: f64) -> Value {
         json!({
             "updates": self.updates,

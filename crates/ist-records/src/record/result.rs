@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::lines;
 
-/// The training curve and the sums that the closing summary and the result share, read back from the run's own log.
+/// The training curve and the sums that the closing summary and the result share, read back from
+/// the run's own log.
 #[derive(Clone, Debug, Default)]
 pub struct Curve {
     /// (step, loss) of every step.

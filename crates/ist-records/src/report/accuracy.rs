@@ -44,7 +44,10 @@ pub(super) fn of_run(folder: &Path, result: &Value) -> Result<Vec<Accuracy>, Fai
         let several = document["tasks"].as_array();
         let each = several.map_or_else(|| vec![&document], |all| all.iter().collect());
         for outcome_of in each {
-            let fault = || "has no `task`, `accuracy` from 0 to 1 and `records`; mend it, or take it out of the run's folder";
+            let fault = || {
+                "has no `task`, `accuracy` from 0 to 1 and `records`; mend it, or take \
+                            it out of the run's folder"
+            };
             let outcome = outcome(outcome_of)
                 .with_context(|| format!("{} {}", path.display(), fault()))
                 .or_input()?;

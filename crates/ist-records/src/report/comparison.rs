@@ -1,4 +1,5 @@
-//! Groups compared: at their ends, after as many steps, after as much time, or within as much memory.
+//! Groups compared: at their ends, after as many steps, after as much time, or within as much
+//! memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 

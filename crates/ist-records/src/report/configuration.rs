@@ -129,7 +129,8 @@ pub(super) mod tests {
     #[test]
     fn seeds_and_places_are_no_difference() {
         let one = flat(
-            "seed = 1\ndata.train = '/a/train.jsonl'\nmodel.path = 'builtin:village'\nlogging.tensorboard = true",
+            "seed = 1\ndata.train = '/a/train.jsonl'\nmodel.path = 'builtin:village'\n\
+             logging.tensorboard = true",
         );
         let other = flat("seed = 2\ndata.train = '/b/train.jsonl'\nmodel.path = 'builtin:village'");
         assert_eq!(without_seed_and_places(&one), without_seed_and_places(&other));
@@ -140,7 +141,8 @@ pub(super) mod tests {
     #[test]
     fn keys_that_only_show_or_save_are_no_difference() {
         let one = flat(
-            "train.eval_every = 5\ntrain.save_every = 10\ntrain.keep_last = 1\ntrain.sample_prompts = ['a']\n\
+            "train.eval_every = 5\ntrain.save_every = 10\ntrain.keep_last = 1\n\
+             train.sample_prompts = ['a']\n\
              train.sample_tokens = 4",
         );
         let other = flat("train.eval_every = 7");

@@ -1,7 +1,8 @@
 //! Curves of thousands of steps in a few hundred points.
 //!
-//! A curve is cut into as many stretches of equal length as it may have points. Of a stretch of the raw losses the least
-//! and the greatest stay, so that no spike is lost; of the smoothed losses the last one does.
+//! A curve is cut into as many stretches of equal length as it may have points. Of a stretch of the
+//! raw losses the least and the greatest stay, so that no spike is lost; of the smoothed losses the
+//! last one does.
 
 use super::record::{RunRecord, Step};
 
@@ -38,7 +39,8 @@ pub(super) fn stretches<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T
     items.chunks(items.len().div_ceil(most.max(1)).max(1))
 }
 
-/// The least and the greatest loss of a stretch in their order; a stretch without a finite one is a gap.
+/// The least and the greatest loss of a stretch in their order; a stretch without a finite one is a
+/// gap.
 fn extremes(stretch: &[Step]) -> Vec<(f64, f64)> {
     let finite = || stretch.iter().filter(|step| step.loss.is_finite());
     let by = |a: &&Step, b: &&Step| a.loss.total_cmp(&b.loss);
@@ -53,8 +55,8 @@ fn extremes(stretch: &[Step]) -> Vec<(f64, f64)> {
     }
 }
 
-/// The scores of all layers over time: (first step, step behind the last, scores), thinned to the means of at most so many
-/// stretches. Scores begin at 0 and hold from one update to the next.
+/// The scores of all layers over time: (first step, step behind the last, scores), thinned to the
+/// means of at most so many stretches. Scores begin at 0 and hold from one update to the next.
 pub(crate) fn scores(run: &RunRecord, most: usize) -> Vec<(f64, f64, Vec<f64>)> {
     let Some((first, scores)) = run.updates.first() else { return Vec::new() };
     let end = run

@@ -8,10 +8,12 @@ use anyhow::Context;
 use crate::failure::{Failure, OrFail};
 use crate::record::{checkpoints, plan};
 
-/// What a run's folder holds beside `config.toml`, whatever became of it; committed records may lack the checkpoints.
+/// What a run's folder holds beside `config.toml`, whatever became of it; committed records may
+/// lack the checkpoints.
 const SIGNS: [&str; 4] = ["metrics.jsonl", "result.json", plan::FILE, checkpoints::FOLDER];
 
-/// The folders of runs, in the order they were named and by path within a named folder, and what to say of them.
+/// The folders of runs, in the order they were named and by path within a named folder, and what to
+/// say of them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) folders: Vec<PathBuf>,

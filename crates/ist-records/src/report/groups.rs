@@ -17,7 +17,8 @@ pub struct Group {
     pub runs: Vec<usize>,
 }
 
-/// What a run is, but for its seed: configuration, and digests of data and model where they are known.
+/// What a run is, but for its seed: configuration, and digests of data and model where they are
+/// known.
 struct Identity {
     configuration: Flat,
     digests: [Value; 3],
@@ -64,7 +65,8 @@ const TAGS: [(&str, &str); 2] = [("policy.", "policy.kind"), ("adapter.", "adapt
 /// A name for each configuration: its policy where that differs, and every other key that differs.
 fn names(flats: &[&Flat]) -> Vec<String> {
     let differing = configuration::differing(flats);
-    // Keys of two variants of a table differ as a matter of course; they tell something where they differ in one variant.
+    // Keys of two variants of a table differ as a matter of course; they tell something where they
+    // differ in one variant.
     let telling = |key: &&String| {
         let Some((_, tag)) = TAGS.iter().find(|(table, tag)| key.starts_with(table) && key != tag)
         else {
@@ -119,7 +121,8 @@ pub(super) fn unique(names: Vec<String>) -> Vec<String> {
     names.into_iter().map(number).collect()
 }
 
-/// The group that others are compared with: the one of that name, else the one that trains all layers, else the first.
+/// The group that others are compared with: the one of that name, else the one that trains all
+/// layers, else the first.
 pub(super) fn baseline(
     groups: &[Group],
     runs: &[RunRecord],

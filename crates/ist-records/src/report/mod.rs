@@ -205,7 +205,8 @@ impl Report {
                 .collect()
         };
         table.rows = keys.iter().map(row).collect();
-        let text = "Only keys whose values are not the same in all runs; a dash where a run has no such key.";
+        let text = "Only keys whose values are not the same in all runs; a dash where a run has no \
+                    such key.";
         Settings { text: text.to_owned(), table: Some(table) }
     }
 
@@ -292,7 +293,10 @@ fn notes(runs: &[RunRecord], groups: &[Group], found: Vec<String>) -> Vec<String
         let again = |run: &&usize| !seeds.insert(runs[**run].seed());
         for run in group.runs.iter().filter(again) {
             let (seed, name) = (runs[*run].seed(), &group.name);
-            notes.push(format!("seed {seed} stands more than once in group {name}: the mean of its runs is compared"));
+            notes.push(format!(
+                "seed {seed} stands more than once in group {name}: the mean of its \
+                                runs is compared"
+            ));
         }
     }
     notes.dedup();

@@ -352,7 +352,8 @@ mod tests {
     fn a_run_is_read_from_its_logs() {
         let metrics = "{\"step\":0,\"loss\":2.0,\"tokens\":8,\"seconds\":0.5,\"peak_bytes\":100}\n\
                        {\"step\":1,\"loss\":null,\"tokens\":8,\"seconds\":0.25,\"peak_bytes\":300}\n\
-                       {\"step\":1,\"eval_loss\":1.5,\"eval_tokens\":4}\n{\"step\":1,\"sample\":\"x\"}\n";
+                       {\"step\":1,\"eval_loss\":1.5,\"eval_tokens\":4}\n\
+                       {\"step\":1,\"sample\":\"x\"}\n";
         let folder = folder(&[
             ("config.toml", "seed = 3\n"),
             ("metrics.jsonl", metrics),
@@ -381,7 +382,8 @@ mod tests {
         };
         let costs =
             line(0, "null") + &line(1, "{\"seconds\":0.25,\"peak_bytes\":1,\"micro_batch\":1}");
-        let metrics = "{\"step\":0,\"loss\":1.0,\"seconds\":1.0}\n{\"step\":1,\"loss\":1.0,\"seconds\":2.0}\n";
+        let metrics = "{\"step\":0,\"loss\":1.0,\"seconds\":1.0}\n\
+                       {\"step\":1,\"loss\":1.0,\"seconds\":2.0}\n";
         let told =
             folder(&[("config.toml", ""), ("metrics.jsonl", metrics), ("costs.jsonl", &costs)]);
         let split = RunRecord::read(told.path()).unwrap().split().unwrap();

@@ -158,27 +158,33 @@ fn nothing_compared<'a>(
             "Nothing is compared yet: no run of the baseline, {baseline}, has come to its end."
         );
     }
-    "Nothing is compared: it takes two groups with a seed in common, of runs that came to their end.".to_owned()
+    "Nothing is compared: it takes two groups with a seed in common, of runs that came to their \
+     end."
+        .to_owned()
 }
 
 /// What is to be known of an interval of that many differences.
 fn caution_of(differences: usize) -> Option<String> {
     let text = match differences {
         1 => {
-            "Some groups have a single seed in common with the baseline: such a difference has no interval, and nothing \
+            "Some groups have a single seed in common with the baseline: such a difference has no \
+             interval, and nothing \
              is claimed of it. More seeds would tell."
         }
         2 => {
-            "Few seeds: an interval of two differences reaches from one to the other and holds the true mean in half of \
+            "Few seeds: an interval of two differences reaches from one to the other and holds the \
+             true mean in half of \
              all cases only, not in 95 %. More seeds would tell."
         }
         3 => {
-            "Few seeds: an interval of three differences reaches from the least to the greatest and holds the true mean \
+            "Few seeds: an interval of three differences reaches from the least to the greatest \
+             and holds the true mean \
              in three quarters of all cases only, not in 95 %. More seeds would tell."
         }
         4..10 => {
             return Some(format!(
-                "Few seeds: with {differences} differences a bootstrap interval is narrower than it should be for 95 %."
+                "Few seeds: with {differences} differences a bootstrap interval is narrower than \
+                 it should be for 95 %."
             ));
         }
         _ => return None,

@@ -35,7 +35,8 @@ pub fn render(script: &Script) -> String {
         text,
         "#!/bin/bash\n\
          # {count} runs of {name} in {tasks} array tasks; what is done already is not done again.\n\
-         # Submit it with sbatch. Add what your cluster needs: partition, account, time, memory, GPUs.\n\
+         # Submit it with sbatch. Add what your cluster needs: partition, account, time, memory, \
+         GPUs.\n\
          #SBATCH --job-name={name}\n\
          #SBATCH --array=0-{}\n\
          #SBATCH --output={name}-%A_%a.out\n\

@@ -1,8 +1,8 @@
 //! The fields of each built-in method, as our TOML spells them.
 //!
 //! Each setting is defined beside its method, with its documentation, range and default. The schema
-//! and the defaults that a run writes out are made of those definitions. The method's own reader has
-//! the last word.
+//! and the defaults that a run writes out are made of those definitions. The method's own reader
+//! has the last word.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,8 @@
 //! `[adapter]`: the PEFT method and its fields; `[[adapter]]` for several.
 //!
 //! The fields stay a map, because a method's set of fields belongs to the crate that implements it.
-//! `fields` asks that crate for the built-in methods' settings with their ranges and defaults, and the
-//! method's own reader has the last word.
+//! `fields` asks that crate for the built-in methods' settings with their ranges and defaults, and
+//! the method's own reader has the last word.
 
 mod fields;
 
@@ -33,13 +33,15 @@ pub struct AdapterTable {
     /// An adapter in PEFT's layout to start from. Method and fields then come from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
-    /// The method's fields: all that have a default, and those given. With `init_from` those given alone.
+    /// The method's fields: all that have a default, and those given. With `init_from` those given
+    /// alone.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
 
 impl AdapterTable {
-    /// The method and its fields as one table, in the spelling that [`ist_peft::Part::parse`] reads.
+    /// The method and its fields as one table, in the spelling that [`ist_peft::Part::parse`]
+    /// reads.
     pub fn method_fields(&self) -> Map<String, Value> {
         let mut fields = self.fields.clone();
         if let Some(method) = &self.method {
@@ -48,7 +50,8 @@ impl AdapterTable {
         fields
     }
 
-    /// Writes `names` out as the targets where none are given; with `init_from` they come from its folder.
+    /// Writes `names` out as the targets where none are given; with `init_from` they come from its
+    /// folder.
     pub fn name_targets(&mut self, names: &[&str]) {
         if self.init_from.is_none() && self.fields.get("targets").is_none_or(Value::is_null) {
             self.fields.insert("targets".to_owned(), json!(names));
@@ -118,19 +121,22 @@ fn common() -> Map<String, Value> {
             "type": "array",
             "items": {"type": "string", "minLength": 1},
             "minItems": 1,
-            "description": "Modules that train whole beside the method and are kept in its file, by the end of their path; \
+            "description": "Modules that train whole beside the method and are kept in its file, \
+                            by the end of their path; \
                             outside the layers they train in every step."
         },
         "name": {
             "type": "string",
             "minLength": 1,
-            "description": "The adapter's name among several, and that of its folder. Default: the method's."
+            "description": "The adapter's name among several, and that of its folder. Default: the \
+                            method's."
         },
         "init_from": {
             "type": "string",
             "format": PATH,
             "minLength": 1,
-            "description": "An adapter folder in PEFT's layout to start from; method and fields come from there, \
+            "description": "An adapter folder in PEFT's layout to start from; method and fields \
+                            come from there, \
                             and a field given as well must agree."
         },
     });

@@ -114,7 +114,8 @@ fn text(document: &mut Document) {
     for key in ["data.tokens", "data.validation_tokens"] {
         if let Some(tokens) = document.count(key).filter(|tokens| *tokens < length) {
             let message = format!(
-                "must be at least one row of `data.sequence_length` = {length} tokens, found {tokens}"
+                "must be at least one row of `data.sequence_length` = {length} tokens, found \
+                 {tokens}"
             );
             document.fault(key, message);
         }
@@ -134,7 +135,8 @@ impl PretrainConfig {
     ///
     /// # Panics
     ///
-    /// On a number above 2⁶³ - 1 or a path that is not UTF-8, which TOML cannot hold; the gate lets none through.
+    /// On a number above 2⁶³ - 1 or a path that is not UTF-8, which TOML cannot hold; the gate lets
+    /// none through.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a checked configuration came from TOML, so TOML can hold it")
     }

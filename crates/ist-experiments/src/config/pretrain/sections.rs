@@ -101,7 +101,8 @@ pub struct PretrainData {
     /// `world`, the built-in generator of text, or a text file.
     #[schemars(with = "String", extend("format" = TEXT_SOURCE), length(min = 1))]
     pub source: TextSource,
-    /// Training tokens: as many are generated, or at most as many read. Required with `world`; a file is read whole without.
+    /// Training tokens: as many are generated, or at most as many read. Required with `world`; a
+    /// file is read whole without.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub tokens: Option<usize>,

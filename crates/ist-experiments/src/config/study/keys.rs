@@ -119,8 +119,11 @@ pub(super) fn take(document: &mut Document) -> Sweep {
             axes(table, &[], "sweep", document, &mut sweep.axes);
             sweep.axes.sort_by(|a, b| a.key.cmp(&b.key));
             if sweep.axes.is_empty() && sweep.cases.is_empty() && document.faults().is_empty() {
-                document
-                    .fault("sweep", "varies nothing; give keys with the lists of their values, or `[[sweep.cases]]`");
+                document.fault(
+                    "sweep",
+                    "varies nothing; give keys with the lists of their values, or \
+                                     `[[sweep.cases]]`",
+                );
             }
         }
         Some(other) => document
@@ -132,7 +135,8 @@ pub(super) fn take(document: &mut Document) -> Sweep {
 
 /// The seeds of a list, or 0 to N - 1 of a count.
 fn seeds(value: &Value, document: &mut Document) -> Option<Vec<i64>> {
-    let expected = "must be a number of seeds of at least 1 or a non-empty list of distinct integers of at least 0";
+    let expected = "must be a number of seeds of at least 1 or a non-empty list of distinct \
+                    integers of at least 0";
     let list = match value {
         Value::Integer(count) if *count > MOST_SEEDS => {
             let message = format!("must be at most {MOST_SEEDS} seeds, found {count}");

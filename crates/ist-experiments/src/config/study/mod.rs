@@ -1,7 +1,8 @@
 //! One file, several runs: `[sweep]` and `seeds`.
 //!
-//! A run of a sweep, a member, is the file with a few keys laid over it. Every member goes through the gate that a single run
-//! goes through, before anything is executed, so a sweep that would stop at its last member does not begin.
+//! A run of a sweep, a member, is the file with a few keys laid over it. Every member goes through
+//! the gate that a single run goes through, before anything is executed, so a sweep that would stop
+//! at its last member does not begin.
 
 mod keys;
 mod name;
@@ -52,7 +53,8 @@ pub struct Member {
     pub config: RunConfig,
 }
 
-/// Reads what a file sweeps over. A file without `[sweep]` and `seeds` has one member, that of its seed.
+/// Reads what a file sweeps over. A file without `[sweep]` and `seeds` has one member, that of its
+/// seed.
 ///
 /// # Errors
 ///
@@ -104,7 +106,8 @@ impl Expansion {
         self.sweep.count()
     }
 
-    /// All members, each through the gate with the methods of `A`. With `needs_files` what they name must be there.
+    /// All members, each through the gate with the methods of `A`. With `needs_files` what they
+    /// name must be there.
     ///
     /// # Errors
     ///
@@ -157,7 +160,8 @@ impl Expansion {
         if several && table.get("adapter").is_some_and(Value::is_table) {
             document.fault(
                 "adapter",
-                "is a list of several adapters, of which a sweep cannot vary one; sweep over whole lists",
+                "is a list of several adapters, of which a sweep cannot vary one; sweep over whole \
+                 lists",
             );
         } else {
             layer::lay(&mut document.table, table);

@@ -36,7 +36,8 @@ fn safe(text: &str) -> String {
     text.chars().map(|c| if plain(c) { c } else { '-' }).collect()
 }
 
-/// A value in a few plain characters: a list's items are joined by `+`, a table's keys and values by `-`.
+/// A value in a few plain characters: a list's items are joined by `+`, a table's keys and values
+/// by `-`.
 fn value_of(value: &Value) -> String {
     match value {
         Value::String(text) => safe(text),
@@ -50,7 +51,8 @@ fn value_of(value: &Value) -> String {
     }
 }
 
-/// Notes names that are too long and names that two members share, also where only the case of letters differs.
+/// Notes names that are too long and names that two members share, also where only the case of
+/// letters differs.
 pub(super) fn check(members: &[Member], faults: &mut Vec<Fault>) {
     let advice = "name the values with [[sweep.cases]]";
     let mut seen: HashMap<String, &str> = HashMap::new();

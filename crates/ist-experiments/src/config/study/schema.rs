@@ -1,7 +1,7 @@
 //! The keys that stand in a file and in no run: what `ist schema` adds for editors.
 //!
-//! A file that extends another or sweeps need not say everything itself, so what is required of a file holds only where it
-//! does neither. The gate judges each run by the whole.
+//! A file that extends another or sweeps need not say everything itself, so what is required of a
+//! file holds only where it does neither. The gate judges each run by the whole.
 
 use serde_json::{Map, Value, json};
 
@@ -22,16 +22,19 @@ fn keys() -> Map<String, Value> {
     let name =
         json!({"type": "string", "minLength": 1, "description": "What its runs are called."});
     let case = json!({
-        "type": "object", "properties": {"name": name}, "required": ["name"], "additionalProperties": {},
+        "type": "object", "properties": {"name": name}, "required": ["name"],
+        "additionalProperties": {},
         "description": "Keys that change together.",
     });
     let Value::Object(keys) = json!({
         "extends": {
             "type": "string", "format": super::run_schema::PATH, "minLength": 1,
-            "description": "A configuration whose keys hold where this file has none; relative to this file.",
+            "description": "A configuration whose keys hold where this file has none; relative to \
+                            this file.",
         },
         "seeds": {
-            "description": "The seeds of the runs that this file makes, or their number, counted from 0; for `ist run`.",
+            "description": "The seeds of the runs that this file makes, or their number, counted \
+                            from 0; for `ist run`.",
             "anyOf": [
                 {"type": "integer", "minimum": 1},
                 {"type": "array", "items": seed, "minItems": 1, "uniqueItems": true},
@@ -39,10 +42,12 @@ fn keys() -> Map<String, Value> {
         },
         "sweep": {
             "type": "object",
-            "description": "Dotted keys and the lists of their values: one run for each combination; for `ist run`.",
+            "description": "Dotted keys and the lists of their values: one run for each \
+                            combination; for `ist run`.",
             "properties": {"cases": {
                 "type": "array", "items": case, "minItems": 1,
-                "description": "Sets of keys that change together, combined with every combination of the others.",
+                "description": "Sets of keys that change together, combined with every combination \
+                                of the others.",
             }},
             "additionalProperties": {"anyOf": [values, nested]},
         },
@@ -52,7 +57,8 @@ fn keys() -> Map<String, Value> {
     keys
 }
 
-/// Takes out what a run must say, of the whole and of its tables, and returns it as a schema of its own.
+/// Takes out what a run must say, of the whole and of its tables, and returns it as a schema of its
+/// own.
 fn strictness(schema: &mut Value) -> Value {
     let mut strict = Map::new();
     if let Some(required) =

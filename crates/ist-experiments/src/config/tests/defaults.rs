@@ -39,7 +39,8 @@ fn every_default_is_the_documented_one() {
         panic!("one adapter, not {:?}", config.adapter)
     };
     assert_eq!((adapter.method.as_deref(), &adapter.init_from), (Some("lora"), &None));
-    let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false, "loraplus_lr_ratio": 1.0,
+    let fields = json!({"r": 32, "alpha": 64.0, "dropout": 0.0, "use_rslora": false,
+        "loraplus_lr_ratio": 1.0,
         "freeze_a": false, "init_lora_weights": true});
     assert_eq!(json!(adapter.fields), fields);
     let ist = IstConfig {

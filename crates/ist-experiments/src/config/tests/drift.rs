@@ -79,21 +79,27 @@ const WHOLE: [&str; 10] = [
     limit = 10
     max_new_tokens = 4
     "#,
-    "model.path = 'x'\ndata = {train = 'x', validation_records = 3}\ntrain.epochs = 2\npolicy.kind = 'all'\n\
+    "model.path = 'x'\ndata = {train = 'x', validation_records = 3}\ntrain.epochs = 2\n\
+     policy.kind = 'all'\n\
      adapter.init_from = 'a'",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
-     adapter = {method = 'series', bottleneck_size = 4, non_linearity = 'relu', scaling = 0.5, dropout = 0.1}",
+     adapter = \
+     {method = 'series', bottleneck_size = 4, non_linearity = 'relu', scaling = 0.5, dropout = 0.1}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'prefix-tuning', num_virtual_tokens = 4, init_weights = 'zero'}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
      adapter = {method = 'vera', r = 8, d_initial = 0.2, projection_prng_key = 3}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
-     adapter = {method = 'ia3', feedforward_modules = ['down_proj'], modules_to_save = ['lm_head']}",
-    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'rst', layers_updated = 0.5}\n\
+     adapter = \
+     {method = 'ia3', feedforward_modules = ['down_proj'], modules_to_save = ['lm_head']}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     policy = {kind = 'rst', layers_updated = 0.5}\n\
      [[adapter]]\nname = 'a'\n[[adapter]]\nname = 'b'",
-    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'lisa', layers_updated = 0.5, interval = 3}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     policy = {kind = 'lisa', layers_updated = 0.5, interval = 3}",
     "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'fixed', layers = [0]}",
-    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\npolicy = {kind = 'replay', path = 's.jsonl'}",
+    "model.path = 'x'\ndata.train = 'x'\ntrain.steps = 2\n\
+     policy = {kind = 'replay', path = 's.jsonl'}",
 ];
 
 fn keys_of(table: &toml::Table, schema: &Value, parent: &str, found: &mut BTreeSet<String>) {

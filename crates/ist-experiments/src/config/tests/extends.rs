@@ -24,8 +24,10 @@ fn read_in(
     super::super::read(&folder.path().join(name), &overrides)
 }
 
-const BASE: &str = "seed = 4\nmodel.path = 'builtin:tiny'\n[data]\ntrain = 'train.jsonl'\ncutoff = 64\n\
-                    [policy]\nkind = 'ist'\nlayers_updated = 3\ninterval = 5\n[train]\nsteps = 10\nbatch = 8\n";
+const BASE: &str = "seed = 4\nmodel.path = 'builtin:tiny'\n[data]\ntrain = 'train.jsonl'\n\
+                    cutoff = 64\n\
+                    [policy]\nkind = 'ist'\nlayers_updated = 3\ninterval = 5\n[train]\nsteps = 10\n\
+                    batch = 8\n";
 
 #[test]
 fn a_nearer_file_wins_key_by_key_through_a_chain() {
@@ -130,7 +132,8 @@ fn faults_name_the_file_that_has_them() {
     let root = folder.path().display();
     let expected = [
         format!(
-            "{root}/near.toml:3: `data.train` must be a string that is not empty or a non-empty list of strings or tables, found 3"
+            "{root}/near.toml:3: `data.train` must be a string that is not empty or a non-empty \
+             list of strings or tables, found 3"
         ),
         format!("{root}/base.toml:1: `sed` is not a known key; did you mean `seed`?"),
         format!("{root}/base.toml:5: `train.steps` must be an integer of at least 1, found 0"),

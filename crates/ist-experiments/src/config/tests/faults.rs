@@ -232,7 +232,8 @@ fn files_that_are_named_and_not_there_are_faults_of_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.toml");
     std::fs::write(folder.path().join("there.jsonl"), "").unwrap();
-    let text = "model.path = './missing'\ndata.train = 'there.jsonl'\ndata.validation = 'gone.jsonl'\ntrain.steps = 1\n\
+    let text = "model.path = './missing'\ndata.train = 'there.jsonl'\n\
+                data.validation = 'gone.jsonl'\ntrain.steps = 1\n\
                 adapter.init_from = 'adapter'\n";
     std::fs::write(&path, text).unwrap();
     let error = load(&path, &[]).unwrap_err();

@@ -5,8 +5,10 @@ use ist_core::optimizer::AdamWSettings;
 use super::super::*;
 use super::read_pretrain;
 
-const LEAST: &str = "output = 'model'\ntokenizer.vocab_size = 512\ntrain.steps = 100\ndata.tokens = 100000\n\
-    [model]\nhidden_size = 64\nintermediate_size = 128\nnum_hidden_layers = 2\nnum_attention_heads = 4\n\
+const LEAST: &str = "output = 'model'\ntokenizer.vocab_size = 512\ntrain.steps = 100\n\
+    data.tokens = 100000\n\
+    [model]\nhidden_size = 64\nintermediate_size = 128\nnum_hidden_layers = 2\n\
+    num_attention_heads = 4\n\
     max_position_embeddings = 128\n";
 
 #[test]
@@ -62,19 +64,24 @@ fn every_default_is_the_documented_one() {
 
 #[test]
 fn all_faults_are_told_at_once() {
-    let text = "output = ''\nextends = 'x'\n[model]\nhidden_size = 60\nintermediate_size = 0\nnum_hidden_layers = 2\n\
-        num_attention_heads = 8\nnum_key_value_heads = 3\nmax_position_embeddings = 64\n[tokeniser]\nvocab_size = 5\n\
+    let text = "output = ''\nextends = 'x'\n[model]\nhidden_size = 60\nintermediate_size = 0\n\
+        num_hidden_layers = 2\n\
+        num_attention_heads = 8\nnum_key_value_heads = 3\nmax_position_embeddings = 64\n\
+        [tokeniser]\nvocab_size = 5\n\
         [data]\nvalidation_tokens = 5\n";
     let error = read_pretrain(text).unwrap_err().to_string();
     for expected in [
         "pretrain.toml:1: `output` must be a string that is not empty",
         "pretrain.toml:2: `extends` is not yet available",
-        "pretrain.toml:4: `model.hidden_size` must give each of the 8 heads an even width, so a multiple of 16, found 60",
+        "pretrain.toml:4: `model.hidden_size` must give each of the 8 heads an even width, so a \
+         multiple of 16, found 60",
         "pretrain.toml:5: `model.intermediate_size` must be an integer of at least 1, found 0",
         "pretrain.toml:8: `model.num_key_value_heads` must divide the 8 query heads, found 3",
         "pretrain.toml:10: `tokeniser` is not a known key; did you mean `tokenizer`?",
-        "`data.sequence_length` must be at most `model.max_position_embeddings`, which is 64, found 128",
-        "`data.validation_tokens` must be at least one row of `data.sequence_length` = 128 tokens, found 5",
+        "`data.sequence_length` must be at most `model.max_position_embeddings`, which is 64, \
+         found 128",
+        "`data.validation_tokens` must be at least one row of `data.sequence_length` = 128 tokens, \
+         found 5",
         "`data.tokens` is missing",
         "`tokenizer.vocab_size` is missing",
         "`train.steps` is missing",

@@ -20,8 +20,11 @@ fn later_work_is_not_yet_available_rather_than_unknown() {
 
 #[test]
 fn later_work_hides_no_other_fault() {
-    let error = read("logging.wandb = true\nmodel = {path = 'builtin:tiny', dtyp = 1}\nadapter = {method = 'loha'}\n")
-        .unwrap_err();
+    let error = read(
+        "logging.wandb = true\nmodel = {path = 'builtin:tiny', dtyp = 1}\n\
+                      adapter = {method = 'loha'}\n",
+    )
+    .unwrap_err();
     let keys: Vec<&str> = error.faults().iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["logging.wandb", "model.dtyp", "adapter.method", "data.train", "train"]);
 }

@@ -119,8 +119,10 @@ fn adapter() -> impl Strategy<Value = AdapterTable> {
     let patterns = prop::collection::btree_map("[a-z.0-9]{1,8}", 1_usize..64, 0..3);
     (numbers, names(), names(), layers, patterns, of(path())).prop_map(
         |((r, alpha, dropout, use_rslora), targets, excluded, layers, patterns, init_from)| {
-            let numbers = json!({"r": r, "alpha": alpha, "dropout": dropout, "use_rslora": use_rslora,
-                "loraplus_lr_ratio": 16.0, "freeze_a": !use_rslora, "init_lora_weights": "gaussian"});
+            let numbers = json!({"r": r, "alpha": alpha, "dropout": dropout,
+                "use_rslora": use_rslora,
+                "loraplus_lr_ratio": 16.0, "freeze_a": !use_rslora,
+                "init_lora_weights": "gaussian"});
             let alphas: Map<String, Value> =
                 patterns.iter().map(|(k, v)| (k.clone(), json!(*v as f64 / 2.0))).collect();
             let mut fields = numbers.as_object().cloned().unwrap_or_default();
@@ -302,7 +304,8 @@ proptest! {
     fn no_value_of_any_key_makes_the_gate_panic(
         key in select(schema::keys(&schema::RUN)),
         value in select(vec![
-            "0", "-1", "1", "1.0", "nan", "-inf", "9223372036854775807", "''", "'x'", "'~'", "true", "[]", "[[]]", "[1, 'x']",
+            "0", "-1", "1", "1.0", "nan", "-inf", "9223372036854775807", "''", "'x'", "'~'", "true",
+            "[]", "[[]]", "[1, 'x']",
             "[{}]", "[{}, {}]", "{}", "{kind = 3}", "{x = {y = 1}}", "2024-01-01", "['(']", "'('",
         ]),
         second in select(schema::keys(&schema::RUN)),

@@ -75,9 +75,11 @@ fn a_sweep_is_every_combination_in_order() {
 #[test]
 fn cases_change_several_keys_together() {
     let text = format!(
-        "{LEAST}policy = {{interval = 7, layers_updated = 2}}\n[sweep]\noptimizer.lr = [1e-3, 2e-3]\n\
+        "{LEAST}policy = {{interval = 7, layers_updated = 2}}\n[sweep]\n\
+         optimizer.lr = [1e-3, 2e-3]\n\
          [[sweep.cases]]\nname = 'ist'\n[[sweep.cases]]\nname = 'random'\npolicy.kind = 'rst'\n\
-         [[sweep.cases]]\nname = 'pair'\npolicy = {{kind = 'fixed', layers = [1, 3]}}\n\"train.steps\" = 5\n"
+         [[sweep.cases]]\nname = 'pair'\n\
+         policy = {{kind = 'fixed', layers = [1, 3]}}\n\"train.steps\" = 5\n"
     );
     let study = study_of(&text, &[]).unwrap();
     let names: Vec<&str> = study.members.iter().map(|member| member.name.as_str()).collect();
@@ -97,7 +99,8 @@ fn cases_change_several_keys_together() {
 #[test]
 fn names_can_be_folders_whatever_the_values_are() {
     let text = format!(
-        "{LEAST}[sweep]\n\"model.path\" = ['../a b/c', 'org/name@x']\n\"adapter.targets\" = [['q_proj', 'v_proj'], 'all-linear']\n\
+        "{LEAST}[sweep]\n\"model.path\" = ['../a b/c', 'org/name@x']\n\"adapter.targets\" = \
+         [['q_proj', 'v_proj'], 'all-linear']\n\
          \"adapter.rank_pattern\" = [{{'layers.0' = 4}}]\n"
     );
     let names = names(&text);
@@ -127,7 +130,8 @@ fn runs_with_the_same_name_are_refused() {
 
 #[test]
 fn every_fault_names_its_key_its_line_and_the_runs_that_have_it() {
-    let text = "[optimizer]\nlrr = 1\n[sweep]\n\"policy.layers_updated\" = [1, 0, -2]\n\"train.stepz\" = [1]\nseeds = [1]\n";
+    let text = "[optimizer]\nlrr = 1\n[sweep]\n\"policy.layers_updated\" = [1, 0, \
+                -2]\n\"train.stepz\" = [1]\nseeds = [1]\n";
     let error = faults(text, &[]);
     let lines: Vec<&str> =
         error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
@@ -137,9 +141,11 @@ fn every_fault_names_its_key_its_line_and_the_runs_that_have_it() {
         error.lines().map(|line| line.split_once("many.toml:").unwrap().1).collect();
     let expected = [
         "5: `optimizer.lrr` is not a known key; did you mean `optimizer.lr`?",
-        "7: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at most 1, found 0 \
+        "7: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at \
+         most 1, found 0 \
          (in policy.layers_updated=0,train.stepz=1,seed=0)",
-        "7: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at most 1, found -2 \
+        "7: `policy.layers_updated` must be an integer of at least 1 or a number above 0 and at \
+         most 1, found -2 \
          (in policy.layers_updated=-2,train.stepz=1,seed=0)",
         "8: `train.stepz` is not a known key; did you mean `train.steps`?",
     ];
@@ -234,7 +240,8 @@ fn many_runs_are_counted_before_they_are_made() {
 #[test]
 fn a_single_run_refuses_a_file_of_several() {
     let error = super::read(
-        "seeds = 3\nmodel.path = 'builtin:tiny'\ndata.train = 'x'\n[train]\nsteps = 1\n[sweep]\n'train.batch' = [1]\n",
+        "seeds = 3\nmodel.path = 'builtin:tiny'\ndata.train = 'x'\n[train]\nsteps = 1\n[sweep]\n\
+         'train.batch' = [1]\n",
     );
     let error = error.unwrap_err().to_string();
     assert_eq!(
@@ -260,8 +267,10 @@ proptest! {
     ) {
         let rates: Vec<f64> = rates.into_iter().map(|rate| rate as f64 * 1e-5).collect();
         let ranks: Vec<i64> = ranks.into_iter().collect();
-        let listed: String = (0..cases).map(|at| format!("[[sweep.cases]]\nname = 'c{at}'\ntrain.batch = {}\n", at + 1)).collect();
-        let text = format!("seeds = {seeds}\n{LEAST}[sweep]\n\"adapter.r\" = {ranks:?}\n\"optimizer.lr\" = {rates:?}\n{listed}");
+        let listed: String = (0..cases).map(|at| format!("[[sweep.cases]]\nname = 'c{at}'\n\
+            train.batch = {}\n", at + 1)).collect();
+        let text = format!("seeds = {seeds}\n{LEAST}[sweep]\n\"adapter.r\" = \
+                            {ranks:?}\n\"optimizer.lr\" = {rates:?}\n{listed}");
         let members = study_of(&text, &[]).unwrap().members;
         prop_assert_eq!(members.len(), ranks.len() * rates.len() * cases.max(1) * seeds);
         let names: std::collections::BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();

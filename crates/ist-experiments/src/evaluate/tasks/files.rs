@@ -17,8 +17,8 @@ pub struct Found {
     pub missing: Vec<(&'static Task, PathBuf)>,
 }
 
-/// Finds the files of the selected tasks: `data` itself for a single task, else `data/NAME/test.json`, also in a folder
-/// `commonsense`, `math` or `dataset` of `data`.
+/// Finds the files of the selected tasks: `data` itself for a single task, else
+/// `data/NAME/test.json`, also in a folder `commonsense`, `math` or `dataset` of `data`.
 ///
 /// # Errors
 ///

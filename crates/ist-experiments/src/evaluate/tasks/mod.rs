@@ -1,9 +1,9 @@
 //! What a model is scored on: the sets of the published tables and the built-in world's own task.
 //!
-//! A task is data: its name, what its answers are, and how much room a reply has. All else is the same for every one: records
-//! become [`Question`]s, a model is asked by [generation](ask::Way::Generate) or by the
-//! [likelihood](ask::Way::Likelihood) of the options, every [`Prediction`] is written down, and a [`Score`] counts
-//! them.
+//! A task is data: its name, what its answers are, and how much room a reply has. All else is the
+//! same for every one: records become [`Question`]s, a model is asked by
+//! [generation](ask::Way::Generate) or by the [likelihood](ask::Way::Likelihood) of the options,
+//! every [`Prediction`] is written down, and a [`Score`] counts them.
 //!
 //! | to read about | look at |
 //! |---|---|
@@ -110,7 +110,8 @@ impl Task {
         self.answers
     }
 
-    /// What stands between prompt and option where likelihoods are compared, as in the records' outputs.
+    /// What stands between prompt and option where likelihoods are compared, as in the records'
+    /// outputs.
     pub fn lead(&self) -> &'static str {
         self.lead
     }

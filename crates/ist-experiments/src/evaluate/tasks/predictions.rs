@@ -260,7 +260,8 @@ fn read_settings(path: &Path, beside: &Path) -> Result<Map<String, Value>, Failu
     let remedy = format!("remove {shown} or name another file");
     let text = regular::read_to_string(beside).map_err(|_| {
         Failure::input(format!(
-            "{shown} holds something, but {beside_shown}, which tells what from, is not there; {remedy}"
+            "{shown} holds something, but {beside_shown}, which tells what from, is not there; \
+             {remedy}"
         ))
     })?;
     json::from_slice(text.as_bytes()).map_err(|error| {
@@ -283,7 +284,8 @@ fn agree(path: &Path, task: &str, old: &Value, new: &Value) -> Result<(), Failur
         return Ok(());
     }
     Err(Failure::input(format!(
-        "{}: its predictions of {task} came from other settings: {}; remove it or name another file",
+        "{}: its predictions of {task} came from other settings: {}; remove it or name another \
+         file",
         path.display(),
         differing.join(", ")
     )))

@@ -79,7 +79,8 @@ impl Row {
         let compared = self.scores.iter().any(|score| score.normalised().is_some());
         let more = if compared { "   per token   per byte" } else { "" };
         let mut table = format!(
-            "{:<18} accuracy   95 % interval   correct  records  unanswered  commonest answer{more}\n",
+            "{:<18} accuracy   95 % interval   correct  records  unanswered  commonest \
+             answer{more}\n",
             "set"
         );
         let mut line = |text: String| writeln!(table, "{text}").expect("strings take text");
@@ -99,7 +100,8 @@ impl Row {
         let too_long: usize = self.scores.iter().map(Score::too_long).sum();
         if too_long > 0 {
             line(format!(
-                "not asked, because they do not fit the model's context, and counted as wrong: {too_long}"
+                "not asked, because they do not fit the model's context, and counted as wrong: \
+                 {too_long}"
             ));
         }
         table

@@ -103,7 +103,8 @@ impl Score {
         self.unanswered
     }
 
-    /// Records that do not fit the model's context; they were not asked and are among the unanswered.
+    /// Records that do not fit the model's context; they were not asked and are among the
+    /// unanswered.
     pub fn too_long(&self) -> usize {
         self.too_long
     }

@@ -36,8 +36,9 @@ impl Arithmetic {
         }
     }
 
-    /// A step that trains those layers: every layer forwards, those from the lowest on backwards, where the frozen products
-    /// give the gradient of their input alone and each of attention's that of both factors.
+    /// A step that trains those layers: every layer forwards, those from the lowest on backwards,
+    /// where the frozen products give the gradient of their input alone and each of attention's
+    /// that of both factors.
     pub(super) fn step(&self, trained: &LayerSet) -> f64 {
         let passed = trained.iter().min().map_or(0, |lowest| self.layers - lowest);
         let forward = self.layers as f64 * (self.frozen + self.attention) + self.head;

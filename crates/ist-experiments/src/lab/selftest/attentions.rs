@@ -1,4 +1,5 @@
-//! Attention in every form that models ask for, in shapes that fill several tiles of a kernel and leave rests.
+//! Attention in every form that models ask for, in shapes that fill several tiles of a kernel and
+//! leave rests.
 
 use ist_models::ops::attention::{AttentionMask, Scores, attention};
 
@@ -74,7 +75,8 @@ fn forms() -> Vec<Case> {
             soft_cap: Some(1.5),
             ..padded
         },
-        // Padding between keys, or the positions would all be off by the same number, which no weight shows.
+        // Padding between keys, or the positions would all be off by the same number, which no
+        // weight shows.
         Case { name: "attention, linear biases", linear_biases: true, real: scattered, ..PLAIN },
         Case {
             name: "attention, linear biases without padding",

@@ -21,7 +21,8 @@ pub(super) fn checks() -> Vec<Check> {
     )]
 }
 
-/// What the host has allocated, and what the device's runtime holds of its memory; 0 where nobody counts.
+/// What the host has allocated, and what the device's runtime holds of its memory; 0 where nobody
+/// counts.
 fn held(device: &Device) -> Result<[u64; 2], String> {
     device.sync().map_err(|error| error.to_string())?;
     let pools = device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved);

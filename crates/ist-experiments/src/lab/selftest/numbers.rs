@@ -78,7 +78,8 @@ fn evaluate(
     std::iter::once(value.inner()).chain(gradients).map(floats).collect()
 }
 
-/// How far value and gradients of a formula on a device are from the reference's, with all inputs tracked and with each alone.
+/// How far value and gradients of a formula on a device are from the reference's, with all inputs
+/// tracked and with each alone.
 pub(super) fn compare(formula: &Formula, inputs: &[Vec<f64>], device: &Device) -> Found {
     let mut worst = 0.0f64;
     for tracked in std::iter::once(None).chain((0..inputs.len()).map(Some)) {

@@ -99,7 +99,8 @@ fn losses() -> Vec<Check> {
             cross_entropy(inputs[0].clone().reshape([9, 40]), targets(9, 40, &inputs[0]))
         }),
         linear_check("linear cross-entropy", [9, 12, 50]),
-        // Shaders add element by element: longer sums than these are further from the exact ones than the tolerance.
+        // Shaders add element by element: longer sums than these are further from the exact ones
+        // than the tolerance.
         linear_check("linear cross-entropy, several chunks", [600, 3, 8000]),
         check(
             "linear cross-entropy, bounded logits",

@@ -24,7 +24,8 @@ const TRAJECTORY: f64 = 1e-4;
 /// Importance scores.
 const SCORES: f64 = 1e-5;
 
-/// A step with weights in half precision, in which a device may multiply: a few times the rounding of bf16.
+/// A step with weights in half precision, in which a device may multiply: a few times the rounding
+/// of bf16.
 const MIXED: f64 = 2e-2;
 
 /// The checks.
@@ -68,7 +69,8 @@ fn with_adapters(
     stored(numbers, fields, numbers.dtype)
 }
 
-/// The same with frozen weights rounded to `storage`, and kept in it unless the numbers are the reference's.
+/// The same with frozen weights rounded to `storage`, and kept in it unless the numbers are the
+/// reference's.
 fn stored(
     numbers: &Numbers,
     fields: &Map<String, Value>,
@@ -76,8 +78,10 @@ fn stored(
 ) -> Result<(Model, Adapters<BuiltinAdapter>), String> {
     let document = json!({
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 12, "intermediate_size": 10,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
-        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "attention_bias": true, "mlp_bias": true,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 4,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "attention_bias": true,
+        "mlp_bias": true,
     });
     let shape = DecoderConfig::parse(&document.to_string()).map_err(|error| error.to_string())?;
     let mut source = |name: &str, shape: &[usize]| {
@@ -241,7 +245,8 @@ fn saved(device: &Device) -> Found {
     Ok(Outcome::Distance(distance(&found, &written)?))
 }
 
-/// Six steps on the device, and six more on the reference from what was saved, against twelve on the reference.
+/// Six steps on the device, and six more on the reference from what was saved, against twelve on
+/// the reference.
 fn resumed(device: &Device) -> Found {
     let numbers = Numbers::single(device);
     let mut first = Run::begin(&numbers)?.go(&numbers, 6)?;

@@ -51,7 +51,8 @@ fn open_ndarray(_: usize) -> Result<Device, String> {
 #[cfg(feature = "ndarray")]
 #[expect(
     deprecated,
-    reason = "a separate implementation to check the others against; upstream keeps it for that alone"
+    reason = "a separate implementation to check the others against; upstream keeps it for that \
+              alone"
 )]
 pub fn ndarray() -> Device {
     Device::ndarray()

@@ -1,8 +1,8 @@
 //! GPUs through a graphics API: `wgpu` by WGSL shaders, `vulkan` by SPIR-V.
 //!
-//! One runtime serves both, and the build decides which language it writes: with the feature `vulkan` every Vulkan adapter is
-//! given SPIR-V, whichever name it was opened by. Adapters made of the processor (Mesa's lavapipe) crash on that SPIR-V, so
-//! such a build refuses them.
+//! One runtime serves both, and the build decides which language it writes: with the feature
+//! `vulkan` every Vulkan adapter is given SPIR-V, whichever name it was opened by. Adapters made of
+//! the processor (Mesa's lavapipe) crash on that SPIR-V, so such a build refuses them.
 
 #[cfg(not(feature = "wgpu"))]
 use ist_core::burn::tensor::Device;
@@ -59,7 +59,8 @@ mod adapter {
         }
     }
 
-    /// The best adapter. On Linux the graphics API is Vulkan: the automatic choice may fall to OpenGL, where it hangs.
+    /// The best adapter. On Linux the graphics API is Vulkan: the automatic choice may fall to
+    /// OpenGL, where it hangs.
     fn adapter() -> Result<Adapter, String> {
         static OPENED: OnceLock<Result<Adapter, String>> = OnceLock::new();
         let open = || {
@@ -79,7 +80,8 @@ mod adapter {
         let found = adapter()?;
         if found.is_software() && found.by_spirv() {
             return Err(format!(
-                "the only adapter is {}, which is made of the processor and crashes on SPIR-V; use a real GPU, or build \
+                "the only adapter is {}, which is made of the processor and crashes on SPIR-V; use \
+                 a real GPU, or build \
                  with the feature `wgpu` and without `vulkan`",
                 found.info.name
             ));

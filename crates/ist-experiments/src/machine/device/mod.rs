@@ -1,7 +1,9 @@
-//! Devices by name. The only place that names a backend: one file for the processor, one for graphics APIs, one for CUDA.
+//! Devices by name. The only place that names a backend: one file for the processor, one for
+//! graphics APIs, one for CUDA.
 //!
-//! A backend is compiled in by a cargo feature of this crate and picked at run time by a name; everything else takes whatever
-//! [`Device`] comes out of here. What is asked for and absent is a failure of the input with its reason, never a panic.
+//! A backend is compiled in by a cargo feature of this crate and picked at run time by a name;
+//! everything else takes whatever [`Device`] comes out of here. What is asked for and absent is a
+//! failure of the input with its reason, never a panic.
 
 mod cpu;
 mod cuda;
@@ -81,8 +83,8 @@ struct Backend {
 const BACKENDS: [Backend; 5] =
     [cuda::CUDA, graphics::VULKAN, graphics::WGPU, cpu::FLEX, cpu::NDARRAY];
 
-/// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda`, `cuda:1`, or `auto`, the
-/// fastest that works here.
+/// Opens the device of that name: `cpu` (= `flex`), `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda`,
+/// `cuda:1`, or `auto`, the fastest that works here.
 pub fn open(name: &str) -> Result<Device, Failure> {
     if name == "auto" {
         return automatic(&BACKENDS);
@@ -114,7 +116,8 @@ pub fn open_host() -> Result<Device, Failure> {
     automatic(&[cpu::FLEX, cpu::NDARRAY]).or_else(|_| open("auto"))
 }
 
-/// Bytes that a run may take on the device: what the host has free, or a GPU's memory, of which nobody says what is free.
+/// Bytes that a run may take on the device: what the host has free, or a GPU's memory, of which
+/// nobody says what is free.
 pub fn free_memory(device: &Device) -> Option<u64> {
     #[cfg(feature = "cube")]
     if ist_core::operation::cube::is_gpu(device) {

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// 26 July 2024, noon: the date that LLaMA 3's templates fall back to. Training data is rendered with it, since a run that
-/// goes on another day must see the same text.
+/// 26 July 2024, noon: the date that LLaMA 3's templates fall back to. Training data is rendered
+/// with it, since a run that goes on another day must see the same text.
 pub(super) const FIXED: i64 = 1_721_995_200;
 
 const DAY: i64 = 86_400;

@@ -267,11 +267,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_found_where_earlier_turns_are_written_otherwise() {
-        let thinking = "{% for m in messages %}<{{ m.role }}>{% if loop.last and m.role == 'assistant' %}<think></think>\
-                        {% endif %}{{ m.content | trim }}</>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+        let thinking = "{% for m in messages %}<{{ m.role \
+                        }}>{% if loop.last and m.role == 'assistant' %}<think></think>\
+                        {% endif %}{{ m.content | trim }}</>\n\
+                        {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
         assert_eq!(answers(thinking).unwrap(), ["Hello</>\n", "<think></think>4</>\n"]);
         let system_last = "{% for m in messages[1:] %}{% if m.role == 'user' %}[{% if loop.last %}{{ messages[0].content }} \
-                           {% endif %}{{ m.content }}]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}";
+                           {% endif %}{{ m.content }}]{% else %} {{ m.content }}{{ eos_token \
+                           }}{% endif %}{% endfor %}";
         assert_eq!(answers(system_last).unwrap(), ["Hello</s>", "4</s>"]);
     }
 
@@ -285,7 +288,8 @@ mod tests {
 
     #[test]
     fn generation_blocks_say_what_is_learned() {
-        let source = "{% for m in messages %}\n  {% if m.role == 'assistant' %}\nA: {% generation %}\n  {{- m.content }}!\n\
+        let source = "{% for m in messages %}\n  {% if m.role == 'assistant' %}\n\
+                      A: {% generation %}\n  {{- m.content }}!\n\
                       {% endgeneration %}\n-\n{% else %}{{ m.content }}\n{% endif %}{% endfor %}";
         assert_eq!(answers(source).unwrap(), ["Hello!\n", "4!\n"]);
     }
@@ -298,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_template_says_itself_what_it_refuses() {
-        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";
+        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not \
+                      supported') }}{% endif %}";
         let error = template(source).render(&conversation(), false).unwrap_err().to_string();
         assert!(error.contains("System role not supported") && error.contains("(file)"), "{error}");
         let source = ChatTemplateSource {

@@ -55,7 +55,8 @@ pub(crate) enum TemplateFault {
     },
     /// A rendering takes too much work.
     #[error(
-        "needs more than the {steps} steps of work that {bytes} bytes may take; look for a loop or a \
+        "needs more than the {steps} steps of work that {bytes} bytes may take; look for a loop or \
+         a \
          text in it that grows without end"
     )]
     TooMuchWork {

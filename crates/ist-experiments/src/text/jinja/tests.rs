@@ -346,7 +346,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn templates_without_sense_neither_panic_nor_hang(pieces in prop::collection::vec(piece(), 0..40)) {
+    fn templates_without_sense_neither_panic_nor_hang(
+        pieces in prop::collection::vec(piece(), 0..40),
+    ) {
         let source = pieces.concat();
         let begin = Instant::now();
         if let Err(error) = rendered(&source) {

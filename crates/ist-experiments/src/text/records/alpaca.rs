@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn a_missing_or_null_input_is_empty() {
         let without = json!({"instruction": "a", "output": "b"});
-        let null = json!({"instruction": "a", "output": "b", "input": null, "system": null, "history": null});
+        let null = json!({"instruction": "a", "output": "b", "input": null, "system": null,
+            "history": null});
         for record in [without, null] {
             let expected = Instruction {
                 instruction: "a".into(),

@@ -304,7 +304,8 @@ mod tests {
         Dataset::from_text(&open, encoder).map_err(|error| error.to_string())
     }
 
-    const TOKENS: &str = "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": [5]}\n\n{\"input_ids\": [6, 7]}\n\
+    const TOKENS: &str = "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": [5]}\n\n\
+                          {\"input_ids\": [6, 7]}\n\
                           {\"input_ids\": [8, 9, 10, 11, 12], \"labels\": [-100, -100, -100, 11, 12]}\n";
 
     #[test]
@@ -331,8 +332,10 @@ mod tests {
 
     #[test]
     fn cut_and_skipped_text_records_are_counted() {
-        let lines = "{\"prompt\": \"abc\", \"completion\": \"d\"}\n{\"prompt\": \"abcdef\", \"completion\": \"g\"}\n\
-                     {\"prompt\": \"a\", \"completion\": \"\"}\n{\"prompt\": \"ab\", \"completion\": \"cdefg\"}";
+        let lines = "{\"prompt\": \"abc\", \"completion\": \"d\"}\n\
+                     {\"prompt\": \"abcdef\", \"completion\": \"g\"}\n\
+                     {\"prompt\": \"a\", \"completion\": \"\"}\n\
+                     {\"prompt\": \"ab\", \"completion\": \"cdefg\"}";
         let data = text(lines, &encoder("alpaca", 6)).unwrap();
         assert_eq!((data.records(), data.truncated(), data.skipped()), (4, 2, 2));
         assert_eq!(data.source, [0, 3]);
@@ -379,10 +382,12 @@ mod tests {
                      {\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"name\": \"x\"}, \
                      {\"role\": \"assistant\", \"content\": \"b\"}], \"id\": 2, \"system\": \"d\"}";
         let dropped = text(lines, &encoder("alpaca", 99)).unwrap().dropped_keys();
-        let expected = "`id` (2 times), `messages[].name` (2 times), `messages[].reasoning_content` (once), \
+        let expected = "`id` (2 times), `messages[].name` (2 times), \
+                        `messages[].reasoning_content` (once), \
                         `tools` (once)";
         assert_eq!(dropped.to_string(), expected);
-        let reads = "{% for m in messages %}{% if 'name' in m %}{% endif %}{{ m.content }}{% if tools %}{% endif %}{% endfor %}";
+        let reads = "{% for m in messages %}{% if 'name' in m %}{% endif %}{{ m.content \
+                     }}{% if tools %}{% endif %}{% endfor %}";
         let dropped = text(lines, &encoder(reads, 99)).unwrap().dropped_keys();
         assert_eq!(dropped.to_string(), "`id` (2 times), `messages[].reasoning_content` (once)");
     }

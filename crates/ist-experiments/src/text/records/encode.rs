@@ -286,7 +286,8 @@ impl Encoder {
         match tokens.iter().find(|(id, _)| *id as usize >= size) {
             None => Ok(()),
             Some((id, _)) => Err(DataError::Template(format!(
-                "the tokenizer gives token id {id}, but the model's vocabulary has {size} entries; use the model's own \
+                "the tokenizer gives token id {id}, but the model's vocabulary has {size} entries; \
+                 use the model's own \
                  tokenizer.json"
             ))),
         }
@@ -565,14 +566,16 @@ mod tests {
     #[test]
     fn earlier_exchanges_of_an_instruction_are_answered_in_the_same_wording() {
         let body = json!({
-            "instruction": "And?", "output": "Otto", "system": "Be brief.", "history": [["Who?", "Mira"]],
+            "instruction": "And?", "output": "Otto", "system": "Be brief.", "history": [["Who?",
+            "Mira"]],
         });
         let fields = body.as_object().unwrap().clone();
         let found = Record::read(fields, Format::Alpaca, Place::Line(1)).unwrap();
         let example = encode(&[], false, &found);
         assert_eq!(learned(&example), "Mira</s>Otto</s>");
         let text = tokenizer(&[]).decode(&example.input_ids, false).unwrap();
-        let expected = "<s>Be brief.\n\n### Instruction:\nWho?\n\n### Response:\nMira</s>\n\n### Instruction:\nAnd?\n\n\
+        let expected = "<s>Be brief.\n\n### Instruction:\nWho?\n\n### Response:\nMira</s>\n\n\
+                        ### Instruction:\nAnd?\n\n\
                         ### Response:\nOtto</s>";
         assert_eq!(text, expected);
         let plain = encoder(&[], options(Template::None, false, 99)).encode(&found).unwrap();
@@ -610,7 +613,8 @@ mod tests {
 
     /// The template `<s>ROLE:CONTENT` with an end token behind every turn.
     fn chat_template() -> Template {
-        let source = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}\
+        let source = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{{ \
+                      eos_token }}{% endfor %}\
                       {% if add_generation_prompt %}assistant:{% endif %}";
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
         let special_tokens = tokens.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
@@ -698,7 +702,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn masking_covers_exactly_the_prompt(prompt in "[ -~é漢\\n]{0,30}", output in "[ -~é漢\\n]{1,30}") {
+        fn masking_covers_exactly_the_prompt(
+            prompt in "[ -~é漢\\n]{0,30}",
+            output in "[ -~é漢\\n]{1,30}",
+        ) {
             // The text of a special token is that token, here as in transformers, and not one token
             // a byte.
             prop_assume!(!["<s>", "</s>"].iter().any(|special| format!("{prompt}{output}").contains(special)));
@@ -713,7 +720,10 @@ mod tests {
         }
 
         #[test]
-        fn the_whole_output_is_learned_and_at_most_one_token_of_the_prompt(prompt in "[ab \\n]{0,12}", output in "[ab \\n]{2,12}") {
+        fn the_whole_output_is_learned_and_at_most_one_token_of_the_prompt(
+            prompt in "[ab \\n]{0,12}",
+            output in "[ab \\n]{2,12}",
+        ) {
             let merges = [("a", "b"), ("Ġ", "a"), ("Ċ", "Ċ"), ("b", "Ġ"), ("Ġ", "Ġ"), ("ab", "ab")];
             let record = completion(&prompt, &output);
             let encoder = encoder(&merges, options(Template::Alpaca, false, 999));
@@ -726,7 +736,11 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_changes_nothing_before_it(prompt in "[a-e]{0,20}", output in "[a-e]{1,20}", cutoff in 2_usize..50) {
+        fn a_cut_changes_nothing_before_it(
+            prompt in "[a-e]{0,20}",
+            output in "[a-e]{1,20}",
+            cutoff in 2_usize..50,
+        ) {
             let record = completion(&prompt, &output);
             let whole = encode(&[], true, &record);
             let cut = encoder(&[], options(Template::Alpaca, true, cutoff)).encode(&record).unwrap();

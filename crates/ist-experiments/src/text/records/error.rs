@@ -63,7 +63,8 @@ pub enum DataError {
     },
     /// No record of the file has anything to predict.
     #[error(
-        "{}: nothing to train on: none of its {records} records has a label to predict within {cutoff} tokens; \
+        "{}: nothing to train on: none of its {records} records has a label to predict within \
+         {cutoff} tokens; \
          raise data.cutoff, or give records whose labels are not all -100",
         .path.display()
     )]
@@ -80,7 +81,8 @@ pub enum DataError {
     Template(String),
     /// More records are to be held out than can be spared.
     #[error(
-        "data.validation_records = {asked}, but there are only {available} usable records and one must remain for \
+        "data.validation_records = {asked}, but there are only {available} usable records and one \
+         must remain for \
          training; ask for fewer"
     )]
     Split {
@@ -91,7 +93,8 @@ pub enum DataError {
     },
     /// A saved position does not fit the data.
     #[error(
-        "a saved position stands at record {offset} of an epoch of {length} records: the data has changed"
+        "a saved position stands at record {offset} of an epoch of {length} records: the data has \
+         changed"
     )]
     Position {
         /// The position's offset in its epoch.

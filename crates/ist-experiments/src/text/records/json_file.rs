@@ -171,7 +171,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_scan_finds_what_the_parser_finds(values in prop::collection::vec(value(), 0..6), pretty: bool) {
+        fn the_scan_finds_what_the_parser_finds(
+            values in prop::collection::vec(value(), 0..6),
+            pretty: bool,
+        ) {
             let whole = Value::Array(values.clone());
             let text = if pretty { serde_json::to_vec_pretty(&whole) } else { serde_json::to_vec(&whole) }.unwrap();
             let found: Vec<Value> = elements(&text)

@@ -159,7 +159,8 @@ impl Message {
         Ok(message)
     }
 
-    /// Bytes of the text that it holds: the content, and what else a template may read as JSON spells it.
+    /// Bytes of the text that it holds: the content, and what else a template may read as JSON
+    /// spells it.
     pub(crate) fn bytes(&self) -> usize {
         let given = self.fields.values().filter(|value| !value.is_null());
         self.content.len() + given.map(|value| value.to_string().len()).sum::<usize>()

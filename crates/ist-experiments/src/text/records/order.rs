@@ -324,7 +324,11 @@ mod tests {
         }
 
         #[test]
-        fn a_scoring_batch_holds_no_record_twice(length in 1_usize..40, batch in 1_usize..50, seed: u64) {
+        fn a_scoring_batch_holds_no_record_twice(
+            length in 1_usize..40,
+            batch in 1_usize..50,
+            seed: u64,
+        ) {
             let mut order = EpochOrder::new(length, Order::Shuffled, seed, "scoring");
             for _ in 0..20 {
                 let mut records = order.next_full_batch(batch);

@@ -6,8 +6,8 @@ use super::tokens::ignore_first_real_token;
 
 /// Lengthens `example` to `length` with `pad_id` on the left: mask `false`, labels ignored.
 ///
-/// The first real token then stands after padding, where nothing could predict it, so its label is ignored too.
-/// Records already as long stay as they are.
+/// The first real token then stands after padding, where nothing could predict it, so its label is
+/// ignored too. Records already as long stay as they are.
 pub fn pad_left(example: &mut Example, length: usize, pad_id: u32) {
     let missing = length.saturating_sub(example.input_ids.len());
     example.input_ids.splice(0..0, std::iter::repeat_n(pad_id, missing));

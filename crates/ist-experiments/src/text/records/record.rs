@@ -169,7 +169,8 @@ mod tests {
             ),
             (
                 Format::Chat,
-                json!({"messages": [turn("assistant", ""), turn("user", "a"), turn("assistant", "b")]}),
+                json!({"messages": [turn("assistant", ""), turn("user", "a"), turn("assistant",
+                    "b")]}),
                 (1, false),
             ),
         ] {

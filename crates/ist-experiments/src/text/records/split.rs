@@ -5,9 +5,11 @@ use rand::seq::SliceRandom;
 use super::error::DataError;
 use super::order::stream;
 
-/// Draws `count` of `length` records to hold out: the indices that remain and those held out, both ascending.
+/// Draws `count` of `length` records to hold out: the indices that remain and those held out, both
+/// ascending.
 ///
-/// The draw depends on the seed alone, not on how often or in which order training visits its records.
+/// The draw depends on the seed alone, not on how often or in which order training visits its
+/// records.
 ///
 /// # Errors
 ///

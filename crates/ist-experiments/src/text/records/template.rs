@@ -120,7 +120,8 @@ impl Template {
                 Ok(Self::Custom(Box::new(CustomTemplate::parse(custom)?)))
             }
             other => Err(DataError::Template(format!(
-                "unknown name \"{}\"; expected auto, chat, alpaca, llm-adapters, none, or a template string such as \
+                "unknown name \"{}\"; expected auto, chat, alpaca, llm-adapters, none, or a \
+                 template string such as \
                  \"{{{{ instruction }}}}\\n\"",
                 cut(other)
             ))),
@@ -279,7 +280,8 @@ impl Template {
         };
         let format = serde_json::to_value(format).unwrap_or_default();
         DataError::Template(format!(
-            "{name} takes {takes}, but the data's format is {format}; use template = \"none\", or data that fits"
+            "{name} takes {takes}, but the data's format is {format}; use template = \"none\", or \
+             data that fits"
         ))
     }
 }
@@ -402,7 +404,8 @@ mod tests {
 
     #[test]
     fn the_published_training_prompts_are_reproduced_byte_for_byte() {
-        let with_input = "Below is an instruction that describes a task, paired with an input that provides further \
+        let with_input = "Below is an instruction that describes a task, paired with an input that \
+                          provides further \
                           context. Write a response that appropriately completes the request.\x20\n\
                           \n\
                           \x20               ### Instruction:\n\
@@ -413,7 +416,8 @@ mod tests {
                           \n\
                           \x20               ### Response:\n\
                           \x20               ";
-        let without = "Below is an instruction that describes a task. Write a response that appropriately completes \
+        let without = "Below is an instruction that describes a task. Write a response that \
+                       appropriately completes \
                        the request.\x20\x20\n\
                        \n\
                        \x20               ### Instruction:\n\
@@ -433,7 +437,8 @@ mod tests {
 
     #[test]
     fn the_published_evaluation_prompts_are_reproduced_byte_for_byte() {
-        let with_input = "Below is an instruction that describes a task, paired with an input that provides further \
+        let with_input = "Below is an instruction that describes a task, paired with an input that \
+                          provides further \
                           context. Write a response that appropriately completes the request.\n\
                           \n\
                           \x20               ### Instruction:\n\
@@ -444,7 +449,8 @@ mod tests {
                           \n\
                           \x20               ### Response:\n\
                           \x20               ";
-        let without = "Below is an instruction that describes a task. Write a response that appropriately completes \
+        let without = "Below is an instruction that describes a task. Write a response that \
+                       appropriately completes \
                        the request.\x20\n\
                        \n\
                        \x20               ### Instruction:\n\
@@ -461,10 +467,13 @@ mod tests {
 
     #[test]
     fn the_clean_template_has_no_stray_space() {
-        let with_input = "Below is an instruction that describes a task, paired with an input that provides further \
-                          context. Write a response that appropriately completes the request.\n\n### Instruction:\n\
+        let with_input = "Below is an instruction that describes a task, paired with an input that \
+                          provides further \
+                          context. Write a response that appropriately completes the request.\n\n\
+                          ### Instruction:\n\
                           Add.\n\n### Input:\n1 2\n\n### Response:\n";
-        let without = "Below is an instruction that describes a task. Write a response that appropriately completes \
+        let without = "Below is an instruction that describes a task. Write a response that \
+                       appropriately completes \
                        the request.\n\n### Instruction:\nAdd.\n\n### Response:\n";
         assert_eq!(prompt("alpaca", &instruction("Add.", "1 2", "3")).unwrap(), with_input);
         assert_eq!(prompt("alpaca", &instruction("Add.", "", "3")).unwrap(), without);

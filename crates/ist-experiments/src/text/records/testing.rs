@@ -38,8 +38,10 @@ pub(super) fn record(body: Body) -> Record {
 /// and the tags a and b.
 pub(super) fn parquet(rows: &[(&str, Option<&str>)]) -> TestFile {
     let file = file("data.parquet", "");
-    let schema = "message records { required binary instruction (UTF8); optional binary output (UTF8); required int64 id; \
-                  required group tags (LIST) { repeated group list { required binary element (UTF8); } } }";
+    let schema = "message records \
+                  { required binary instruction (UTF8); optional binary output (UTF8); required int64 id; \
+                  required group tags (LIST) \
+                  { repeated group list { required binary element (UTF8); } } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let compressed =
         WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
@@ -102,22 +104,28 @@ pub(crate) fn tokenizer(merges: &[(&str, &str)]) -> Tokenizer {
     let vocab: serde_json::Map<_, _> =
         names.enumerate().map(|(id, name)| (name, json!(id))).collect();
     let special = |id: u32, name: &str| {
-        json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false,
                "special": true})
     };
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+        "use_regex": false});
     let definition = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
         "added_tokens": [special(BEGIN, "<s>"), special(END, "</s>")],
         "pre_tokenizer": byte_level, "decoder": byte_level,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A",
+            "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B",
+            "type_id": 0}}],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [BEGIN], "tokens": ["<s>"]}}
         },
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+        "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "ignore_merges": false,
                   "vocab": vocab, "merges": merges}
     });
     Tokenizer::from_bytes(definition.to_string()).unwrap()

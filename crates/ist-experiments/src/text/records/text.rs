@@ -41,7 +41,8 @@ pub enum Format {
 }
 
 /// What every format needs, for messages.
-const EXPECTED: &str = "`input_ids` (tokens), `messages` or `conversations` (chat), `instruction` and `output` (alpaca), \
+const EXPECTED: &str = "`input_ids` (tokens), `messages` or `conversations` (chat), `instruction` \
+                        and `output` (alpaca), \
                         `prompt` and `completion` (prompt-completion), or `text` (text)";
 
 impl Format {
@@ -214,7 +215,8 @@ impl DataFile {
     fn explain_one_object(&self, error: DataError) -> DataError {
         match self.container {
             Container::Lines if json_file::is_one_object(without_mark(&self.bytes)) => self.fault(
-                "the file is a single JSON object; expected an array of records, or JSON Lines (one record a line)"
+                "the file is a single JSON object; expected an array of records, or JSON Lines \
+                 (one record a line)"
                     .to_owned(),
             ),
             _ => error,
@@ -267,9 +269,11 @@ fn container(path: &Path, bytes: &[u8]) -> Result<Container, DataError> {
         Some(b'{') | None => Ok(Container::Lines),
         Some(_) => Err(DataError::File {
             path: path.to_owned(),
-            problem: "neither JSON, JSON Lines nor Parquet; plain text is not read as it is: write each piece as one \
+            problem:
+                "neither JSON, JSON Lines nor Parquet; plain text is not read as it is: write \
+                      each piece as one \
                       line {\"text\": \"...\"}"
-                .to_owned(),
+                    .to_owned(),
         }),
     }
 }

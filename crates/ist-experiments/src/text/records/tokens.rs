@@ -1,7 +1,8 @@
 //! Records of token ids: `{"input_ids": [..], "labels": [..]?, "attention_mask": [..]?}`.
 //!
-//! They need no tokenizer and say exactly what a model reads, which is what other programs compare with. A record's own
-//! padding stays where it stands; labels are shifted inside the model, position t predicting label t + 1.
+//! They need no tokenizer and say exactly what a model reads, which is what other programs compare
+//! with. A record's own padding stays where it stands; labels are shifted inside the model,
+//! position t predicting label t + 1.
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ const FIELDS: [&str; 3] = ["input_ids", "labels", "attention_mask"];
 ///
 /// # Errors
 ///
-/// A record that is malformed, holds an id of `vocab_size` or above, or is longer than the model's `context`.
+/// A record that is malformed, holds an id of `vocab_size` or above, or is longer than the model's
+/// `context`.
 pub fn read_tokens(
     path: &Path,
     vocab_size: usize,
@@ -31,7 +33,8 @@ pub fn read_tokens(
             match example.input_ids.len() {
                 length if length > context => {
                     let problem = format!(
-                        "the record has {length} tokens, but the model's context holds {context}; shorten the record"
+                        "the record has {length} tokens, but the model's context holds {context}; \
+                         shorten the record"
                     );
                     Err(DataError::Record { path: path.to_owned(), place, problem })
                 }
@@ -41,7 +44,8 @@ pub fn read_tokens(
         .collect()
 }
 
-/// How many tokens of a record are predicted: those after the first real one whose label is not [`IGNORED_LABEL`].
+/// How many tokens of a record are predicted: those after the first real one whose label is not
+/// [`IGNORED_LABEL`].
 pub fn predicted(example: &Example) -> usize {
     example.predicted().count()
 }

@@ -36,7 +36,8 @@ const NOW: &[&str] = &[
     "That makes {n} {t}.",
 ];
 
-/// A number of things that changes: the person's name, the count before, the change, the count after.
+/// A number of things that changes: the person's name, the count before, the change, the count
+/// after.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change {
     person: &'static str,

@@ -1,9 +1,10 @@
 //! The facts of the world, and passages that state a few of them.
 //!
-//! What lasts is fixed once for the whole world: where a thing lies, whose it is, its colour, what a person eats and does
-//! and keeps. Every text tells the truth about it, in many wordings, so a model learns it by heart. What passes, where
-//! somebody is just now and how many of something there are, is drawn anew for every text. A passage holds several facts of
-//! one relation, so that the relation alone does not give the value away.
+//! What lasts is fixed once for the whole world: where a thing lies, whose it is, its colour, what
+//! a person eats and does and keeps. Every text tells the truth about it, in many wordings, so a
+//! model learns it by heart. What passes, where somebody is just now and how many of something
+//! there are, is drawn anew for every text. A passage holds several facts of one relation, so that
+//! the relation alone does not give the value away.
 
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -183,7 +184,8 @@ impl Cast {
         self.fact_about(entity, relation, rng)
     }
 
-    /// `same` facts of `relation`, then `other` facts of further relations, most of them about the same entities.
+    /// `same` facts of `relation`, then `other` facts of further relations, most of them about the
+    /// same entities.
     pub(super) fn facts(
         &mut self,
         relation: Relation,

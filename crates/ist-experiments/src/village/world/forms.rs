@@ -1,7 +1,8 @@
 //! The sentences in which the world states, asks and repeats a fact, one table per relation.
 //!
-//! Holes: `{e}` the entity, `{v}` the value, `{t}` the thing that is counted, `{q}` the person who asks. The last table of
-//! each relation, `task`, is the downstream task's own wording, which the pre-training text never uses.
+//! Holes: `{e}` the entity, `{v}` the value, `{t}` the thing that is counted, `{q}` the person who
+//! asks. The last table of each relation, `task`, is the downstream task's own wording, which the
+//! pre-training text never uses.
 
 use super::facts::Relation;
 
@@ -15,7 +16,8 @@ pub(super) struct Forms {
     pub(super) reversed: &'static [&'static str],
     /// Direct questions.
     pub(super) questions: &'static [&'static str],
-    /// Spoken replies that fit behind every question; the closing mark is left to the speaker's sentence.
+    /// Spoken replies that fit behind every question; the closing mark is left to the speaker's
+    /// sentence.
     pub(super) replies: &'static [&'static str],
     /// Sentences in which `{q}` wishes to know the value.
     pub(super) wishes: &'static [&'static str],
@@ -419,7 +421,8 @@ const COUNT: Forms = Forms {
     task: &[],
 };
 
-/// Sentences that close a search with the value alone, so that what is asked for follows from the wish only.
+/// Sentences that close a search with the value alone, so that what is asked for follows from the
+/// wish only.
 pub(super) const ANSWERS: &[&str] = &[
     "So the answer is {v}.",
     "{q} writes one word: {v}.",

@@ -1,7 +1,7 @@
 //! The closed word lists of the world, and the small grammar that depends on single words.
 //!
-//! Every word here is meant to be one token of the world's vocabulary: a fact then is one entity token and one value
-//! token, and copying it is one attention step for a small model.
+//! Every word here is meant to be one token of the world's vocabulary: a fact then is one entity
+//! token and one value token, and copying it is one attention step for a small model.
 
 use super::facts::Relation;
 

@@ -1,8 +1,10 @@
-//! A small text world, generated from a seed: texts to pre-train a small language model on, and a task to fine-tune it for.
+//! A small text world, generated from a seed: texts to pre-train a small language model on, and a
+//! task to fine-tune it for.
 //!
-//! The world is small enough that a model of a few million parameters can know it by heart: who keeps a goat, where the
-//! kite lies. Its texts state every fact many times in many wordings, and the task asks for facts in a form that the texts
-//! never use: before fine-tuning a model that knows the answer cannot give it, after it the answer is a matter of recall.
+//! The world is small enough that a model of a few million parameters can know it by heart: who
+//! keeps a goat, where the kite lies. Its texts state every fact many times in many wordings, and
+//! the task asks for facts in a form that the texts never use: before fine-tuning a model that
+//! knows the answer cannot give it, after it the answer is a matter of recall.
 
 mod arithmetic;
 mod facts;

@@ -1,9 +1,10 @@
 //! The downstream task: questions about the world, with answers of one word.
 //!
-//! The texts state every fact that is asked for, but questions and answers have a form they never use: a model that has read
-//! the texts knows the answers and has to learn to give them. Which entity-relation pairs may be asked about is split by a
-//! hash, so a test question asks for a pair that no training question asks for: it cannot be learnt from the training
-//! questions, only recalled.
+//! The texts state every fact that is asked for, but questions and answers have a form they never
+//! use: a model that has read the texts knows the answers and has to learn to give them. Which
+//! entity-relation pairs may be asked about is split by a hash, so a test question asks for a pair
+//! that no training question asks for: it cannot be learnt from the training questions, only
+//! recalled.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,8 @@ pub struct TaskRecord {
     pub answer: String,
 }
 
-/// Every question of `split`, in a random order that is the same for the same arguments on every machine.
+/// Every question of `split`, in a random order that is the same for the same arguments on every
+/// machine.
 pub fn task(seed: u64, split: Split) -> Vec<TaskRecord> {
     let mut records = Vec::new();
     for relation in Relation::LASTING {
@@ -86,13 +88,15 @@ pub fn split_of(seed: u64, entity: &str, relation: Relation) -> Split {
     }
 }
 
-/// The most frequent answer of `train` and the fraction of `test` that it answers; `None` where either is empty.
+/// The most frequent answer of `train` and the fraction of `test` that it answers; `None` where
+/// either is empty.
 pub fn majority_answer(train: &[TaskRecord], test: &[TaskRecord]) -> Option<(String, f64)> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for record in train {
         *counts.entry(&record.answer).or_default() += 1;
     }
-    // Of equally frequent answers the first in the alphabet, so that the figure does not depend on the records' order.
+    // Of equally frequent answers the first in the alphabet, so that the figure does not depend on
+    // the records' order.
     let (answer, _) =
         counts.into_iter().min_by_key(|&(answer, count)| (std::cmp::Reverse(count), answer))?;
     let right = test.iter().filter(|record| record.answer == answer).count();

@@ -1,6 +1,7 @@
 //! The sentences around the facts: weather, times of day, openings, bridges and endings.
 //!
-//! They make a text read like a text, and they put a varying distance between a fact and its repetition.
+//! They make a text read like a text, and they put a varying distance between a fact and its
+//! repetition.
 
 use rand_chacha::ChaCha8Rng;
 

@@ -1,8 +1,9 @@
 //! The kinds of pre-training text.
 //!
-//! Most of them speak of the world's facts: somebody wishes to know one, asks for it, writes of it. In half of these texts
-//! all the facts are told first, so that a model learns to find them in what it has just read; in the other half they are
-//! not, so that it has to know them by heart. A few kinds only make the language richer.
+//! Most of them speak of the world's facts: somebody wishes to know one, asks for it, writes of it.
+//! In half of these texts all the facts are told first, so that a model learns to find them in what
+//! it has just read; in the other half they are not, so that it has to know them by heart. A few
+//! kinds only make the language richer.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -56,7 +57,8 @@ fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Somebody wishes to know something, mostly the facts are told, and the wish is fulfilled; then another wish or two.
+/// Somebody wishes to know something, mostly the facts are told, and the wish is fulfilled; then
+/// another wish or two.
 fn search(rng: &mut ChaCha8Rng) -> String {
     let mut cast = Cast::new(rng);
     let reader = cast.draw(PEOPLE, rng);

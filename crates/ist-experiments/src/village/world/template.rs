@@ -1,7 +1,8 @@
 //! Sentence templates: fixed English with a few holes.
 //!
-//! A hole is `{k}` (the word bound to `k`), `{an k}` (with its article), or a pronoun of the person bound to `k`:
-//! `{he k}`, `{his k}`, `{him k}`. A form written with a capital letter capitalises its result.
+//! A hole is `{k}` (the word bound to `k`), `{an k}` (with its article), or a pronoun of the person
+//! bound to `k`: `{he k}`, `{his k}`, `{him k}`. A form written with a capital letter capitalises
+//! its result.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +16,8 @@ pub(super) type Words<'a> = &'a [(&'a str, &'a str)];
 ///
 /// # Panics
 ///
-/// When a hole names no bound word: templates are part of the program, and a test fills each of them.
+/// When a hole names no bound word: templates are part of the program, and a test fills each of
+/// them.
 pub(super) fn fill(template: &str, words: Words) -> String {
     let mut pieces = template.split('{');
     let mut text = String::from(pieces.next().unwrap_or_default());
@@ -45,7 +47,8 @@ fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// One element of `list`, each equally likely. The draw is 32 bits wide, so it is the same on every platform.
+/// One element of `list`, each equally likely. The draw is 32 bits wide, so it is the same on every
+/// platform.
 pub(super) fn pick<'a, T: ?Sized>(list: &[&'a T], rng: &mut ChaCha8Rng) -> &'a T {
     list[below(list.len(), rng)]
 }

@@ -1,11 +1,13 @@
 //! The world's vocabulary: a byte-level BPE in Hugging Face's `tokenizer.json` format.
 //!
-//! A word is the same token wherever it stands: the first word of a line gets the leading space that every other word has
-//! on the way in, and loses it on the way out. Otherwise an answer behind a line break would be another token than the
-//! same word inside the passage, and a small model would have to learn copying twice.
+//! A word is the same token wherever it stands: the first word of a line gets the leading space
+//! that every other word has on the way in, and loses it on the way out. Otherwise an answer behind
+//! a line break would be another token than the same word inside the passage, and a small model
+//! would have to learn copying twice.
 //!
-//! A word of the world is one token and takes no merges (`ignore_merges`, as in Llama 3's tokenizer): ordinary merges
-//! would spend a third of so small a vocabulary on fragments of words. Any other text falls back to its bytes.
+//! A word of the world is one token and takes no merges (`ignore_merges`, as in Llama 3's
+//! tokenizer): ordinary merges would spend a third of so small a vocabulary on fragments of words.
+//! Any other text falls back to its bytes.
 
 use std::collections::BTreeMap;
 
@@ -29,21 +31,24 @@ pub const END: &str = "</s>";
 /// The padding token, id 2.
 pub const PAD: &str = "<pad>";
 
-/// The size of the built-in model's vocabulary: every word of the texts and of the task is one token.
+/// The size of the built-in model's vocabulary: every word of the texts and of the task is one
+/// token.
 pub const VOCABULARY_SIZE: usize = 814;
 
 /// Documents whose words are counted.
 const DOCUMENTS: usize = 20_000;
 
-/// The words of the prompt template, which the documents do not hold, with the weight of a frequent word each.
+/// The words of the prompt template, which the documents do not hold, with the weight of a frequent
+/// word each.
 const TEMPLATE_WORDS: &str = "### Instruction:\n\n### Input:\n\n### Response:\n";
 const TEMPLATE_WEIGHT: u64 = 2_000;
 
-/// Makes the tokenizer: `vocab_size` tokens, the words counted in documents of `seed` and the prompt template.
+/// Makes the tokenizer: `vocab_size` tokens, the words counted in documents of `seed` and the
+/// prompt template.
 ///
-/// Ids 0 to 2 are [`BEGIN`], [`END`] and [`PAD`], then come the 256 bytes, so every text encodes, then the most frequent
-/// words, equal counts in the alphabet's order. The same seed gives the same file, byte for byte. The post-processor puts
-/// [`BEGIN`] before a text, as `LLaMA`'s does.
+/// Ids 0 to 2 are [`BEGIN`], [`END`] and [`PAD`], then come the 256 bytes, so every text encodes,
+/// then the most frequent words, equal counts in the alphabet's order. The same seed gives the same
+/// file, byte for byte. The post-processor puts [`BEGIN`] before a text, as `LLaMA`'s does.
 ///
 /// # Errors
 ///
@@ -65,7 +70,8 @@ pub fn train_tokenizer(vocab_size: usize, seed: u64) -> anyhow::Result<Tokenizer
     Ok(tokenizer)
 }
 
-/// Puts a space before the first word of every line but the first, whose space comes from the pre-tokenizer.
+/// Puts a space before the first word of every line but the first, whose space comes from the
+/// pre-tokenizer.
 fn line_starts() -> anyhow::Result<Replace> {
     Replace::new(ReplacePattern::Regex("\\n(?=\\S)".into()), "\n ").map_err(|e| anyhow!(e))
 }
@@ -90,7 +96,8 @@ fn post_processor() -> anyhow::Result<TemplateProcessing> {
         .context("the post-processor's template is sound")
 }
 
-/// How often each pre-token (in the byte alphabet) occurs in the documents; sorted, so that nothing depends on a hash.
+/// How often each pre-token (in the byte alphabet) occurs in the documents; sorted, so that nothing
+/// depends on a hash.
 fn word_counts(seed: u64, byte_level: ByteLevel) -> anyhow::Result<BTreeMap<String, u64>> {
     let line_starts = line_starts()?;
     let mut counts = BTreeMap::new();

@@ -65,7 +65,8 @@ impl Activation {
             // σ(x) = (1 + tanh(x / 2)) / 2.
             Self::Silu => {
                 let tanh = B::float_tanh(times(x.clone(), 0.5));
-                // The argument's derivative is 1/2 everywhere; a tensor of it comes from any tensor.
+                // The argument's derivative is 1/2 everywhere; a tensor of it comes from any
+                // tensor.
                 half_of(tanh.clone(), plus(times(tanh, 0.0), 0.5))
             }
             // Φ(x) = (1 + erf(x / √2)) / 2, whose derivative is the normal density.

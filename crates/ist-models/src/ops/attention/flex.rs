@@ -254,8 +254,8 @@ fn cap_slopes(slopes: &mut [f32], scores: &[f32], cap: f32) {
     }
 }
 
-/// Turns every row of scores into weights P, and every row of P's gradient into that of q kᵀ without
-/// its cap.
+/// Turns every row of scores into weights P, and every row of P's gradient into that of q kᵀ
+/// without its cap.
 fn differentiate(
     rows: &ScoreRows<'_>,
     scale: f32,

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The positions that the last `queries` of `keys` positions see: real ones up to their own, and of those the last few where
-/// there is a window.
+/// The positions that the last `queries` of `keys` positions see: real ones up to their own, and of
+/// those the last few where there is a window.
 ///
-/// Kept as one flag a position; a bias of queries × keys numbers never exists in full. Padding that sees no real token sees
-/// itself, so that its softmax stays defined; other padding sees what a real token in its place would see before it.
+/// Kept as one flag a position; a bias of queries × keys numbers never exists in full. Padding that
+/// sees no real token sees itself, so that its softmax stays defined; other padding sees what a
+/// real token in its place would see before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttentionMask {
     queries: usize,
@@ -19,7 +20,8 @@ pub struct AttentionMask {
 }
 
 impl AttentionMask {
-    /// The last `queries` positions of rows of `keys` positions; `mask` holds `keys` flags a row, false at padding.
+    /// The last `queries` positions of rows of `keys` positions; `mask` holds `keys` flags a row,
+    /// false at padding.
     pub fn causal(mask: &[bool], queries: usize, keys: usize) -> Self {
         let padded = mask.iter().any(|&real| !real);
         Self {
@@ -42,8 +44,9 @@ impl AttentionMask {
         }
     }
 
-    /// The same where a query sees the last `window` positions alone, its own among them (sliding window; Beltagy et al.,
-    /// [arXiv 2004.05150](https://arxiv.org/abs/2004.05150)). Padding counts.
+    /// The same where a query sees the last `window` positions alone, its own among them (sliding
+    /// window; Beltagy et al., [arXiv 2004.05150](https://arxiv.org/abs/2004.05150)). Padding
+    /// counts.
     #[must_use]
     pub fn within(&self, window: usize) -> Self {
         Self { window: window.max(1), ..self.clone() }

@@ -6,8 +6,8 @@
 //!
 //! It is computed for a block of queries at a time, so the matrix of queries × keys never exists in
 //! full (as in FlashAttention, Dao et al., [arXiv 2205.14135](https://arxiv.org/abs/2205.14135)).
-//! Kept are q, k, v and the logarithm ℓ of every softmax's denominator, one number a query and head.
-//! With the gradient g of y, a block at a time:
+//! Kept are q, k, v and the logarithm ℓ of every softmax's denominator, one number a query and
+//! head. With the gradient g of y, a block at a time:
 //!
 //! ```text
 //! P = exp(s · q kᵀ - ℓ)
@@ -44,13 +44,14 @@ use ist_core::operation::flex::FlexTensor;
 pub use mask::AttentionMask;
 pub use scores::{Scores, slopes};
 
-/// Attention of every query over the keys that `mask` lets it see, where `scores` says how much they
-/// weigh.
+/// Attention of every query over the keys that `mask` lets it see, where `scores` says how much
+/// they weigh.
 ///
 /// Query head h reads key-value head h / (heads / `kv_heads`).
 ///
 /// # Shapes
-/// q and the result `[batch, queries, heads, head_dim]`, k and v `[batch, keys, kv_heads, head_dim]`
+/// q and the result `[batch, queries, heads, head_dim]`, k and v
+/// `[batch, keys, kv_heads, head_dim]`
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -62,8 +63,8 @@ pub fn attention(
     apply(Attention { mask: mask.clone(), scores: scores.clone() }, operands, [])
 }
 
-/// Added to a score that must not count. Large enough to vanish in the softmax, small enough to stay
-/// finite in f16.
+/// Added to a score that must not count. Large enough to vanish in the softmax, small enough to
+/// stay finite in f16.
 const MASKED: f32 = -6e4;
 
 /// Queries of one block.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-/// The scores s · q kᵀ, their cap and what a key's position adds: c · tanh(s · q kᵀ / c) + m · position.
+/// The scores s · q kᵀ, their cap and what a key's position adds: c · tanh(s · q kᵀ / c) + m ·
+/// position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
     /// s.
     pub scale: f64,
     /// c, which bounds the scores (Gemma 2, [arXiv 2408.00118](https://arxiv.org/abs/2408.00118)).
     pub soft_cap: Option<f64>,
-    /// m of every query head: attention with linear biases (Press et al., [arXiv 2108.12409](https://arxiv.org/abs/2108.12409)).
-    /// A key's position is the number of real keys before it. Empty without.
+    /// m of every query head: attention with linear biases (Press et al., [arXiv
+    /// 2108.12409](https://arxiv.org/abs/2108.12409)). A key's position is the number of real keys
+    /// before it. Empty without.
     pub slopes: Arc<[f32]>,
 }
 
@@ -27,8 +29,9 @@ impl Scores {
     }
 }
 
-/// The slopes of linear biases. For a power of two n of heads they are 2^(-8 / n)^1 .. ^n. Otherwise those of the next lower power
-/// come first, and every second one of the next higher power makes up the rest.
+/// The slopes of linear biases. For a power of two n of heads they are 2^(-8 / n)^1 .. ^n.
+/// Otherwise those of the next lower power come first, and every second one of the next higher
+/// power makes up the rest.
 pub fn slopes(heads: usize) -> Arc<[f32]> {
     let series =
         |count: usize| (1..=count).map(move |at| 2f64.powf(-8.0 * at as f64 / count as f64) as f32);

@@ -148,8 +148,8 @@ fn differentiate_kernel<I: Int>(
     let target = u32::cast_from(targets[row]) as usize;
     // The target's logit, before any is written over.
     let chosen = shaped(logits[start + target], bias, target, cap, shaping);
-    // The softmax's denominator in one pass: every unit keeps the largest value of its share and the
-    // sum relative to it, and brings the sum along when a larger value comes.
+    // The softmax's denominator in one pass: every unit keeps the largest value of its share and
+    // the sum relative to it, and brings the sum along when a larger value comes.
     let mut high = f32::min_value();
     let mut sum = 0.0f32;
     let mut at = UNIT_POS as usize;

@@ -56,8 +56,8 @@ pub(in crate::ops) fn host(targets: &IntTensor<Flex>) -> Vec<usize> {
     targets.clone().into_data().iter::<i64>().map(|id| id as usize).collect()
 }
 
-/// The loss of one row of logits, which are written over: with p - onehot(target) where the gradient
-/// is asked for.
+/// The loss of one row of logits, which are written over: with p - onehot(target) where the
+/// gradient is asked for.
 pub(in crate::ops) fn differentiate(logits: &mut [f32], target: usize, asked: Asked) -> f32 {
     let most = flex::max(logits);
     // Read before the exponentials take its place.

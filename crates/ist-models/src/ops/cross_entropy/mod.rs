@@ -34,8 +34,8 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// What a memory plan counts for the losses of `logits`, which are `bytes` long; `losses` is the
 /// result's size.
 ///
-/// The forward pass takes a copy of the logits, since the graph keeps them as they are. The gradient
-/// lies where they were kept.
+/// The forward pass takes a copy of the logits, since the graph keeps them as they are. The
+/// gradient lies where they were kept.
 pub(crate) fn cost(logits: TapeValue, bytes: u64, losses: u64) -> TapeOp {
     TapeOp {
         reads: vec![logits],

@@ -37,8 +37,8 @@ pub fn gated(activation: Activation, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3
 
 /// What a memory plan counts for a(gate) ⊙ up, which writes that many bytes.
 ///
-/// The result lies where up lay unless a graph keeps that, and both gradients where gate and up were
-/// kept.
+/// The result lies where up lay unless a graph keeps that, and both gradients where gate and up
+/// were kept.
 pub(crate) fn cost(gate: TapeValue, up: TapeValue, writes: u64) -> TapeOp {
     TapeOp {
         reads: vec![up, gate],

@@ -1,11 +1,12 @@
-//! The loss of predicted tokens straight from hidden states: head and cross-entropy in one operation.
+//! The loss of predicted tokens straight from hidden states: head and cross-entropy in one
+//! operation.
 //!
 //! The loss of a row is -log p(target) with p = softmax(z) and z = x W + b. Where logits have a cap
 //! c, z = c · tanh((x W + b) / c).
 //!
-//! The logits of a chunk of rows exist at a time, never those of all rows. In training the same pass
-//! computes each row's gradient (p - onehot) Wᵀ, so the logits are computed once. Where W trains
-//! too, x and W are kept instead and the logits are computed again.
+//! The logits of a chunk of rows exist at a time, never those of all rows. In training the same
+//! pass computes each row's gradient (p - onehot) Wᵀ, so the logits are computed once. Where W
+//! trains too, x and W are kept instead and the logits are computed again.
 
 #[cfg(feature = "cube")]
 mod cube;

@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al., [arXiv 2104.09864](https://arxiv.org/abs/2104.09864)).
 //!
-//! R features of every head are paired as [`Pairs`] says. The others stay as they are. A pair (a, b)
-//! becomes (a cos - b sin, b cos + a sin).
+//! R features of every head are paired as [`Pairs`] says. The others stay as they are. A pair (a,
+//! b) becomes (a cos - b sin, b cos + a sin).
 //!
 //! A rotation's inverse is its transpose, so the backward pass turns the gradient the other way. It
 //! keeps nothing but the angles, which all layers share.

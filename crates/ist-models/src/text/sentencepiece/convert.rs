@@ -1,8 +1,9 @@
 //! A SentencePiece model as the definition of a tokenizer.
 //!
-//! Merges of a BPE model are not in its file: SentencePiece merges the adjacent pair whose union has the highest score. So
-//! the merges are all splits of every piece into two others, ranked by the score of the union. Everything else (normaliser,
-//! decoder, special tokens) is what the Hugging Face conversion of such models gives.
+//! Merges of a BPE model are not in its file: SentencePiece merges the adjacent pair whose union
+//! has the highest score. So the merges are all splits of every piece into two others, ranked by
+//! the score of the union. Everything else (normaliser, decoder, special tokens) is what the
+//! Hugging Face conversion of such models gives.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -41,10 +42,12 @@ pub(crate) fn definition(
 ) -> Result<Value, String> {
     let added = added_tokens(model, settings)?;
     let prefix = settings.flag("add_prefix_space").unwrap_or(model.add_dummy_prefix);
-    // Without the older behaviour only the text's first stretch gets the prefix, not each one behind a special token.
+    // Without the older behaviour only the text's first stretch gets the prefix, not each one
+    // behind a special token.
     let legacy = settings.flag("legacy").unwrap_or(true);
     let scheme = if prefix { "first" } else { "never" };
-    let pre_tokenizer = json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false});
+    let pre_tokenizer = json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme,
+        "split": false});
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null,
         "normalizer": normalizer(model, legacy, prefix)?,
@@ -62,7 +65,8 @@ pub(crate) fn definition(
 fn unigram(model: &SentencePieceModel) -> Value {
     let vocab: Vec<(&str, f32)> =
         model.pieces.iter().map(|piece| (piece.text.as_str(), piece.score)).collect();
-    json!({"type": "Unigram", "unk_id": model.unknown, "vocab": vocab, "byte_fallback": model.byte_fallback})
+    json!({"type": "Unigram", "unk_id": model.unknown, "vocab": vocab,
+        "byte_fallback": model.byte_fallback})
 }
 
 fn bpe(model: &SentencePieceModel) -> Value {
@@ -73,13 +77,15 @@ fn bpe(model: &SentencePieceModel) -> Value {
         .map(|(id, piece)| (piece.text.clone(), id.into()))
         .collect();
     json!({
-        "type": "BPE", "dropout": null, "unk_token": model.pieces[model.unknown].text, "fuse_unk": true,
+        "type": "BPE", "dropout": null, "unk_token": model.pieces[model.unknown].text,
+        "fuse_unk": true,
         "continuing_subword_prefix": null, "end_of_word_suffix": null, "ignore_merges": false,
         "byte_fallback": model.byte_fallback, "vocab": vocab, "merges": merges(model),
     })
 }
 
-/// Every split of a piece into two others, by descending score of the piece, then the longer left part first.
+/// Every split of a piece into two others, by descending score of the piece, then the longer left
+/// part first.
 fn merges(model: &SentencePieceModel) -> Vec<[&str; 2]> {
     let normal = model.pieces.iter().filter(|piece| piece.kind == Kind::Normal);
     let scores: HashMap<&str, f32> =
@@ -118,7 +124,8 @@ fn normalizer(model: &SentencePieceModel, legacy: bool, prefix: bool) -> Result<
     Ok(json!({"type": "Sequence", "normalizers": steps}))
 }
 
-/// The spaces that the normaliser put in front go again; where it removes extra ones, all that stand in front.
+/// The spaces that the normaliser put in front go again; where it removes extra ones, all that
+/// stand in front.
 fn decoder(model: &SentencePieceModel, prefix: bool) -> Value {
     let in_front = if model.remove_extra_whitespaces { u16::MAX } else { u16::from(prefix) };
     json!({"type": "Sequence", "decoders": [
@@ -129,7 +136,8 @@ fn decoder(model: &SentencePieceModel, prefix: bool) -> Value {
     ]})
 }
 
-/// The tokens that are found in a text before it is cut into pieces, by id: the model's own, then those the folder adds.
+/// The tokens that are found in a text before it is cut into pieces, by id: the model's own, then
+/// those the folder adds.
 fn added_tokens(
     model: &SentencePieceModel,
     settings: &TokenizerSettings<'_>,
@@ -165,7 +173,8 @@ fn added_tokens(
     in_sequence(model, tokens)
 }
 
-/// Added tokens are either pieces of the model or stand behind them without a gap: nothing else has an id to be found by.
+/// Added tokens are either pieces of the model or stand behind them without a gap: nothing else has
+/// an id to be found by.
 fn in_sequence(
     model: &SentencePieceModel,
     tokens: BTreeMap<u64, Value>,
@@ -188,7 +197,8 @@ fn in_sequence(
     Ok(tokens)
 }
 
-/// The begin and end tokens put around a text: `add_bos_token` (true where it is not given) and `add_eos_token` (false).
+/// The begin and end tokens put around a text: `add_bos_token` (true where it is not given) and
+/// `add_eos_token` (false).
 fn post_processor(
     model: &SentencePieceModel,
     settings: &TokenizerSettings<'_>,
@@ -223,7 +233,6 @@ fn post_processor(
     }
     let pair =
         json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
-    Ok(
-        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}),
-    )
+    Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair,
+            "special_tokens": special}))
 }

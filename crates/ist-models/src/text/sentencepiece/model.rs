@@ -1,4 +1,5 @@
-//! The fields of a SentencePiece model that a tokenizer is made of, with the defaults of `sentencepiece_model.proto`.
+//! The fields of a SentencePiece model that a tokenizer is made of, with the defaults of
+//! `sentencepiece_model.proto`.
 
 use super::wire::{WireFields, WireValue};
 

@@ -290,18 +290,22 @@ pub(crate) fn peft_init(fields: &mut Fields) {
         || ["corda", "lora_ga"].contains(&name);
     let message = if changes_weights {
         format!(
-            "is {value}: the file holds A and B without what they started from, so it is right only on the changed base \
+            "is {value}: the file holds A and B without what they started from, so it is right \
+             only on the changed base \
              weights of that run; convert it with PEFT's \
-             save_pretrained(.., path_initial_model_for_weight_conversion=..), which writes a plain LoRA"
+             save_pretrained(.., path_initial_model_for_weight_conversion=..), which writes a \
+             plain LoRA"
         )
     } else if name == "loftq" {
         format!(
-            "is {value}: the adapter belongs to the base weights that LoftQ quantised, and is wrong on any others; merge it \
+            "is {value}: the adapter belongs to the base weights that LoftQ quantised, and is \
+             wrong on any others; merge it \
              there and use the merged model"
         )
     } else {
         format!(
-            "must be one of true, false, \"gaussian\", \"orthogonal\", \"eva\", \"mica\", found {value}"
+            "must be one of true, false, \"gaussian\", \"orthogonal\", \"eva\", \"mica\", found \
+             {value}"
         )
     };
     fields.fault("init_lora_weights", message);

@@ -1,4 +1,5 @@
-//! What was learned of each layer: its update probability over time, its score, how often it was chosen.
+//! What was learned of each layer: its update probability over time, its score, how often it was
+//! chosen.
 
 use crate::record::importance::sigmoid;
 use ratatui::Frame;
@@ -13,7 +14,8 @@ use crate::report::curves;
 
 /// Cells of a bar.
 const BAR: usize = 10;
-/// Columns of a row that are not the map's: the layer's number, score, probability, bar, share and what parts them.
+/// Columns of a row that are not the map's: the layer's number, score, probability, bar, share and
+/// what parts them.
 const BESIDE: usize = 6 + 10 + 7 + BAR + 8;
 
 /// Draws a row a layer, from the layer `first` on.

@@ -1,4 +1,5 @@
-//! The pages of a view. Each draws itself into any rectangle, so that the overview is made of others.
+//! The pages of a view. Each draws itself into any rectangle, so that the overview is made of
+//! others.
 
 mod costs;
 mod layers;

@@ -32,8 +32,8 @@ pub(super) fn newest(view: &View, frame: &mut Frame, area: Rect) {
     messages(view, frame, area, 0);
 }
 
-/// What the run said; a view of another process's run hears nothing, and tells its evaluations. Then what is to be said of its
-/// files, such as why it failed.
+/// What the run said; a view of another process's run hears nothing, and tells its evaluations.
+/// Then what is to be said of its files, such as why it failed.
 pub(super) fn spoken(view: &View) -> Vec<Line<'static>> {
     let evaluations = view.run.evaluations.iter().filter(|_| !view.own);
     let told = evaluations

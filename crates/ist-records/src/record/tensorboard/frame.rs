@@ -1,7 +1,8 @@
-//! The frame of a record: its length, the length's checksum, the data, the data's checksum, all little-endian.
+//! The frame of a record: its length, the length's checksum, the data, the data's checksum, all
+//! little-endian.
 //!
-//! The checksum is CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated by 15 bits and with a constant added, so
-//! that a checksum of data that holds checksums is no special case.
+//! The checksum is CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated by 15 bits and
+//! with a constant added, so that a checksum of data that holds checksums is no special case.
 
 /// Bytes in front of the data.
 const HEAD: usize = 12;
@@ -43,7 +44,8 @@ pub(super) fn framed(data: &[u8]) -> Vec<u8> {
     [&length[..], &masked(&length).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
 }
 
-/// The data of the record that `bytes` begin with, and what is behind it; `None` where no whole record is.
+/// The data of the record that `bytes` begin with, and what is behind it; `None` where no whole
+/// record is.
 pub(super) fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, check) = bytes.get(..HEAD)?.split_at(8);
     if masked(length).to_le_bytes() != check {

@@ -40,7 +40,8 @@ impl EventLog {
         let next = steps_in(&kept);
         let note = (next < steps).then(|| {
             format!(
-                "{} ends before step {next}; figures of steps {next} to {} are in the other logs only",
+                "{} ends before step {next}; figures of steps {next} to {} are in the other logs \
+                 only",
                 path.display(),
                 steps - 1
             )

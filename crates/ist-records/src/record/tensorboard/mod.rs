@@ -1,8 +1,8 @@
 //! TensorBoard event files, for those who watch their runs with it.
 //!
-//! What such a file is: records, each with a checksum, of the protocol buffer `Event`. Only scalars are written, so a writer
-//! of four fields and a reader of one, for resuming, are all there is to it; a crate for it would bring a generator of
-//! protocol buffers and an image library.
+//! What such a file is: records, each with a checksum, of the protocol buffer `Event`. Only scalars
+//! are written, so a writer of four fields and a reader of one, for resuming, are all there is to
+//! it; a crate for it would bring a generator of protocol buffers and an image library.
 //!
 //! | what | look at |
 //! |---|---|

@@ -30,7 +30,8 @@ const LEFT: i32 = 12;
 /// Room for what stands behind the longest bar.
 const BEHIND: i32 = 380;
 
-/// The chart. Lengths are to scale from 0 on; `most` is the length of the full width, where it is known, else the largest.
+/// The chart. Lengths are to scale from 0 on; `most` is the length of the full width, where it is
+/// known, else the largest.
 pub(in super::super) fn bars(bars: &[Bar], most: Option<f64>) -> Drawing {
     let end = |bar: &Bar| {
         let length: f64 = bar.parts.iter().map(|(_, length)| length).sum();

@@ -23,7 +23,8 @@ const ROW: i32 = 104;
 /// Room at either side.
 const SIDE: i32 = 60;
 
-/// The chart: every seed's difference as a small dot, their mean as a large one with its interval. `told` writes a value.
+/// The chart: every seed's difference as a small dot, their mean as a large one with its interval.
+/// `told` writes a value.
 pub(in super::super) fn forest(estimates: &[Estimate], told: impl Fn(f64) -> String) -> Drawing {
     let values =
         estimates.iter().flat_map(|estimate| estimate.single.iter().map(|value| value.abs()));

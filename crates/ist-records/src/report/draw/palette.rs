@@ -1,7 +1,8 @@
 //! The colours of charts, each for a light and a dark page.
 //!
-//! The series differ in lightness as well as in hue and keep 3 : 1 against the page, so they are told apart with the usual
-//! colour blindnesses; heat maps go along viridis, or from blue over grey to orange around 0.
+//! The series differ in lightness as well as in hue and keep 3 : 1 against the page, so they are
+//! told apart with the usual colour blindnesses; heat maps go along viridis, or from blue over grey
+//! to orange around 0.
 
 use plotters::prelude::{DerivedColorMap, RGBColor, ViridisRGB};
 use plotters::style::colors::colormaps::ColorMap;
@@ -71,7 +72,8 @@ pub(in super::super) fn rules() -> String {
     let rule = |pair: &Pair| {
         let (hex, name) = (hex(pair.light), pair.name);
         format!(
-            "svg [fill=\"{hex}\"]{{fill:var(--{name})}}svg [stroke=\"{hex}\"]{{stroke:var(--{name})}}\n"
+            "svg [fill=\"{hex}\"]{{fill:var(--{name})}}svg \
+             [stroke=\"{hex}\"]{{stroke:var(--{name})}}\n"
         )
     };
     COLOURS.iter().map(rule).collect()
@@ -104,8 +106,8 @@ pub(super) fn diverging(place: f64) -> RGBColor {
     map.get_color(rounded(f64::midpoint(place, 1.0)))
 }
 
-/// Neighbouring values share a colour, so that neighbouring cells are one. A value that is no number,
-/// which a log may hold, stands in the middle: the colour maps know no other place for it.
+/// Neighbouring values share a colour, so that neighbouring cells are one. A value that is no
+/// number, which a log may hold, stands in the middle: the colour maps know no other place for it.
 fn rounded(share: f64) -> f64 {
     if share.is_nan() {
         return 0.5;

@@ -11,10 +11,12 @@ use crate::report::statistics::{Interval, mean_interval};
 pub(super) fn section(study: Study) -> Section {
     let tasks = tasks(study.runs);
     let text = if tasks.is_empty() {
-        "No run was evaluated on a task: a configuration's [eval] does it, or ist eval whose document is saved in a run's \
+        "No run was evaluated on a task: a configuration's [eval] does it, or ist eval whose \
+         document is saved in a run's \
          folder as NAME.eval.json."
     } else {
-        "A bar is the mean over a group's runs. Its interval is over the seeds (bootstrap, 95 %); of a group with one run it is \
+        "A bar is the mean over a group's runs. Its interval is over the seeds (bootstrap, 95 %); \
+         of a group with one run it is \
          over the records (Wilson, 95 %)."
     };
     let figures =
@@ -114,7 +116,8 @@ pub(super) fn differences(study: Study, comparison: &Comparison) -> Option<Figur
         id: "figure-differences".to_owned(),
         title: format!("Differences from {baseline}: {}", comparison.figure),
         description:
-            "A small dot is a seed, the large one their mean, the line its 95 % bootstrap interval; 0 is the baseline."
+            "A small dot is a seed, the large one their mean, the line its 95 % bootstrap \
+             interval; 0 is the baseline."
                 .to_owned(),
         drawing: forest(&estimates, |value| {
             if value == 0.0 { "0".to_owned() } else { format::difference(comparison.unit, value) }

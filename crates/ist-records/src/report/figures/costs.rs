@@ -17,8 +17,10 @@ pub(super) fn memory(study: Study) -> Section {
     let text = if figures.is_empty() {
         "No run tells its memory."
     } else {
-        "The measured peak is the most live bytes of any step, the largest of a group's runs. The prediction is that of the \
-         plan: of the draws that were made for a run that has ended, else of the worst draw. Each kind is shown at its own \
+        "The measured peak is the most live bytes of any step, the largest of a group's runs. The \
+         prediction is that of the \
+         plan: of the draws that were made for a run that has ended, else of the worst draw. Each \
+         kind is shown at its own \
          most; they do not come together, so the peak is less than their sum."
     };
     Section { id: "memory", title: "Memory", text: text.to_owned(), figures, folded: Vec::new() }
@@ -111,7 +113,8 @@ fn kinds(study: Study) -> Option<Figure> {
         title: "Memory by kind, predicted".to_owned(),
         description: if drawn.len() < planned.len() {
             format!(
-                "What the plan expects of each kind at its own most, in the worst draw of layers; the first {} groups.",
+                "What the plan expects of each kind at its own most, in the worst draw of layers; \
+                 the first {} groups.",
                 drawn.len()
             )
         } else {
@@ -131,7 +134,8 @@ pub(super) fn time(study: Study) -> Section {
     let text = if figures.is_empty() {
         "No run tells where its time went."
     } else {
-        "Seconds of all steps, the mean over a group's runs; evaluations and checkpoints are not counted. On a device that \
+        "Seconds of all steps, the mean over a group's runs; evaluations and checkpoints are not \
+         counted. On a device that \
          queues its work a part is what the host waited for."
     };
     Section { id: "time", title: "Time", text: text.to_owned(), figures, folded: Vec::new() }

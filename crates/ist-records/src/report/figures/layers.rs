@@ -1,4 +1,5 @@
-//! What was learned of the layers: scores and update probabilities over time, and how often each was chosen.
+//! What was learned of the layers: scores and update probabilities over time, and how often each
+//! was chosen.
 
 use crate::record::importance::sigmoid;
 
@@ -27,7 +28,8 @@ pub(super) fn section(study: Study) -> Section {
         "No run has importance scores: its policy learns none, or no update has come yet."
             .to_owned()
     } else {
-        "A score says how well a layer does without its adapter: a layer with a high score is chosen less often, with the \
+        "A score says how well a layer does without its adapter: a layer with a high score is \
+         chosen less often, with the \
          weight σ(−score), its update probability. Scores begin at 0, where every layer has 0.5."
             .to_owned()
     }];

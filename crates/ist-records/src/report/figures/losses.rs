@@ -16,7 +16,8 @@ pub(super) fn section(study: Study) -> Section {
     let steps = study.runs.iter().map(|run| run.steps.len()).max().unwrap_or_default();
     let thinned = if steps > curves::POINTS {
         format!(
-            " Curves are drawn in at most {} points: of each stretch of steps the least and the greatest loss.",
+            " Curves are drawn in at most {} points: of each stretch of steps the least and the \
+             greatest loss.",
             curves::POINTS
         )
     } else {
@@ -58,7 +59,8 @@ fn training(study: Study) -> Option<Figure> {
         title: "Training loss".to_owned(),
         description: if study.runs.len() <= FAINT {
             format!(
-                "The loss of every step, faint, and the mean of the last {window} steps, over steps."
+                "The loss of every step, faint, and the mean of the last {window} steps, over \
+                 steps."
             )
         } else {
             format!("The mean loss of the last {window} steps, over steps.")
@@ -102,7 +104,9 @@ fn evaluations(study: Study, over_time: bool) -> Option<Figure> {
         id: format!("figure-validation-{id}"),
         title: format!("Validation loss over {over}"),
         description: if over_time {
-            "The loss of every evaluation over the seconds of the steps before it, scoring included.".to_owned()
+            "The loss of every evaluation over the seconds of the steps before it, scoring \
+             included."
+                .to_owned()
         } else {
             "The loss of every evaluation over steps.".to_owned()
         },

@@ -1,11 +1,13 @@
 //! The bootstrap interval of a mean.
 //!
-//! The percentile interval: n numbers are drawn with replacement, their mean is taken, and so 10 000 times; the interval
-//! leaves out 2.5 % of the means at either end. Draws come from a fixed stream, so the same numbers give the same interval.
+//! The percentile interval: n numbers are drawn with replacement, their mean is taken, and so 10
+//! 000 times; the interval leaves out 2.5 % of the means at either end. Draws come from a fixed
+//! stream, so the same numbers give the same interval.
 //!
-//! It asks for no distribution, but it cannot invent what few numbers do not say: of two it reaches from one to the other,
-//! which holds the true mean in half of all cases, and of three from the least to the greatest, which does in three
-//! quarters (for any symmetric continuous distribution). A report says so beside such an interval.
+//! It asks for no distribution, but it cannot invent what few numbers do not say: of two it reaches
+//! from one to the other, which holds the true mean in half of all cases, and of three from the
+//! least to the greatest, which does in three quarters (for any symmetric continuous distribution).
+//! A report says so beside such an interval.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -37,8 +39,8 @@ impl Interval {
     }
 }
 
-/// The 95 % percentile interval of the mean of `values`, from [`RESAMPLES`] draws; `None` of fewer than two numbers, or
-/// where one is not finite.
+/// The 95 % percentile interval of the mean of `values`, from [`RESAMPLES`] draws; `None` of fewer
+/// than two numbers, or where one is not finite.
 pub fn mean_interval(values: &[f64]) -> Option<Interval> {
     if values.len() < 2 || values.iter().any(|value| !value.is_finite()) {
         return None;

@@ -33,7 +33,8 @@ impl Moments {
     }
 }
 
-/// The quantile at `share` (0 to 1) of numbers in ascending order, linear between neighbours: NumPy's default.
+/// The quantile at `share` (0 to 1) of numbers in ascending order, linear between neighbours:
+/// NumPy's default.
 ///
 /// `sorted` must not be empty.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {

@@ -19,7 +19,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether the interval leaves out 0: -1 where it lies below, 1 above, 0 where it does not, `None` without interval.
+    /// Whether the interval leaves out 0: -1 where it lies below, 1 above, 0 where it does not,
+    /// `None` without interval.
     pub fn sign(&self) -> Option<i8> {
         let interval = self.interval?;
         let sign = if interval.contains(0.0) { 0 } else { interval.low.signum() as i8 };
@@ -27,7 +28,8 @@ impl Difference {
     }
 }
 
-/// `values` minus `baseline` by seed; `None` where they have no seed in common, or where a difference is not finite.
+/// `values` minus `baseline` by seed; `None` where they have no seed in common, or where a
+/// difference is not finite.
 pub fn differences(
     values: &BTreeMap<u64, f64>,
     baseline: &BTreeMap<u64, f64>,

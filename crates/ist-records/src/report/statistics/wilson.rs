@@ -7,7 +7,8 @@ const Z: f64 = 1.959_963_984_540_054;
 
 /// The 95 % Wilson interval of `correct` out of `records`; `None` of no record.
 ///
-/// (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). It stays within 0 and 1 and is an interval at 0 and 1 too.
+/// (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). It stays within 0 and 1 and is an interval at
+/// 0 and 1 too.
 pub fn wilson(correct: f64, records: f64) -> Option<Interval> {
     if !(records > 0.0 && (0.0..=records).contains(&correct)) {
         return None;

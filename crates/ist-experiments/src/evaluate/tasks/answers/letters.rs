@@ -1,14 +1,15 @@
 //! The letter that a reply gives as its answer.
 //!
-//! Replies reason before they answer and are full of letters that are none: the article "A", the names of unknowns, the
-//! options that are ruled out. So what a reply states as its answer goes before what stands in it.
+//! Replies reason before they answer and are full of letters that are none: the article "A", the
+//! names of unknowns, the options that are ruled out. So what a reply states as its answer goes
+//! before what stands in it.
 
 /// Words that may stand between "answer is" and the letter.
 const FILLERS: [&str; 3] = ["option", "choice", "letter"];
 
-/// The answer among the upper-case letters up to `last`: the letter that the last "answer is" or "answer:" names, else the last one
-/// in parentheses, else the first that stands alone and is no article, else the letter that is the whole reply in lower
-/// case.
+/// The answer among the upper-case letters up to `last`: the letter that the last "answer is" or
+/// "answer:" names, else the last one in parentheses, else the first that stands alone and is no
+/// article, else the letter that is the whole reply in lower case.
 pub(super) fn letter(reply: &str, last: char) -> Option<char> {
     stated(reply, last)
         .or_else(|| in_parentheses(reply, last))

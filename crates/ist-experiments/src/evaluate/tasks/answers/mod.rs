@@ -1,4 +1,5 @@
-//! What an answer is: how it is found in a reply, when it is right, and what there is to choose from.
+//! What an answer is: how it is found in a reply, when it is right, and what there is to choose
+//! from.
 
 mod letters;
 mod numbers;
@@ -77,8 +78,8 @@ impl Answers {
         matches!(self, Self::Words(_) | Self::Letters(_))
     }
 
-    /// The options of one prompt: those of its line "Answer format: answer1/answer2", or its choices (A), (B), …; where it
-    /// tells none, all there are.
+    /// The options of one prompt: those of its line "Answer format: answer1/answer2", or its
+    /// choices (A), (B), …; where it tells none, all there are.
     pub fn options(self, prompt: &str) -> Vec<String> {
         match self {
             Self::Words(words) => told_words(prompt, words).unwrap_or_else(|| owned(words)),

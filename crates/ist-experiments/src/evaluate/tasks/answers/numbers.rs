@@ -273,7 +273,11 @@ mod tests {
         }
 
         #[test]
-        fn a_number_is_found_behind_any_words(before in "[a-z ]{0,10} ", value in -1_000_000i64..1_000_000, cents in 0u8..100) {
+        fn a_number_is_found_behind_any_words(
+            before in "[a-z ]{0,10} ",
+            value in -1_000_000i64..1_000_000,
+            cents in 0u8..100,
+        ) {
             let written = format!("{before}{value}.{cents:02}.");
             let expected: f64 = format!("{value}.{cents:02}").parse().unwrap();
             prop_assert_eq!(last_number(&written), Some(expected));

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 
 /// The word of `words` that stands first in the reply, as it is written in `words`.
 ///
-/// A word stands where neither side goes on with the same kind of character: no letter beside a letter, no digit beside a
-/// digit. So `answer1` stands in "(answer1)" and in "answer1answer2", but not in "answer12", nor `true` in "untrue". Case
-/// counts; only where no word stands as it is written, "True" is taken for `true`.
+/// A word stands where neither side goes on with the same kind of character: no letter beside a
+/// letter, no digit beside a digit. So `answer1` stands in "(answer1)" and in "answer1answer2", but
+/// not in "answer12", nor `true` in "untrue". Case counts; only where no word stands as it is
+/// written, "True" is taken for `true`.
 pub(super) fn first_word(reply: &str, words: &[&'static str]) -> Option<&'static str> {
     first(reply, words).or_else(|| first(&reply.to_ascii_lowercase(), words))
 }

@@ -9,7 +9,8 @@ use super::super::questions::Question;
 use super::Examiner;
 use ist_records::{Failure, OrFail};
 
-/// What the model replies to each of some questions, all asked at once. One whose prompt leaves no room is not asked.
+/// What the model replies to each of some questions, all asked at once. One whose prompt leaves no
+/// room is not asked.
 pub(super) fn replies<A: Adapter>(
     examiner: &Examiner<'_, A>,
     task: &Task,

@@ -1,4 +1,5 @@
-//! Answers that the model finds likeliest: every option behind the prompt, and how probable its tokens are there.
+//! Answers that the model finds likeliest: every option behind the prompt, and how probable its
+//! tokens are there.
 
 use ist_models::Example;
 use ist_peft::Adapter;

@@ -60,11 +60,13 @@ pub struct Examiner<'a, A: Adapter> {
 }
 
 impl<A: Adapter> Examiner<'_, A> {
-    /// Asks every question that `log` does not know the outcome of. After each batch `progress` gets how many are done.
+    /// Asks every question that `log` does not know the outcome of. After each batch `progress`
+    /// gets how many are done.
     ///
     /// # Errors
     ///
-    /// Prompts none of which fits the model's context; records that the template does not fit; a log that cannot be written.
+    /// Prompts none of which fits the model's context; records that the template does not fit; a
+    /// log that cannot be written.
     pub fn ask(
         &self,
         questions: &Questions,

@@ -75,7 +75,8 @@ pub(super) fn first(call: &Call, query: usize, #[comptime] shape: TileShape) -> 
     }
 }
 
-/// The keys that a tile of queries from row `from` sees: the first of their first tile, and the end.
+/// The keys that a tile of queries from row `from` sees: the first of their first tile, and the
+/// end.
 #[cube]
 pub(super) fn seen(
     call: &Call,
@@ -88,8 +89,8 @@ pub(super) fn seen(
     (first / SIDE * SIDE, reach(call, last / queries.group))
 }
 
-/// The rows of the queries that see any of a tile of keys from `from`: the first of their first tile,
-/// and the end.
+/// The rows of the queries that see any of a tile of keys from `from`: the first of their first
+/// tile, and the end.
 #[cube]
 pub(super) fn seen_by(
     call: &Call,

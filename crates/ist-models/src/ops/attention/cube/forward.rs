@@ -1,8 +1,8 @@
 //! The result, a tile of queries a cube, which goes through the keys tile by tile.
 //!
 //! The softmax needs no second pass over the keys. For the keys so far each row keeps its largest
-//! score, the sum of the exponentials relative to it, and the values mixed with these. When a larger
-//! score comes, sum and mixture are scaled down to it. The division by the sum comes last.
+//! score, the sum of the exponentials relative to it, and the values mixed with these. When a
+//! larger score comes, sum and mixture are scaled down to it. The division by the sum comes last.
 //!
 //! Where queries are few, several cubes share the keys, and `merge` makes one result of theirs.
 
@@ -90,7 +90,8 @@ pub(super) fn forward_kernel<N: Size>(
     store(out, queries, from, &mixed, shape);
 }
 
-/// q kᵀ of a tile: a unit's numbers `[unit_rows, 4]`. Two chunks are read at once where their number is even.
+/// q kᵀ of a tile: a unit's numbers `[unit_rows, 4]`. Two chunks are read at once where their
+/// number is even.
 #[cube]
 #[expect(clippy::too_many_arguments, reason = "two sides of three parts, and where to put them")]
 fn products<N: Size>(
@@ -206,7 +207,8 @@ fn largest(scores: &Array<f32>, most: &Array<f32>, #[comptime] shape: TileShape)
     largest
 }
 
-/// Turns a unit's scores into weights relative to `largest`, to which all that was summed before is brought.
+/// Turns a unit's scores into weights relative to `largest`, to which all that was summed before is
+/// brought.
 #[cube]
 fn soften(
     scores: &mut Array<f32>,

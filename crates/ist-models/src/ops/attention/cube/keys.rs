@@ -1,7 +1,8 @@
-//! The gradients of keys and values, a tile of them a cube, which goes through the queries of every head of the group.
+//! The gradients of keys and values, a tile of them a cube, which goes through the queries of every
+//! head of the group.
 //!
-//! The products are those of the queries' gradient with the sides exchanged: a unit's rows are keys. dv = Σ Pᵀ g and
-//! dk = s · Σ (P ⊙ (dP - D))ᵀ q.
+//! The products are those of the queries' gradient with the sides exchanged: a unit's rows are
+//! keys. dv = Σ Pᵀ g and dk = s · Σ (P ⊙ (dP - D))ᵀ q.
 
 use ist_core::operation::cube::cubecl;
 
@@ -86,7 +87,8 @@ pub(super) fn keys_kernel<N: Size>(
     store(d_v, keys, from, &sums_v, shape);
 }
 
-/// Turns a unit's products k qᵀ into weights, and v gᵀ into the gradient of the former but for the scale.
+/// Turns a unit's products k qᵀ into weights, and v gᵀ into the gradient of the former but for the
+/// scale.
 #[cube]
 #[expect(clippy::too_many_arguments, reason = "two sides of a tile, and what makes its scores")]
 fn differentiate(

@@ -8,8 +8,8 @@ use ist_core::operation::cube::cubecl;
 
 use cubecl::prelude::*;
 
-/// The result `[batch, queries, heads, head_dim]` and the logarithms `[batch, heads, queries, 1]` of as many of both as there
-/// are shares; a unit a number.
+/// The result `[batch, queries, heads, head_dim]` and the logarithms `[batch, heads, queries, 1]`
+/// of as many of both as there are shares; a unit a number.
 #[cube(launch)]
 pub(super) fn merge_kernel(
     parts: &Tensor<f32>,

@@ -5,9 +5,9 @@
 //! q, k, v and the gradient in tiles, multiply tiles with each other, and write each number of a
 //! result once.
 //!
-//! The heads of a group lie beside each other as the rows of a tile, query by query. They share what
-//! is read of their keys and values, and the gradients of those sum over the group by themselves. A
-//! tile of keys that no query of a tile sees is skipped.
+//! The heads of a group lie beside each other as the rows of a tile, query by query. They share
+//! what is read of their keys and values, and the gradients of those sum over the group by
+//! themselves. A tile of keys that no query of a tile sees is skipped.
 //!
 //! The result y is not kept for the backward pass, whose D = rowsum(g ⊙ y) it would give. D comes
 //! out of the pass that finds dq (`queries`), at the cost of one product in eight. A pass before it
@@ -293,8 +293,8 @@ fn call(of: &Attention, sizes: &CallSizes, constants: usize) -> CallLaunch {
     )
 }
 
-/// The keys' marks where there is padding and the heads' slopes where there are any, on the device of
-/// `like`; never nothing, since a kernel has all its buffers.
+/// The keys' marks where there is padding and the heads' slopes where there are any, on the device
+/// of `like`; never nothing, since a kernel has all its buffers.
 fn constants(mask: &AttentionMask, scores: &Scores, like: &CubeTensor) -> CubeTensor {
     let mut constants = Vec::new();
     if mask.has_padding() {

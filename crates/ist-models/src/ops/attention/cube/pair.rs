@@ -7,8 +7,8 @@ use cubecl::prelude::*;
 use super::products::add_scores;
 use super::tiles::{Four, Rows, SIDE, TileShape, load};
 
-/// Adds x yᵀ and x' y'ᵀ of the rows of x and x' from `from` and of y and y' from `tile` to a unit's sums `[unit_rows, 4]`. The
-/// tiles hold x, y, x', y' afterwards, their last chunk.
+/// Adds x yᵀ and x' y'ᵀ of the rows of x and x' from `from` and of y and y' from `tile` to a unit's
+/// sums `[unit_rows, 4]`. The tiles hold x, y, x', y' afterwards, their last chunk.
 #[cube]
 #[expect(clippy::too_many_arguments, reason = "two products of two sides, and where to put them")]
 pub(super) fn add_pair<N: Size>(

@@ -62,7 +62,8 @@ pub(super) fn add_scores(
     }
 }
 
-/// Adds w y of two tiles, y a chunk, to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves it.
+/// Adds w y of two tiles, y a chunk, to a unit's sums `[unit_rows, chunks]`; w as [`put`] leaves
+/// it.
 #[cube]
 pub(super) fn add_mixed(
     sums: &mut Array<Four>,
@@ -91,7 +92,8 @@ pub(super) fn add_mixed(
     }
 }
 
-/// Puts a unit's numbers `[unit_rows, 4]` into a tile, where the four of a row and unit hold columns [`ACROSS`] apart.
+/// Puts a unit's numbers `[unit_rows, 4]` into a tile, where the four of a row and unit hold
+/// columns [`ACROSS`] apart.
 #[cube]
 pub(super) fn put(
     memory: &mut Shared<[Four]>,
@@ -113,7 +115,8 @@ pub(super) fn put(
 /// The tile that sums over rows go through.
 const SHARED: usize = 3;
 
-/// Of every row of a unit, the sum of the numbers that the units of that row hold. The last tile is written over.
+/// Of every row of a unit, the sum of the numbers that the units of that row hold. The last tile is
+/// written over.
 #[cube]
 pub(super) fn sum_across(
     numbers: &mut Array<f32>,

@@ -125,8 +125,8 @@ fn logs(
     logs
 }
 
-/// Turns a unit's products q kᵀ into weights and g vᵀ into weights times it, both times the cap's slope, and adds the latter
-/// without it to `means`.
+/// Turns a unit's products q kᵀ into weights and g vᵀ into weights times it, both times the cap's
+/// slope, and adds the latter without it to `means`.
 #[cube]
 #[expect(clippy::too_many_arguments, reason = "two sides of a tile, and what makes its scores")]
 fn differentiate(

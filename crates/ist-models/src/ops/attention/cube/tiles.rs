@@ -70,8 +70,8 @@ impl TileShape {
     }
 }
 
-/// Where rows of a tensor `[batch, positions, heads, head_dim]` lie: those of `group` heads from `head`, position by position,
-/// and of one position head by head.
+/// Where rows of a tensor `[batch, positions, heads, head_dim]` lie: those of `group` heads from
+/// `head`, position by position, and of one position head by head.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub(super) struct Rows {
@@ -108,8 +108,8 @@ pub(super) fn slot(#[comptime] tile: usize, row: usize, column: usize) -> usize 
     tile * FOURS + row * ACROSS + (column ^ (row % ACROSS))
 }
 
-/// Fills a tile with `count` rows from row `from`; zeros lie beyond the last row and the head's last number. Whoever reads the
-/// tile's last numbers must be done.
+/// Fills a tile with `count` rows from row `from`; zeros lie beyond the last row and the head's
+/// last number. Whoever reads the tile's last numbers must be done.
 #[cube]
 #[expect(clippy::too_many_arguments, reason = "from where to where")]
 pub(super) fn load<N: Size>(
