@@ -71,6 +71,7 @@ fn of<T: JsonSchema>() -> Value {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let settings = settings.with_transform(RecursiveTransform(without_null));
+    let settings = settings.with_transform(RecursiveTransform(with_paragraphs_as_lines));
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
@@ -93,6 +94,14 @@ fn without_null(schema: &mut Schema) {
             schema.remove("anyOf");
             only.into_iter().for_each(|(key, value)| drop(schema.insert(key, value)));
         }
+    }
+}
+
+/// Where a line of documentation ends in the source is no matter of the schema's.
+fn with_paragraphs_as_lines(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+        *text = paragraphs.collect::<Vec<_>>().join("\n\n");
     }
 }
 
