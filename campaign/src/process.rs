@@ -58,6 +58,8 @@ impl Outcome {
     pub(crate) fn fault(&self) -> Option<&'static str> {
         match self.end {
             _ if self.stderr.contains("panicked at") => Some("panic"),
+            // The signal that follows becomes an exit code.
+            _ if self.stderr.contains("has overflowed its stack") => Some("stack overflow"),
             End::Signal(_) => Some("signal"),
             End::TooLong => Some("hang"),
             End::Code(code) if ![0, 1, 2, LOADER].contains(&code) => Some("exit code"),

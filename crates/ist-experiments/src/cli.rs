@@ -83,6 +83,7 @@ pub fn main<A: Adapter>() -> ExitCode {
         }
     };
     signals::make_file_size_limit_an_error();
+    signals::make_abort_a_failure();
     match start_threads().and_then(|()| run::<A>(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

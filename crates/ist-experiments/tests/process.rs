@@ -74,6 +74,19 @@ fn a_run_whose_stderr_is_closed_goes_on_to_its_end() {
     assert_finished(&bench, 100);
 }
 
+#[test]
+fn an_abort_is_a_failure_that_a_resume_survives() {
+    let bench = long_bench();
+    let mut child = bench.ist(&TRAIN).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&mut child, &bench, 6);
+    // What an allocation that fails ends in.
+    signal("-ABRT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let resumed = bench.ist(&["train", "run.toml", "--output", "run", "--resume"]).status();
+    assert!(resumed.unwrap().success());
+    assert_finished(&bench, 100);
+}
+
 /// Starts the command with a terminal as its stdin and stderr; returns the terminal's other end.
 #[cfg(target_os = "linux")]
 fn on_terminal(command: &mut Command) -> (Child, File) {

@@ -126,6 +126,20 @@ pub fn make_file_size_limit_an_error() {
 #[cfg(not(unix))]
 pub fn make_file_size_limit_an_error() {}
 
+/// Gives an abort the exit code of a failure. The standard library aborts when an allocation fails,
+/// after it said how many bytes were asked for, and no code of ours runs any more.
+#[cfg(unix)]
+pub fn make_abort_a_failure() {
+    const FAILED: i32 = 1;
+    let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let signal = signal_hook::consts::SIGABRT;
+    // Where it cannot be installed, the signal ends the process as it does any other.
+    let _ = signal_hook::flag::register_conditional_shutdown(signal, FAILED, always);
+}
+
+#[cfg(not(unix))]
+pub fn make_abort_a_failure() {}
+
 /// Catches Ctrl-C and a polite end. Handlers can do no more than set a flag here, so a thread looks
 /// at it.
 #[cfg(not(unix))]
