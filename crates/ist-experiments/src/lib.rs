@@ -6,6 +6,7 @@
 //! | what a configuration may say | [`config`] |
 //! | from files to token records, chat templates, text as it comes | [`text`] |
 //! | a training run | [`train`] |
+//! | what a person sees of it | [`display`] |
 //! | what a model is scored on | [`evaluate`] |
 //! | what a run will take of memory | [`memory_plan`] |
 //! | executing the members of a study | [`study`] |
@@ -28,6 +29,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod display;
 pub mod evaluate;
 pub mod lab;
 pub mod machine;

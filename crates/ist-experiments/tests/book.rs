@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ist_experiments::train::summary;
+use ist_experiments::display::summary;
 use serde_json::Value;
 
 fn read(name: &str) -> String {

@@ -96,3 +96,33 @@ fn unsafe_blocks_are_those_that_the_map_names() {
         assert!(map.contains(name), "{}", path.display());
     }
 }
+
+/// Fails when a source of that room of this crate names one of `never`.
+fn room_never_knows(room: &str, never: &[&str]) {
+    let place = Path::new("ist-experiments/src").join(room);
+    let files = sources().into_iter().filter(|(path, _)| path.starts_with(&place));
+    let mut count = 0;
+    for (path, code) in files {
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in lines {
+            let found = never.iter().find(|name| line.contains(**name));
+            assert!(found.is_none(), "{}: {line}", path.display());
+        }
+        count += 1;
+    }
+    assert!(count > 3, "{count} files in {room}");
+}
+
+/// A study runs in any program, whatever its command line looks like.
+#[test]
+fn studies_know_no_command() {
+    room_never_knows("study", &["commands", "clap"]);
+}
+
+/// What a run tells goes through `train::observer`.
+#[test]
+fn training_knows_no_terminal_and_no_report() {
+    let never =
+        ["terminal::", "{terminal", "screen", "live::", "report::", "display::", "commands"];
+    room_never_knows("train", &never);
+}

@@ -11,8 +11,8 @@ use ist_peft::{Adapter, Part, files};
 use serde_json::{Value, json};
 
 use super::print_json;
+use crate::display::summary;
 use crate::model_source;
-use crate::train::summary;
 use ist_records::terminal::screen;
 use ist_records::{Failure, OrFail};
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use ist_peft::Adapter;
 use serde_json::Value;
 
-use crate::commands::train::{self, Place, Request};
 use crate::config::RunConfig;
-use crate::train::display::Show;
+use crate::display::{Display, Show};
+use crate::train::start::{self, Request, RunPlace};
 use ist_records::study::claim::{self, Outcome, STALE};
 use ist_records::study::progress::{CLAIMS, State, state_of_member};
 use ist_records::terminal::screen;
@@ -67,11 +67,16 @@ pub fn execute<A: Adapter>(
     }
     let folder = study.join(name);
     let resume = folder.join("config.toml").exists();
-    let (place, device) = (Place::Named(folder), manner.device);
-    let shown = if manner.quiet { Show::Nothing } else { Show::Lines };
-    let verbose = manner.verbose;
-    let request = Request { config, place, resume, device, strict: false, shown, verbose };
-    let result = train::execute::<A>(request);
+    let place = RunPlace::Named(folder);
+    let request = Request { config, place, resume, device: manner.device, strict: false };
+    let mut display = Display::new(Show::unless(manner.quiet));
+    if manner.verbose {
+        display = display.with_details();
+    }
+    let result = start::execute::<A>(request, &mut display);
+    if let Ok(result) = &result {
+        display.summary(result);
+    }
     let (outcome, reason) = match &result {
         Ok(_) => (Outcome::Done, None),
         Err(Failure::Interrupted(_)) => (Outcome::Interrupted, None),

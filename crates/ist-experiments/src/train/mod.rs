@@ -1,16 +1,17 @@
 //! `ist train`: one training run, from a configuration to an adapter.
 //!
-//! The loop is here, readable from top to bottom; what it needs first is in [`prepare`], what it
-//! checks in [`selfcheck`], what it measures in [`evaluate`], and what a person sees in [`display`]
-//! and [`summary`].
+//! The loop is here, readable from top to bottom. What it needs first is in [`start`] and
+//! [`prepare`], what it checks in [`selfcheck`], what it measures in [`evaluate`]. What happens is
+//! told to an [`observer`].
 
+mod adapters;
 pub mod checkpoint;
 pub mod costs;
-pub mod display;
 pub mod evaluate;
+pub mod observer;
 pub mod prepare;
 pub mod selfcheck;
-pub mod summary;
+pub mod start;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,6 @@ use crate::memory_plan::{halve_until, least_step};
 use crate::text::records::{EpochOrder, Order};
 use checkpoint::{Loaded, Progress};
 use costs::Plan;
-use display::{Display, Show};
 use ist_records::record::costs::{self as cost_log, Costs, Scoring, StepCost};
 use ist_records::record::digests::LogMarks;
 use ist_records::record::folder::RunFolder;
@@ -40,8 +40,8 @@ use ist_records::record::lines::LineLog;
 use ist_records::record::result::{Curve, selection_counts};
 use ist_records::record::tensorboard::EventLog;
 use ist_records::record::{checkpoints, lines};
-use ist_records::terminal::interrupt;
 use ist_records::{Failure, OrFail};
+use observer::{RunBegin, RunObserver};
 use prepare::Prepared;
 
 /// The logs of a run, in the order in which [`Run`] has them.
@@ -60,7 +60,7 @@ pub struct Run<'a, A: Adapter> {
     /// Whether a step was watched that changed parameters.
     watched: bool,
     progress: Progress,
-    display: Display,
+    observer: &'a mut dyn RunObserver,
     total_steps: usize,
     metrics: LineLog,
     selections: LineLog,
@@ -90,8 +90,8 @@ pub struct Start<'a, A: Adapter> {
     pub total_steps: usize,
     /// Go on from the newest checkpoint.
     pub resume: bool,
-    /// How much of it is shown.
-    pub shown: Show,
+    /// Who hears of it.
+    pub observer: &'a mut dyn RunObserver,
 }
 
 impl<'a, A: Adapter> Run<'a, A> {
@@ -107,7 +107,7 @@ impl<'a, A: Adapter> Run<'a, A> {
             plan,
             total_steps,
             resume,
-            shown,
+            observer,
         } = start;
         let order = |order, purpose| data.train.epoch_order(order, config.seed, purpose);
         let (mut training, mut scoring) =
@@ -161,14 +161,10 @@ impl<'a, A: Adapter> Run<'a, A> {
             config.logging.tensorboard.then(|| EventLog::open(folder.path(), progress.steps));
         let events = events.transpose().or_run()?;
         warnings.extend(events.as_ref().and_then(EventLog::note).map(str::to_owned));
-        let display = match shown {
-            Show::Screen => Display::screen(folder.path(), total_steps)?,
-            Show::Nothing | Show::Lines => {
-                Display::new(total_steps, progress.steps, shown == Show::Nothing)
-            }
-        };
+        let folder_path = folder.path();
+        observer.begin(RunBegin { folder: folder_path, total_steps, done: progress.steps })?;
         for warning in &warnings {
-            display.say(&format!("warning: {warning}"));
+            observer.say(&format!("warning: {warning}"));
         }
         Ok(Self {
             config,
@@ -181,7 +177,7 @@ impl<'a, A: Adapter> Run<'a, A> {
             scoring,
             watched: progress.steps > 0,
             progress,
-            display,
+            observer,
             total_steps,
             metrics,
             selections,
@@ -210,13 +206,13 @@ impl<'a, A: Adapter> Run<'a, A> {
                 break;
             }
             self.step()?;
-            if interrupt::asked() {
+            if self.observer.asks_to_stop() {
                 self.save_checkpoint().or_run()?;
                 status = "interrupted";
                 break;
             }
         }
-        self.display.finish();
+        self.observer.finish();
         let result = self.close(status)?;
         if status == "interrupted" {
             let (done, folder) = (self.progress.steps, self.folder.path().display());
@@ -249,7 +245,7 @@ impl<'a, A: Adapter> Run<'a, A> {
         let predicted_peak_bytes = report.predicted_bytes.map(|bytes| self.plan.resident() + bytes);
         let times = Some(costs::step_times(self.tuner.times()));
         self.costs.write(&StepCost { step, predicted_peak_bytes, scoring, times }).or_run()?;
-        self.display.step(&report, seconds);
+        self.observer.step(&report, seconds);
         self.progress.steps = step + 1;
         self.progress.training = self.training.position();
         self.progress.scoring = self.scoring.position();
@@ -377,11 +373,11 @@ impl<'a, A: Adapter> Run<'a, A> {
             }
             self.write_metrics(&json!({"step": step, "eval_loss": loss, "eval_tokens": tokens}))
                 .or_run()?;
-            self.display.say(&format!("step {}: validation loss {loss:.4}", step + 1));
+            self.observer.say(&format!("step {}: validation loss {loss:.4}", step + 1));
             self.note_evaluation(step, loss)?;
         }
         for (prompt, text) in evaluate::samples(&self.model, self.config, self.data)? {
-            self.display.say(&format!("step {}: {prompt} | {text}", step + 1));
+            self.observer.say(&format!("step {}: {prompt} | {text}", step + 1));
             self.write_metrics(&json!({"step": step, "sample_prompt": prompt, "sample": text}))
                 .or_run()?;
         }

@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::config::{PretrainConfig, TextSource};
+use crate::display::{Display, Show};
 use crate::machine::free_memory;
 use crate::memory_plan::least_step;
 use crate::model_folder::{whole, write_model};
 use crate::model_source::storage;
-use crate::train::display::Display;
+use crate::train::observer::RunObserver;
 use crate::village::world;
 use ist_records::record::lines;
 use ist_records::terminal::{interrupt, screen};
@@ -47,7 +48,8 @@ pub fn run<A: Adapter>(
     must_fit(config, &shape)?;
     let rows = rows(config, &tokenizer, end)?;
     let mut model = Decoder::<A>::random(shape, config.seed, device).train_everything();
-    let mut display = Display::new(config.train.steps, 0, quiet);
+    let mut display = Display::new(Show::unless(quiet));
+    display.count(config.train.steps, 0);
     display.say(&format!(
         "{} training rows of {} tokens",
         rows.train.len(),
@@ -66,7 +68,7 @@ pub fn run<A: Adapter>(
         if config.train.eval_every.is_some_and(|every| done % every == 0)
             || done == config.train.steps
         {
-            evaluate(config, &model, &rows, &tokenizer, end, &display, done)?;
+            evaluate(config, &model, &rows, &tokenizer, end, &mut display, done)?;
         }
         if interrupt::asked() {
             break;
@@ -216,7 +218,7 @@ fn evaluate<A: Adapter>(
     rows: &Rows,
     tokenizer: &Tokenizer,
     end: u32,
-    display: &Display,
+    display: &mut Display,
     done: usize,
 ) -> Result<(), Failure> {
     if let Some(loss) = validation_loss(model, rows, config.train.batch) {
